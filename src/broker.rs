@@ -1,0 +1,179 @@
+//! Where events go and come from, behind one trait with two real implementations.
+//!
+//! Promises every broker keeps: `produce` answers only when the records are durable (`acks=all`, or a commit);
+//! records of one call keep their order within the partition; offsets rise; a read never skips a record that was
+//! durable before one it returned. Duplicates may appear after a lost acknowledgement. Every call ends: each has a
+//! time limit of its own. This is the only module that knows rskafka.
+
+mod kafka;
+mod postgres;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+pub use kafka::KafkaBroker;
+pub use postgres::PostgresBroker;
+
+use crate::event::Headers;
+
+/// A topic as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// At least this many partitions.
+    pub partitions: i32,
+    /// Kafka only.
+    pub replication_factor: i16,
+    /// Kafka only.
+    pub min_insync_replicas: i16,
+}
+
+/// A record to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingRecord {
+    /// Decides the partition, before it comes here.
+    pub key: Option<Vec<u8>>,
+    /// None is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// In order.
+    pub headers: Headers,
+    /// When it happened.
+    pub timestamp: DateTime<Utc>,
+}
+
+/// A record as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedRecord {
+    /// Position in the partition.
+    pub offset: i64,
+    /// As published.
+    pub key: Option<Vec<u8>>,
+    /// As published.
+    pub value: Option<Vec<u8>>,
+    /// As published.
+    pub headers: Headers,
+    /// As published.
+    pub timestamp: DateTime<Utc>,
+}
+
+/// What a fetch found.
+#[derive(Debug, Clone, Default)]
+pub struct Fetched {
+    /// In offset order, all at or after the offset asked for. Offsets may have gaps.
+    pub records: Vec<FetchedRecord>,
+    /// The offset that the next record of the partition will get.
+    pub high_watermark: i64,
+}
+
+/// First offset still there, and the one that the next record will get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetRange {
+    /// Inclusive.
+    pub earliest: i64,
+    /// Exclusive.
+    pub latest: i64,
+}
+
+/// Why the broker did not do it, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// Trouble that passes: no connection, a time-out, an election. Try again.
+    #[error("the broker is not available: {detail}")]
+    Unavailable {
+        /// What happened.
+        detail: String,
+    },
+    /// The broker will never take this record.
+    #[error("the broker refuses a record as too large")]
+    RecordTooLarge,
+    /// The offset is outside what the partition holds (retention took it, or the topic was made anew).
+    #[error("offset {offset} of {topic}/{partition} is outside {earliest}..{latest}")]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// What was asked for.
+        offset: i64,
+        /// First one there, −1 if unknown.
+        earliest: i64,
+        /// Next one, −1 if unknown.
+        latest: i64,
+    },
+    /// The topic is not there.
+    #[error("topic {0} does not exist; create it, or set broker.create_topics = true")]
+    NoSuchTopic(String),
+    /// The topic is there with fewer partitions than configured.
+    #[error(
+        "topic {topic} has {actual} partitions, but the configuration expects at least {expected}; add partitions or lower broker.topics"
+    )]
+    TooFewPartitions {
+        /// The topic.
+        topic: String,
+        /// What it has.
+        actual: i32,
+        /// What was expected.
+        expected: i32,
+    },
+    /// Wrong credentials, no permission, an unsupported version: trying again does not help.
+    #[error("the broker refuses: {detail}")]
+    Refused {
+        /// What it said.
+        detail: String,
+    },
+}
+
+impl BrokerError {
+    /// Whether the same call may succeed later without anybody doing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// A broker. Cheap to share.
+#[async_trait]
+pub trait Broker: Send + Sync {
+    /// Creates the topics that are missing if `create` says so, and checks the others.
+    async fn ensure_topics(&self, topics: &[TopicSpec], create: bool) -> Result<(), BrokerError>;
+
+    /// How many partitions a topic has. Cached by the implementation where that is safe.
+    async fn partitions(&self, topic: &str) -> Result<i32, BrokerError>;
+
+    /// Publishes the records in order to one partition and returns when they are durable. Either all are durable or
+    /// the error says why not (some may be durable all the same: publish again, consumers drop duplicates).
+    async fn produce(
+        &self,
+        topic: &str,
+        partition: i32,
+        records: Vec<OutgoingRecord>,
+    ) -> Result<(), BrokerError>;
+
+    /// Reads from `offset` on, up to about `bytes_max`, waiting at most `wait_max` for the first record. Reading at
+    /// the high watermark gives no records; beyond it, or before the first one there, gives
+    /// [`BrokerError::OffsetOutOfRange`].
+    async fn fetch(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        bytes_max: usize,
+        wait_max: Duration,
+    ) -> Result<Fetched, BrokerError>;
+
+    /// What the partition holds.
+    async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError>;
+
+    /// Shows a group's position to the broker's own tools, where it has such. Best effort, never on the path.
+    async fn mirror_positions(
+        &self,
+        group: &str,
+        topic: &str,
+        positions: &[(i32, i64)],
+    ) -> Result<(), BrokerError>;
+}
+
+/// A shared broker.
+pub type SharedBroker = Arc<dyn Broker>;

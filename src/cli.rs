@@ -1,0 +1,113 @@
+//! Every command and flag. Each role's own flags live with the role; this file only lists the roles, loads the
+//! configuration, and turns the outcome into one line and an exit code: 0 fine, 1 failed, 2 misused.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::{Parser, Subcommand};
+use uuid::Uuid;
+
+use crate::{
+    config::{self, Config, Overrides},
+    repository,
+    runtime::{Context, Health, Stop, start_telemetry, stop_on_signals},
+};
+
+/// An event-driven transaction and risk platform in one binary.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 110, after_help = "Example:\n  ledger demo")]
+struct Cli {
+    /// A TOML file over the compiled-in defaults (see `ledger config print`)
+    #[arg(long, global = true, env = "LEDGER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Apply the embedded migrations to the database
+    #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger migrate")]
+    Migrate,
+}
+
+impl Command {
+    /// The name in logs, traces and `application_name`.
+    fn role(&self) -> &'static str {
+        match self {
+            Self::Migrate => "migrate",
+        }
+    }
+
+    /// What flags say over the configuration.
+    fn overrides(&self) -> Overrides {
+        match self {
+            Self::Migrate => Overrides::new(),
+        }
+    }
+
+    async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Migrate => migrate(&context).await,
+        }
+    }
+}
+
+/// Parses the command line, runs the role and answers the exit code.
+pub async fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("a TLS provider was installed before main"))?;
+    let config = config::load(cli.config.as_deref(), environment(), &cli.command.overrides())?;
+    let role = cli.command.role();
+    let telemetry = start_telemetry(&config.log, role)?;
+    let stop = Stop::new();
+    stop_on_signals(&stop)?;
+    let context = Context {
+        config: Arc::new(config),
+        stop,
+        health: Health::default(),
+        metrics: telemetry.metrics.clone(),
+        instance: instance_name().into(),
+    };
+    let outcome = cli.command.run(context).await;
+    telemetry.end();
+    outcome
+}
+
+/// Variables that are not UTF-8 cannot be ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn instance_name() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let random = Uuid::new_v4().simple().to_string();
+    format!("{host}-{}-{}", std::process::id(), random.get(..6).unwrap_or_default())
+}
+
+async fn migrate(context: &Context) -> anyhow::Result<ExitCode> {
+    let connection = repository::connect(&context.config.database, "migrate").await?;
+    let applied = repository::migrations::migrate(connection).await?;
+    match applied.len() {
+        0 => println!("the schema is up to date"),
+        _ => applied.iter().for_each(|version| println!("applied {version}")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration that a command would run with, for tests of shipped samples.
+pub fn load_config(file: &std::path::Path) -> Result<Config, config::ConfigError> {
+    config::load(Some(file), std::iter::empty(), &Overrides::new())
+}

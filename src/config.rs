@@ -1,0 +1,13 @@
+//! Configuration: compiled-in defaults, then `--config FILE`, then `LEDGER_SECTION__KEY` from the environment, then
+//! flags. The result is typed, every key is known, and a wrong one stops the start with the nearest right name.
+//!
+//! `config/default.toml` documents every key; it is the one list of what exists.
+
+mod load;
+mod sections;
+
+pub use load::{ConfigError, DEFAULTS, Overrides, load};
+pub use sections::{
+    Admin, Aggregate, Broker, BrokerKind, Config, ConsumeRisk, Database, Kafka, Listen, Log, LogFormat,
+    Relay, Risk, Serve, Topics,
+};

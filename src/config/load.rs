@@ -1,0 +1,233 @@
+//! Puts the layers together and refuses what nobody knows.
+
+use std::path::{Path, PathBuf};
+
+use config::{Config as Layers, File, FileFormat, Value, ValueKind};
+use secrecy::SecretString;
+
+use super::Config;
+
+/// The compiled-in defaults: the documented list of all keys.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+const ENVIRONMENT_PREFIX: &str = "LEDGER_";
+const SECTION_SEPARATOR: &str = "__";
+
+/// Values from the command line, as (`section.key`, value); they win over every other layer.
+pub type Overrides = Vec<(String, String)>;
+
+/// Why the configuration is refused. Each text names the key or file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is missing, unreadable or no TOML.
+    #[error("cannot read the configuration file {}", path.display())]
+    File {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: config::ConfigError,
+    },
+    /// A key that no section has.
+    #[error("unknown configuration key {key}{}{suggestion}", origin(.from))]
+    UnknownKey {
+        /// As the user wrote it.
+        key: String,
+        /// Where it came from.
+        from: String,
+        /// `; did you mean …?`, or nothing.
+        suggestion: String,
+    },
+    /// A value of the wrong shape or out of bounds.
+    #[error("invalid configuration: {0}")]
+    Invalid(String),
+    /// A secret's file cannot be read.
+    #[error("cannot read {key} from {}", path.display())]
+    Secret {
+        /// The key that names the file.
+        key: &'static str,
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn origin(from: &str) -> String {
+    if from.is_empty() { String::new() } else { format!(" in {from}") }
+}
+
+/// Loads the layers in order. `environment` is handed in so that tests need not change the process's own.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    overrides: &Overrides,
+) -> Result<Config, ConfigError> {
+    let defaults = layer(DEFAULTS).map_err(invalid)?;
+    let known = leaf_keys(&defaults);
+    let mut builder = Layers::builder().add_source(defaults);
+    if let Some(path) = file {
+        let from_file = file_layer(path)?;
+        for key in leaf_keys(&from_file) {
+            check_known(&key, &known, &key, &path.display().to_string())?;
+        }
+        builder = builder.add_source(from_file);
+    }
+    for (name, value) in environment {
+        if let Some(key) = environment_key(&name) {
+            check_known(&key, &known, &name, "the environment")?;
+            builder = builder.set_override(key, value).map_err(invalid)?;
+        }
+    }
+    for (key, value) in overrides {
+        builder = builder.set_override(key, value.as_str()).map_err(invalid)?;
+    }
+    let mut config: Config = builder.build().map_err(invalid)?.try_deserialize().map_err(invalid)?;
+    config.check().map_err(ConfigError::Invalid)?;
+    if let Some(path) = &config.database.url_file {
+        config.database.url = read_secret("database.url_file", path)?;
+    }
+    Ok(config)
+}
+
+fn layer(text: &str) -> Result<Layers, config::ConfigError> {
+    Layers::builder().add_source(File::from_str(text, FileFormat::Toml)).build()
+}
+
+fn file_layer(path: &Path) -> Result<Layers, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
+        path: path.to_owned(),
+        source: config::ConfigError::Foreign(Box::new(error)),
+    })?;
+    layer(&text).map_err(|source| ConfigError::File { path: path.to_owned(), source })
+}
+
+fn invalid(error: config::ConfigError) -> ConfigError {
+    ConfigError::Invalid(error.to_string())
+}
+
+/// `LEDGER_DATABASE__URL` is `database.url`. A name without the two underscores belongs to a flag, not to us.
+fn environment_key(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(ENVIRONMENT_PREFIX)?;
+    rest.contains(SECTION_SEPARATOR).then(|| rest.to_ascii_lowercase().replace(SECTION_SEPARATOR, "."))
+}
+
+fn check_known(key: &str, known: &[String], written: &str, from: &str) -> Result<(), ConfigError> {
+    if known.iter().any(|known| known == key) {
+        return Ok(());
+    }
+    let nearest =
+        known.iter().max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
+    let spelled = |nearest: &String| match written.starts_with(ENVIRONMENT_PREFIX) {
+        true => {
+            format!("{ENVIRONMENT_PREFIX}{}", nearest.to_ascii_uppercase().replace('.', SECTION_SEPARATOR))
+        }
+        false => nearest.clone(),
+    };
+    Err(ConfigError::UnknownKey {
+        key: written.to_owned(),
+        from: from.to_owned(),
+        suggestion: nearest
+            .map(|nearest| format!("; did you mean {}?", spelled(nearest)))
+            .unwrap_or_default(),
+    })
+}
+
+fn leaf_keys(layers: &Layers) -> Vec<String> {
+    let mut keys = Vec::new();
+    collect_leaf_keys(&layers.cache, "", &mut keys);
+    keys
+}
+
+fn collect_leaf_keys(value: &Value, path: &str, keys: &mut Vec<String>) {
+    match &value.kind {
+        ValueKind::Table(table) => {
+            for (name, inner) in table {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                collect_leaf_keys(inner, &path, keys);
+            }
+        }
+        _ => keys.push(path.to_owned()),
+    }
+}
+
+fn read_secret(key: &'static str, path: &Path) -> Result<SecretString, ConfigError> {
+    std::fs::read_to_string(path)
+        .map(|text| SecretString::from(text.trim_end().to_owned()))
+        .map_err(|source| ConfigError::Secret { key, path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::config::Listen;
+
+    fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    #[test]
+    fn the_documented_defaults_are_valid() {
+        let config = load(None, environment(&[]), &Overrides::new()).expect("valid");
+        assert_eq!(config.serve.writers, 2);
+        assert_eq!(config.relay.lease_ttl, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn layers_win_in_order_file_environment_flags() {
+        let mut file = tempfile::NamedTempFile::new().expect("file");
+        std::io::Write::write_all(&mut file, b"[serve]\nwriters = 3\nqueue_size_max = 7\n").expect("written");
+        let flags = vec![("serve.listen".to_owned(), "127.0.0.1:1".to_owned())];
+        let set = [
+            ("LEDGER_SERVE__WRITERS", "4"),
+            ("LEDGER_ADMIN__LISTEN", "off"),
+            ("LEDGER_SERVE__LISTEN", "127.0.0.1:2"),
+        ];
+        let config = load(Some(file.path()), environment(&set), &flags).expect("valid");
+        assert_eq!((config.serve.writers, config.serve.queue_size_max), (4, 7));
+        assert_eq!(config.serve.listen.port(), 1);
+        assert_eq!(config.admin.listen, Listen::Off);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest_right_one() {
+        let error = load(None, environment(&[("LEDGER_DATABASE__ULR", "x")]), &Overrides::new())
+            .expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            "unknown configuration key LEDGER_DATABASE__ULR in the environment; did you mean LEDGER_DATABASE__URL?"
+        );
+    }
+
+    #[test]
+    fn a_secret_is_read_from_its_file_and_never_printed() {
+        let mut file = tempfile::NamedTempFile::new().expect("file");
+        std::io::Write::write_all(&mut file, b"postgres://u:hunter2@db/ledger\n").expect("written");
+        let path = file.path().display().to_string();
+        let config = load(None, environment(&[("LEDGER_DATABASE__URL_FILE", &path)]), &Overrides::new())
+            .expect("valid");
+        assert_eq!(config.database.url.expose_secret(), "postgres://u:hunter2@db/ledger");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn out_of_bounds_and_wrong_types_name_the_key() {
+        for (name, value, part) in [
+            ("LEDGER_SERVE__WRITERS", "0", "serve.writers"),
+            ("LEDGER_RELAY__LEASE_TTL", "1ms", "relay.lease_ttl"),
+            ("LEDGER_ADMIN__LISTEN", "nine", "admin.listen"),
+            ("LEDGER_BROKER__KIND", "rabbit", "broker.kind"),
+        ] {
+            let error =
+                load(None, environment(&[(name, value)]), &Overrides::new()).expect_err(name).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The ledger's own rules, pure: money, currencies, accounts, transactions and the posting decision.
+//!
+//! Nothing here is async, speaks SQL or HTTP, or reads a clock: time and identifiers are handed in.
+//! Values are valid by construction; whoever holds an [`AccountId`] or an [`Amount`] need not check it again.
+
+mod account;
+mod currency;
+mod money;
+mod posting;
+mod transaction;
+
+pub use account::{AccountId, AccountIdError, AccountState};
+pub use currency::{CURRENCIES, Currency, UnknownCurrency};
+pub use money::{AMOUNT_MINOR_MAX, Amount, AmountError, format_minor, parse_minor};
+pub use posting::{Decision, ExistingKeys, PostingClock, Refusal, decide};
+pub use transaction::{
+    COUNTERPARTY_LENGTH_MAX, DESCRIPTION_LENGTH_MAX, Direction, FieldError, IdempotencyKey,
+    METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, Metadata, Posting, Transaction, bounded_text, transaction_id,
+    transaction_id_floor,
+};

@@ -1,0 +1,188 @@
+//! The decision against a model that posts one request at a time, and the idempotency table row by row.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::Amount;
+
+fn posting(account: &str, key: &str, direction: Direction, minor: i64, code: &str) -> Arc<Posting> {
+    Arc::new(Posting {
+        account_id: AccountId::parse(account).expect("account"),
+        idempotency_key: IdempotencyKey::parse(key).expect("key"),
+        direction,
+        amount: Amount::from_minor(minor).expect("amount"),
+        currency: Currency::parse(code).expect("currency"),
+        counterparty: None,
+        description: None,
+        metadata: None,
+        reverses: None,
+        created_at: None,
+    })
+}
+
+fn moment(micros: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(micros).expect("in range")
+}
+
+fn run(
+    accounts: &mut HashMap<AccountId, AccountState>,
+    existing: &ExistingKeys,
+    group: &[Arc<Posting>],
+) -> Vec<Decision> {
+    let mut counter = 0;
+    let mut random = || {
+        counter += 1;
+        counter
+    };
+    decide(accounts, existing, group, &mut PostingClock { now: moment(1_000_000), random: &mut random })
+}
+
+#[test]
+fn the_first_transaction_opens_the_account_and_fixes_its_currency() {
+    let mut accounts = HashMap::new();
+    let group = [
+        posting("a", "1", Direction::Credit, 500, "EUR"),
+        posting("a", "2", Direction::Credit, 500, "USD"),
+        posting("a", "3", Direction::Debit, 700, "EUR"),
+    ];
+    let decisions = run(&mut accounts, &ExistingKeys::new(), &group);
+    assert!(
+        matches!(&decisions[0], Decision::Create(row) if row.account_seq == 1 && row.balance_after == 500)
+    );
+    let eur = Currency::parse("EUR").expect("known");
+    assert_eq!(decisions[1], Decision::Refused(Refusal::CurrencyMismatch { account_currency: eur }));
+    assert!(
+        matches!(&decisions[2], Decision::Create(row) if row.account_seq == 2 && row.balance_after == -200)
+    );
+}
+
+#[test]
+fn the_same_key_in_one_group_replays_and_another_request_under_it_is_named() {
+    let mut accounts = HashMap::new();
+    let group = [
+        posting("a", "k", Direction::Credit, 500, "EUR"),
+        posting("a", "k", Direction::Credit, 500, "EUR"),
+        posting("a", "k", Direction::Credit, 501, "EUR"),
+        posting("b", "k", Direction::Credit, 501, "EUR"),
+    ];
+    let decisions = run(&mut accounts, &ExistingKeys::new(), &group);
+    let Decision::Create(first) = &decisions[0] else { panic!("{decisions:?}") };
+    assert_eq!(decisions[1], Decision::Replay(first.clone()));
+    assert_eq!(decisions[2], Decision::Mismatch { field: "amount" });
+    assert!(matches!(decisions[3], Decision::Create(_)), "a key's scope is its account");
+}
+
+#[test]
+fn a_key_is_looked_up_before_the_rules_so_a_replay_survives_a_later_limit() {
+    let mut accounts = HashMap::new();
+    let debit = posting("a", "k", Direction::Debit, 500, "EUR");
+    let first = run(&mut accounts, &ExistingKeys::new(), std::slice::from_ref(&debit));
+    let Decision::Create(row) = &first[0] else { panic!("{first:?}") };
+    let account = accounts.get_mut("a").expect("opened");
+    account.min_balance = Some(0);
+    let existing =
+        ExistingKeys::from([((debit.account_id.clone(), debit.idempotency_key.clone()), row.clone())]);
+    assert_eq!(run(&mut accounts, &existing, &[debit]), vec![Decision::Replay(row.clone())]);
+}
+
+#[test]
+fn a_limit_stops_debits_but_never_credits_and_is_seen_within_a_group() {
+    let mut accounts = HashMap::new();
+    let mut account = AccountState::opened(Currency::parse("EUR").expect("known"));
+    account.min_balance = Some(-100);
+    accounts.insert(AccountId::parse("a").expect("account"), account);
+    let group = [
+        posting("a", "1", Direction::Debit, 60, "EUR"),
+        posting("a", "2", Direction::Debit, 60, "EUR"),
+        posting("a", "3", Direction::Debit, 40, "EUR"),
+        posting("a", "4", Direction::Credit, 1, "EUR"),
+    ];
+    let decisions = run(&mut accounts, &ExistingKeys::new(), &group);
+    assert!(matches!(decisions[0], Decision::Create(_)));
+    assert_eq!(decisions[1], Decision::Refused(Refusal::LimitExceeded { balance: -60, min_balance: -100 }));
+    assert!(
+        matches!(&decisions[2], Decision::Create(row) if row.balance_after == -100 && row.account_seq == 2)
+    );
+    assert!(matches!(decisions[3], Decision::Create(_)));
+}
+
+#[test]
+fn time_never_runs_backwards_in_an_account() {
+    let mut accounts = HashMap::new();
+    let mut account = AccountState::opened(Currency::parse("EUR").expect("known"));
+    account.last_created_at = Some(moment(2_000_000));
+    accounts.insert(AccountId::parse("a").expect("account"), account);
+    let mut imported = (*posting("a", "2", Direction::Credit, 1, "EUR")).clone();
+    imported.created_at = Some(moment(1_999_999));
+    let decisions = run(
+        &mut accounts,
+        &ExistingKeys::new(),
+        &[posting("a", "1", Direction::Credit, 1, "EUR"), Arc::new(imported)],
+    );
+    assert!(matches!(&decisions[0], Decision::Create(row) if row.created_at == moment(2_000_000)));
+    assert_eq!(
+        decisions[1],
+        Decision::Refused(Refusal::BeforeLastTransaction { last_created_at: moment(2_000_000) })
+    );
+}
+
+#[test]
+fn a_balance_that_would_leave_the_range_is_refused() {
+    let mut accounts = HashMap::new();
+    let group = [
+        posting("a", "1", Direction::Credit, AMOUNT_MINOR_MAX, "JPY"),
+        posting("a", "2", Direction::Credit, 1, "JPY"),
+    ];
+    let decisions = run(&mut accounts, &ExistingKeys::new(), &group);
+    assert_eq!(decisions[1], Decision::Refused(Refusal::BalanceOutOfRange));
+}
+
+proptest! {
+    /// However requests are cut into groups, the rows, balances and sequence numbers are the same.
+    #[test]
+    fn cutting_requests_into_groups_changes_nothing(
+        requests in prop::collection::vec((0_u8..4, 0_u8..12, any::<bool>(), 1_i64..50), 1..60),
+        cut in 1_usize..20,
+    ) {
+        let all: Vec<_> = requests.iter().map(|(account, key, credit, minor)| {
+            let direction = if *credit { Direction::Credit } else { Direction::Debit };
+            posting(&format!("a{account}"), &format!("k{key}"), direction, *minor, "EUR")
+        }).collect();
+        let one_by_one = outcome(&all, 1);
+        prop_assert_eq!(&outcome(&all, cut), &one_by_one);
+        prop_assert_eq!(&outcome(&all, all.len()), &one_by_one);
+    }
+}
+
+type Outcome = (Vec<String>, BTreeMap<String, (i64, i64)>);
+
+fn outcome(all: &[Arc<Posting>], group_size: usize) -> Outcome {
+    let mut accounts = HashMap::new();
+    let mut existing = ExistingKeys::new();
+    let mut described = Vec::new();
+    for group in all.chunks(group_size) {
+        for (posting, decision) in group.iter().zip(run(&mut accounts, &existing.clone(), group)) {
+            described.push(match &decision {
+                Decision::Create(row) => format!("create {} {}", row.account_seq, row.balance_after),
+                Decision::Replay(row) => format!("replay {}", row.account_seq),
+                Decision::Mismatch { field } => format!("mismatch {field}"),
+                Decision::Refused(refusal) => format!("{refusal:?}"),
+            });
+            if let Decision::Create(row) = decision {
+                existing.insert((posting.account_id.clone(), posting.idempotency_key.clone()), row);
+            }
+        }
+    }
+    for (account, state) in &accounts {
+        let rows: Vec<_> = existing.values().filter(|row| row.posting.account_id == *account).collect();
+        assert_eq!(i64::try_from(rows.len()), Ok(state.account_seq));
+        assert_eq!(rows.iter().map(|row| row.posting.signed_minor()).sum::<i64>(), state.balance);
+    }
+    let balances = accounts
+        .into_iter()
+        .map(|(id, state)| (id.to_string(), (state.account_seq, state.balance)))
+        .collect();
+    (described, balances)
+}

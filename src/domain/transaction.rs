@@ -1,0 +1,274 @@
+//! Transactions: what a caller asks for ([`Posting`]) and what the ledger keeps ([`Transaction`]).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{AccountId, Amount, Currency};
+
+/// Longest `counterparty`, in characters.
+pub const COUNTERPARTY_LENGTH_MAX: usize = 128;
+/// Longest `description`, in characters.
+pub const DESCRIPTION_LENGTH_MAX: usize = 500;
+/// Most entries of `metadata`.
+pub const METADATA_ENTRIES_MAX: usize = 20;
+/// Largest `metadata` as canonical JSON, in bytes.
+pub const METADATA_BYTES_MAX: usize = 2048;
+const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
+
+/// Why a field's value is refused; the text is shown to the caller beside the field's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct FieldError(pub String);
+
+/// Which way the money moves, seen from the account: a credit adds, a debit takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Direction {
+    /// Adds to the balance.
+    Credit,
+    /// Takes from the balance.
+    Debit,
+}
+
+impl Direction {
+    /// Parses `credit` or `debit`.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        match text {
+            "credit" => Ok(Self::Credit),
+            "debit" => Ok(Self::Debit),
+            _ => Err(FieldError("must be \"credit\" or \"debit\"".into())),
+        }
+    }
+
+    /// `credit` or `debit`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Credit => "credit",
+            Self::Debit => "debit",
+        }
+    }
+
+    /// The other direction, as a reversal takes it.
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Credit => Self::Debit,
+            Self::Debit => Self::Credit,
+        }
+    }
+}
+
+/// A caller's key for one request on one account: 1–255 visible ASCII characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct IdempotencyKey(Arc<str>);
+
+impl IdempotencyKey {
+    /// Takes the key bare, or as a quoted string as RFC 8941 writes it; both forms name the same key.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        let bare = match text.strip_prefix('"') {
+            Some(rest) => rest.strip_suffix('"').filter(|inner| !inner.contains('"')),
+            None => Some(text),
+        };
+        match bare {
+            Some(key)
+                if (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&key.len())
+                    && key.bytes().all(|b| b.is_ascii_graphic()) =>
+            {
+                Ok(Self(key.into()))
+            }
+            _ => {
+                Err(FieldError("must be 1 to 255 visible ASCII characters, bare or in double quotes".into()))
+            }
+        }
+    }
+
+    /// The bare key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Checks a free text: not empty, at most `length_max` characters, no U+0000 (PostgreSQL cannot hold it).
+pub fn bounded_text(text: &str, length_max: usize) -> Result<Box<str>, FieldError> {
+    if text.is_empty() {
+        return Err(FieldError("must not be empty; leave it out instead".into()));
+    }
+    if text.chars().count() > length_max {
+        return Err(FieldError(format!("must be at most {length_max} characters")));
+    }
+    if text.contains('\0') {
+        return Err(FieldError("must not contain U+0000".into()));
+    }
+    Ok(text.into())
+}
+
+/// A flat object of short scalars, kept as canonical JSON: keys sorted, no white space. Two metadata are equal
+/// when their canonical texts are, so field order and white space do not matter to idempotency.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Metadata(Box<str>);
+
+impl Metadata {
+    /// Checks and canonicalises an object. Values are strings, booleans or whole numbers: a fraction would be a
+    /// float somewhere, and nothing here is.
+    pub fn from_json(entries: &BTreeMap<String, serde_json::Value>) -> Result<Self, FieldError> {
+        if entries.len() > METADATA_ENTRIES_MAX {
+            return Err(FieldError(format!("must have at most {METADATA_ENTRIES_MAX} entries")));
+        }
+        for (name, value) in entries {
+            if name.is_empty() || name.contains('\0') {
+                return Err(FieldError("names must not be empty or contain U+0000".into()));
+            }
+            match value {
+                serde_json::Value::String(text) if !text.contains('\0') => {}
+                serde_json::Value::Bool(_) => {}
+                serde_json::Value::Number(number) if number.is_i64() => {}
+                serde_json::Value::String(_) => {
+                    return Err(FieldError(format!("\"{name}\" must not contain U+0000")));
+                }
+                _ => {
+                    return Err(FieldError(format!(
+                        "\"{name}\" must be a string, a boolean or a whole number"
+                    )));
+                }
+            }
+        }
+        let text = serde_json::to_string(entries).map_err(|error| FieldError(error.to_string()))?;
+        if text.len() > METADATA_BYTES_MAX {
+            return Err(FieldError(format!("must be at most {METADATA_BYTES_MAX} bytes as JSON")));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Takes a text that [`Metadata::from_json`] made before, as the database hands it back.
+    pub fn from_canonical(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// The canonical JSON.
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One request to move money on one account, already validated.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Posting {
+    /// The account.
+    pub account_id: AccountId,
+    /// The caller's key; unique per account for ever.
+    pub idempotency_key: IdempotencyKey,
+    /// Credit or debit.
+    pub direction: Direction,
+    /// Positive, in minor units of `currency`.
+    pub amount: Amount,
+    /// Must be the account's, or becomes it with the account's first transaction.
+    pub currency: Currency,
+    /// Who is on the other side, in the caller's words.
+    pub counterparty: Option<Box<str>>,
+    /// Free text.
+    pub description: Option<Box<str>>,
+    /// Flat object of the caller's own facts.
+    pub metadata: Option<Metadata>,
+    /// The transaction that this one reverses.
+    pub reverses: Option<Uuid>,
+    /// When it happened in the system it is imported from. None: now.
+    pub created_at: Option<DateTime<Utc>>,
+}
+
+impl Posting {
+    /// What the transaction adds to the balance, in minor units: negative for a debit.
+    pub fn signed_minor(&self) -> i64 {
+        match self.direction {
+            Direction::Credit => self.amount.minor(),
+            Direction::Debit => -self.amount.minor(),
+        }
+    }
+
+    /// The first field in which two requests with the same key differ, or None if they ask for the same thing.
+    /// `created_at` counts only where the new request gives one: an API caller never does.
+    pub fn differing_field(&self, other: &Self) -> Option<&'static str> {
+        let differences = [
+            ("direction", self.direction != other.direction),
+            ("amount", self.amount != other.amount),
+            ("currency", self.currency != other.currency),
+            ("counterparty", self.counterparty != other.counterparty),
+            ("description", self.description != other.description),
+            ("metadata", self.metadata != other.metadata),
+            ("reverses", self.reverses != other.reverses),
+        ];
+        differences.into_iter().find_map(|(field, differs)| differs.then_some(field))
+    }
+}
+
+/// A row of the ledger: immutable once written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transaction {
+    /// UUIDv7 made from `created_at`.
+    pub id: Uuid,
+    /// What was asked for.
+    pub posting: Arc<Posting>,
+    /// 1, 2, 3 … per account.
+    pub account_seq: i64,
+    /// The account's balance after it, in minor units.
+    pub balance_after: i64,
+    /// Microsecond precision; never earlier than the account's previous one.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Makes a transaction's id: a UUIDv7 (RFC 9562) whose first 48 bits are `created_at` in milliseconds and whose next
+/// 12 bits are the microseconds within it scaled to 4096ths (method 3 of its section 6.2); the rest is `random`.
+/// Ids therefore sort by `created_at` to the microsecond, and one index serves look-ups and time ranges.
+/// Moments before 1970 have no such id; callers refuse them first.
+pub fn transaction_id(created_at: DateTime<Utc>, random: u64) -> Uuid {
+    let micros = created_at.timestamp_micros().max(0).unsigned_abs();
+    let fraction = (micros % 1000) * 4096 / 1000;
+    let high = ((micros / 1000) << 16) | 0x7000 | fraction;
+    let low = 0x8000_0000_0000_0000 | (random >> 2);
+    Uuid::from_u64_pair(high, low)
+}
+
+/// The smallest id that a transaction created at or after `moment` can have.
+pub fn transaction_id_floor(moment: DateTime<Utc>) -> Uuid {
+    let with_variant = transaction_id(moment, 0);
+    let (high, _) = with_variant.as_u64_pair();
+    Uuid::from_u64_pair(high, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn quoted_and_bare_keys_are_the_same_key() {
+        assert_eq!(IdempotencyKey::parse("\"abc\""), IdempotencyKey::parse("abc"));
+        for text in ["", "\"\"", "\"abc", "abc def", "ä", "\"a\"b\"", &"k".repeat(256)] {
+            assert!(IdempotencyKey::parse(text).is_err(), "{text:?}");
+        }
+        assert!(IdempotencyKey::parse(&"k".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn metadata_is_canonical_and_bounded() {
+        let parse = |text: &str| Metadata::from_json(&serde_json::from_str(text).expect("object"));
+        assert_eq!(parse(r#"{"b": 1, "a": "x"}"#), parse(r#"{"a":"x","b":1}"#));
+        assert_eq!(parse(r#"{"b": true, "a": "x"}"#).expect("valid").as_json(), r#"{"a":"x","b":true}"#);
+        for text in
+            [r#"{"a":1.5}"#, r#"{"a":null}"#, r#"{"a":{}}"#, r#"{"a":[]}"#, r#"{"":1}"#, r#"{"a":"\u0000"}"#]
+        {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ids_sort_by_creation_to_the_microsecond(a in 0_i64..4_000_000_000_000_000, gap in 1_i64..10_000, r in any::<u64>(), s in any::<u64>()) {
+            let earlier = DateTime::from_timestamp_micros(a).expect("in range");
+            let later = DateTime::from_timestamp_micros(a + gap).expect("in range");
+            let (first, second) = (transaction_id(earlier, r), transaction_id(later, s));
+            prop_assert!(first < second);
+            prop_assert!(transaction_id_floor(earlier) <= first && first < transaction_id_floor(later));
+            prop_assert_eq!(first.get_version_num(), 7);
+        }
+    }
+}

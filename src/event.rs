@@ -1,0 +1,23 @@
+//! The wire contract: event types, their JSON, topics, partitions and lanes.
+//!
+//! Events follow CloudEvents 1.0 in Kafka's binary mode: attributes in `ce_…` headers, data as JSON in the value,
+//! the account as the record key. Adding an optional field keeps a version; anything else makes a `.v2`.
+
+mod cloud_event;
+mod partition;
+mod risk_assessed;
+mod transaction_created;
+
+pub use cloud_event::{Headers, attribute, cloud_event_headers, headers_from_json, headers_to_json};
+pub use partition::{LANES, lane_of, murmur2, partition_of};
+pub use risk_assessed::{RISK_ASSESSED, RiskAssessed, RiskReason};
+pub use transaction_created::{
+    DecodeError, TRANSACTION_CREATED, TransactionCreated, encode_transaction_created,
+};
+
+/// Topic of [`TransactionCreated`].
+pub const TRANSACTIONS_TOPIC: &str = "transactions.v1";
+/// Topic of [`RiskAssessed`].
+pub const RISK_ASSESSMENTS_TOPIC: &str = "risk-assessments.v1";
+/// What `consume-risk` could not handle.
+pub const TRANSACTIONS_DEAD_LETTER_TOPIC: &str = "transactions.v1.dlq";

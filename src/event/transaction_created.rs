@@ -1,0 +1,145 @@
+//! `TransactionCreated.v1`: one for each row of the ledger, in `account_seq` order per account.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain::{
+    AccountId, Amount, Currency, Direction, IdempotencyKey, Metadata, Posting, Transaction, format_minor,
+    parse_minor,
+};
+
+/// The CloudEvents type.
+pub const TRANSACTION_CREATED: &str = "TransactionCreated.v1";
+
+/// The JSON of the event. Its `event_id` is the transaction's id: one event per row, ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionCreated {
+    /// Equal to `transaction_id`, and to the header `ce_id`.
+    pub event_id: Uuid,
+    /// The ledger row.
+    pub transaction_id: Uuid,
+    /// Also the record key.
+    pub account_id: String,
+    /// 1, 2, 3 … per account.
+    pub account_seq: i64,
+    /// `credit` or `debit`.
+    pub direction: String,
+    /// Positive decimal string.
+    pub amount: String,
+    /// ISO 4217.
+    pub currency: String,
+    /// Decimal string.
+    pub balance_after: String,
+    /// The other side, in the caller's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counterparty: Option<String>,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Flat object of strings, booleans and whole numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The transaction that this one reverses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverses: Option<Uuid>,
+    /// UTC, microseconds.
+    pub created_at: DateTime<Utc>,
+}
+
+/// Why a value is not one of our events.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// No value, or no JSON of this shape.
+    #[error("the value is no {TRANSACTION_CREATED}")]
+    Shape(#[source] serde_json::Error),
+    /// A field's content is outside its type.
+    #[error("{field} is not valid: {reason}")]
+    Field {
+        /// Which.
+        field: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Borrowed form of the event: what the write path serialises, without copies.
+#[derive(Serialize)]
+struct Outgoing<'a> {
+    event_id: Uuid,
+    transaction_id: Uuid,
+    account_id: &'a str,
+    account_seq: i64,
+    direction: &'static str,
+    amount: String,
+    currency: &'static str,
+    balance_after: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counterparty: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a serde_json::value::RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reverses: Option<Uuid>,
+    created_at: DateTime<Utc>,
+}
+
+/// The event's JSON for a row that is about to be written.
+pub fn encode_transaction_created(row: &Transaction) -> Result<Vec<u8>, serde_json::Error> {
+    let posting = &row.posting;
+    let metadata =
+        posting.metadata.as_ref().map(|metadata| serde_json::from_str(metadata.as_json())).transpose()?;
+    serde_json::to_vec(&Outgoing {
+        event_id: row.id,
+        transaction_id: row.id,
+        account_id: posting.account_id.as_str(),
+        account_seq: row.account_seq,
+        direction: posting.direction.as_str(),
+        amount: format_minor(posting.amount.minor(), posting.currency),
+        currency: posting.currency.code(),
+        balance_after: format_minor(row.balance_after, posting.currency),
+        counterparty: posting.counterparty.as_deref(),
+        description: posting.description.as_deref(),
+        metadata,
+        reverses: posting.reverses,
+        created_at: row.created_at,
+    })
+}
+
+impl TransactionCreated {
+    /// Parses a record's value.
+    pub fn decode(value: &[u8]) -> Result<Self, DecodeError> {
+        serde_json::from_slice(value).map_err(DecodeError::Shape)
+    }
+
+    /// The ledger row that the event tells of, without the idempotency key, which does not travel (it is the
+    /// caller's secret): the event id stands in its place.
+    pub fn to_transaction(&self) -> Result<Transaction, DecodeError> {
+        let field = |field: &'static str| move |reason: String| DecodeError::Field { field, reason };
+        let currency = Currency::parse(&self.currency).map_err(|e| field("currency")(e.to_string()))?;
+        let metadata =
+            self.metadata.as_ref().map(|map| Metadata::from_json(&map.clone().into_iter().collect()));
+        let posting = Posting {
+            account_id: AccountId::parse(&self.account_id).map_err(|e| field("account_id")(e.to_string()))?,
+            idempotency_key: IdempotencyKey::parse(&self.event_id.to_string())
+                .map_err(|e| field("event_id")(e.to_string()))?,
+            direction: Direction::parse(&self.direction).map_err(|e| field("direction")(e.to_string()))?,
+            amount: Amount::parse(&self.amount, currency).map_err(|e| field("amount")(e.to_string()))?,
+            currency,
+            counterparty: self.counterparty.as_deref().map(Into::into),
+            description: self.description.as_deref().map(Into::into),
+            metadata: metadata.transpose().map_err(|e| field("metadata")(e.to_string()))?,
+            reverses: self.reverses,
+            created_at: None,
+        };
+        Ok(Transaction {
+            id: self.transaction_id,
+            balance_after: parse_minor(&self.balance_after, currency)
+                .map_err(|e| field("balance_after")(e.to_string()))?,
+            posting: posting.into(),
+            account_seq: self.account_seq,
+            created_at: self.created_at,
+        })
+    }
+}

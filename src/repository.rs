@@ -1,0 +1,17 @@
+//! All SQL of the project: the only user of diesel. One file per table family, functions over a connection.
+//!
+//! Connections are opened by [`connect`] or come from a [`pool()`]; transactions only through [`transaction()`], which
+//! names them, bounds their retries and counts them. Nothing but PostgreSQL is waited for inside a transaction.
+
+pub mod migrations;
+pub mod schema;
+
+mod connection;
+mod error;
+mod statement;
+mod transaction;
+
+pub use connection::{Connection, Pool, PooledConnection, connect, pool, pooled};
+pub use error::RepositoryError;
+pub use statement::{Bind, Statement, statement};
+pub use transaction::{Isolation, Work, transaction, transaction_with};

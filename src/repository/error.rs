@@ -1,0 +1,97 @@
+//! What can go wrong with the database, sorted by what the caller can do about it.
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+/// The text that `ledger_stale_group()` raises; see the first migration.
+const STALE_GROUP: &str = "an account of the group has moved on";
+const DEADLOCK: &str = "deadlock detected";
+
+/// An error of this layer.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// No connection could be had: refused, timed out, wrong credentials, TLS. The text says which and where.
+    #[error("cannot connect to PostgreSQL at {address}: {detail}")]
+    Connect {
+        /// Host and port, never the password.
+        address: String,
+        /// What the driver or the server said.
+        detail: String,
+    },
+    /// All pooled connections are busy.
+    #[error("no free database connection within {0:?}")]
+    PoolExhausted(std::time::Duration),
+    /// The lease's epoch moved on: somebody else holds it now. Roll back and stop.
+    #[error("the lease {0} was lost")]
+    LeaseLost(String),
+    /// The schema is older or newer than this binary.
+    #[error("the database schema is at version {found}, but this binary needs {wanted}; {advice}")]
+    SchemaMismatch {
+        /// Newest applied migration, or `none`.
+        found: String,
+        /// Newest compiled-in migration.
+        wanted: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A migration failed.
+    #[error("a migration failed: {0}")]
+    Migration(String),
+    /// A row holds what the domain does not know; the database was changed by hand.
+    #[error("the database holds an invalid {what}: {detail}")]
+    Corrupt {
+        /// Which value.
+        what: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// Anything PostgreSQL or the driver said.
+    #[error("database error: {0}")]
+    Database(#[from] DieselError),
+}
+
+impl RepositoryError {
+    /// A serialisation failure or a deadlock: the same transaction may simply be run again.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Database(DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _)) => true,
+            Self::Database(DieselError::DatabaseError(_, info)) => info.message() == DEADLOCK,
+            _ => false,
+        }
+    }
+
+    /// The fast path's check failed: an account moved on, or a key exists already.
+    pub fn is_stale_group(&self) -> bool {
+        match self {
+            Self::Database(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => true,
+            Self::Database(DieselError::DatabaseError(_, info)) => info.message() == STALE_GROUP,
+            _ => false,
+        }
+    }
+
+    /// The connection is of no use any more, or the server is starting, stopping or a standby: connect again.
+    pub fn is_connection_lost(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Database(DieselError::BrokenTransactionManager) => true,
+            Self::Database(DieselError::DatabaseError(kind, info)) => {
+                matches!(
+                    kind,
+                    DatabaseErrorKind::UnableToSendCommand
+                        | DatabaseErrorKind::ClosedConnection
+                        | DatabaseErrorKind::ReadOnlyTransaction
+                ) || info.message().starts_with("terminating connection")
+                    || info.message().starts_with("the database system is")
+            }
+            _ => false,
+        }
+    }
+
+    /// Trouble of the infrastructure that passes without anybody changing the request.
+    pub fn is_transient(&self) -> bool {
+        let timed_out = |info: &str| info.starts_with("canceling statement");
+        self.is_connection_lost()
+            || self.is_conflict()
+            || matches!(self, Self::PoolExhausted(_))
+            || matches!(self, Self::Database(DieselError::DatabaseError(_, info)) if timed_out(info.message()))
+    }
+}

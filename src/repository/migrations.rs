@@ -1,0 +1,82 @@
+//! The embedded migrations: applying them, and refusing to run on a schema that is not ours.
+
+use diesel::{
+    QueryableByName,
+    migration::{Migration, MigrationSource},
+    pg::Pg,
+    sql_types::{Nullable, Text},
+};
+use diesel_async::{AsyncMigrationHarness, RunQueryDsl};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use super::{Connection, RepositoryError};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// Key of the advisory lock that only one `migrate` at a time can hold. Any constant does.
+const ADVISORY_LOCK: i64 = 0x6c65_6467_6572;
+
+const MIGRATE_FIRST: &str = "run `ledger migrate` against this database first";
+const UPGRADE_FIRST: &str =
+    "the schema is newer than this binary: upgrade `ledger` to the release that migrated it";
+
+#[derive(QueryableByName)]
+struct Version {
+    #[diesel(sql_type = Nullable<Text>)]
+    version: Option<String>,
+}
+
+/// Applies what is missing, one `migrate` at a time, and says what was applied. Takes the connection, because the
+/// harness needs to own it. Refuses a schema that is newer than this binary.
+pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, RepositoryError> {
+    diesel::sql_query("SET lock_timeout = '60s'").execute(&mut connection).await?;
+    diesel::sql_query("SET statement_timeout = 0").execute(&mut connection).await?;
+    diesel::sql_query(format!("SELECT pg_advisory_lock({ADVISORY_LOCK})")).execute(&mut connection).await?;
+    let wanted = newest_embedded()?;
+    if let Some(found) = newest_applied(&mut connection).await?
+        && found > wanted
+    {
+        return Err(RepositoryError::SchemaMismatch { found, wanted, advice: UPGRADE_FIRST });
+    }
+    // The harness is synchronous inside; the lock ends with the connection, which is dropped with it.
+    let applied = tokio::task::spawn_blocking(move || {
+        let mut harness = AsyncMigrationHarness::new(connection);
+        let versions = harness.run_pending_migrations(MIGRATIONS).map_err(|error| error.to_string())?;
+        Ok(versions.iter().map(ToString::to_string).collect())
+    })
+    .await;
+    applied
+        .map_err(|error| RepositoryError::Migration(error.to_string()))?
+        .map_err(RepositoryError::Migration)
+}
+
+/// Refuses a schema that is older or newer than this binary, naming the command to run.
+pub async fn check_schema(connection: &mut Connection) -> Result<(), RepositoryError> {
+    let wanted = newest_embedded()?;
+    let found = newest_applied(connection).await?;
+    let advice = match &found {
+        Some(found) if *found == wanted => return Ok(()),
+        Some(found) if *found > wanted => UPGRADE_FIRST,
+        _ => MIGRATE_FIRST,
+    };
+    Err(RepositoryError::SchemaMismatch { found: found.unwrap_or_else(|| "none".into()), wanted, advice })
+}
+
+fn newest_embedded() -> Result<String, RepositoryError> {
+    let migrations: Vec<Box<dyn Migration<Pg>>> =
+        MIGRATIONS.migrations().map_err(|error| RepositoryError::Migration(error.to_string()))?;
+    Ok(migrations.iter().map(|migration| migration.name().version().to_string()).max().unwrap_or_default())
+}
+
+async fn newest_applied(connection: &mut Connection) -> Result<Option<String>, RepositoryError> {
+    let table = diesel::sql_query("SELECT to_regclass('__diesel_schema_migrations')::text AS version")
+        .get_result::<Version>(connection)
+        .await?;
+    if table.version.is_none() {
+        return Ok(None);
+    }
+    let newest = diesel::sql_query("SELECT max(version) AS version FROM __diesel_schema_migrations")
+        .get_result::<Version>(connection)
+        .await?;
+    Ok(newest.version)
+}

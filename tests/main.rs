@@ -1,0 +1,12 @@
+//! The integration tests: one binary, one behaviour a file, on a real PostgreSQL and a real Kafka.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "a test ends by panicking; nobody reads its docs from outside"
+)]
+
+mod layering;
