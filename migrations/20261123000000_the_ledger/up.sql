@@ -87,3 +87,4 @@ CREATE TABLE fact_marks (
   marked_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE fact_marks IS 'one row per committed group or batch and day that it touched; deleted when the day is rebuilt';
+CREATE INDEX fact_marks_by_day ON fact_marks (day);

@@ -69,3 +69,5 @@ CREATE TABLE aggregate_runs (
   transactions bigint NOT NULL DEFAULT 0,
   error text
 );
+-- One run at a time: a second one that lost its lease without knowing cannot even begin.
+CREATE UNIQUE INDEX aggregate_runs_one_running ON aggregate_runs (status) WHERE status = 'running';
