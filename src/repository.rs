@@ -3,8 +3,11 @@
 //! Connections are opened by [`connect`] or come from a [`pool()`]; transactions only through [`transaction()`], which
 //! names them, bounds their retries and counts them. Nothing but PostgreSQL is waited for inside a transaction.
 
+pub mod accounts;
 pub mod migrations;
+pub mod postings;
 pub mod schema;
+pub mod transactions;
 
 mod connection;
 mod error;

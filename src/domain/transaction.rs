@@ -69,17 +69,17 @@ impl IdempotencyKey {
             Some(rest) => rest.strip_suffix('"').filter(|inner| !inner.contains('"')),
             None => Some(text),
         };
-        match bare {
-            Some(key)
-                if (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&key.len())
-                    && key.bytes().all(|b| b.is_ascii_graphic()) =>
-            {
-                Ok(Self(key.into()))
-            }
-            _ => {
-                Err(FieldError("must be 1 to 255 visible ASCII characters, bare or in double quotes".into()))
-            }
+        bare.map_or_else(|| Self::parse_bare(""), Self::parse_bare)
+    }
+
+    /// Takes the bare key alone, as the database hands it back.
+    pub fn parse_bare(key: &str) -> Result<Self, FieldError> {
+        if (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&key.len())
+            && key.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Ok(Self(key.into()));
         }
+        Err(FieldError("must be 1 to 255 visible ASCII characters, bare or in double quotes".into()))
     }
 
     /// The bare key.

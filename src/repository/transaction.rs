@@ -13,13 +13,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 /// because a bound on `AsyncFn` alone leaves the future without `Send`.
 pub trait Work<'c, T>: Fn(&'c mut Connection) -> <Self as Work<'c, T>>::Done {
     /// The body's future.
-    type Done: Future<Output = Result<T, RepositoryError>> + Send + 'c;
+    type Done: Future<Output = Result<T, RepositoryError>> + Send;
 }
 
 impl<'c, T, F, Done> Work<'c, T> for F
 where
     F: Fn(&'c mut Connection) -> Done,
-    Done: Future<Output = Result<T, RepositoryError>> + Send + 'c,
+    Done: Future<Output = Result<T, RepositoryError>> + Send,
 {
     type Done = Done;
 }

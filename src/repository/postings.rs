@@ -1,0 +1,275 @@
+//! The write path: a group of postings in one commit.
+//!
+//! [`post_locked`] is the truth: it locks the group's accounts, reads which keys exist in a later statement, decides,
+//! and writes. [`post_expected`] is the fast path: it decides from remembered account states and sends the same
+//! writing statement by itself, which checks that every account still stands where it was remembered and ends whole
+//! if one does not, or if a key exists. Nothing rests on the memory being right.
+//!
+//! No foreign wait happens between lock and commit, and no query runs per item.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use chrono::{DateTime, NaiveDate, SubsecRound, Utc};
+use diesel::sql_types::{
+    Array, BigInt, Binary, Date, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::{Bind, Connection, RepositoryError, accounts, statement, transaction, transactions};
+use crate::{
+    domain::{AccountId, AccountState, Decision, ExistingKeys, Posting, PostingClock, Transaction, decide},
+    event::{encode_transaction_created, lane_of},
+};
+
+/// One request of a group.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What to post.
+    pub posting: Arc<Posting>,
+    /// W3C trace context of the request that caused it; travels with the event.
+    pub traceparent: Option<String>,
+}
+
+/// Account states by account.
+pub type AccountStates = HashMap<AccountId, AccountState>;
+
+/// What became of a group.
+#[derive(Debug)]
+pub struct Posted {
+    /// One for each request, in order.
+    pub decisions: Vec<Decision>,
+    /// The group's accounts after it.
+    pub accounts: AccountStates,
+}
+
+/// Sets up a connection for posting: plans are made once and never fall back to scanning, whatever the statistics
+/// say of tables that were empty a moment ago.
+pub async fn prepare_writer(connection: &mut Connection) -> Result<(), RepositoryError> {
+    let settings = [
+        "SET enable_seqscan = off",
+        "SET enable_hashjoin = off",
+        "SET enable_mergejoin = off",
+        "SET plan_cache_mode = force_generic_plan",
+        "SET jit = off",
+        "SET lock_timeout = '5s'",
+    ];
+    for setting in settings {
+        diesel::sql_query(setting).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Posts a group in one transaction, lock first.
+pub async fn post_locked(connection: &mut Connection, group: &[Request]) -> Result<Posted, RepositoryError> {
+    transaction("post", connection, async |connection: &mut Connection| {
+        post_under_lock(connection, group).await
+    })
+    .await
+}
+
+async fn post_under_lock(connection: &mut Connection, group: &[Request]) -> Result<Posted, RepositoryError> {
+    let first_currencies: BTreeMap<&str, &str> = group
+        .iter()
+        .rev()
+        .map(|request| (request.posting.account_id.as_str(), request.posting.currency.code()))
+        .collect();
+    let (account_ids, currencies): (Vec<&str>, Vec<&str>) = first_currencies.into_iter().unzip();
+    let before = accounts::open_and_lock(connection, &account_ids, &currencies).await?;
+
+    let (of_accounts, keys): (Vec<&str>, Vec<&str>) = group
+        .iter()
+        .map(|request| (request.posting.account_id.as_str(), request.posting.idempotency_key.as_str()))
+        .unzip();
+    let existing = transactions::existing(connection, &of_accounts, &keys).await?;
+    let existing = existing
+        .into_iter()
+        .map(|row| ((row.posting.account_id.clone(), row.posting.idempotency_key.clone()), row))
+        .collect();
+
+    let posted = decide_group(&before, &existing, group);
+    write(connection, &before, &posted, group).await?;
+    Ok(posted)
+}
+
+/// Posts a group in one statement, if `before` holds all of its accounts as they are. None: it does not, or a
+/// decision needs more than the memory to be sure of; nothing was written, and the group must go the locked way.
+pub async fn post_expected(
+    connection: &mut Connection,
+    before: &AccountStates,
+    group: &[Request],
+) -> Result<Option<Posted>, RepositoryError> {
+    let posted = decide_group(before, &ExistingKeys::new(), group);
+    // A refusal rests on what is remembered, and no written row would check it.
+    if posted.decisions.iter().any(|decision| matches!(decision, Decision::Refused(_))) {
+        return Ok(None);
+    }
+    match write(connection, before, &posted, group).await {
+        Ok(()) => Ok(Some(posted)),
+        Err(error) if error.is_stale_group() || error.is_conflict() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn decide_group(before: &AccountStates, existing: &ExistingKeys, group: &[Request]) -> Posted {
+    let mut accounts = before.clone();
+    let postings: Vec<Arc<Posting>> = group.iter().map(|request| Arc::clone(&request.posting)).collect();
+    let mut random = rand::random::<u64>;
+    let mut clock = PostingClock { now: Utc::now().trunc_subsecs(6), random: &mut random };
+    let decisions = decide(&mut accounts, existing, &postings, &mut clock);
+    Posted { decisions, accounts }
+}
+
+/// The columns of a group's new rows, one array each, as `unnest` takes them.
+#[derive(Default)]
+struct Columns<'a> {
+    account_ids: Vec<&'a str>,
+    account_seqs: Vec<i64>,
+    ids: Vec<Uuid>,
+    amounts: Vec<i64>,
+    balances_after: Vec<i64>,
+    created_ats: Vec<DateTime<Utc>>,
+    reverses: Vec<Option<Uuid>>,
+    keys: Vec<&'a str>,
+    counterparties: Vec<Option<&'a str>>,
+    descriptions: Vec<Option<&'a str>>,
+    metadata: Vec<Option<&'a str>>,
+    lanes: Vec<i16>,
+    values: Vec<Vec<u8>>,
+    traceparents: Vec<Option<&'a str>>,
+    days: BTreeSet<NaiveDate>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, row: &'a Transaction, traceparent: Option<&'a str>) -> Result<(), RepositoryError> {
+        let posting = &row.posting;
+        let value = encode_transaction_created(row)
+            .map_err(|error| RepositoryError::Corrupt { what: "event", detail: error.to_string() })?;
+        self.account_ids.push(posting.account_id.as_str());
+        self.account_seqs.push(row.account_seq);
+        self.ids.push(row.id);
+        self.amounts.push(posting.signed_minor());
+        self.balances_after.push(row.balance_after);
+        self.created_ats.push(row.created_at);
+        self.reverses.push(posting.reverses);
+        self.keys.push(posting.idempotency_key.as_str());
+        self.counterparties.push(posting.counterparty.as_deref());
+        self.descriptions.push(posting.description.as_deref());
+        self.metadata.push(posting.metadata.as_ref().map(|metadata| metadata.as_json()));
+        self.lanes.push(lane_of(posting.account_id.as_str().as_bytes()));
+        self.values.push(value);
+        self.traceparents.push(traceparent);
+        self.days.insert(row.created_at.date_naive());
+        Ok(())
+    }
+}
+
+/// The columns of the accounts that moved, sorted by account.
+#[derive(Default)]
+struct Moves<'a> {
+    account_ids: Vec<&'a str>,
+    expected_seqs: Vec<i64>,
+    min_balances: Vec<Option<i64>>,
+    balances: Vec<i64>,
+    account_seqs: Vec<i64>,
+    last_created_ats: Vec<Option<DateTime<Utc>>>,
+}
+
+fn moves<'a>(before: &AccountStates, after: &'a AccountStates, touched: &BTreeSet<&'a str>) -> Moves<'a> {
+    let mut moves = Moves::default();
+    for account_id in touched {
+        let (Some(old), Some((key, new))) = (before.get(*account_id), after.get_key_value(*account_id))
+        else {
+            continue;
+        };
+        moves.account_ids.push(key.as_str());
+        moves.expected_seqs.push(old.account_seq);
+        moves.min_balances.push(old.min_balance);
+        moves.balances.push(new.balance);
+        moves.account_seqs.push(new.account_seq);
+        moves.last_created_ats.push(new.last_created_at);
+    }
+    moves
+}
+
+/// Writes all new rows of a group with one statement, which fails whole unless every account still is where `before`
+/// has it. `outbox.id` is drawn here, after the account's row is locked or checked, in the order of the group.
+async fn write(
+    connection: &mut Connection,
+    before: &AccountStates,
+    posted: &Posted,
+    group: &[Request],
+) -> Result<(), RepositoryError> {
+    let mut columns = Columns::default();
+    let mut touched = BTreeSet::new();
+    for (decision, request) in posted.decisions.iter().zip(group) {
+        if let Decision::Create(row) = decision {
+            columns.push(row, request.traceparent.as_deref())?;
+            touched.insert(row.posting.account_id.as_str());
+        }
+    }
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let moves = moves(before, &posted.accounts, &touched);
+    let expected = i64::try_from(touched.len()).unwrap_or(i64::MAX);
+    let days: Vec<NaiveDate> = columns.days.iter().copied().collect();
+    statement(
+        "WITH moved AS (
+           UPDATE accounts a
+           SET balance = m.balance, account_seq = m.account_seq, last_created_at = m.last_created_at
+           FROM unnest(?, ?, ?, ?, ?, ?)
+             AS m (account_id, expected_seq, min_balance, balance, account_seq, last_created_at)
+           WHERE a.account_id = m.account_id AND a.account_seq = m.expected_seq
+             AND a.min_balance IS NOT DISTINCT FROM m.min_balance
+           RETURNING 1
+         ), posted AS (
+           INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, reverses,
+                                     idempotency_key, counterparty, description, metadata)
+           SELECT account_id, account_seq, id, amount, balance_after, created_at, reverses,
+                  idempotency_key, counterparty, description, metadata::json
+           FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             AS t (account_id, account_seq, id, amount, balance_after, created_at, reverses,
+                   idempotency_key, counterparty, description, metadata)
+         ), announced AS (
+           INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
+           SELECT lane, 'transactions.v1', convert_to(account_id, 'UTF8'), value, event_id, 'TransactionCreated.v1',
+                  created_at, traceparent
+           FROM unnest(?, ?, ?, ?, ?, ?) AS o (lane, account_id, value, event_id, created_at, traceparent)
+         ), marked AS (
+           INSERT INTO fact_marks (day) SELECT unnest(?)
+         )
+         SELECT CASE WHEN (SELECT count(*) FROM moved) = ? THEN 0 ELSE ledger_stale_group() END",
+    )
+    .bind::<Array<Text>, _>(moves.account_ids)
+    .bind::<Array<BigInt>, _>(moves.expected_seqs)
+    .bind::<Array<Nullable<BigInt>>, _>(moves.min_balances)
+    .bind::<Array<BigInt>, _>(moves.balances)
+    .bind::<Array<BigInt>, _>(moves.account_seqs)
+    .bind::<Array<Nullable<Timestamptz>>, _>(moves.last_created_ats)
+    .bind::<Array<Text>, _>(&columns.account_ids)
+    .bind::<Array<BigInt>, _>(columns.account_seqs)
+    .bind::<Array<SqlUuid>, _>(&columns.ids)
+    .bind::<Array<BigInt>, _>(columns.amounts)
+    .bind::<Array<BigInt>, _>(columns.balances_after)
+    .bind::<Array<Timestamptz>, _>(&columns.created_ats)
+    .bind::<Array<Nullable<SqlUuid>>, _>(columns.reverses)
+    .bind::<Array<Text>, _>(columns.keys)
+    .bind::<Array<Nullable<Text>>, _>(columns.counterparties)
+    .bind::<Array<Nullable<Text>>, _>(columns.descriptions)
+    .bind::<Array<Nullable<Text>>, _>(columns.metadata)
+    .bind::<Array<SmallInt>, _>(columns.lanes)
+    .bind::<Array<Text>, _>(&columns.account_ids)
+    .bind::<Array<Binary>, _>(columns.values)
+    .bind::<Array<SqlUuid>, _>(&columns.ids)
+    .bind::<Array<Timestamptz>, _>(&columns.created_ats)
+    .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
+    .bind::<Array<Date>, _>(days)
+    .bind::<BigInt, _>(expected)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
