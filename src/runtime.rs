@@ -3,11 +3,15 @@
 mod admin;
 mod backoff;
 mod context;
+mod leases;
 mod shutdown;
 mod telemetry;
+mod trouble;
 
 pub use admin::{AdminListener, start_admin};
 pub use backoff::Backoff;
 pub use context::{Context, Health};
+pub use leases::{Lease, LeaseGroup};
 pub use shutdown::{Stop, stop_on_signals};
 pub use telemetry::{Telemetry, start_telemetry};
+pub use trouble::Trouble;
