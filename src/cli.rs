@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::{
+    aggregate,
     config::{self, Config, Overrides},
     repository,
     runtime::{Context, Health, Stop, start_telemetry, stop_on_signals},
@@ -28,6 +29,11 @@ enum Command {
     /// Apply the embedded migrations to the database
     #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger migrate")]
     Migrate,
+    /// Build the fact tables: the days that were touched, a range, or all
+    #[command(
+        after_help = "Examples:\n  ledger aggregate\n  ledger aggregate --every 15m\n  ledger aggregate --from 2026-01-01 --to 2026-01-31"
+    )]
+    Aggregate(aggregate::Args),
 }
 
 impl Command {
@@ -35,19 +41,21 @@ impl Command {
     fn role(&self) -> &'static str {
         match self {
             Self::Migrate => "migrate",
+            Self::Aggregate(_) => "aggregate",
         }
     }
 
     /// What flags say over the configuration.
     fn overrides(&self) -> Overrides {
         match self {
-            Self::Migrate => Overrides::new(),
+            Self::Migrate | Self::Aggregate(_) => Overrides::new(),
         }
     }
 
     async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
         match self {
             Self::Migrate => migrate(&context).await,
+            Self::Aggregate(args) => aggregate::run(context, args).await,
         }
     }
 }

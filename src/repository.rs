@@ -4,9 +4,11 @@
 //! names them, bounds their retries and counts them. Nothing but PostgreSQL is waited for inside a transaction.
 
 pub mod accounts;
+pub mod facts;
 pub mod leases;
 pub mod migrations;
 pub mod postings;
+pub mod runs;
 pub mod schema;
 pub mod transactions;
 
@@ -15,7 +17,9 @@ mod error;
 mod statement;
 mod transaction;
 
-pub use connection::{Connection, Pool, PooledConnection, connect, pool, pooled};
+pub use connection::{
+    Connection, Pool, PooledConnection, connect, connect_for_long_statements, pool, pooled,
+};
 pub use error::RepositoryError;
 pub use statement::{Bind, Statement, statement};
 pub use transaction::{Isolation, Work, transaction, transaction_with};

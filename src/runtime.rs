@@ -6,6 +6,7 @@ mod context;
 mod leases;
 mod shutdown;
 mod telemetry;
+mod terminal;
 mod trouble;
 
 pub use admin::{AdminListener, start_admin};
@@ -14,4 +15,5 @@ pub use context::{Context, Health};
 pub use leases::{Lease, LeaseGroup};
 pub use shutdown::{Stop, stop_on_signals};
 pub use telemetry::{Telemetry, start_telemetry};
+pub use terminal::{OutputFormat, print_json, progress_bar, table};
 pub use trouble::Trouble;

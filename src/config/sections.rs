@@ -231,6 +231,9 @@ pub struct Aggregate {
     /// Silence after which another instance may aggregate.
     #[serde(with = "humantime_serde")]
     pub lease_ttl: Duration,
+    /// Bound of one statement of a day's rebuild.
+    #[serde(with = "humantime_serde")]
+    pub statement_timeout: Duration,
 }
 
 /// `[log]`

@@ -5,7 +5,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use diesel::result::ConnectionError;
 use diesel_async::{
-    AsyncPgConnection,
+    AsyncPgConnection, RunQueryDsl,
     pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolError, RecyclingMethod, deadpool},
 };
 use futures::FutureExt;
@@ -44,6 +44,20 @@ pub async fn connect(database: &Database, role: &str) -> Result<Connection, Repo
         Ok(Err(detail)) => Err(failed(detail)),
         Err(_) => Err(failed(format!("no answer within {:?}", database.connect_timeout))),
     }
+}
+
+/// Opens a connection for work that takes long: its statements may run for `statement_timeout`, and the server ends
+/// them by itself when this process is gone.
+pub async fn connect_for_long_statements(
+    database: &Database,
+    role: &str,
+    statement_timeout: Duration,
+) -> Result<Connection, RepositoryError> {
+    let mut database = database.clone();
+    database.statement_timeout = statement_timeout;
+    let mut connection = connect(&database, role).await?;
+    diesel::sql_query("SET client_connection_check_interval = '1s'").execute(&mut connection).await?;
+    Ok(connection)
 }
 
 async fn open(database: &Database, options: &tokio_postgres::Config) -> Result<Connection, String> {

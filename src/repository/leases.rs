@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use diesel::{
-    QueryableByName,
+    OptionalExtension, QueryableByName,
     sql_types::{Array, BigInt, Double, Text},
 };
 use diesel_async::RunQueryDsl;
@@ -229,4 +229,15 @@ pub async fn leave(connection: &mut Connection, group: &str, member: &str) -> Re
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Who holds the lease, or held it last and fell silent.
+pub async fn owner(connection: &mut Connection, name: &str) -> Result<Option<String>, RepositoryError> {
+    let owner: Option<Name> =
+        statement("SELECT owner AS name FROM leases WHERE name = ? AND owner IS NOT NULL")
+            .bind::<Text, _>(name)
+            .get_result(connection)
+            .await
+            .optional()?;
+    Ok(owner.map(|row| row.name))
 }

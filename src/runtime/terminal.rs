@@ -1,0 +1,43 @@
+//! What people see: tables or JSON on stdout, progress on stderr and only where stderr is a terminal.
+
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How a command prints its result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document, for programs.
+    Json,
+}
+
+/// A table with a heading row, plain enough to be piped.
+pub fn table<T: Into<comfy_table::Cell>>(headings: impl IntoIterator<Item = T>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(headings.into_iter().map(Into::into));
+    table
+}
+
+/// Prints a value as indented JSON on stdout.
+pub fn print_json(value: &impl Serialize) -> serde_json::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// A progress bar of `length` units, drawn as `template` says (see indicatif); draws nothing where stderr is no
+/// terminal.
+pub fn progress_bar(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.enable_steady_tick(REDRAW_INTERVAL);
+    bar
+}
