@@ -1,1 +1,8 @@
-//! To be written.
+//! Everything on one machine: a private PostgreSQL, all roles in one process, traffic to try them with, and a demo
+//! that ties these together. For people who try, develop and test; nothing here is needed in production.
+
+pub mod cluster;
+
+mod binaries;
+mod os_user;
+mod watchdog;

@@ -10,3 +10,6 @@
 )]
 
 mod layering;
+
+#[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]
+mod support;

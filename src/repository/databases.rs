@@ -1,0 +1,28 @@
+//! Databases of a private cluster. Nothing here is for a database that somebody else looks after.
+
+use diesel::{QueryableByName, sql_types::Bool};
+use diesel_async::RunQueryDsl;
+
+use super::{Connection, RepositoryError};
+
+#[derive(QueryableByName)]
+struct Exists {
+    #[diesel(sql_type = Bool)]
+    exists: bool,
+}
+
+/// Makes the database if it is missing and says whether it did. `name` must be a plain lower-case identifier.
+pub async fn create_if_missing(connection: &mut Connection, name: &str) -> Result<bool, RepositoryError> {
+    debug_assert!(
+        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    );
+    let found = diesel::sql_query("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1) AS exists")
+        .bind::<diesel::sql_types::Text, _>(name)
+        .get_result::<Exists>(connection)
+        .await?;
+    if !found.exists {
+        // CREATE DATABASE takes no parameters and runs in no transaction.
+        diesel::sql_query(format!("CREATE DATABASE \"{name}\"")).execute(connection).await?;
+    }
+    Ok(!found.exists)
+}

@@ -1,0 +1,93 @@
+//! One real Kafka per test run, by `scripts/kafka.sh`; topics are the tests' own (use fresh names).
+//!
+//! `Kafka::get()` answers None where Java or Maven is missing: the test says so and returns. Where the environment
+//! variable CI is set, that is a failure instead: a skipped test must not look like a passed one there.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+/// Ends the broker when the test process has ended: its input is a pipe that only we hold.
+const WATCHDOG: &str = r#"
+while read -r _; do :; done
+"$1" down --data-dir "$2"
+rm -rf -- "$2"
+"#;
+
+/// A running broker.
+pub struct Kafka {
+    /// `127.0.0.1:port`.
+    pub bootstrap_servers: String,
+    /// Holds the watchdog's pipe open for as long as this process lives.
+    _watchdog: std::process::Child,
+}
+
+impl Kafka {
+    /// The broker of this run, started by the first test that asks. None, loudly, where it cannot be had.
+    pub fn get() -> Option<&'static Self> {
+        static KAFKA: OnceLock<Option<Kafka>> = OnceLock::new();
+        let kafka = KAFKA.get_or_init(|| match missing() {
+            None => Some(start()),
+            Some(missing) => {
+                let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+                assert!(!ci, "no {missing} in CI: the Kafka tests cannot run");
+                None
+            }
+        });
+        if kafka.is_none() {
+            // Straight to the terminal: the test harness hides what passing tests print.
+            let test = std::thread::current().name().unwrap_or("a test").to_owned();
+            let warning =
+                format!("\nSKIPPED {test}: Kafka needs java and mvn (Debian: apt-get install maven)\n");
+            let _ = std::fs::write("/dev/stderr", &warning).or_else(|_| std::fs::write("/dev/tty", &warning));
+        }
+        kafka.as_ref()
+    }
+
+    /// The keys that point a configuration at it.
+    pub fn overrides(&self) -> [(&str, &str); 2] {
+        [("broker.kind", "kafka"), ("broker.kafka.bootstrap_servers", &self.bootstrap_servers)]
+    }
+}
+
+fn missing() -> Option<&'static str> {
+    ["java", "mvn"].into_iter().find(|program| {
+        let found =
+            Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        !found.is_ok_and(|status| status.success())
+    })
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh")
+}
+
+fn start() -> Kafka {
+    let directory = tempfile::Builder::new().prefix("ledger-kafka-").tempdir().expect("directory").keep();
+    let watchdog = Command::new("bash")
+        .args(["-c", WATCHDOG, "ledger-kafka-watchdog"])
+        .arg(script())
+        .arg(&directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("bash");
+    // Read from a file: the broker lives on and would hold a pipe open.
+    let output = directory.join("up");
+    let log = directory.join("up.log");
+    let status = Command::new(script())
+        .args(["up", "--data-dir"])
+        .arg(&directory)
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(&output).expect("file"))
+        .stderr(std::fs::File::create(&log).expect("file"))
+        .status()
+        .expect("scripts/kafka.sh runs");
+    let said = std::fs::read_to_string(&output).expect("read");
+    assert!(status.success(), "Kafka did not start: {}", std::fs::read_to_string(&log).expect("read"));
+    let servers = said.lines().find_map(|line| line.strip_prefix("LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS="));
+    Kafka { bootstrap_servers: servers.expect("printed by kafka.sh").to_owned(), _watchdog: watchdog }
+}

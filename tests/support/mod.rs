@@ -1,0 +1,24 @@
+//! What the tests share: a real PostgreSQL with a database per test, the real binary, a real Kafka.
+//! All of it ends with the test process and leaves nothing behind.
+
+pub mod binary;
+pub mod kafka;
+pub mod postgres;
+
+use std::time::{Duration, Instant};
+
+/// Longest wait for something that should happen soon; generous, because several things share two cores.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Looks again and again until the condition holds; panics with `what` at the deadline.
+pub async fn eventually<F, Looked>(what: &str, mut look: F)
+where
+    F: FnMut() -> Looked,
+    Looked: Future<Output = bool>,
+{
+    let deadline = Instant::now() + DEADLINE;
+    while !look().await {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

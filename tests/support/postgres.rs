@@ -1,0 +1,193 @@
+//! One private PostgreSQL per test run, one database per test.
+//!
+//! `TestDatabase::new().await` copies a migrated template (about 50 ms), so tests run in parallel and never see each
+//! other's rows. The server is the product's own [`Cluster`], so it ends with this process, even by `kill -9`.
+
+use std::{
+    process::Command,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use ledger::{
+    config::{self, Config},
+    dev::cluster::{Cluster, ClusterOptions},
+    repository::{self, Connection, Pool, PooledConnection},
+    runtime::{Context, Health, Stop},
+};
+use secrecy::ExposeSecret;
+
+const TEMPLATE: &str = "template";
+
+/// A migrated database of one test's own.
+pub struct TestDatabase {
+    /// With user and password.
+    pub url: String,
+    /// The default configuration on this database, listeners on free ports, no admin listener.
+    pub config: Config,
+    pool: OnceLock<Pool>,
+}
+
+impl TestDatabase {
+    /// A fresh database with the current schema and no rows.
+    pub async fn new() -> Self {
+        Self::from_template(TEMPLATE).await
+    }
+
+    /// A fresh database without any schema, for tests of `migrate`.
+    pub async fn empty() -> Self {
+        Self::from_template("template1").await
+    }
+
+    async fn from_template(template: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let client = administrator().await;
+        client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.expect("database");
+        let url = url(&name);
+        Self { config: config(&url, &[]), url, pool: OnceLock::new() }
+    }
+
+    /// The configuration with some keys changed: `[("relay.batch_size_max", "7")]`.
+    pub fn config_with(&self, overrides: &[(&str, &str)]) -> Config {
+        config(&self.url, overrides)
+    }
+
+    /// What a role is started with; its own stop and health, metrics that go nowhere else.
+    pub fn context(&self) -> Context {
+        context(self.config.clone())
+    }
+
+    /// The same with some keys changed.
+    pub fn context_with(&self, overrides: &[(&str, &str)]) -> Context {
+        context(self.config_with(overrides))
+    }
+
+    /// A pool on it, made once.
+    pub fn pool(&self) -> Pool {
+        self.pool.get_or_init(|| repository::pool(&self.config.database, "test").expect("pool")).clone()
+    }
+
+    /// A connection out of [`TestDatabase::pool`].
+    pub async fn pooled(&self) -> PooledConnection {
+        repository::pooled(&self.pool()).await.expect("connection")
+    }
+
+    /// A connection outside of any pool, for functions over `&mut Connection`.
+    pub async fn connection(&self) -> Connection {
+        repository::connect(&self.config.database, "test").await.expect("connection")
+    }
+
+    /// A driver connection for plain SQL, to look at rows and to break things. It lives on the test's runtime.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        client(&self.url).await
+    }
+
+    /// A single value of plain SQL, as text: `database.value("SELECT count(*) FROM outbox").await`.
+    pub async fn value(&self, sql: &str) -> String {
+        let rows = self.client().await.simple_query(sql).await.expect(sql);
+        let value = rows.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+            _ => None,
+        });
+        value.unwrap_or_else(|| panic!("no row: {sql}"))
+    }
+}
+
+/// A context outside of any database, for tests of a single part.
+pub fn context(config: Config) -> Context {
+    Context {
+        config: Arc::new(config),
+        stop: Stop::new(),
+        health: Health::default(),
+        metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
+        instance: format!("test-{}", uuid::Uuid::new_v4().simple()).into(),
+    }
+}
+
+fn config(url: &str, overrides: &[(&str, &str)]) -> Config {
+    let base = [("database.url", url), ("admin.listen", "off"), ("serve.listen", "127.0.0.1:0")];
+    let all = base.iter().chain(overrides).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    config::load(None, std::iter::empty(), &all.collect()).expect("valid configuration")
+}
+
+fn url(database: &str) -> String {
+    server().url(database).expose_secret().to_owned()
+}
+
+async fn administrator() -> tokio_postgres::Client {
+    client(&url("postgres")).await
+}
+
+async fn client(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connection");
+    tokio::spawn(connection);
+    client
+}
+
+/// The one server; the first test that needs it starts it and the others wait.
+fn server() -> &'static Cluster {
+    static SERVER: OnceLock<Cluster> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        // On a runtime of its own: the one of the first test ends with that test.
+        let started = std::thread::spawn(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            runtime.block_on(start())
+        });
+        started.join().expect("PostgreSQL for the tests")
+    })
+}
+
+async fn start() -> Cluster {
+    let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
+    let options = ClusterOptions {
+        directory,
+        ephemeral: true,
+        binaries: None,
+        connections_max: 400,
+        // Tests kill processes, not machines: what the kernel holds survives those, and flushes cost minutes.
+        durable: false,
+    };
+    let cluster = Cluster::start(&options).await.expect("a private PostgreSQL");
+    let admin = client(cluster.url("postgres").expose_secret()).await;
+    admin.batch_execute(&format!("CREATE DATABASE {TEMPLATE}")).await.expect("database");
+    let template = config(cluster.url(TEMPLATE).expose_secret(), &[]);
+    let connection = repository::connect(&template.database, "test").await.expect("connection");
+    repository::migrations::migrate(connection).await.expect("migrated");
+    // A template that somebody is connected to cannot be copied.
+    admin
+        .batch_execute(&format!("ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false"))
+        .await
+        .expect("altered");
+    cluster
+}
+
+#[tokio::test]
+async fn every_test_has_a_migrated_database_of_its_own() {
+    let (one, other) = tokio::join!(TestDatabase::new(), TestDatabase::new());
+    repository::migrations::check_schema(&mut *one.pooled().await).await.expect("migrated");
+    one.client().await.batch_execute("INSERT INTO accounts VALUES ('a', 'EUR')").await.expect("inserted");
+    assert_eq!(one.value("SELECT count(*) FROM accounts").await, "1");
+    assert_eq!(other.value("SELECT count(*) FROM accounts").await, "0");
+}
+
+#[tokio::test]
+async fn the_server_ends_with_the_test_process() {
+    // Seen from outside: a run of one test leaves neither its server nor its directory. The run is a child, so that
+    // there is somebody left to look. With the watchdog's script emptied, this waits in vain.
+    let parent = tempfile::tempdir().expect("directory");
+    std::fs::set_permissions(parent.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))
+        .expect("mode");
+    let test = "support::postgres::every_test_has_a_migrated_database_of_its_own";
+    let run = Command::new(std::env::current_exe().expect("path"))
+        .args(["--exact", test])
+        .env("TMPDIR", parent.path())
+        .output()
+        .expect("run");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+    let is_empty = || std::fs::read_dir(parent.path()).expect("readable").next().is_none();
+    super::eventually("the server's directory is removed", async || is_empty()).await;
+}
