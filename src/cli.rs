@@ -11,6 +11,7 @@ use crate::{
     config::{self, Config, Overrides},
     repository,
     runtime::{Context, Health, Stop, start_telemetry, stop_on_signals},
+    serve,
 };
 
 /// An event-driven transaction and risk platform in one binary.
@@ -34,6 +35,9 @@ enum Command {
         after_help = "Examples:\n  ledger aggregate\n  ledger aggregate --every 15m\n  ledger aggregate --from 2026-01-01 --to 2026-01-31"
     )]
     Aggregate(aggregate::Args),
+    /// Serve the HTTP API
+    #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger serve")]
+    Serve,
 }
 
 impl Command {
@@ -42,13 +46,14 @@ impl Command {
         match self {
             Self::Migrate => "migrate",
             Self::Aggregate(_) => "aggregate",
+            Self::Serve => "serve",
         }
     }
 
     /// What flags say over the configuration.
     fn overrides(&self) -> Overrides {
         match self {
-            Self::Migrate | Self::Aggregate(_) => Overrides::new(),
+            _ => Overrides::new(),
         }
     }
 
@@ -56,6 +61,7 @@ impl Command {
         match self {
             Self::Migrate => migrate(&context).await,
             Self::Aggregate(args) => aggregate::run(context, args).await,
+            Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),
         }
     }
 }

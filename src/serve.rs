@@ -1,1 +1,153 @@
-//! To be written.
+//! The HTTP API: validates, hands postings to the group-commit writers, reads for everybody else.
+//!
+//! A 201 is sent after the commit, never before. Unknown routes, methods, fields and query parameters are refused.
+//! Authentication is deliberately absent: it belongs to what stands in front.
+
+mod accounts;
+mod body;
+mod cursor;
+mod input;
+mod observe;
+mod output;
+mod problem;
+mod query;
+mod state;
+mod transactions;
+mod writer;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web};
+use anyhow::Context as _;
+use tokio::task::{JoinHandle, JoinSet};
+
+use self::{
+    problem::{Kind, Problem},
+    state::ApiState,
+    writer::Writers,
+};
+use crate::{
+    repository,
+    runtime::{Context, start_admin},
+};
+
+/// A running API.
+pub struct Running {
+    address: SocketAddr,
+    handle: ServerHandle,
+    server: JoinHandle<std::io::Result<()>>,
+    writers: JoinSet<()>,
+    context: Context,
+}
+
+/// Serves until asked to stop.
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let admin = start_admin(&context)?;
+    let running = start(&context).await?;
+    let admin_address = admin.address.map_or_else(|| "off".into(), |address| address.to_string());
+    tracing::info!(listen = %running.address(), admin = %admin_address, "serving");
+    let outcome = running.stopped().await;
+    admin.stop().await;
+    outcome
+}
+
+/// Binds the listener and starts the writers; the API answers from here on.
+pub async fn start(context: &Context) -> anyhow::Result<Running> {
+    let config = &context.config;
+    let mut connection = repository::connect(&config.database, "serve").await?;
+    repository::migrations::check_schema(&mut connection).await?;
+    drop(connection);
+    let pool = repository::pool(&config.database, "serve reader")?;
+    let (writers, writers_running) = Writers::start(config);
+    let state = web::Data::new(ApiState::new(Arc::clone(config), writers, pool));
+    let server = HttpServer::new(move || {
+        App::new().app_data(state.clone()).configure(routes).wrap(from_fn(observe::observe))
+    })
+    .workers(worker_threads(config.serve.workers))
+    .max_connections(config.serve.connections_max)
+    .client_request_timeout(config.serve.client_timeout)
+    .shutdown_timeout(config.serve.shutdown_timeout.as_secs())
+    .disable_signals()
+    .bind(config.serve.listen)
+    .with_context(|| {
+        format!("cannot listen on {} (serve.listen); choose another port", config.serve.listen)
+    })?;
+    let address = *server.addrs().first().context("the listener has no address")?;
+    let server = server.run();
+    let handle = server.handle();
+    context.health.set_ready(true);
+    Ok(Running {
+        address,
+        handle,
+        server: tokio::spawn(server),
+        writers: writers_running,
+        context: context.clone(),
+    })
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns when it was asked to stop and everything accepted is answered, or when it broke.
+    pub async fn stopped(mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            () = self.context.stop.requested() => {}
+            ended = &mut self.server => {
+                ended.context("the HTTP server ended")??;
+                anyhow::bail!("the HTTP server ended by itself");
+            }
+        }
+        self.context.health.set_ready(false);
+        self.handle.stop(true).await;
+        self.server.await.context("the HTTP server ended")??;
+        // The HTTP workers held the last handles of the writers: these drain their queues and end.
+        let drained = async { while self.writers.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.context.config.serve.shutdown_timeout, drained).await.is_err() {
+            tracing::warn!(
+                "some requests were still waiting for their commit; they were answered with nothing"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn worker_threads(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        number => number,
+    }
+}
+
+/// The routes. Each names the methods that it has, so that another one is told so.
+fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/transactions")
+                .route(web::post().to(transactions::create))
+                .route(web::get().to(transactions::list))
+                .default_service(only("GET, POST")),
+        )
+        .service(
+            web::resource("/transactions/{id}")
+                .route(web::get().to(transactions::find))
+                .default_service(only("GET")),
+        )
+        .service(
+            web::resource("/accounts/{id}").route(web::get().to(accounts::find)).default_service(only("GET")),
+        )
+        .service(
+            web::resource("/accounts/{id}/balance")
+                .route(web::get().to(accounts::balance))
+                .default_service(only("GET")),
+        )
+        .default_service(web::to(|| async {
+            Err::<String, _>(Problem::new(Kind::NotFound, "there is no such route"))
+        }));
+}
+
+fn only(allow: &'static str) -> actix_web::Route {
+    web::to(move || async move { Err::<String, _>(Problem::method_not_allowed(allow)) })
+}

@@ -58,6 +58,8 @@ pub enum Refusal {
         balance: i64,
         /// The limit.
         min_balance: i64,
+        /// What both are in.
+        currency: Currency,
     },
     /// The balance would leave the range that the ledger keeps.
     BalanceOutOfRange,
@@ -135,7 +137,11 @@ fn apply(
     if let (Direction::Debit, Some(min_balance)) = (posting.direction, account.min_balance)
         && balance_after < min_balance
     {
-        return Err(Refusal::LimitExceeded { balance: account.balance, min_balance });
+        return Err(Refusal::LimitExceeded {
+            balance: account.balance,
+            min_balance,
+            currency: account.currency,
+        });
     }
     account.balance = balance_after;
     account.account_seq += 1;

@@ -102,3 +102,65 @@ pub(super) async fn open_and_lock(
         .map(|row| row.into_account().map(|account| (account.account_id, account.state)))
         .collect()
 }
+
+/// The account as it was at a moment: from the row that was last then. None if nobody has opened it to this day;
+/// nothing on it if its first row came later. `min_balance` is today's, since its history is not kept.
+pub async fn state_at(
+    connection: &mut Connection,
+    account_id: &AccountId,
+    at: DateTime<Utc>,
+) -> Result<Option<AccountState>, RepositoryError> {
+    let Some(account) = find(connection, account_id).await? else { return Ok(None) };
+    let after = at + chrono::TimeDelta::microseconds(1);
+    let account_seq = first_seq_from(connection, account_id, after).await?.saturating_sub(1);
+    let row = statement("SELECT balance_after AS balance, created_at FROM transactions WHERE account_id = ? AND account_seq = ?")
+        .bind::<Text, _>(account_id.as_str())
+        .bind::<BigInt, _>(account_seq)
+        .get_result::<PastBalance>(connection)
+        .await
+        .optional()?;
+    let (balance, last_created_at) = row.map_or((0, None), |row| (row.balance, Some(row.created_at)));
+    Ok(Some(AccountState { balance, account_seq, last_created_at, ..account.state }))
+}
+
+#[derive(QueryableByName)]
+struct PastBalance {
+    #[diesel(sql_type = BigInt)]
+    balance: i64,
+    #[diesel(sql_type = Timestamptz)]
+    created_at: DateTime<Utc>,
+}
+
+#[derive(QueryableByName)]
+struct Sequence {
+    #[diesel(sql_type = BigInt)]
+    account_seq: i64,
+}
+
+/// The sequence number of the account's first row created at or after a moment; one past the last if there is none,
+/// 1 if the account does not exist. A binary search over the primary key, since `created_at` never decreases with
+/// `account_seq`: some twenty probes for a million rows, and no index on time to keep.
+pub(super) async fn first_seq_from(
+    connection: &mut Connection,
+    account_id: &AccountId,
+    from: DateTime<Utc>,
+) -> Result<i64, RepositoryError> {
+    let found = statement(
+        "WITH RECURSIVE wanted (account_id, moment) AS (VALUES (?, ?)),
+         search (low, high) AS (
+           SELECT 1::bigint, a.account_seq + 1 FROM wanted JOIN accounts a USING (account_id)
+           UNION ALL
+           SELECT CASE WHEN t.created_at < wanted.moment THEN t.account_seq + 1 ELSE low END,
+                  CASE WHEN t.created_at < wanted.moment THEN high ELSE t.account_seq END
+           FROM search, wanted, transactions t
+           WHERE low < high AND t.account_id = wanted.account_id AND t.account_seq = (low + high) / 2
+         )
+         SELECT low AS account_seq FROM search WHERE low >= high",
+    )
+    .bind::<Text, _>(account_id.as_str())
+    .bind::<Timestamptz, _>(from)
+    .get_result::<Sequence>(connection)
+    .await
+    .optional()?;
+    Ok(found.map_or(1, |found| found.account_seq))
+}

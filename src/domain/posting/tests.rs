@@ -101,7 +101,14 @@ fn a_limit_stops_debits_but_never_credits_and_is_seen_within_a_group() {
     ];
     let decisions = run(&mut accounts, &ExistingKeys::new(), &group);
     assert!(matches!(decisions[0], Decision::Create(_)));
-    assert_eq!(decisions[1], Decision::Refused(Refusal::LimitExceeded { balance: -60, min_balance: -100 }));
+    assert_eq!(
+        decisions[1],
+        Decision::Refused(Refusal::LimitExceeded {
+            balance: -60,
+            min_balance: -100,
+            currency: Currency::parse("EUR").expect("known")
+        })
+    );
     assert!(
         matches!(&decisions[2], Decision::Create(row) if row.balance_after == -100 && row.account_seq == 2)
     );

@@ -1,0 +1,44 @@
+//! Receiving a body: JSON by its header, whole in time, and no larger than allowed.
+
+use actix_web::{HttpRequest, http::header, web};
+
+use super::{
+    problem::{Kind, Problem},
+    state::ApiState,
+};
+
+/// The bytes of a JSON body.
+pub async fn json(
+    request: &HttpRequest,
+    payload: web::Payload,
+    state: &ApiState,
+) -> Result<web::Bytes, Problem> {
+    let limit = state.config.serve.body_size_max;
+    if !is_json(request) {
+        return Err(Problem::new(Kind::UnsupportedMediaType, "send Content-Type: application/json"));
+    }
+    let too_large = || Problem::new(Kind::BodyTooLarge, format!("the body must be at most {limit} bytes"));
+    if declared_length(request).is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let receiving = payload.to_bytes_limited(limit);
+    match tokio::time::timeout(state.config.serve.client_timeout, receiving).await {
+        Err(_) => Err(Problem::new(
+            Kind::RequestTimeout,
+            format!("the body did not arrive within {:?}", state.config.serve.client_timeout),
+        )),
+        Ok(Err(_)) => Err(too_large()),
+        Ok(Ok(Err(error))) => Err(Problem::new(Kind::Malformed, format!("the body cannot be read: {error}"))),
+        Ok(Ok(Ok(bytes))) => Ok(bytes),
+    }
+}
+
+fn declared_length(request: &HttpRequest) -> Option<usize> {
+    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn is_json(request: &HttpRequest) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}

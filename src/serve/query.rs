@@ -1,0 +1,119 @@
+//! Query parameters: every one is known or refused, each is parsed into a domain value, and all that are wrong are
+//! named at once.
+
+use bigdecimal::BigDecimal;
+use chrono::{DateTime, Utc};
+
+use super::problem::{FieldProblem, Kind, Problem};
+use crate::domain::{AccountId, Direction};
+
+/// The parameters of one request, taken out one by one; what is left over is unknown.
+pub struct Parameters {
+    pairs: Vec<(String, String)>,
+    problems: Vec<FieldProblem>,
+}
+
+impl Parameters {
+    /// Splits a query string.
+    pub fn parse(query: &str) -> Result<Self, Problem> {
+        let pairs: Vec<(String, String)> = decoded_pairs(query)?;
+        Ok(Self { pairs, problems: Vec::new() })
+    }
+
+    /// Takes a parameter out and parses it. Absent is None; wrong, or there twice, is remembered for [`Self::end`].
+    pub fn take<T, E: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let mut values = self.pairs.extract_if(.., |(known, _)| known == name).map(|(_, value)| value);
+        let value = values.next()?;
+        let repeated = values.next().is_some();
+        drop(values);
+        if repeated {
+            self.wrong(name, "must be given once");
+            return None;
+        }
+        match parse(&value) {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                self.wrong(name, &error.to_string());
+                None
+            }
+        }
+    }
+
+    fn wrong(&mut self, name: &str, message: &str) {
+        self.problems.push(FieldProblem { field: name.into(), message: message.into() });
+    }
+
+    /// Refuses what is left over and what was wrong, all at once.
+    pub fn end(mut self) -> Result<(), Problem> {
+        for (name, _) in std::mem::take(&mut self.pairs) {
+            self.wrong(&name, "is not a known parameter");
+        }
+        if self.problems.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.problems.iter().map(|problem| problem.field.as_str()).collect();
+        let detail = format!("query parameters are not valid: {}", names.join(", "));
+        Err(Problem::new(Kind::Malformed, detail).with_errors(self.problems))
+    }
+}
+
+fn decoded_pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
+    let decoded = actix_web::web::Query::<Vec<(String, String)>>::from_query(query);
+    let pairs =
+        decoded.map_err(|_| Problem::new(Kind::Malformed, "the query string cannot be read"))?.into_inner();
+    if pairs.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
+        return Err(Problem::new(Kind::Malformed, "the query string contains U+0000"));
+    }
+    Ok(pairs)
+}
+
+/// An RFC 3339 moment.
+pub fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|moment| moment.to_utc())
+        .map_err(|_| "must be an RFC 3339 moment such as 2026-01-31T12:00:00Z".into())
+}
+
+/// A page size.
+pub fn limit(text: &str) -> Result<i64, String> {
+    text.parse()
+        .ok()
+        .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+        .ok_or(format!("must be 1 to {LIMIT_MAX}"))
+}
+
+const LIMIT_MAX: i64 = 200;
+/// The page size where none is given.
+pub const LIMIT_DEFAULT: i64 = 50;
+const DECIMAL_LENGTH_MAX: usize = 24;
+
+/// A decimal that is not negative, short enough to compare cheaply.
+pub fn decimal(text: &str) -> Result<BigDecimal, &'static str> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if !plain || text.len() > DECIMAL_LENGTH_MAX || text.starts_with('.') || text.ends_with('.') {
+        return Err("must be a plain decimal such as 125.50");
+    }
+    text.parse().map_err(|_| "must be a plain decimal such as 125.50")
+}
+
+/// `credit` or `debit`.
+pub fn direction(text: &str) -> Result<Direction, String> {
+    Direction::parse(text).map_err(|error| error.to_string())
+}
+
+/// An account identifier.
+pub fn account_id(text: &str) -> Result<AccountId, String> {
+    AccountId::parse(text).map_err(|error| error.to_string())
+}
+
+/// `low`, `medium`, `high`, or `pending` for what is not assessed yet.
+pub fn risk_level(text: &str) -> Result<String, &'static str> {
+    match text {
+        "low" | "medium" | "high" | "pending" => Ok(text.into()),
+        _ => Err("must be low, medium, high or pending"),
+    }
+}

@@ -1,0 +1,82 @@
+//! What every handler works with: the writers, the readers and the limits.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+
+use super::{
+    problem::{Kind, Problem},
+    writer::{Undecided, Writers},
+};
+use crate::{
+    config::Config,
+    domain::Decision,
+    repository::{self, Pool, PooledConnection, RepositoryError, postings::Request},
+};
+
+/// Shared by all HTTP workers. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    writers: Writers,
+    pool: Pool,
+    /// Connections belong to this runtime; the HTTP workers have runtimes of their own that must not own any.
+    runtime: Handle,
+    /// The whole configuration.
+    pub config: Arc<Config>,
+}
+
+impl ApiState {
+    /// Puts the parts together; call it on the runtime that owns the connections.
+    pub fn new(config: Arc<Config>, writers: Writers, pool: Pool) -> Self {
+        Self { writers, pool, runtime: Handle::current(), config }
+    }
+
+    /// Posts one request; refusals of every kind come back as problems.
+    pub async fn post(&self, request: Request) -> Result<Decision, Problem> {
+        match self.within_time(self.writers.post(request)).await? {
+            Ok(decision) => Ok(decision),
+            Err(Undecided::QueueFull) => Err(Problem::new(
+                Kind::Unavailable,
+                "too many requests are waiting; try again with the same key",
+            )),
+            Err(Undecided::Stopping) => {
+                Err(Problem::new(Kind::Unavailable, "this instance is stopping; try again with the same key"))
+            }
+            Err(Undecided::Unavailable) => Err(Problem::new(
+                Kind::Unavailable,
+                "the database does not answer; the outcome is unknown, so try again with the same key",
+            )),
+            Err(Undecided::Failed) => {
+                Err(Problem::new(Kind::Internal, "this is a bug; the server's log tells more"))
+            }
+        }
+    }
+
+    /// Reads with a pooled connection.
+    pub async fn read<T, F, Done>(&self, work: F) -> Result<T, Problem>
+    where
+        F: FnOnce(PooledConnection) -> Done + Send + 'static,
+        Done: Future<Output = Result<T, RepositoryError>> + Send,
+        T: Send + 'static,
+    {
+        let pool = self.pool.clone();
+        let reading = self.runtime.spawn(async move { work(repository::pooled(&pool).await?).await });
+        match self.within_time(reading).await? {
+            Ok(outcome) => Ok(outcome?),
+            Err(error) => {
+                tracing::error!(%error, "a read did not end");
+                Err(Problem::new(Kind::Internal, "this is a bug; the server's log tells more"))
+            }
+        }
+    }
+
+    async fn within_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Problem> {
+        let limit: Duration = self.config.serve.request_timeout;
+        tokio::time::timeout(limit, work).await.map_err(|_| {
+            Problem::new(
+                Kind::Unavailable,
+                format!("no answer within {limit:?}; try again with the same key"),
+            )
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! `POST /transactions`, `GET /transactions/{id}`, `GET /transactions`.
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use uuid::Uuid;
+
+use super::{
+    body, cursor, input,
+    observe::trace_context,
+    output,
+    problem::{Kind, Problem},
+    query::{self, Parameters},
+    state::ApiState,
+};
+use crate::{
+    domain::{Decision, Transaction},
+    repository::{
+        postings::Request,
+        transactions::{self, HistoryFilter},
+    },
+};
+
+/// Set on an answer that was given before.
+const REPLAYED: &str = "Idempotent-Replayed";
+
+/// Posts a transaction: 201 with the new row, 200 with the first answer's body if the key was used for it before.
+pub async fn create(
+    state: web::Data<ApiState>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let body = body::json(&request, payload, &state).await?;
+    let idempotency_key = input::idempotency_key(request.headers())?;
+    let posting = input::posting(&body, idempotency_key)?;
+    let decision = state.post(Request { posting, traceparent: trace_context(&request) }).await?;
+    match &decision {
+        Decision::Create(row) => Ok(HttpResponse::Created()
+            .insert_header((header::LOCATION, format!("/transactions/{}", row.id)))
+            .content_type("application/json")
+            .body(output::transaction(row).map_err(unprintable)?)),
+        Decision::Replay(row) => Ok(HttpResponse::Ok()
+            .insert_header((REPLAYED, "true"))
+            .content_type("application/json")
+            .body(output::transaction(row).map_err(unprintable)?)),
+        refused => Err(Problem::from_decision(refused)
+            .unwrap_or_else(|| Problem::new(Kind::Internal, "a decision without an answer"))),
+    }
+}
+
+/// One transaction with its assessment.
+pub async fn find(
+    state: web::Data<ApiState>,
+    request: HttpRequest,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    Parameters::parse(request.query_string())?.end()?;
+    let missing = || Problem::new(Kind::NotFound, "no transaction has this id");
+    // Other spellings of a UUID would give one thing several addresses.
+    let id =
+        path.parse::<Uuid>().ok().filter(|id| id.hyphenated().to_string() == *path).ok_or_else(missing)?;
+    let found = state
+        .read(move |mut connection| async move {
+            let Some(row) = transactions::find(&mut connection, id).await? else { return Ok(None) };
+            let risk =
+                transactions::find_risk(&mut connection, &row.posting.account_id, row.account_seq).await?;
+            Ok(Some((row, risk)))
+        })
+        .await?;
+    let (row, risk) = found.ok_or_else(missing)?;
+    let body = output::transaction_with_risk(&row, risk.as_ref()).map_err(unprintable)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
+
+/// A page of history, newest first.
+pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut parameters = Parameters::parse(request.query_string())?;
+    let mut filter = HistoryFilter {
+        account_id: parameters.take("account_id", query::account_id),
+        from: parameters.take("from", query::moment),
+        to: parameters.take("to", query::moment),
+        direction: parameters.take("direction", query::direction),
+        min_amount: parameters.take("min_amount", query::decimal),
+        max_amount: parameters.take("max_amount", query::decimal),
+        risk_level: parameters.take("risk_level", query::risk_level),
+        limit: parameters.take("limit", query::limit).unwrap_or(query::LIMIT_DEFAULT),
+        before_seq: None,
+        before_id: None,
+    };
+    let given = parameters.take("cursor", |text| Ok::<_, &str>(text.to_owned()));
+    parameters.end()?;
+    let filters = format!("{filter:?}");
+    if let Some(given) = given {
+        match &filter.account_id {
+            Some(_) => filter.before_seq = Some(i64::from_be_bytes(cursor::decode(&filters, &given)?)),
+            None => filter.before_id = Some(Uuid::from_bytes(cursor::decode(&filters, &given)?)),
+        }
+    }
+    let by_account = filter.account_id.is_some();
+    let page_size = usize::try_from(filter.limit).unwrap_or(0);
+    let mut rows = state
+        .read(move |mut connection| async move { transactions::history(&mut connection, &filter).await })
+        .await?;
+    // One row more than asked for was read, to know whether there is another page.
+    let more = rows.len() > page_size;
+    rows.truncate(page_size);
+    let next = rows.last().filter(|_| more).map(|last| cursor::encode(&filters, &position(last, by_account)));
+    let body = output::transactions(&rows, next.as_deref()).map_err(unprintable)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
+
+fn position(last: &Transaction, by_account: bool) -> Vec<u8> {
+    match by_account {
+        true => last.account_seq.to_be_bytes().to_vec(),
+        false => last.id.as_bytes().to_vec(),
+    }
+}
+
+/// Our own rows always print; if one does not, that is a bug and no client's fault.
+pub fn unprintable(error: serde_json::Error) -> Problem {
+    tracing::error!(%error, "a row cannot be printed");
+    Problem::new(Kind::Internal, "this is a bug; the server's log tells more")
+}
