@@ -42,8 +42,8 @@ pub struct Running {
 
 /// Serves until asked to stop.
 pub async fn run(context: Context) -> anyhow::Result<()> {
-    let admin = start_admin(&context)?;
     let running = start(&context).await?;
+    let admin = start_admin(&context)?;
     let admin_address = admin.address.map_or_else(|| "off".into(), |address| address.to_string());
     tracing::info!(listen = %running.address(), admin = %admin_address, "serving");
     let outcome = running.stopped().await;

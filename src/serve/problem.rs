@@ -106,6 +106,19 @@ pub struct Problem {
     header: Option<(header::HeaderName, String)>,
 }
 
+/// The JSON of a problem, in the order in which RFC 9457 lists its members.
+#[derive(Debug, Serialize)]
+pub struct ProblemOut<'a> {
+    #[serde(rename = "type")]
+    problem_type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    instance: &'a str,
+    #[serde(skip_serializing_if = "<[FieldProblem]>::is_empty")]
+    errors: &'a [FieldProblem],
+}
+
 /// A client that is told to come back is told when.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -179,21 +192,16 @@ impl Problem {
     }
 
     /// The JSON of this problem; `instance` is the path that was asked for.
-    pub fn to_json(&self, instance: &str) -> serde_json::Value {
+    pub fn to_json<'a>(&'a self, instance: &'a str) -> ProblemOut<'a> {
         let (status, name, title) = self.kind.facts();
-        let mut json = serde_json::json!({
-            "type": format!("urn:ledger:problem:{name}"),
-            "title": title,
-            "status": status.as_u16(),
-            "detail": self.detail,
-            "instance": instance,
-        });
-        if !self.errors.is_empty()
-            && let Some(object) = json.as_object_mut()
-        {
-            object.insert("errors".into(), serde_json::json!(self.errors));
+        ProblemOut {
+            problem_type: format!("urn:ledger:problem:{name}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            instance,
+            errors: &self.errors,
         }
-        json
     }
 
     /// The HTTP status.
@@ -209,7 +217,7 @@ impl Problem {
         }
         response
             .insert_header((header::CONTENT_TYPE, "application/problem+json"))
-            .body(self.to_json(instance).to_string())
+            .body(serde_json::to_string(&self.to_json(instance)).unwrap_or_default())
     }
 }
 
