@@ -1,0 +1,349 @@
+//! From a rule file's shape to a [`Ruleset`]: gives every name its place and works out every amount for every currency.
+
+use std::collections::{BTreeSet, HashMap};
+
+use toml::Spanned;
+
+use super::{
+    RuleFileError, Ruleset,
+    expression::{Expression, minor_units, root_context},
+    feature::{Aggregate, Feature, Measure},
+    reason::Reason,
+    rule_file::{AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, Source, did_you_mean},
+    ruleset::{DECIMALS_MAX, Mode, Rule, Symbol, VARIABLES},
+};
+use crate::domain::{CURRENCIES, Currency, Direction};
+
+/// Rows looked back where the file does not say.
+const HISTORY_ROWS_DEFAULT: usize = 500;
+/// Most rows a file may ask for: each account in memory holds this many.
+const HISTORY_ROWS_MAX: usize = 5_000;
+/// Longest window: ten years.
+const WINDOW_SECONDS_MAX: u64 = 10 * 366 * 86_400;
+const RULES_MAX: usize = 500;
+const FEATURES_MAX: usize = 200;
+/// The name of an amount for currencies that are not listed.
+const DEFAULT_CURRENCY: &str = "default";
+
+pub(super) struct Builder<'a> {
+    pub source: Source<'a>,
+    pub file: &'a RuleFile,
+}
+
+/// The parts of a ruleset that the rules refer to.
+struct Names {
+    symbols: HashMap<Box<str>, Symbol>,
+    amount_names: Vec<Box<str>>,
+    tracked_metadata: Vec<Box<str>>,
+}
+
+impl Names {
+    fn lookup(&self, name: &str) -> Result<Symbol, String> {
+        self.symbols.get(name).copied().ok_or_else(|| {
+            let mut known: Vec<&str> = self.symbols.keys().map(|known| &**known).collect();
+            known.sort_unstable();
+            format!("there is no {name}{}", did_you_mean(name, known.into_iter()))
+        })
+    }
+}
+
+impl Builder<'_> {
+    /// Checks the meaning of everything in the file.
+    pub fn build(&self, version: &str) -> Result<Ruleset, RuleFileError> {
+        let levels = self.levels(&self.file.levels)?;
+        let mut names = Names {
+            symbols: VARIABLES.iter().map(|(name, v)| ((*name).into(), Symbol::Variable(*v))).collect(),
+            amount_names: Vec::new(),
+            tracked_metadata: Vec::new(),
+        };
+        let mut amounts = self.amounts(&mut names)?;
+        let features = self.features(&mut names, &mut amounts)?;
+        let rules = self.rules(&names)?;
+        let reads_metadata =
+            |rule: &Rule| rule.when.variables.contains("metadata") || rule.reason.mentions_metadata();
+        let whole_file = |message: String| self.source.error(0..0, "rule file", message);
+        Ok(Ruleset {
+            version: version.into(),
+            history_rows: self.history_rows()?,
+            levels,
+            symbols: names.symbols,
+            rules_read_metadata: rules.iter().any(reads_metadata),
+            tracks_counterparty: features
+                .iter()
+                .any(|feature| feature.aggregate == Aggregate::DistinctCounterparty),
+            features,
+            rules,
+            tracked_metadata: names.tracked_metadata,
+            amounts: amounts.into_iter().map(|(currency, values)| (currency, values.into())).collect(),
+            roots: (0..=DECIMALS_MAX).map(root_context).collect::<Result<_, _>>().map_err(whole_file)?,
+        })
+    }
+
+    fn history_rows(&self) -> Result<usize, RuleFileError> {
+        match &self.file.history_rows {
+            None => Ok(HISTORY_ROWS_DEFAULT),
+            Some(rows) if (1..=HISTORY_ROWS_MAX).contains(rows.get_ref()) => Ok(*rows.get_ref()),
+            Some(rows) => Err(self.source.error(
+                rows.span(),
+                "history_rows",
+                format!("must be between 1 and {HISTORY_ROWS_MAX}"),
+            )),
+        }
+    }
+
+    fn levels(&self, levels: &Spanned<LevelsIn>) -> Result<(i16, i16), RuleFileError> {
+        let LevelsIn { medium, high } = *levels.get_ref();
+        if 0 < medium && medium < high && high <= 100 {
+            return Ok((medium, high));
+        }
+        Err(self.source.error(levels.span(), "levels", "must satisfy 0 < medium < high <= 100"))
+    }
+
+    /// Gives every amount its place and works it out for every currency.
+    fn amounts(&self, names: &mut Names) -> Result<HashMap<Currency, Vec<i64>>, RuleFileError> {
+        let mut by_currency: HashMap<Currency, Vec<i64>> =
+            all_currencies().map(|c| (c, Vec::new())).collect();
+        for (name, texts) in &self.file.amounts {
+            let field = format!("amounts.{name}");
+            self.declare(names, name, Symbol::Amount(names.amount_names.len()), texts.span(), &field)?;
+            names.amount_names.push(name.as_str().into());
+            let Some(default) = texts.get_ref().get(DEFAULT_CURRENCY) else {
+                return Err(self.source.error(texts.span(), field, "needs a `default`"));
+            };
+            for (currency, values) in &mut by_currency {
+                let text = texts.get_ref().get(currency.code()).unwrap_or(default);
+                values.push(self.amount(text, &format!("{field}.{currency}"), *currency)?);
+            }
+            for (code, text) in texts.get_ref() {
+                if code != DEFAULT_CURRENCY && Currency::parse(code).is_err() {
+                    let message = format!("{code} is neither `default` nor an ISO 4217 code");
+                    return Err(self.source.error(text.span(), field, message));
+                }
+            }
+        }
+        Ok(by_currency)
+    }
+
+    fn amount(&self, text: &Spanned<String>, field: &str, currency: Currency) -> Result<i64, RuleFileError> {
+        minor_units(text.get_ref(), currency.decimals())
+            .map_err(|message| self.source.error(text.span(), field, message))
+    }
+
+    fn declare(
+        &self,
+        names: &mut Names,
+        name: &str,
+        symbol: Symbol,
+        span: std::ops::Range<usize>,
+        field: &str,
+    ) -> Result<(), RuleFileError> {
+        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(word) {
+            let message = "a name is made of a-z, 0-9 and _, and begins with a letter";
+            return Err(self.source.error(span, field, message));
+        }
+        if names.symbols.insert(name.into(), symbol).is_some() {
+            return Err(self.source.error(span, field, format!("the name {name} is taken already")));
+        }
+        Ok(())
+    }
+
+    fn features(
+        &self,
+        names: &mut Names,
+        amounts: &mut HashMap<Currency, Vec<i64>>,
+    ) -> Result<Vec<Feature>, RuleFileError> {
+        let mut features = Vec::new();
+        for (name, written) in &self.file.features {
+            let field = format!("features.{name}");
+            if features.len() >= FEATURES_MAX {
+                let message = format!("more than {FEATURES_MAX} features");
+                return Err(self.source.error(written.span(), field, message));
+            }
+            self.declare(names, name, Symbol::Feature(features.len()), written.span(), &field)?;
+            features.push(self.feature(name, written, names, amounts)?);
+        }
+        Ok(features)
+    }
+
+    fn feature(
+        &self,
+        name: &str,
+        written: &Spanned<FeatureIn>,
+        names: &mut Names,
+        amounts: &mut HashMap<Currency, Vec<i64>>,
+    ) -> Result<Feature, RuleFileError> {
+        let input = written.get_ref();
+        let field = |part: &str| format!("features.{name}.{part}");
+        let aggregate = self.aggregate(name, written, names)?;
+        let last = aggregate == Aggregate::SecondsSinceLast;
+        let include_event = input.include_event.as_ref().map(Spanned::get_ref);
+        if let (true, Some(said)) = (last, &input.include_event) {
+            let message = "does not apply: the seconds are counted from the row before the event";
+            return Err(self.source.error(said.span(), field("include_event"), message));
+        }
+        let filter = &input.filter;
+        let mut bound = |part: &str, text: &Option<Spanned<String>>| match text {
+            None => Ok(None),
+            Some(text) => self.bound(text, &field(part), names, amounts).map(Some),
+        };
+        Ok(Feature {
+            name: name.into(),
+            aggregate,
+            window: self.window(name, written)?,
+            include_event: !last && include_event.copied().unwrap_or(true),
+            at_least: bound("filter.amount_at_least", &filter.amount_at_least)?,
+            below: bound("filter.amount_below", &filter.amount_below)?,
+            multiple_of: bound("filter.amount_multiple_of", &filter.amount_multiple_of)?,
+            direction: match &filter.direction {
+                None => None,
+                Some(text) => Some(Direction::parse(text.get_ref()).map_err(|error| {
+                    self.source.error(text.span(), field("filter.direction"), error.to_string())
+                })?),
+            },
+        })
+    }
+
+    fn aggregate(
+        &self,
+        name: &str,
+        written: &Spanned<FeatureIn>,
+        names: &mut Names,
+    ) -> Result<Aggregate, RuleFileError> {
+        let input = written.get_ref();
+        let of = input.of.as_ref().map(|of| of.get_ref().as_str());
+        let wrong = |message: &str| {
+            let span = input.of.as_ref().map_or_else(|| written.span(), Spanned::span);
+            Err(self.source.error(span, format!("features.{name}.of"), message))
+        };
+        let measure = match of {
+            None | Some("amount") => Some(Measure::Amount),
+            Some("signed_amount") => Some(Measure::SignedAmount),
+            Some(_) => None,
+        };
+        const MEASURES: &str = "must be amount (the default) or signed_amount";
+        match (input.aggregate, measure) {
+            (AggregateIn::Count, _) if of.is_none() => Ok(Aggregate::Count),
+            (AggregateIn::SecondsSinceLast, _) if of.is_none() => Ok(Aggregate::SecondsSinceLast),
+            (AggregateIn::Count | AggregateIn::SecondsSinceLast, _) => {
+                wrong("does not apply to this aggregate")
+            }
+            (AggregateIn::Sum, Some(measure)) => Ok(Aggregate::Sum(measure)),
+            (AggregateIn::Min, Some(measure)) => Ok(Aggregate::Min(measure)),
+            (AggregateIn::Max, Some(measure)) => Ok(Aggregate::Max(measure)),
+            (AggregateIn::Sum | AggregateIn::Min | AggregateIn::Max, None) => wrong(MEASURES),
+            (AggregateIn::Distinct, _) => match of.map(|of| of.strip_prefix("metadata.").unwrap_or(of)) {
+                Some("counterparty") if of == Some("counterparty") => Ok(Aggregate::DistinctCounterparty),
+                Some(entry) if of != Some(entry) && !entry.is_empty() => {
+                    Ok(Aggregate::DistinctMetadata(names.track(entry)))
+                }
+                _ => wrong("must be counterparty or metadata.NAME"),
+            },
+        }
+    }
+
+    /// Microseconds.
+    fn window(&self, name: &str, written: &Spanned<FeatureIn>) -> Result<Option<i64>, RuleFileError> {
+        let field = format!("features.{name}.window");
+        let Some(text) = &written.get_ref().window else {
+            return match written.get_ref().aggregate {
+                AggregateIn::SecondsSinceLast => Ok(None),
+                _ => Err(self.source.error(
+                    written.span(),
+                    field,
+                    "is missing; write a duration such as 5m or 30d",
+                )),
+            };
+        };
+        let parsed = humantime::parse_duration(text.get_ref());
+        let seconds = parsed.as_ref().map(std::time::Duration::as_secs).unwrap_or_default();
+        match parsed.map(|width| i64::try_from(width.as_micros())) {
+            Ok(Ok(micros)) if (1..=WINDOW_SECONDS_MAX).contains(&seconds) => Ok(Some(micros)),
+            _ => {
+                let message = "must be a duration between 1s and 10 years, such as 5m or 30d";
+                Err(self.source.error(text.span(), field, message))
+            }
+        }
+    }
+
+    /// A filter's amount: the name of one, or a decimal that every currency can express.
+    fn bound(
+        &self,
+        text: &Spanned<String>,
+        field: &str,
+        names: &mut Names,
+        amounts: &mut HashMap<Currency, Vec<i64>>,
+    ) -> Result<usize, RuleFileError> {
+        if let Some(Symbol::Amount(at)) = names.symbols.get(text.get_ref().as_str()) {
+            return Ok(*at);
+        }
+        if text.get_ref().starts_with(|first: char| first.is_ascii_alphabetic()) {
+            let known = names.amount_names.iter().map(|known| &**known);
+            let message =
+                format!("there is no amount {}{}", text.get_ref(), did_you_mean(text.get_ref(), known));
+            return Err(self.source.error(text.span(), field, message));
+        }
+        for (currency, values) in amounts.iter_mut() {
+            values.push(self.amount(text, field, *currency)?);
+        }
+        names.amount_names.push("".into());
+        Ok(names.amount_names.len() - 1)
+    }
+
+    fn rules(&self, names: &Names) -> Result<Vec<Rule>, RuleFileError> {
+        let mut ids = BTreeSet::new();
+        let mut rules = Vec::new();
+        for written in &self.file.rules {
+            let rule = self.rule(written.get_ref(), names)?;
+            if !ids.insert(rule.id.clone()) || rules.len() >= RULES_MAX {
+                let message = format!("ids are unique, and there are at most {RULES_MAX} rules");
+                let field = format!("rules.{}.id", rule.id);
+                return Err(self.source.error(written.get_ref().id.span(), field, message));
+            }
+            rules.push(rule);
+        }
+        Ok(rules)
+    }
+
+    fn rule(&self, written: &RuleIn, names: &Names) -> Result<Rule, RuleFileError> {
+        let id = written.id.get_ref();
+        let wrong = |text: &Spanned<String>, part: &str, message: String| {
+            self.source.error(text.span(), format!("rules.{id}.{part}"), message)
+        };
+        let visible = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        if id.is_empty() || id.len() > 64 || !id.bytes().all(visible) {
+            return Err(wrong(&written.id, "id", "must be 1 to 64 of A-Z a-z 0-9 _ - .".into()));
+        }
+        if !(0..=100).contains(written.score.get_ref()) {
+            let field = format!("rules.{id}.score");
+            return Err(self.source.error(written.score.span(), field, "must be between 0 and 100"));
+        }
+        let when = Expression::compile(written.when.get_ref())
+            .map_err(|message| wrong(&written.when, "when", message))?;
+        for name in &when.variables {
+            names.lookup(name).map_err(|message| wrong(&written.when, "when", message))?;
+        }
+        let reason = Reason::parse(written.reason.get_ref(), |name| names.lookup(name))
+            .map_err(|message| wrong(&written.reason, "reason", message))?;
+        let mode = match written.mode {
+            None | Some(ModeIn::Live) => Mode::Live,
+            Some(ModeIn::Shadow) => Mode::Shadow,
+            Some(ModeIn::Off) => Mode::Off,
+        };
+        Ok(Rule { id: id.as_str().into(), when, score: *written.score.get_ref(), reason, mode })
+    }
+}
+
+impl Names {
+    fn track(&mut self, entry: &str) -> usize {
+        let known = self.tracked_metadata.iter().position(|name| &**name == entry);
+        known.unwrap_or_else(|| {
+            self.tracked_metadata.push(entry.into());
+            self.tracked_metadata.len() - 1
+        })
+    }
+}
+
+fn all_currencies() -> impl Iterator<Item = Currency> {
+    CURRENCIES.iter().filter_map(|(code, _)| Currency::parse(code).ok())
+}

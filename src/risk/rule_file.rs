@@ -1,0 +1,168 @@
+//! The rule file as written: TOML with a fixed shape. Everything that is refused names the line, the field and, for a
+//! misspelt name, the nearest right one. Meaning (do the names exist, does the expression compile) is checked later.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use toml::Spanned;
+
+/// Hexadecimal digits of the content hash that name a ruleset.
+const VERSION_LENGTH: usize = 12;
+
+/// Why a rule file is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {field}: {message}")]
+pub struct RuleFileError {
+    /// Counted from 1.
+    pub line: usize,
+    /// Where in the file's structure, such as `rules.large_amount.when`.
+    pub field: String,
+    /// What is wrong and, where that is known, what would be right.
+    pub message: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RuleFile {
+    pub history_rows: Option<Spanned<usize>>,
+    pub levels: Spanned<LevelsIn>,
+    #[serde(default)]
+    pub amounts: BTreeMap<String, Spanned<BTreeMap<String, Spanned<String>>>>,
+    #[serde(default)]
+    pub features: BTreeMap<String, Spanned<FeatureIn>>,
+    #[serde(default)]
+    pub rules: Vec<Spanned<RuleIn>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LevelsIn {
+    pub medium: i16,
+    pub high: i16,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FeatureIn {
+    pub aggregate: AggregateIn,
+    pub of: Option<Spanned<String>>,
+    pub window: Option<Spanned<String>>,
+    pub include_event: Option<Spanned<bool>>,
+    #[serde(default)]
+    pub filter: FilterIn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum AggregateIn {
+    Count,
+    Sum,
+    Min,
+    Max,
+    Distinct,
+    SecondsSinceLast,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilterIn {
+    pub direction: Option<Spanned<String>>,
+    pub amount_at_least: Option<Spanned<String>>,
+    pub amount_below: Option<Spanned<String>>,
+    pub amount_multiple_of: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RuleIn {
+    pub id: Spanned<String>,
+    pub when: Spanned<String>,
+    pub score: Spanned<i16>,
+    pub reason: Spanned<String>,
+    pub mode: Option<ModeIn>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ModeIn {
+    Live,
+    Shadow,
+    Off,
+}
+
+/// The text of a rule file, for turning positions into lines.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a>(pub &'a str);
+
+impl Source<'_> {
+    /// An error about what stands at `span`.
+    pub fn error(
+        self,
+        span: std::ops::Range<usize>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> RuleFileError {
+        let before = self.0.get(..span.start).unwrap_or(self.0);
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        RuleFileError { line, field: field.into(), message: message.into() }
+    }
+}
+
+/// Reads the shape, and the content hash that names the version.
+pub(super) fn read(text: &str) -> Result<(RuleFile, String), RuleFileError> {
+    let source = Source(text);
+    let refused = |error: toml::de::Error| {
+        let message = with_nearest(error.message());
+        source.error(error.span().unwrap_or(0..0), field_of(text, error.span()), message)
+    };
+    let file = toml::from_str::<RuleFile>(text).map_err(refused)?;
+    let table = toml::from_str::<toml::Table>(text).map_err(refused)?;
+    Ok((file, version_of(&table)))
+}
+
+/// The first digits of the SHA-256 of the content with its keys sorted: comments, order of keys and white space do
+/// not make another version.
+fn version_of(table: &toml::Table) -> String {
+    let canonical = serde_json::to_value(table).map(|value| sorted(value).to_string()).unwrap_or_default();
+    let hash = Sha256::digest(canonical.as_bytes());
+    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    hex.chars().take(VERSION_LENGTH).collect()
+}
+
+fn sorted(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Object(entries) => {
+            let entries: BTreeMap<_, _> = entries.into_iter().map(|(k, v)| (k, sorted(v))).collect();
+            Value::Object(entries.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        scalar => scalar,
+    }
+}
+
+/// The line's own text is the best name of a place that serde could not make sense of.
+fn field_of(text: &str, span: Option<std::ops::Range<usize>>) -> String {
+    let Some(span) = span else { return "rule file".into() };
+    let start = text.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+    let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default().trim();
+    if line.is_empty() { "rule file".into() } else { format!("`{line}`") }
+}
+
+/// serde says "unknown field `x`, expected one of `a`, `b`": adds which of those `x` was meant to be.
+fn with_nearest(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    match (message.starts_with("unknown"), quoted.next()) {
+        (true, Some(unknown)) => format!("{message}{}", did_you_mean(unknown, quoted)),
+        _ => message.to_owned(),
+    }
+}
+
+/// `; did you mean …?`, or nothing if there is nothing to mean.
+pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
+    known
+        .max_by(|a, b| strsim::jaro_winkler(a, written).total_cmp(&strsim::jaro_winkler(b, written)))
+        .map(|nearest| format!("; did you mean {nearest}?"))
+        .unwrap_or_default()
+}
