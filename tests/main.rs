@@ -9,6 +9,8 @@
     reason = "a test ends by panicking; nobody reads its docs from outside"
 )]
 
+mod http;
+mod idempotency;
 mod layering;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]

@@ -2,8 +2,8 @@
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use opentelemetry::{global, trace::TracerProvider as _};
-use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{Log, LogFormat};
@@ -49,7 +49,6 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
         }
     };
     tracing_subscriber::registry().with(filter).with(lines).with(otlp).init();
-    global::set_text_map_propagator(TraceContextPropagator::new());
     Ok(Telemetry { metrics: install_metrics()?, traces })
 }
 

@@ -10,7 +10,8 @@ use actix_web::{
     http::header::{HeaderMap, HeaderName, HeaderValue},
     middleware::Next,
 };
-use opentelemetry::{global, trace::TraceContextExt};
+use opentelemetry::{propagation::TextMapPropagator, trace::TraceContextExt};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
@@ -44,8 +45,7 @@ pub async fn observe(
         "request", otel.kind = "server", http.request.method = %method, http.route = %route, request_id = %request_id,
         http.response.status_code = tracing::field::Empty,
     );
-    let parent =
-        global::get_text_map_propagator(|propagator| propagator.extract(&Carrier(request.headers())));
+    let parent = TraceContextPropagator::new().extract(&Carrier(request.headers()));
     // Without an exporter there is no span to continue; the caller's own context travels on instead.
     let context = match span.set_parent(parent.clone()) {
         Ok(()) if span.context().span().span_context().is_valid() => span.context(),

@@ -1,6 +1,7 @@
 //! What the tests share: a real PostgreSQL with a database per test, the real binary, a real Kafka.
 //! All of it ends with the test process and leaves nothing behind.
 
+pub mod api;
 pub mod binary;
 pub mod kafka;
 pub mod postgres;

@@ -41,6 +41,11 @@ impl TestDatabase {
         Self::from_template("template1").await
     }
 
+    /// One more view of a database that there is, for a second instance on it.
+    pub fn at(url: &str) -> Self {
+        Self { config: config(url, &[]), url: url.to_owned(), pool: OnceLock::new() }
+    }
+
     async fn from_template(template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));

@@ -1,0 +1,190 @@
+//! The HTTP contract beside idempotency: shapes, refusals, history pages, balances in the past, append-only rows.
+
+use serde_json::json;
+
+use crate::support::api::{Api, transaction};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_a_clear_4xx_and_stores_nothing() {
+    let api = Api::start().await;
+    let good = r#"{"account_id":"a","direction":"credit","amount":"1.00","currency":"EUR"}"#;
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let malformed = [
+        "".to_owned(),
+        "{".into(),
+        "null".into(),
+        "[]".into(),
+        format!("{good} x"),
+        good.replace('}', r#","amount":"2.00"}"#),
+        deep.clone(),
+        good.replace('}', &format!(r#","metadata":{{"a":{deep}}}}}"#)),
+    ];
+    for body in &malformed {
+        api.post_text("k", body).await.is_problem(400, "malformed-request");
+    }
+    let wrong = [
+        (good.replace("\"1.00\"", "1.00"), "amount"),
+        (good.replace("1.00", "1e3"), "amount"),
+        (good.replace("1.00", "NaN"), "amount"),
+        (good.replace("1.00", "-1.00"), "amount"),
+        (good.replace("1.00", "0"), "amount"),
+        (good.replace("1.00", &"9".repeat(20_000)), "amount"),
+        (good.replace("1.00", "1.000"), "amount"),
+        (good.replace("EUR", "eur"), "currency"),
+        (good.replace("credit", "both"), "direction"),
+        (good.replace("\"a\"", "\"a b\""), "account_id"),
+        (good.replace('}', r#","colour":"red"}"#), "colour"),
+        (good.replace('}', r#","description":"a\u0000b"}"#), "description"),
+        (good.replace('}', r#","metadata":{"a":1.5}}"#), "metadata"),
+        (good.replace('}', r#","metadata":{"a":{"b":1}}}"#), "metadata"),
+    ];
+    for (body, field) in &wrong {
+        let answer = api.post_text("k", body).await;
+        answer.is_problem(422, "validation");
+        assert_eq!(answer.fields(), [*field], "{body:.120}");
+    }
+    let headers = [("content-type", "application/json"), ("idempotency-key", "k")];
+    let bytes = good.replace("EUR", "E\u{fffd}").into_bytes();
+    api.send("POST", "/transactions", &headers, [&bytes[..], &[0xff]].concat())
+        .await
+        .is_problem(400, "malformed-request");
+    let large = good.replace('}', &format!(r#","description":"{}"}}"#, "x".repeat(70_000)));
+    api.post_text("k", &large).await.is_problem(413, "body-too-large");
+    let text = [("content-type", "text/plain"), ("idempotency-key", "k")];
+    api.send("POST", "/transactions", &text, good.into()).await.is_problem(415, "unsupported-media-type");
+    assert_eq!(api.database.value("SELECT count(*) FROM accounts").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_routes_methods_and_parameters_are_refused() {
+    let api = Api::start().await;
+    api.get("/nothing").await.is_problem(404, "not-found");
+    let answer = api.send("DELETE", "/transactions", &[], Vec::new()).await;
+    answer.is_problem(405, "method-not-allowed");
+    assert_eq!(answer.headers["allow"], "GET, POST");
+    assert_eq!(answer.json()["instance"], "/transactions");
+    for (path, field) in [
+        ("/transactions?acount_id=a", "acount_id"),
+        ("/transactions?limit=0", "limit"),
+        ("/transactions?limit=201", "limit"),
+        ("/transactions?from=yesterday", "from"),
+        ("/transactions?min_amount=-1", "min_amount"),
+        ("/transactions?cursor=AAAA", "cursor"),
+        ("/transactions?limit=1&limit=2", "limit"),
+        ("/accounts/a/balance?at=1", "at"),
+        ("/accounts/a?x=1", "x"),
+    ] {
+        let answer = api.get(path).await;
+        answer.is_problem(400, "malformed-request");
+        assert_eq!(answer.fields(), [field], "{path}");
+    }
+    for path in ["/accounts/nobody", "/accounts/nobody/balance", "/accounts/a%20b", "/transactions/42"] {
+        api.get(path).await.is_problem(404, "not-found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_pages_are_stable_while_rows_are_added() {
+    let api = Api::start().await;
+    for n in 1..=25 {
+        let account = if n % 5 == 0 { "b" } else { "a" };
+        let direction = if n % 2 == 0 { "debit" } else { "credit" };
+        assert_eq!(
+            api.post(&format!("k{n}"), &transaction(account, direction, &format!("{n}.00"), "EUR"))
+                .await
+                .status,
+            201
+        );
+    }
+    for filter in ["account_id=a", "direction=credit", ""] {
+        let mut seen: Vec<String> = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = api.get(&format!("/transactions?limit=4&{filter}{cursor}")).await.json();
+            let items = page["items"].as_array().unwrap().clone();
+            seen.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+            // New rows do not disturb the pages behind.
+            api.post(&format!("{filter}{}", seen.len()), &transaction("a", "credit", "1.00", "EUR")).await;
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        let mut sorted = seen.clone();
+        sorted.sort_by(|a, b| b.cmp(a));
+        sorted.dedup();
+        assert_eq!(seen, sorted, "newest first, each once: {filter}");
+        assert!(seen.len() >= 12);
+    }
+    let amounts = api.get("/transactions?account_id=b&min_amount=10&max_amount=20.00").await.json();
+    let amounts: Vec<_> =
+        amounts["items"].as_array().unwrap().iter().map(|item| item["amount"].clone()).collect();
+    assert_eq!(amounts, [json!("20.00"), json!("15.00"), json!("10.00")]);
+    assert_eq!(api.get("/transactions?risk_level=high").await.json()["items"], json!([]));
+    assert_eq!(
+        api.get("/transactions?risk_level=pending&account_id=b").await.json()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        5
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_in_the_past_is_that_of_the_row_that_was_last_then() {
+    let api = Api::start().await;
+    let mut moments = Vec::new();
+    for n in 1..=9 {
+        let answer = api.post(&format!("k{n}"), &transaction("a", "credit", "1.00", "EUR")).await.json();
+        moments.push(answer["created_at"].as_str().unwrap().to_owned());
+    }
+    for (n, moment) in moments.iter().enumerate() {
+        let balance = api.get(&format!("/accounts/a/balance?at={moment}")).await.json();
+        assert_eq!(balance["balance"], format!("{}.00", n + 1));
+        assert_eq!(balance["account_seq"], n + 1);
+        let since = api.get(&format!("/transactions?account_id=a&from={moment}")).await.json();
+        assert_eq!(since["items"].as_array().unwrap().len(), 9 - n);
+        let until = api.get(&format!("/transactions?to={moment}")).await.json();
+        assert_eq!(until["items"].as_array().unwrap().len(), n);
+    }
+    let before = api.get("/accounts/a/balance?at=2001-01-01T00:00:00Z").await.json();
+    assert_eq!((&before["balance"], &before["account_seq"]), (&json!("0.00"), &json!(0)));
+    let now = api.get("/accounts/a/balance").await.json();
+    assert_eq!((&now["balance"], &now["account_seq"]), (&json!("9.00"), &json!(9)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_itself_refuses_to_change_the_past() {
+    let api = Api::start().await;
+    assert_eq!(api.post("k", &transaction("a", "credit", "1.00", "EUR")).await.status, 201);
+    let client = api.database.client().await;
+    for sql in ["UPDATE transactions SET amount = 2", "DELETE FROM transactions", "TRUNCATE transactions"] {
+        let error = client.batch_execute(sql).await.expect_err(sql);
+        assert!(error.as_db_error().unwrap().message().contains("append-only"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_traceparent_travels_into_the_outbox() {
+    let api = Api::start().await;
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers =
+        [("content-type", "application/json"), ("idempotency-key", "k"), ("traceparent", traceparent)];
+    let body = transaction("a", "credit", "1.00", "EUR").to_string().into_bytes();
+    assert_eq!(api.send("POST", "/transactions", &headers, body).await.status, 201);
+    let kept = api.database.value("SELECT traceparent FROM outbox").await;
+    assert_eq!(kept.split('-').nth(1), traceparent.split('-').nth(1), "the same trace");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_currency_table_is_the_compiled_list() {
+    let api = Api::start().await;
+    let client = api.database.client().await;
+    let rows = client.query("SELECT code, decimals FROM currencies ORDER BY code COLLATE \"C\"", &[]);
+    let rows: Vec<(String, i16)> = rows.await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+    let compiled: Vec<(String, i16)> = ledger::domain::CURRENCIES
+        .iter()
+        .map(|(code, decimals)| ((*code).to_owned(), i16::from(*decimals)))
+        .collect();
+    assert_eq!(rows, compiled);
+}
