@@ -4,10 +4,14 @@
 //! names them, bounds their retries and counts them. Nothing but PostgreSQL is waited for inside a transaction.
 
 pub mod accounts;
+pub mod assessments;
 pub mod databases;
+pub mod dead_letters;
 pub mod facts;
+pub mod history;
 pub mod leases;
 pub mod migrations;
+pub mod positions;
 pub mod postings;
 pub mod runs;
 pub mod schema;

@@ -47,10 +47,12 @@ CREATE TABLE consumer_positions (
   partition integer NOT NULL CHECK (partition >= 0),
   next_offset bigint NOT NULL CHECK (next_offset >= 0),
   attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+  interrupted boolean NOT NULL DEFAULT false,
   updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (consumer_group, topic, partition)
 ) WITH (fillfactor = 50);
 COMMENT ON COLUMN consumer_positions.attempts IS 'how often the record at next_offset was tried alone; committed before each try';
+COMMENT ON COLUMN consumer_positions.interrupted IS 'an owner began its first batch here and has not ended it: if the next owner finds this, it tries the records one by one';
 
 CREATE TABLE dead_letters (
   id uuid PRIMARY KEY,

@@ -23,6 +23,9 @@ pub enum RepositoryError {
     /// The lease's epoch moved on: somebody else holds it now. Roll back and stop.
     #[error("the lease {0} was lost")]
     LeaseLost(String),
+    /// A consumer's position is not where this transaction expected it. Roll back and read it again.
+    #[error("the position of {0} has moved")]
+    PositionMoved(String),
     /// The schema is older or newer than this binary.
     #[error("the database schema is at version {found}, but this binary needs {wanted}; {advice}")]
     SchemaMismatch {

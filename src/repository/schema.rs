@@ -70,6 +70,7 @@ table! {
         partition -> Integer,
         next_offset -> BigInt,
         attempts -> Integer,
+        interrupted -> Bool,
         updated_at -> Timestamptz,
     }
 }

@@ -1,0 +1,139 @@
+//! Risk assessments: writing a batch of them with everything that must be true together.
+//!
+//! Guarantees: one live assessment per transaction, ever; `RiskAssessed` is announced only for rows that were really
+//! written, in the same statement, in the order of the batch. The caller adds the fence and the position.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use diesel::{
+    QueryableByName,
+    sql_types::{Array, BigInt, Binary, Date, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::{Bind, Connection, RepositoryError, statement};
+use crate::event::lane_of;
+
+/// An assessment to write, with the event that announces it.
+#[derive(Debug, Clone)]
+pub struct NewAssessment {
+    /// The account.
+    pub account_id: String,
+    /// Its row's number.
+    pub account_seq: i64,
+    /// The row.
+    pub transaction_id: Uuid,
+    /// UTC day of the row: what the facts must rebuild.
+    pub day: NaiveDate,
+    /// 0–100.
+    pub risk_score: i16,
+    /// `low`, `medium` or `high`.
+    pub risk_level: &'static str,
+    /// JSON array of the reasons.
+    pub reasons: String,
+    /// JSON array of the shadow rules' reasons.
+    pub shadow_reasons: String,
+    /// Id of the `RiskAssessed` event.
+    pub event_id: Uuid,
+    /// Its value.
+    pub event_value: Vec<u8>,
+    /// Of the event that caused it.
+    pub traceparent: Option<String>,
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+#[derive(Default)]
+struct Columns<'a> {
+    account_ids: Vec<&'a str>,
+    account_seqs: Vec<i64>,
+    transaction_ids: Vec<Uuid>,
+    days: Vec<NaiveDate>,
+    risk_scores: Vec<i16>,
+    risk_levels: Vec<&'a str>,
+    reasons: Vec<&'a str>,
+    shadow_reasons: Vec<&'a str>,
+    lanes: Vec<i16>,
+    event_ids: Vec<Uuid>,
+    event_values: Vec<&'a [u8]>,
+    traceparents: Vec<Option<&'a str>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a [NewAssessment]) -> Self {
+        let mut columns = Self::default();
+        for row in batch {
+            columns.account_ids.push(&row.account_id);
+            columns.account_seqs.push(row.account_seq);
+            columns.transaction_ids.push(row.transaction_id);
+            columns.days.push(row.day);
+            columns.risk_scores.push(row.risk_score);
+            columns.risk_levels.push(row.risk_level);
+            columns.reasons.push(&row.reasons);
+            columns.shadow_reasons.push(&row.shadow_reasons);
+            columns.lanes.push(lane_of(row.account_id.as_bytes()));
+            columns.event_ids.push(row.event_id);
+            columns.event_values.push(&row.event_value);
+            columns.traceparents.push(row.traceparent.as_deref());
+        }
+        columns
+    }
+}
+
+/// Writes those that have no assessment yet, announces them and marks their days. Answers how many were written.
+pub async fn record(
+    connection: &mut Connection,
+    batch: &[NewAssessment],
+    ruleset: &str,
+    assessed_at: DateTime<Utc>,
+) -> Result<usize, RepositoryError> {
+    if batch.is_empty() {
+        return Ok(0);
+    }
+    let columns = Columns::of(batch);
+    let written: Count = statement(
+        "WITH given AS (
+           SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WITH ORDINALITY
+             AS g (account_id, account_seq, transaction_id, day, risk_score, risk_level, reasons, shadow_reasons,
+                   lane, event_id, event_value, traceparent, ordinal)
+         ), assessed AS (
+           INSERT INTO risk_assessments (account_id, account_seq, transaction_id, risk_score, risk_level, reasons,
+                                         shadow_reasons, ruleset, assessed_at)
+           SELECT account_id, account_seq, transaction_id, risk_score, risk_level, reasons::json,
+                  shadow_reasons::json, ?, ?
+           FROM given ON CONFLICT DO NOTHING RETURNING account_id, account_seq
+         ), fresh AS MATERIALIZED (
+           SELECT g.* FROM given g JOIN assessed USING (account_id, account_seq)
+         ), announced AS (
+           INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
+           SELECT lane, 'risk-assessments.v1', convert_to(account_id, 'UTF8'), event_value, event_id,
+                  'RiskAssessed.v1', ?, traceparent
+           FROM fresh ORDER BY ordinal
+         ), marked AS (
+           INSERT INTO fact_marks (day) SELECT DISTINCT day FROM fresh
+         )
+         SELECT count(*) AS count FROM assessed",
+    )
+    .bind::<Array<Text>, _>(columns.account_ids)
+    .bind::<Array<BigInt>, _>(columns.account_seqs)
+    .bind::<Array<SqlUuid>, _>(columns.transaction_ids)
+    .bind::<Array<Date>, _>(columns.days)
+    .bind::<Array<SmallInt>, _>(columns.risk_scores)
+    .bind::<Array<Text>, _>(columns.risk_levels)
+    .bind::<Array<Text>, _>(columns.reasons)
+    .bind::<Array<Text>, _>(columns.shadow_reasons)
+    .bind::<Array<SmallInt>, _>(columns.lanes)
+    .bind::<Array<SqlUuid>, _>(columns.event_ids)
+    .bind::<Array<Binary>, _>(columns.event_values)
+    .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
+    .bind::<Text, _>(ruleset)
+    .bind::<Timestamptz, _>(assessed_at)
+    .bind::<Timestamptz, _>(assessed_at)
+    .get_result(connection)
+    .await?;
+    Ok(usize::try_from(written.count).unwrap_or_default())
+}

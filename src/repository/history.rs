@@ -1,0 +1,106 @@
+//! The ledger as scoring needs it: is this event one of its rows, and what came before. Each question is one query for
+//! a whole batch, answered by one probe of the primary key per event or account.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    QueryableByName,
+    sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid},
+};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::{Bind, Connection, RepositoryError, statement};
+
+/// The ledger's own row at an event's place.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+pub struct LedgerRow {
+    /// Place in the question, from 1.
+    #[diesel(sql_type = BigInt)]
+    pub ordinal: i64,
+    /// The transaction.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// Minor units, negative for a debit.
+    #[diesel(sql_type = BigInt)]
+    pub amount: i64,
+    /// Minor units.
+    #[diesel(sql_type = BigInt)]
+    pub balance_after: i64,
+    /// When it was created.
+    #[diesel(sql_type = Timestamptz)]
+    pub created_at: DateTime<Utc>,
+    /// The account's.
+    #[diesel(sql_type = Text)]
+    pub currency: String,
+    /// Whether it has its assessment already.
+    #[diesel(sql_type = Bool)]
+    pub is_assessed: bool,
+}
+
+/// An earlier row of an account.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+pub struct EarlierRow {
+    /// Place of the account in the question, from 1.
+    #[diesel(sql_type = BigInt)]
+    pub ordinal: i64,
+    /// Its number.
+    #[diesel(sql_type = BigInt)]
+    pub account_seq: i64,
+    /// Minor units, negative for a debit.
+    #[diesel(sql_type = BigInt)]
+    pub amount: i64,
+    /// When it was created.
+    #[diesel(sql_type = Timestamptz)]
+    pub created_at: DateTime<Utc>,
+    /// The other side.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub counterparty: Option<String>,
+    /// JSON.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub metadata: Option<String>,
+}
+
+/// The ledger's rows at these places; places that the ledger does not have are missing from the answer.
+pub async fn ledger_rows(
+    connection: &mut Connection,
+    account_ids: &[&str],
+    account_seqs: &[i64],
+) -> Result<Vec<LedgerRow>, RepositoryError> {
+    // OFFSET 0 keeps each subquery a probe of its own, whatever the statistics say of young tables.
+    let rows = statement(
+        "SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at, a.currency,
+                EXISTS (SELECT FROM risk_assessments r
+                        WHERE r.account_id = e.account_id AND r.account_seq = e.account_seq OFFSET 0) AS is_assessed
+         FROM unnest(?, ?) WITH ORDINALITY AS e (account_id, account_seq, ordinal)
+         CROSS JOIN LATERAL (SELECT id, amount, balance_after, created_at FROM transactions t
+                             WHERE t.account_id = e.account_id AND t.account_seq = e.account_seq OFFSET 0) t
+         CROSS JOIN LATERAL (SELECT currency FROM accounts a WHERE a.account_id = e.account_id OFFSET 0) a",
+    )
+    .bind::<Array<Text>, _>(account_ids)
+    .bind::<Array<BigInt>, _>(account_seqs)
+    .get_results(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// For each account its rows before `before_seq`, at most `rows_max` numbers back. In no order.
+pub async fn earlier_rows(
+    connection: &mut Connection,
+    account_ids: &[&str],
+    before_seqs: &[i64],
+    rows_max: i64,
+) -> Result<Vec<EarlierRow>, RepositoryError> {
+    let rows = statement(
+        "SELECT e.ordinal, t.account_seq, t.amount, t.created_at, t.counterparty, t.metadata::text AS metadata
+         FROM unnest(?, ?) WITH ORDINALITY AS e (account_id, before_seq, ordinal)
+         CROSS JOIN LATERAL (SELECT account_seq, amount, created_at, counterparty, metadata FROM transactions t
+                             WHERE t.account_id = e.account_id AND t.account_seq < e.before_seq
+                               AND t.account_seq > e.before_seq - ? OFFSET 0) t",
+    )
+    .bind::<Array<Text>, _>(account_ids)
+    .bind::<Array<BigInt>, _>(before_seqs)
+    .bind::<BigInt, _>(rows_max)
+    .get_results(connection)
+    .await?;
+    Ok(rows)
+}
