@@ -1,0 +1,51 @@
+# `make` lists the targets. Each does all of its own set-up.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test lint fmt build release platform-check audit doc clean
+
+CARGO ?= cargo
+LEDGER := target/debug/ledger
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build ## Watch transactions go the whole way, reconciled at the end (no Kafka needed)
+	@$(LEDGER) demo
+
+dev: build ## Run everything on this machine until Ctrl-C
+	@$(LEDGER) dev
+
+test: ## Run all tests, on a real PostgreSQL and a real Kafka
+	@scripts/setup.sh test
+	$(CARGO) test --locked
+
+lint: ## Check formatting, lints, docs and everything that is shipped
+	@scripts/setup.sh build
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	scripts/lint-platform-quick.sh
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+build: ## Build the binary for development: target/debug/ledger
+	@scripts/setup.sh build
+	$(CARGO) build --locked
+
+release: ## Build the binary for use: target/release/ledger
+	@scripts/setup.sh build
+	$(CARGO) build --locked --release
+
+platform-check: ## The longer checks of chart, playbook, image and dashboards (minutes; builds tools)
+	scripts/platform-check.sh
+
+audit: ## Check the dependencies' licences and advisories (builds cargo-deny once)
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check
+
+doc: ## Build the code's documentation: target/doc/ledger/index.html
+	$(CARGO) doc --locked --no-deps --document-private-items
+
+clean: ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Makes sure that what building and testing need is there, and says what it installs.
+#
+#   scripts/setup.sh build   a C compiler and linker, for the crates that hold C
+#   scripts/setup.sh test    the same, and Java and Maven, which bring a real Kafka
+#
+# PostgreSQL is not among them: `ledger` uses the installed one, or fetches a portable one by itself.
+set -euo pipefail
+
+case "${1:-}" in
+  build) wanted=(cc:gcc make:make) ;;
+  test) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven) ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+
+if ! command -v cargo >/dev/null; then
+  echo "setup: there is no Rust toolchain; install it with rustup, then try again" >&2
+  exit 1
+fi
+
+packages=()
+for pair in "${wanted[@]}"; do
+  command -v "${pair%%:*}" >/dev/null || packages+=("${pair#*:}")
+done
+[ ${#packages[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "setup: please install (Debian names): ${packages[*]}" >&2
+  exit 1
+fi
+run=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    echo "setup: please run as root: apt-get install ${packages[*]}" >&2
+    exit 1
+  fi
+  run=(sudo)
+fi
+echo "setup: installing ${packages[*]}" >&2
+"${run[@]}" apt-get update -qq
+DEBIAN_FRONTEND=noninteractive "${run[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
