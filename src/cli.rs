@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     aggregate,
     config::{self, Config, Overrides},
-    repository,
+    import, repository,
     runtime::{Context, Health, Stop, start_telemetry, stop_on_signals},
     serve,
 };
@@ -35,6 +35,11 @@ enum Command {
         after_help = "Examples:\n  ledger aggregate\n  ledger aggregate --every 15m\n  ledger aggregate --from 2026-01-01 --to 2026-01-31"
     )]
     Aggregate(aggregate::Args),
+    /// Bring history in from another system, through the same decisions and the same outbox as the API
+    #[command(
+        after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty,\ndescription, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv"
+    )]
+    Import(import::Args),
     /// Serve the HTTP API
     #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger serve")]
     Serve,
@@ -46,6 +51,7 @@ impl Command {
         match self {
             Self::Migrate => "migrate",
             Self::Aggregate(_) => "aggregate",
+            Self::Import(_) => "import",
             Self::Serve => "serve",
         }
     }
@@ -61,6 +67,7 @@ impl Command {
         match self {
             Self::Migrate => migrate(&context).await,
             Self::Aggregate(args) => aggregate::run(context, args).await,
+            Self::Import(args) => import::run(context, args).await,
             Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),
         }
     }

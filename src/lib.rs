@@ -17,6 +17,7 @@ pub mod runtime;
 pub mod aggregate;
 pub mod consume_risk;
 pub mod dev;
+pub mod import;
 pub mod ops;
 pub mod relay;
 pub mod serve;

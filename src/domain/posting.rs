@@ -99,7 +99,8 @@ pub fn decide(
 }
 
 fn same_key(row: &Transaction, posting: &Posting) -> Decision {
-    match posting.differing_field(&row.posting) {
+    let moved = posting.created_at.is_some_and(|created_at| created_at != row.created_at);
+    match posting.differing_field(&row.posting).or(moved.then_some("created_at")) {
         Some(field) => Decision::Mismatch { field },
         None => Decision::Replay(row.clone()),
     }

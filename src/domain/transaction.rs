@@ -185,7 +185,7 @@ impl Posting {
     }
 
     /// The first field in which two requests with the same key differ, or None if they ask for the same thing.
-    /// `created_at` counts only where the new request gives one: an API caller never does.
+    /// `created_at` is the row's affair, since most requests give none: see [`super::decide`].
     pub fn differing_field(&self, other: &Self) -> Option<&'static str> {
         let differences = [
             ("direction", self.direction != other.direction),

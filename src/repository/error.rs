@@ -2,6 +2,8 @@
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use crate::domain::Decision;
+
 /// The text that `ledger_stale_group()` raises; see the first migration.
 const STALE_GROUP: &str = "an account of the group has moved on";
 const DEADLOCK: &str = "deadlock detected";
@@ -26,6 +28,14 @@ pub enum RepositoryError {
     /// A consumer's position is not where this transaction expected it. Roll back and read it again.
     #[error("the position of {0} has moved")]
     PositionMoved(String),
+    /// A request of a group that was to be posted whole is not taken; nothing was written.
+    #[error("request {position} of the group is not taken")]
+    GroupRefused {
+        /// Its place in the group, from 0.
+        position: usize,
+        /// Why.
+        decision: Box<Decision>,
+    },
     /// The schema is older or newer than this binary.
     #[error("the database schema is at version {found}, but this binary needs {wanted}; {advice}")]
     SchemaMismatch {

@@ -71,6 +71,56 @@ pub async fn post_locked(connection: &mut Connection, group: &[Request]) -> Resu
     .await
 }
 
+/// Posts a group whole, lock first; where a request is not taken (refused, or its key used for another), nothing is
+/// written and the error names the first such. For whoever must not go past it.
+pub async fn post_whole(connection: &mut Connection, group: &[Request]) -> Result<Posted, RepositoryError> {
+    transaction("post", connection, async |connection: &mut Connection| {
+        let posted = post_under_lock(connection, group).await?;
+        let taken = |decision: &Decision| matches!(decision, Decision::Create(_) | Decision::Replay(_));
+        let refused = posted.decisions.iter().enumerate().find(|(_, decision)| !taken(decision));
+        match refused {
+            None => Ok(posted),
+            Some((position, decision)) => {
+                Err(RepositoryError::GroupRefused { position, decision: Box::new(decision.clone()) })
+            }
+        }
+    })
+    .await
+}
+
+/// Decides a group as [`post_locked`] would, and writes nothing. `accounts` is what earlier groups of the rehearsal
+/// left; accounts that it lacks are read, and it is moved on.
+pub async fn rehearse(
+    connection: &mut Connection,
+    accounts: &mut AccountStates,
+    group: &[Request],
+) -> Result<Vec<Decision>, RepositoryError> {
+    let of_group: BTreeSet<&AccountId> = group.iter().map(|request| &request.posting.account_id).collect();
+    let unknown: Vec<&str> =
+        of_group.iter().filter(|id| !accounts.contains_key(**id)).map(|id| id.as_str()).collect();
+    accounts.extend(accounts::states(connection, &unknown).await?);
+    let before =
+        of_group.into_iter().filter_map(|id| Some((id.clone(), accounts.get(id)?.clone()))).collect();
+    let posted = decide_group(&before, &existing_keys(connection, group).await?, group);
+    accounts.extend(posted.accounts);
+    Ok(posted.decisions)
+}
+
+async fn existing_keys(
+    connection: &mut Connection,
+    group: &[Request],
+) -> Result<ExistingKeys, RepositoryError> {
+    let (of_accounts, keys): (Vec<&str>, Vec<&str>) = group
+        .iter()
+        .map(|request| (request.posting.account_id.as_str(), request.posting.idempotency_key.as_str()))
+        .unzip();
+    let existing = transactions::existing(connection, &of_accounts, &keys).await?;
+    Ok(existing
+        .into_iter()
+        .map(|row| ((row.posting.account_id.clone(), row.posting.idempotency_key.clone()), row))
+        .collect())
+}
+
 async fn post_under_lock(connection: &mut Connection, group: &[Request]) -> Result<Posted, RepositoryError> {
     let first_currencies: BTreeMap<&str, &str> = group
         .iter()
@@ -80,16 +130,7 @@ async fn post_under_lock(connection: &mut Connection, group: &[Request]) -> Resu
     let (account_ids, currencies): (Vec<&str>, Vec<&str>) = first_currencies.into_iter().unzip();
     let before = accounts::open_and_lock(connection, &account_ids, &currencies).await?;
 
-    let (of_accounts, keys): (Vec<&str>, Vec<&str>) = group
-        .iter()
-        .map(|request| (request.posting.account_id.as_str(), request.posting.idempotency_key.as_str()))
-        .unzip();
-    let existing = transactions::existing(connection, &of_accounts, &keys).await?;
-    let existing = existing
-        .into_iter()
-        .map(|row| ((row.posting.account_id.clone(), row.posting.idempotency_key.clone()), row))
-        .collect();
-
+    let existing = existing_keys(connection, group).await?;
     let posted = decide_group(&before, &existing, group);
     write(connection, &before, &posted, group).await?;
     Ok(posted)

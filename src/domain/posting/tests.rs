@@ -136,6 +136,21 @@ fn time_never_runs_backwards_in_an_account() {
 }
 
 #[test]
+fn a_replay_that_names_another_moment_is_another_request() {
+    let mut accounts = HashMap::new();
+    let at = |micros| {
+        let mut imported = (*posting("a", "1", Direction::Credit, 1, "EUR")).clone();
+        imported.created_at = Some(moment(micros));
+        Arc::new(imported)
+    };
+    let group = [at(5), at(5), at(6), posting("a", "1", Direction::Credit, 1, "EUR")];
+    let decisions = run(&mut accounts, &ExistingKeys::new(), &group);
+    assert!(matches!(decisions[1], Decision::Replay(_)));
+    assert_eq!(decisions[2], Decision::Mismatch { field: "created_at" });
+    assert!(matches!(decisions[3], Decision::Replay(_)), "an API caller names none");
+}
+
+#[test]
 fn a_balance_that_would_leave_the_range_is_refused() {
     let mut accounts = HashMap::new();
     let group = [

@@ -1,0 +1,152 @@
+//! `ledger import FILE…`: brings history in from another system, through the same decisions and the same outbox as
+//! the API.
+//!
+//! ```text
+//! file ─▶ gunzip ─▶ CSV ─▶ rows ─▶ groups ──bounded channel──▶ one commit a group ─▶ tally
+//!         (one blocking thread)                                (this task)
+//! ```
+//!
+//! Guarantees: rows are posted in the order of the file; a row that was posted before is replayed, so an interrupted
+//! import is simply run again; memory does not grow with the file (except for `--dry-run`, which must remember what it
+//! did not write). Deliberately absent: several writers at once, which would not keep the order of an account's rows
+//! when the file is stopped in the middle; updates of rows that are there already.
+
+mod columns;
+mod poster;
+mod reader;
+mod rehearsal;
+mod rejects;
+mod report;
+mod row;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+
+pub use report::{BalanceDifference, CurrencySums, Ending, Report};
+
+use poster::Poster;
+use reader::{Batch, Reading};
+use rejects::Rejects;
+
+use crate::{
+    repository::{self, migrations},
+    runtime::{Context, OutputFormat, progress_bar},
+};
+
+/// Groups that are read ahead of the one that is being posted.
+const BATCHES_AHEAD_MAX: usize = 4;
+const PROGRESS: &str = "{bar:30} {percent}% {msg}, {eta} left";
+
+/// Flags of `ledger import`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// CSV files with a heading line, plain or gzipped, in the order in which they are to be posted
+    #[arg(required = true, value_name = "FILE", env = "LEDGER_IMPORT_FILES", value_delimiter = None)]
+    pub files: Vec<PathBuf>,
+    /// Check everything and say what would happen, but write nothing
+    #[arg(long, env = "LEDGER_IMPORT_DRY_RUN")]
+    pub dry_run: bool,
+    /// A column to leave out; may be given several times
+    #[arg(long, value_name = "COLUMN", env = "LEDGER_IMPORT_IGNORE", value_delimiter = ',')]
+    pub ignore: Vec<String>,
+    /// Largest distance from expected_balance that is no error, in the account's currency; without it none is
+    #[arg(long, value_name = "AMOUNT", env = "LEDGER_IMPORT_BALANCE_TOLERANCE")]
+    pub balance_tolerance: Option<String>,
+    /// Write the rows that were not taken to this CSV file, each with its number and the reason
+    #[arg(long, value_name = "FILE", env = "LEDGER_IMPORT_REJECTS")]
+    pub rejects: Option<PathBuf>,
+    /// What to do about a row that cannot be taken
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_IMPORT_ON_ERROR")]
+    pub on_error: OnError,
+    /// Rows in one commit
+    #[arg(long, value_name = "ROWS", default_value_t = 1000, env = "LEDGER_IMPORT_GROUP_SIZE",
+          value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub group_size: u16,
+    /// How to print the summary
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_IMPORT_OUTPUT")]
+    pub output: OutputFormat,
+}
+
+/// What to do about a row that cannot be taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnError {
+    /// Post the rows before it, and end.
+    #[default]
+    Stop,
+    /// Leave it out and go on.
+    Skip,
+}
+
+/// Runs the command and prints the summary. Fails if the import did not reach the end of the files or a balance is
+/// further off than tolerated; rows that were skipped as asked are no failure.
+pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
+    let report = import(&context, &args).await?;
+    report.print(args.output)?;
+    Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Imports the files.
+pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
+    let mut connection = repository::connect(&context.config.database, "import").await?;
+    migrations::check_schema(&mut connection).await?;
+    drop(connection);
+    let reading = Reading::plan(args)?;
+    let bar = progress_bar(reading.bytes_total(), PROGRESS);
+    let mut rejects = Rejects::create(args.rejects.as_deref())?;
+    let mut poster = Poster::new(context, args)?;
+    let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD_MAX);
+    let reader = tokio::task::spawn_blocking(move || reading.run(&sender));
+    let ending = loop {
+        let batch = tokio::select! {
+            biased;
+            () = context.stop.requested() => break Ending::Interrupted,
+            batch = batches.recv() => batch,
+        };
+        let Some(batch) = batch else { break Ending::Complete };
+        let bytes_read = batch.bytes_read;
+        if let Some(ending) = take(batch, &mut poster, &mut rejects, args).await? {
+            break ending;
+        }
+        bar.set_position(bytes_read);
+        bar.set_message(poster.progress());
+    };
+    bar.finish_and_clear();
+    // The reader ends at its next send, or has ended with the files or an error of its own.
+    drop(batches);
+    let read = reader.await.context("the reading thread")?;
+    if ending == Ending::Complete {
+        read?;
+    }
+    rejects.finish()?;
+    Ok(poster.into_report(ending))
+}
+
+/// Posts one batch and books its rejects. Answers how the import ends, if it ends here.
+async fn take(
+    batch: Batch,
+    poster: &mut Poster<'_>,
+    rejects: &mut Rejects,
+    args: &Args,
+) -> anyhow::Result<Option<Ending>> {
+    let balance_errors = poster.balance_errors();
+    let Some(mut refused) = poster.post(batch.rows).await? else { return Ok(Some(Ending::Interrupted)) };
+    refused.extend(batch.rejects);
+    refused.sort_by_key(|reject| reject.place.row);
+    if args.on_error == OnError::Stop {
+        refused.truncate(1);
+    }
+    poster.count_rejects(refused.len());
+    rejects.write(&refused)?;
+    if args.on_error == OnError::Skip {
+        return Ok(None);
+    }
+    Ok(match refused.first() {
+        Some(first) => Some(Ending::Stopped { reason: first.to_string() }),
+        None if poster.balance_errors() > balance_errors => {
+            Some(Ending::Stopped { reason: "a balance is not what was expected".to_owned() })
+        }
+        None => None,
+    })
+}

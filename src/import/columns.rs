@@ -1,0 +1,112 @@
+//! What each column of a file means, from its heading line. Every column is known or named in `--ignore`.
+
+use std::collections::BTreeSet;
+
+/// What a column holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Column {
+    AccountId,
+    IdempotencyKey,
+    Direction,
+    Amount,
+    Currency,
+    CreatedAt,
+    Counterparty,
+    Description,
+    ExpectedBalance,
+    /// The entry of that name.
+    Metadata(String),
+    Ignored,
+}
+
+const KNOWN: &[(&str, Column)] = &[
+    ("account_id", Column::AccountId),
+    ("idempotency_key", Column::IdempotencyKey),
+    ("direction", Column::Direction),
+    ("amount", Column::Amount),
+    ("currency", Column::Currency),
+    ("created_at", Column::CreatedAt),
+    ("counterparty", Column::Counterparty),
+    ("description", Column::Description),
+    ("expected_balance", Column::ExpectedBalance),
+];
+const REQUIRED: &[&str] = &["account_id", "idempotency_key", "direction", "amount", "currency"];
+const METADATA_PREFIX: &str = "metadata.";
+
+/// Reads a heading line. The error says what is wrong with it and what to do.
+pub(super) fn parse(headings: &csv::StringRecord, ignore: &[String]) -> Result<Vec<Column>, String> {
+    let mut seen = BTreeSet::new();
+    let mut columns = Vec::with_capacity(headings.len());
+    for heading in headings {
+        if !seen.insert(heading) {
+            return Err(format!("column {heading:?} appears twice"));
+        }
+        columns.push(column(heading, ignore)?);
+    }
+    if let Some(missing) = REQUIRED.iter().find(|name| !seen.contains(**name)) {
+        return Err(format!("column {missing:?} is missing; needed are {}", REQUIRED.join(", ")));
+    }
+    if let Some(absent) = ignore.iter().find(|name| !seen.contains(name.as_str())) {
+        return Err(format!("--ignore {absent}: there is no such column"));
+    }
+    Ok(columns)
+}
+
+fn column(heading: &str, ignore: &[String]) -> Result<Column, String> {
+    if ignore.iter().any(|name| name == heading) && !REQUIRED.contains(&heading) {
+        return Ok(Column::Ignored);
+    }
+    if let Some((_, column)) = KNOWN.iter().find(|(name, _)| *name == heading) {
+        return Ok(column.clone());
+    }
+    match heading.strip_prefix(METADATA_PREFIX) {
+        Some(name) if !name.is_empty() => Ok(Column::Metadata(name.to_owned())),
+        _ => Err(format!(
+            "unknown column {heading:?}; did you mean {}? Leave it out with --ignore {heading}",
+            nearest(heading)
+        )),
+    }
+}
+
+fn nearest(heading: &str) -> &'static str {
+    let names = KNOWN.iter().map(|(name, _)| *name).chain(["metadata.NAME"]);
+    names
+        .max_by(|a, b| strsim::jaro_winkler(a, heading).total_cmp(&strsim::jaro_winkler(b, heading)))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMUM: [&str; 5] = ["account_id", "idempotency_key", "direction", "amount", "currency"];
+
+    fn parse_with(more: &[&str], ignore: &[&str]) -> Result<Vec<Column>, String> {
+        let headings: csv::StringRecord = MINIMUM.iter().chain(more).collect();
+        parse(&headings, &ignore.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn metadata_columns_carry_their_name_and_ignored_ones_nothing() {
+        let columns = parse_with(&["metadata.channel", "k_symbol"], &["k_symbol"]).expect("valid");
+        assert_eq!(columns[5..], [Column::Metadata("channel".into()), Column::Ignored]);
+    }
+
+    #[test]
+    fn an_unknown_column_is_refused_with_the_nearest_known_name() {
+        let error = parse_with(&["expected_balanse"], &[]).expect_err("refused");
+        assert_eq!(
+            error,
+            "unknown column \"expected_balanse\"; did you mean expected_balance? Leave it out with --ignore expected_balanse"
+        );
+        assert!(parse_with(&["metadata"], &[]).expect_err("refused").contains("metadata.NAME"));
+    }
+
+    #[test]
+    fn missing_double_and_absent_columns_are_named() {
+        let only_amount = csv::StringRecord::from(vec!["amount"]);
+        assert!(parse(&only_amount, &[]).expect_err("refused").contains("\"account_id\" is missing"));
+        assert!(parse_with(&["amount"], &[]).expect_err("refused").contains("\"amount\" appears twice"));
+        assert!(parse_with(&[], &["x"]).expect_err("refused").contains("--ignore x"));
+    }
+}

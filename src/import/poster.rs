@@ -1,0 +1,198 @@
+//! Posts one group after the other on one connection, through trouble that passes, and counts what became of the rows.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Args, OnError,
+    reader::Row,
+    rehearsal::Rehearsal,
+    rejects::Reject,
+    report::{Ending, Report},
+};
+use crate::{
+    domain::{Decision, Refusal, format_minor},
+    repository::{
+        self, Connection, RepositoryError,
+        postings::{self, Request},
+    },
+    runtime::{Backoff, Context},
+};
+
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(200);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Trouble that lasts longer ends the import; it can be run again.
+const TROUBLE_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// What became of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// A new transaction. Minor units.
+    Created { balance_after: i64 },
+    /// It was there already. Minor units; None where a dry run does not know.
+    Replayed { balance_after: Option<i64> },
+    /// It was not taken.
+    Refused { reason: String },
+}
+
+impl From<Decision> for Outcome {
+    fn from(decision: Decision) -> Self {
+        let reason = match decision {
+            Decision::Create(row) => return Self::Created { balance_after: row.balance_after },
+            Decision::Replay(row) => return Self::Replayed { balance_after: Some(row.balance_after) },
+            Decision::Mismatch { field } => {
+                format!("idempotency_key was used before, for a transaction with another {field}")
+            }
+            Decision::Refused(Refusal::CurrencyMismatch { account_currency }) => {
+                format!("currency must be {account_currency}, which the account holds")
+            }
+            Decision::Refused(Refusal::LimitExceeded { balance, min_balance, currency }) => format!(
+                "amount would take the balance of {} below the account's min_balance of {}",
+                format_minor(balance, currency),
+                format_minor(min_balance, currency)
+            ),
+            Decision::Refused(Refusal::BalanceOutOfRange) => {
+                "amount would take the balance out of the range that the ledger keeps".to_owned()
+            }
+            Decision::Refused(Refusal::BeforeLastTransaction { last_created_at }) => format!(
+                "created_at must not be before the account's last transaction, {}",
+                last_created_at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+            ),
+        };
+        Self::Refused { reason }
+    }
+}
+
+enum Way {
+    /// Everything that can be taken.
+    All,
+    /// Up to the first row that cannot.
+    Whole,
+    /// Nothing.
+    Rehearse(Rehearsal),
+}
+
+/// Posts groups.
+pub(super) struct Poster<'a> {
+    context: &'a Context,
+    connection: Option<Connection>,
+    way: Way,
+    report: Report,
+    started: Instant,
+}
+
+impl<'a> Poster<'a> {
+    pub(super) fn new(context: &'a Context, args: &Args) -> anyhow::Result<Self> {
+        let way = match (args.dry_run, args.on_error) {
+            (true, _) => Way::Rehearse(Rehearsal::default()),
+            (false, OnError::Stop) => Way::Whole,
+            (false, OnError::Skip) => Way::All,
+        };
+        let report = Report::new(args.dry_run, args.balance_tolerance.as_deref())?;
+        Ok(Self { context, connection: None, way, report, started: Instant::now() })
+    }
+
+    /// Posts a group and answers the rows that were not taken, in order. None: asked to stop before it was posted.
+    pub(super) async fn post(&mut self, rows: Vec<Row>) -> anyhow::Result<Option<Vec<Reject>>> {
+        let group: Vec<Request> =
+            rows.iter().map(|row| Request { posting: Arc::clone(&row.posting), traceparent: None }).collect();
+        let Some(outcomes) = self.post_through_trouble(&group).await? else { return Ok(None) };
+        let mut refused = Vec::new();
+        // A group that ended early has fewer outcomes than rows; the others were not looked at.
+        for (row, outcome) in rows.into_iter().zip(outcomes) {
+            if let Some(reason) = self.report.count(&row, outcome)? {
+                refused.push(Reject {
+                    account_id: row.posting.account_id.to_string(),
+                    idempotency_key: row.posting.idempotency_key.as_str().to_owned(),
+                    place: row.place,
+                    reason,
+                });
+            }
+        }
+        Ok(Some(refused))
+    }
+
+    async fn post_through_trouble(&mut self, group: &[Request]) -> anyhow::Result<Option<Vec<Outcome>>> {
+        let mut backoff = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
+        let trouble_began = Instant::now();
+        loop {
+            if self.context.stop.is_requested() {
+                return Ok(None);
+            }
+            match self.attempt(group).await {
+                Ok(outcomes) => return Ok(Some(outcomes)),
+                Err(error) if error.is_transient() && trouble_began.elapsed() < TROUBLE_TIME_MAX => {
+                    tracing::warn!(%error, "trying the group again");
+                    backoff.wait(&self.context.stop).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// One try. A connection that met an error is not used again.
+    async fn attempt(&mut self, group: &[Request]) -> Result<Vec<Outcome>, RepositoryError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = repository::connect(&self.context.config.database, "import").await?;
+                postings::prepare_writer(&mut connection).await?;
+                connection
+            }
+        };
+        let outcomes = match &mut self.way {
+            Way::All => decisions(postings::post_locked(&mut connection, group).await?.decisions),
+            Way::Whole => post_up_to_refused(&mut connection, group).await?,
+            Way::Rehearse(rehearsal) => rehearsal.decide(&mut connection, group).await?,
+        };
+        self.connection = Some(connection);
+        Ok(outcomes)
+    }
+
+    /// Books rows that did not even become postings.
+    pub(super) fn count_rejects(&mut self, count: usize) {
+        self.report.count_rejects(count);
+    }
+
+    /// How many balances were further off than tolerated.
+    pub(super) fn balance_errors(&self) -> u64 {
+        self.report.balance_errors
+    }
+
+    /// Rows and rate, for the progress bar.
+    pub(super) fn progress(&self) -> String {
+        let seconds = self.started.elapsed().as_secs().max(1);
+        format!("{} rows, {}/s", self.report.rows, self.report.rows / seconds)
+    }
+
+    pub(super) fn into_report(self, ending: Ending) -> Report {
+        self.report.ended(ending, self.started.elapsed())
+    }
+}
+
+fn decisions(decisions: Vec<Decision>) -> Vec<Outcome> {
+    decisions.into_iter().map(Outcome::from).collect()
+}
+
+/// Posts the requests before the first one that is not taken, which is the last one answered. Nothing past it is
+/// written: once it is mended, its account must not have moved on.
+async fn post_up_to_refused(
+    connection: &mut Connection,
+    group: &[Request],
+) -> Result<Vec<Outcome>, RepositoryError> {
+    let mut refused: Option<Decision> = None;
+    let mut rest = group;
+    loop {
+        match postings::post_whole(connection, rest).await {
+            Ok(posted) => {
+                return Ok(decisions(posted.decisions.into_iter().chain(refused).collect()));
+            }
+            Err(RepositoryError::GroupRefused { position, decision }) => {
+                refused = Some(*decision);
+                rest = rest.get(..position).unwrap_or_default();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Rows that were not taken: where they stand, why, and the file that lists them.
+
+use std::{fmt, fs::File, io::BufWriter, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+
+use super::columns::Column;
+
+/// How many are told on stderr where no file was asked for.
+const TOLD_MAX: u64 = 10;
+
+/// Where a row stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: Arc<str>,
+    /// 1 for the first row below the headings.
+    pub(super) row: u64,
+    /// 1 for the headings; differs from `row` by more where cells hold line breaks.
+    pub(super) line: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} row {}", self.file, self.row)
+    }
+}
+
+/// A row that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reject {
+    pub(super) place: Place,
+    pub(super) account_id: String,
+    pub(super) idempotency_key: String,
+    pub(super) reason: String,
+}
+
+impl Reject {
+    /// Of a row that could not be read as a posting.
+    pub(super) fn of_record(
+        place: Place,
+        columns: &[Column],
+        record: &csv::ByteRecord,
+        reason: String,
+    ) -> Self {
+        let cell = |wanted: Column| {
+            let position = columns.iter().position(|column| *column == wanted);
+            let bytes = position.and_then(|position| record.get(position)).unwrap_or_default();
+            String::from_utf8_lossy(bytes).into_owned()
+        };
+        let (account_id, idempotency_key) = (cell(Column::AccountId), cell(Column::IdempotencyKey));
+        Self { place, account_id, idempotency_key, reason }
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.place, self.reason)
+    }
+}
+
+/// Where rejects go.
+pub(super) struct Rejects {
+    file: Option<csv::Writer<BufWriter<File>>>,
+    told: u64,
+}
+
+impl Rejects {
+    /// Starts the file anew: a second run of an import meets the same rows again.
+    pub(super) fn create(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Ok(Self { file: None, told: 0 }) };
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let mut file = csv::Writer::from_writer(BufWriter::new(file));
+        file.write_record(["file", "row", "line", "account_id", "idempotency_key", "reason"])?;
+        file.flush()?;
+        Ok(Self { file: Some(file), told: 0 })
+    }
+
+    pub(super) fn write(&mut self, rejects: &[Reject]) -> anyhow::Result<()> {
+        for reject in rejects {
+            match &mut self.file {
+                Some(file) => file.write_record([
+                    &*reject.place.file,
+                    &reject.place.row.to_string(),
+                    &reject.place.line.to_string(),
+                    &reject.account_id,
+                    &reject.idempotency_key,
+                    &reject.reason,
+                ])?,
+                None if self.told < TOLD_MAX => tracing::warn!("not taken: {reject}"),
+                None if self.told == TOLD_MAX => {
+                    tracing::warn!("more rows were not taken; --rejects FILE lists all")
+                }
+                None => {}
+            }
+            self.told += 1;
+        }
+        if let (Some(file), false) = (&mut self.file, rejects.is_empty()) {
+            file.flush().context("cannot write the rejects")?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        match self.file {
+            Some(mut file) => file.flush().context("cannot write the rejects"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What an import did: counts, sums per currency, and how far balances are from what the other system showed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context as _;
+
+use super::{poster::Outcome, reader::Row};
+use crate::{
+    domain::{Currency, Direction, format_minor, parse_minor},
+    runtime::{OutputFormat, print_json, table},
+};
+
+/// How the import ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// At the end of the last file.
+    Complete,
+    /// Asked to stop.
+    Interrupted,
+    /// At a row that was not to be passed over.
+    Stopped {
+        /// Which, and why.
+        reason: String,
+    },
+}
+
+/// What the rows of one currency add up to, in minor units. Rows that were there already count too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CurrencySums {
+    /// Rows created or replayed.
+    pub rows: u64,
+    /// Sum of credits.
+    pub credits: i128,
+    /// Sum of debits, positive.
+    pub debits: i128,
+    /// Rows whose balance differs from the expected one.
+    pub balance_differences: u64,
+    /// The largest of them.
+    pub largest_difference: Option<BalanceDifference>,
+}
+
+/// A row whose balance is not what the other system showed. Minor units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BalanceDifference {
+    /// Where the row stands.
+    pub place: String,
+    /// The ledger's balance less the expected one.
+    pub difference: i64,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Whether nothing was written.
+    pub dry_run: bool,
+    /// How it ended.
+    pub ending: Ending,
+    /// Rows read and decided on.
+    pub rows: u64,
+    /// New transactions.
+    pub created: u64,
+    /// Rows that were in the ledger already.
+    pub replayed: u64,
+    /// Rows that were not taken.
+    pub rejected: u64,
+    /// Rows that gave an expected balance.
+    pub balances_compared: u64,
+    /// Balances further off than tolerated.
+    pub balance_errors: u64,
+    /// By currency.
+    pub currencies: BTreeMap<Currency, CurrencySums>,
+    /// How long it took.
+    pub elapsed: Duration,
+    tolerance: Option<String>,
+}
+
+impl Report {
+    pub(super) fn new(dry_run: bool, tolerance: Option<&str>) -> anyhow::Result<Self> {
+        if let Some(text) = tolerance {
+            let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+            let plain =
+                text.split_once('.').map_or(digits(text), |(whole, rest)| digits(whole) && digits(rest));
+            anyhow::ensure!(
+                plain && !text.is_empty(),
+                "--balance-tolerance {text}: must be an amount such as 0.60"
+            );
+        }
+        Ok(Self {
+            dry_run,
+            ending: Ending::Complete,
+            rows: 0,
+            created: 0,
+            replayed: 0,
+            rejected: 0,
+            balances_compared: 0,
+            balance_errors: 0,
+            currencies: BTreeMap::new(),
+            elapsed: Duration::ZERO,
+            tolerance: tolerance.map(str::to_owned),
+        })
+    }
+
+    /// Books one row; answers why it was not taken, if it was not.
+    pub(super) fn count(&mut self, row: &Row, outcome: Outcome) -> anyhow::Result<Option<String>> {
+        let balance_after = match outcome {
+            Outcome::Refused { reason } => return Ok(Some(reason)),
+            Outcome::Created { balance_after } => {
+                self.created += 1;
+                Some(balance_after)
+            }
+            Outcome::Replayed { balance_after } => {
+                self.replayed += 1;
+                balance_after
+            }
+        };
+        self.rows += 1;
+        let sums = self.currencies.entry(row.posting.currency).or_default();
+        sums.rows += 1;
+        let amount = i128::from(row.posting.amount.minor());
+        match row.posting.direction {
+            Direction::Credit => sums.credits += amount,
+            Direction::Debit => sums.debits += amount,
+        }
+        if let (Some(expected), Some(balance)) = (row.expected_balance, balance_after) {
+            self.compare(row, balance.saturating_sub(expected))?;
+        }
+        Ok(None)
+    }
+
+    fn compare(&mut self, row: &Row, difference: i64) -> anyhow::Result<()> {
+        self.balances_compared += 1;
+        if difference == 0 {
+            return Ok(());
+        }
+        let currency = row.posting.currency;
+        if let Some(text) = &self.tolerance {
+            let tolerance =
+                parse_minor(text, currency).with_context(|| format!("--balance-tolerance {text}"))?;
+            self.balance_errors += u64::from(difference.saturating_abs() > tolerance);
+        }
+        let sums = self.currencies.entry(currency).or_default();
+        sums.balance_differences += 1;
+        let largest =
+            sums.largest_difference.as_ref().map_or(0, |largest| largest.difference.saturating_abs());
+        if difference.saturating_abs() > largest {
+            sums.largest_difference = Some(BalanceDifference { place: row.place.to_string(), difference });
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_rejects(&mut self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.rows += count;
+        self.rejected += count;
+    }
+
+    pub(super) fn ended(self, ending: Ending, elapsed: Duration) -> Self {
+        Self { ending, elapsed, ..self }
+    }
+
+    /// Whether it reached the end and no balance is further off than tolerated.
+    pub fn is_fine(&self) -> bool {
+        self.ending == Ending::Complete && self.balance_errors == 0
+    }
+
+    pub(super) fn print(&self, output: OutputFormat) -> anyhow::Result<()> {
+        match output {
+            OutputFormat::Json => print_json(&self.as_json())?,
+            OutputFormat::Table => self.print_tables(),
+        }
+        match &self.ending {
+            Ending::Complete => {}
+            Ending::Interrupted => {
+                eprintln!("interrupted: run it again, rows that are there already are only replayed")
+            }
+            Ending::Stopped { reason } => eprintln!(
+                "error: {reason}\nstopped there, the rows before it are posted: mend the row and run it again, or use --on-error skip"
+            ),
+        }
+        if self.balance_errors > 0 {
+            eprintln!("error: {} balances are further off than tolerated", self.balance_errors);
+        }
+        Ok(())
+    }
+
+    fn print_tables(&self) {
+        let created = if self.dry_run { "would create" } else { "created" };
+        let mut counts =
+            table(["rows", created, "replayed", "rejected", "balances compared", "seconds", "rows/s"]);
+        let seconds = self.elapsed.as_secs_f64();
+        let rate = u128::from(self.rows) * 1000 / self.elapsed.as_millis().max(1);
+        counts.add_row([
+            self.rows.to_string(),
+            self.created.to_string(),
+            self.replayed.to_string(),
+            self.rejected.to_string(),
+            self.balances_compared.to_string(),
+            format!("{seconds:.1}"),
+            rate.to_string(),
+        ]);
+        println!("{counts}");
+        let mut sums = table([
+            "currency",
+            "rows",
+            "credits",
+            "debits",
+            "net",
+            "balances that differ",
+            "largest difference",
+        ]);
+        for (currency, of_currency) in &self.currencies {
+            let largest = of_currency.largest_difference.as_ref();
+            sums.add_row([
+                currency.to_string(),
+                of_currency.rows.to_string(),
+                format_sum(of_currency.credits, *currency),
+                format_sum(of_currency.debits, *currency),
+                format_sum(of_currency.credits - of_currency.debits, *currency),
+                of_currency.balance_differences.to_string(),
+                largest.map_or_else(String::new, |largest| {
+                    format!("{} ({})", format_minor(largest.difference, *currency), largest.place)
+                }),
+            ]);
+        }
+        println!("{sums}");
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        let currencies = self.currencies.iter().map(|(currency, sums)| {
+            let largest = sums.largest_difference.as_ref();
+            serde_json::json!({
+                "currency": currency.code(),
+                "rows": sums.rows,
+                "credits": format_sum(sums.credits, *currency),
+                "debits": format_sum(sums.debits, *currency),
+                "net": format_sum(sums.credits - sums.debits, *currency),
+                "balance_differences": sums.balance_differences,
+                "largest_difference": largest.map(|largest| format_minor(largest.difference, *currency)),
+                "largest_difference_at": largest.map(|largest| &largest.place),
+            })
+        });
+        serde_json::json!({
+            "dry_run": self.dry_run,
+            "ending": match &self.ending {
+                Ending::Complete => "complete",
+                Ending::Interrupted => "interrupted",
+                Ending::Stopped { .. } => "stopped",
+            },
+            "stopped_because": match &self.ending {
+                Ending::Stopped { reason } => Some(reason),
+                _ => None,
+            },
+            "rows": self.rows,
+            "created": self.created,
+            "replayed": self.replayed,
+            "rejected": self.rejected,
+            "balances_compared": self.balances_compared,
+            "balance_errors": self.balance_errors,
+            "seconds": self.elapsed.as_secs_f64(),
+            "currencies": currencies.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// A sum of many amounts may leave the range of one.
+fn format_sum(minor: i128, currency: Currency) -> String {
+    let decimals = usize::from(currency.decimals());
+    let sign = if minor < 0 { "-" } else { "" };
+    let digits = format!("{:0>width$}", minor.unsigned_abs(), width = decimals + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - decimals);
+    if decimals == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_beyond_one_amount_are_printed_exactly() {
+        let currency = |code| Currency::parse(code).expect("known");
+        assert_eq!(format_sum(0, currency("EUR")), "0.00");
+        assert_eq!(format_sum(-5, currency("EUR")), "-0.05");
+        assert_eq!(
+            format_sum(i128::from(i64::MAX) * 10, currency("BHD")),
+            "92233720368547758.070".to_owned()
+        );
+        assert_eq!(format_sum(7, currency("JPY")), "7");
+    }
+}

@@ -1,0 +1,213 @@
+//! One row of a file as a posting, checked by the same rules as a request to the API; or every reason why not.
+
+use std::{collections::BTreeMap, fmt::Display};
+
+use chrono::{DateTime, SubsecRound, Utc};
+
+use super::columns::Column;
+use crate::domain::{
+    AccountId, Amount, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction, IdempotencyKey,
+    Metadata, Posting, bounded_text, parse_minor,
+};
+
+/// A row's content.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) posting: Posting,
+    /// Minor units; what the other system showed after the row.
+    pub(super) expected_balance: Option<i64>,
+}
+
+/// The cells of a row by what they mean; an empty cell is an absent value.
+#[derive(Default)]
+struct Cells<'a> {
+    account_id: &'a str,
+    idempotency_key: &'a str,
+    direction: &'a str,
+    amount: &'a str,
+    currency: &'a str,
+    created_at: &'a str,
+    counterparty: &'a str,
+    description: &'a str,
+    expected_balance: &'a str,
+    metadata: BTreeMap<String, serde_json::Value>,
+}
+
+/// Checks a row. `now` bounds `created_at`.
+pub(super) fn parse(
+    columns: &[Column],
+    record: &csv::ByteRecord,
+    now: DateTime<Utc>,
+) -> Result<Parsed, String> {
+    if record.len() != columns.len() {
+        return Err(format!("has {} cells, but there are {} columns", record.len(), columns.len()));
+    }
+    let cells = cells(columns, record)?;
+    let mut wrong = Wrong::default();
+    let currency = wrong.check("currency", Currency::parse(cells.currency));
+    let parsed = (
+        wrong.check("account_id", AccountId::parse(cells.account_id)),
+        wrong.check("idempotency_key", IdempotencyKey::parse(cells.idempotency_key)),
+        wrong.check("direction", Direction::parse(cells.direction)),
+        currency.and_then(|currency| wrong.check("amount", Amount::parse(cells.amount, currency))),
+    );
+    let created_at = wrong.check_present("created_at", cells.created_at, |text| moment(text, now));
+    let counterparty = wrong.check_present("counterparty", cells.counterparty, |text| {
+        bounded_text(text, COUNTERPARTY_LENGTH_MAX)
+    });
+    let description = wrong
+        .check_present("description", cells.description, |text| bounded_text(text, DESCRIPTION_LENGTH_MAX));
+    let expected_balance = currency.and_then(|currency| {
+        wrong.check_present("expected_balance", cells.expected_balance, |text| parse_minor(text, currency))
+    });
+    let metadata = match cells.metadata.is_empty() {
+        true => None,
+        false => wrong.check("metadata", Metadata::from_json(&cells.metadata)),
+    };
+    match (parsed, currency) {
+        ((Some(account_id), Some(idempotency_key), Some(direction), Some(amount)), Some(currency))
+            if wrong.0.is_empty() =>
+        {
+            let posting = Posting {
+                account_id,
+                idempotency_key,
+                direction,
+                amount,
+                currency,
+                counterparty,
+                description,
+                metadata,
+                reverses: None,
+                created_at,
+            };
+            Ok(Parsed { posting, expected_balance })
+        }
+        _ => Err(wrong.0.join("; ")),
+    }
+}
+
+fn cells<'a>(columns: &[Column], record: &'a csv::ByteRecord) -> Result<Cells<'a>, String> {
+    let mut cells = Cells::default();
+    for (column, bytes) in columns.iter().zip(record) {
+        if *column == Column::Ignored {
+            continue;
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
+        match column {
+            Column::AccountId => cells.account_id = text,
+            Column::IdempotencyKey => cells.idempotency_key = text,
+            Column::Direction => cells.direction = text,
+            Column::Amount => cells.amount = text,
+            Column::Currency => cells.currency = text,
+            Column::CreatedAt => cells.created_at = text,
+            Column::Counterparty => cells.counterparty = text,
+            Column::Description => cells.description = text,
+            Column::ExpectedBalance => cells.expected_balance = text,
+            Column::Metadata(name) if !text.is_empty() => {
+                cells.metadata.insert(name.clone(), text.into());
+            }
+            Column::Metadata(_) | Column::Ignored => {}
+        }
+    }
+    Ok(cells)
+}
+
+/// RFC 3339, as precise as PostgreSQL keeps it. Ids begin with the milliseconds since 1970, and a row in the future
+/// would push all later rows of its account there.
+fn moment(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
+    let at = DateTime::parse_from_rfc3339(text)
+        .map_err(|_| "must be a moment as RFC 3339 writes it, such as 1993-01-31T08:00:00Z".to_owned())?
+        .to_utc()
+        .trunc_subsecs(6);
+    if at < DateTime::UNIX_EPOCH {
+        return Err("is before 1970, where the ledger's ids (UUIDv7) begin".to_owned());
+    }
+    if at > now {
+        return Err("is in the future".to_owned());
+    }
+    Ok(at)
+}
+
+/// What is wrong with a row, field by field.
+#[derive(Default)]
+struct Wrong(Vec<String>);
+
+impl Wrong {
+    fn check<T, E: Display>(&mut self, field: &str, checked: Result<T, E>) -> Option<T> {
+        match checked {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.0.push(format!("{field} {error}"));
+                None
+            }
+        }
+    }
+
+    fn check_present<'a, T, E: Display>(
+        &mut self,
+        field: &str,
+        text: &'a str,
+        parse: impl FnOnce(&'a str) -> Result<T, E>,
+    ) -> Option<T> {
+        if text.is_empty() { None } else { self.check(field, parse(text)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::columns, *};
+
+    const HEADINGS: [&str; 8] = [
+        "account_id",
+        "idempotency_key",
+        "direction",
+        "amount",
+        "currency",
+        "created_at",
+        "metadata.channel",
+        "expected_balance",
+    ];
+
+    fn parse_row(cells: [&str; 8]) -> Result<Parsed, String> {
+        let columns = columns::parse(&HEADINGS.iter().collect(), &[]).expect("headings");
+        let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
+        parse(&columns, &csv::ByteRecord::from(cells.to_vec()), now)
+    }
+
+    #[test]
+    fn empty_cells_are_absent_values() {
+        let row = parse_row(["a", "k", "credit", "1.50", "EUR", "", "", ""]).expect("valid");
+        assert_eq!((row.posting.created_at, row.posting.metadata, row.expected_balance), (None, None, None));
+    }
+
+    #[test]
+    fn every_wrong_field_of_a_row_is_named() {
+        let error = parse_row(["", "k k", "in", "1,5", "EUR", "1993", "", "x"]).expect_err("refused");
+        for field in
+            ["account_id", "idempotency_key", "direction", "amount", "created_at", "expected_balance"]
+        {
+            assert!(error.contains(field), "{error}");
+        }
+        assert_eq!(error.matches("; ").count(), 5);
+    }
+
+    #[test]
+    fn moments_before_1970_and_after_now_are_refused() {
+        let error = |at: &str| parse_row(["a", "k", "credit", "1", "EUR", at, "", ""]).expect_err("refused");
+        assert!(error("1969-12-31T23:59:59Z").contains("before 1970"));
+        assert!(error("2100-01-01T00:00:00Z").contains("in the future"));
+        let row = parse_row(["a", "k", "credit", "1", "EUR", "1993-01-01T01:00:00.1234567+01:00", "", ""]);
+        let at = row.expect("valid").posting.created_at.expect("given");
+        assert_eq!(at.to_rfc3339(), "1993-01-01T00:00:00.123456+00:00");
+    }
+
+    #[test]
+    fn a_row_of_another_length_or_encoding_is_refused() {
+        let columns = columns::parse(&HEADINGS.iter().collect(), &[]).expect("headings");
+        let short = csv::ByteRecord::from(vec!["a"]);
+        assert!(parse(&columns, &short, Utc::now()).expect_err("refused").contains("1 cells"));
+        let mut latin = csv::ByteRecord::from(vec!["a"; 7]);
+        latin.push_field(b"\xe9");
+        assert_eq!(parse(&columns, &latin, Utc::now()).expect_err("refused"), "is not UTF-8");
+    }
+}
