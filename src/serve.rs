@@ -4,6 +4,7 @@
 //! Authentication is deliberately absent: it belongs to what stands in front.
 
 mod accounts;
+mod batch;
 mod body;
 mod cursor;
 mod input;
@@ -11,6 +12,7 @@ mod observe;
 mod output;
 mod problem;
 mod query;
+mod reversal;
 mod state;
 mod transactions;
 mod writer;
@@ -131,12 +133,25 @@ fn routes(config: &mut web::ServiceConfig) {
                 .default_service(only("GET, POST")),
         )
         .service(
+            web::resource("/transactions/batch")
+                .route(web::post().to(batch::create))
+                .default_service(only("POST")),
+        )
+        .service(
+            web::resource("/transactions/{id}/reversal")
+                .route(web::post().to(reversal::create))
+                .default_service(only("POST")),
+        )
+        .service(
             web::resource("/transactions/{id}")
                 .route(web::get().to(transactions::find))
                 .default_service(only("GET")),
         )
         .service(
-            web::resource("/accounts/{id}").route(web::get().to(accounts::find)).default_service(only("GET")),
+            web::resource("/accounts/{id}")
+                .route(web::get().to(accounts::find))
+                .route(web::put().to(accounts::put))
+                .default_service(only("GET, PUT")),
         )
         .service(
             web::resource("/accounts/{id}/balance")

@@ -83,6 +83,8 @@ pub struct Serve {
     pub connections_max: usize,
     /// Largest body, bytes.
     pub body_size_max: usize,
+    /// Largest body of a batch, bytes.
+    pub batch_body_size_max: usize,
     /// Bound on draining at shutdown.
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
@@ -271,6 +273,7 @@ impl Config {
             ("serve.group_size_max", self.serve.group_size_max),
             ("serve.connections_max", self.serve.connections_max),
             ("serve.body_size_max", self.serve.body_size_max),
+            ("serve.batch_body_size_max", self.serve.batch_body_size_max),
             ("relay.batch_size_max", self.relay.batch_size_max),
             ("consume_risk.batch_size_max", self.consume_risk.batch_size_max),
         ];

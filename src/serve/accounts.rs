@@ -1,16 +1,19 @@
-//! `GET /accounts/{id}` and `GET /accounts/{id}/balance`.
+//! `GET` and `PUT /accounts/{id}`, and `GET /accounts/{id}/balance`.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{SubsecRound, Utc};
 
 use super::{
-    output,
-    problem::{Kind, Problem},
+    body, input, output,
+    problem::{FieldProblem, Kind, Problem},
     query::{self, Parameters},
     state::ApiState,
     transactions::unprintable,
 };
-use crate::{domain::AccountId, repository::accounts};
+use crate::{
+    domain::AccountId,
+    repository::{PooledConnection, accounts},
+};
 
 fn missing() -> Problem {
     Problem::new(Kind::NotFound, "nobody opened this account; it opens with its first transaction")
@@ -32,6 +35,32 @@ pub async fn find(
         state.read(move |mut connection| async move { accounts::find(&mut connection, &id).await }).await?;
     let body = output::account(&found.ok_or_else(missing)?).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
+
+/// Opens an account ahead of its first transaction, or changes its limit. The currency never changes.
+pub async fn put(
+    state: web::Data<ApiState>,
+    request: HttpRequest,
+    payload: web::Payload,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    Parameters::parse(request.query_string())?.end()?;
+    let body = body::json(&request, payload, &state).await?;
+    let id = AccountId::parse(&path).map_err(|error| {
+        let field = FieldProblem { field: "account_id".into(), message: error.to_string() };
+        Problem::validation(vec![field])
+    })?;
+    let terms = input::account_terms(&body)?;
+    let change = move |mut connection: PooledConnection| async move {
+        accounts::open_or_limit(&mut connection, &id, terms.currency, terms.min_balance).await
+    };
+    let (opened, account) = state.read(change).await?;
+    if account.state.currency != terms.currency {
+        let detail = format!("the account holds {}, which never changes", account.state.currency);
+        return Err(Problem::new(Kind::CurrencyMismatch, detail));
+    }
+    let mut response = if opened { HttpResponse::Created() } else { HttpResponse::Ok() };
+    Ok(response.content_type("application/json").body(output::account(&account).map_err(unprintable)?))
 }
 
 /// The balance now, or as it was `at` a moment.

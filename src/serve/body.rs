@@ -7,13 +7,22 @@ use super::{
     state::ApiState,
 };
 
-/// The bytes of a JSON body.
+/// The bytes of a JSON body of at most `serve.body_size_max`.
 pub async fn json(
     request: &HttpRequest,
     payload: web::Payload,
     state: &ApiState,
 ) -> Result<web::Bytes, Problem> {
-    let limit = state.config.serve.body_size_max;
+    json_up_to(state.config.serve.body_size_max, request, payload, state).await
+}
+
+/// The bytes of a JSON body of at most `limit`.
+pub async fn json_up_to(
+    limit: usize,
+    request: &HttpRequest,
+    payload: web::Payload,
+    state: &ApiState,
+) -> Result<web::Bytes, Problem> {
     if !is_json(request) {
         return Err(Problem::new(Kind::UnsupportedMediaType, "send Content-Type: application/json"));
     }
@@ -30,6 +39,22 @@ pub async fn json(
         Ok(Err(_)) => Err(too_large()),
         Ok(Ok(Err(error))) => Err(Problem::new(Kind::Malformed, format!("the body cannot be read: {error}"))),
         Ok(Ok(Ok(bytes))) => Ok(bytes),
+    }
+}
+
+/// Makes sure that there is no body, or an empty object where a client cannot send none.
+pub async fn nothing(request: &HttpRequest, payload: web::Payload, state: &ApiState) -> Result<(), Problem> {
+    let has_none = declared_length(request).unwrap_or(0) == 0
+        && !request.headers().contains_key(header::TRANSFER_ENCODING);
+    if has_none {
+        return Ok(());
+    }
+    let bytes = json(request, payload, state).await?;
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes) {
+        Ok(object) if object.is_empty() => Ok(()),
+        Ok(_) => Err(Problem::new(Kind::Validation, "nothing can be said in the body; leave it out")),
+        Err(_) if bytes.is_empty() => Ok(()),
+        Err(error) => Err(Problem::new(Kind::Malformed, format!("the body is not valid JSON: {error}"))),
     }
 }
 

@@ -5,11 +5,12 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use actix_web::http::header::HeaderMap;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::problem::{FieldProblem, Kind, Problem};
 use crate::domain::{
     AccountId, Amount, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction, IdempotencyKey,
-    Metadata, Posting, bounded_text,
+    Metadata, Posting, bounded_text, parse_minor,
 };
 
 /// The body of `POST /transactions`, as a client writes it.
@@ -30,10 +31,21 @@ pub struct TransactionIn<'a> {
     description: Option<Cow<'a, str>>,
     #[serde(default)]
     metadata: Option<BTreeMap<String, serde_json::Value>>,
+    /// Only in an item of a batch; a single request has it in its header.
+    #[serde(borrow, default)]
+    idempotency_key: Option<Cow<'a, str>>,
 }
 
-const FIELDS: [&str; 7] =
-    ["account_id", "direction", "amount", "currency", "counterparty", "description", "metadata"];
+const FIELDS: [&str; 8] = [
+    "account_id",
+    "direction",
+    "amount",
+    "currency",
+    "counterparty",
+    "description",
+    "metadata",
+    "idempotency_key",
+];
 const REQUIRED: [&str; 4] = ["account_id", "direction", "amount", "currency"];
 
 /// Collects what is wrong, field by field.
@@ -55,9 +67,17 @@ impl Errors {
 /// Parses and validates the body of one transaction.
 pub fn posting(body: &[u8], idempotency_key: IdempotencyKey) -> Result<Arc<Posting>, Problem> {
     match serde_json::from_slice::<TransactionIn<'_>>(body) {
+        Ok(input) if input.idempotency_key.is_some() => Err(one_field(
+            "idempotency_key",
+            "is not a known field here: send it as the header Idempotency-Key",
+        )),
         Ok(input) => validate(&input, idempotency_key).map(Arc::new).map_err(Problem::validation),
         Err(error) => Err(diagnose(body, &error)),
     }
+}
+
+fn one_field(field: &str, message: impl Into<String>) -> Problem {
+    Problem::validation(vec![FieldProblem { field: field.into(), message: message.into() }])
 }
 
 fn validate(
@@ -102,6 +122,38 @@ fn validate(
         }),
         _ => Err(errors.0),
     }
+}
+
+/// The body of `POST /transactions/batch`, cut into its items without looking into them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchIn<'a> {
+    #[serde(borrow)]
+    transactions: Vec<&'a RawValue>,
+}
+
+/// Most items of a batch.
+pub const BATCH_SIZE_MAX: usize = 1000;
+
+/// Parses a batch; each item is right or wrong by itself.
+pub fn batch(body: &[u8]) -> Result<Vec<Result<Arc<Posting>, Problem>>, Problem> {
+    let batch: BatchIn<'_> = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(Kind::Malformed, format!("the body must be {{\"transactions\": [\u{2026}]}}: {error}"))
+    })?;
+    let size = batch.transactions.len();
+    if !(1..=BATCH_SIZE_MAX).contains(&size) {
+        return Err(one_field("transactions", format!("must hold 1 to {BATCH_SIZE_MAX} items, not {size}")));
+    }
+    Ok(batch.transactions.iter().map(|item| batch_item(item.get())).collect())
+}
+
+fn batch_item(text: &str) -> Result<Arc<Posting>, Problem> {
+    let input: TransactionIn<'_> =
+        serde_json::from_str(text).map_err(|error| diagnose(text.as_bytes(), &error))?;
+    let Some(key) = &input.idempotency_key else { return Err(one_field("idempotency_key", "is required")) };
+    let key =
+        IdempotencyKey::parse_bare(key).map_err(|error| one_field("idempotency_key", error.to_string()))?;
+    validate(&input, key).map(Arc::new).map_err(Problem::validation)
 }
 
 /// Says what is wrong with a body that is no `TransactionIn`: not JSON at all, or JSON with wrong fields.
@@ -164,6 +216,41 @@ fn field_problems(object: &serde_json::Map<String, serde_json::Value>) -> Vec<Fi
         errors.take("amount", Amount::parse(amount, currency));
     }
     errors.0
+}
+
+/// What `PUT /accounts/{id}` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountTerms {
+    /// Fixed for ever when the account opens.
+    pub currency: Currency,
+    /// Minor units; None for no limit.
+    pub min_balance: Option<i64>,
+}
+
+/// Parses the body of `PUT /accounts/{id}`: the whole of what can be set, so an absent limit is no limit.
+pub fn account_terms(body: &[u8]) -> Result<AccountTerms, Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct AccountIn<'a> {
+        #[serde(borrow)]
+        currency: Cow<'a, str>,
+        #[serde(borrow, default)]
+        min_balance: Option<Cow<'a, str>>,
+    }
+    let input: AccountIn<'_> = serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => one_field("currency, min_balance", error.to_string()),
+        _ => Problem::new(Kind::Malformed, format!("the body is not valid JSON: {error}")),
+    })?;
+    let mut errors = Errors::default();
+    let currency = errors.take("currency", Currency::parse(&input.currency));
+    let min_balance = currency.and_then(|currency| {
+        let limit = input.min_balance.as_deref().map(|text| parse_minor(text, currency)).transpose();
+        errors.take("min_balance", limit)
+    });
+    match (currency, min_balance) {
+        (Some(currency), Some(min_balance)) => Ok(AccountTerms { currency, min_balance }),
+        _ => Err(Problem::validation(errors.0)),
+    }
 }
 
 /// Reads the `Idempotency-Key` header: there, once, and well formed.

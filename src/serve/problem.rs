@@ -46,6 +46,8 @@ pub enum Kind {
     LimitExceeded,
     /// 422: the balance would leave the range that the ledger keeps.
     BalanceOutOfRange,
+    /// 422: a reversal cannot be reversed.
+    NotReversible,
     /// 503: not now; try again with the same key.
     Unavailable,
     /// 500: a bug.
@@ -85,6 +87,9 @@ impl Kind {
                 "balance-out-of-range",
                 "The balance would leave the range that the ledger keeps",
             ),
+            Self::NotReversible => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "not-reversible", "The transaction cannot be reversed")
+            }
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The ledger cannot do this right now")
             }

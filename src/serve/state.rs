@@ -33,23 +33,13 @@ impl ApiState {
 
     /// Posts one request; refusals of every kind come back as problems.
     pub async fn post(&self, request: Request) -> Result<Decision, Problem> {
-        match self.within_time(self.writers.post(request)).await? {
-            Ok(decision) => Ok(decision),
-            Err(Undecided::QueueFull) => Err(Problem::new(
-                Kind::Unavailable,
-                "too many requests are waiting; try again with the same key",
-            )),
-            Err(Undecided::Stopping) => {
-                Err(Problem::new(Kind::Unavailable, "this instance is stopping; try again with the same key"))
-            }
-            Err(Undecided::Unavailable) => Err(Problem::new(
-                Kind::Unavailable,
-                "the database does not answer; the outcome is unknown, so try again with the same key",
-            )),
-            Err(Undecided::Failed) => {
-                Err(Problem::new(Kind::Internal, "this is a bug; the server's log tells more"))
-            }
-        }
+        self.within_time(self.writers.post(request)).await?.map_err(Problem::from)
+    }
+
+    /// Posts many requests, each for itself, in order per account.
+    pub async fn post_many(&self, requests: Vec<Request>) -> Result<Vec<Result<Decision, Problem>>, Problem> {
+        let outcomes = self.within_time(self.writers.post_many(requests)).await?;
+        Ok(outcomes.into_iter().map(|outcome| outcome.map_err(Problem::from)).collect())
     }
 
     /// Reads with a pooled connection.
@@ -78,5 +68,23 @@ impl ApiState {
                 format!("no answer within {limit:?}; try again with the same key"),
             )
         })
+    }
+}
+
+impl From<Undecided> for Problem {
+    fn from(why: Undecided) -> Self {
+        match why {
+            Undecided::QueueFull => {
+                Self::new(Kind::Unavailable, "too many requests are waiting; try again with the same key")
+            }
+            Undecided::Stopping => {
+                Self::new(Kind::Unavailable, "this instance is stopping; try again with the same key")
+            }
+            Undecided::Unavailable => Self::new(
+                Kind::Unavailable,
+                "the database does not answer; the outcome is unknown, so try again with the same key",
+            ),
+            Undecided::Failed => Self::new(Kind::Internal, "this is a bug; the server's log tells more"),
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     domain::{Decision, Transaction},
     repository::{
         postings::Request,
-        transactions::{self, HistoryFilter},
+        transactions::{self, HistoryFilter, RiskSummary},
     },
 };
 
@@ -28,11 +28,17 @@ pub async fn create(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
+    Parameters::parse(request.query_string())?.end()?;
     let body = body::json(&request, payload, &state).await?;
     let idempotency_key = input::idempotency_key(request.headers())?;
     let posting = input::posting(&body, idempotency_key)?;
     let decision = state.post(Request { posting, traceparent: trace_context(&request) }).await?;
-    match &decision {
+    answer(&decision)
+}
+
+/// The answer to a posting: 201 with the new row, 200 with the old one, or the problem.
+pub fn answer(decision: &Decision) -> Result<HttpResponse, Problem> {
+    match decision {
         Decision::Create(row) => Ok(HttpResponse::Created()
             .insert_header((header::LOCATION, format!("/transactions/{}", row.id)))
             .content_type("application/json")
@@ -53,10 +59,22 @@ pub async fn find(
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string())?.end()?;
-    let missing = || Problem::new(Kind::NotFound, "no transaction has this id");
-    // Other spellings of a UUID would give one thing several addresses.
-    let id =
-        path.parse::<Uuid>().ok().filter(|id| id.hyphenated().to_string() == *path).ok_or_else(missing)?;
+    let (row, risk) = find_row(&state, path_id(&path)?).await?;
+    let body = output::transaction_with_risk(&row, risk.as_ref()).map_err(unprintable)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
+
+fn missing() -> Problem {
+    Problem::new(Kind::NotFound, "no transaction has this id")
+}
+
+/// The id in a path, in its one spelling: others would give one thing several addresses.
+pub fn path_id(path: &str) -> Result<Uuid, Problem> {
+    path.parse::<Uuid>().ok().filter(|id| id.hyphenated().to_string() == path).ok_or_else(missing)
+}
+
+/// A row and its assessment, or 404.
+pub async fn find_row(state: &ApiState, id: Uuid) -> Result<(Transaction, Option<RiskSummary>), Problem> {
     let found = state
         .read(move |mut connection| async move {
             let Some(row) = transactions::find(&mut connection, id).await? else { return Ok(None) };
@@ -65,9 +83,7 @@ pub async fn find(
             Ok(Some((row, risk)))
         })
         .await?;
-    let (row, risk) = found.ok_or_else(missing)?;
-    let body = output::transaction_with_risk(&row, risk.as_ref()).map_err(unprintable)?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    found.ok_or_else(missing)
 }
 
 /// A page of history, newest first.

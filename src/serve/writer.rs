@@ -74,8 +74,26 @@ impl Writers {
 
     /// Posts one request and waits for its commit.
     pub async fn post(&self, request: Request) -> Result<Decision, Undecided> {
-        let hash =
-            BuildHasherDefault::<DefaultHasher>::default().hash_one(request.posting.account_id.as_str());
+        let answer = self.enqueue(request)?;
+        answer.await.unwrap_or(Err(Undecided::Unavailable))
+    }
+
+    /// Posts many at once, each for itself, and waits for all. Those of one account are posted in order.
+    pub async fn post_many(&self, requests: Vec<Request>) -> Vec<Result<Decision, Undecided>> {
+        let waiting: Vec<_> = requests.into_iter().map(|request| self.enqueue(request)).collect();
+        let mut outcomes = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            outcomes.push(match answer {
+                Ok(answer) => answer.await.unwrap_or(Err(Undecided::Unavailable)),
+                Err(refused) => Err(refused),
+            });
+        }
+        outcomes
+    }
+
+    fn enqueue(&self, request: Request) -> Result<Answer, Undecided> {
+        let account_id = request.posting.account_id.as_str();
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(account_id);
         let writers = u64::try_from(self.queues.len()).unwrap_or(1).max(1);
         let number = usize::try_from(hash % writers).unwrap_or(0);
         let Some(queue) = self.queues.get(number) else { return Err(Undecided::Stopping) };
@@ -84,9 +102,12 @@ impl Writers {
             mpsc::error::TrySendError::Full(_) => Undecided::QueueFull,
             mpsc::error::TrySendError::Closed(_) => Undecided::Stopping,
         })?;
-        answer.await.unwrap_or(Err(Undecided::Unavailable))
+        Ok(answer)
     }
 }
+
+/// Where a decision arrives.
+type Answer = oneshot::Receiver<Result<Decision, Undecided>>;
 
 struct Writer {
     name: String,

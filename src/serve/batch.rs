@@ -1,0 +1,80 @@
+//! `POST /transactions/batch`: up to 1,000 items, each of which succeeds or fails alone. The answer is 200 with a
+//! result for each item, in order; a refused item never touches its neighbours.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    body, input,
+    observe::trace_context,
+    output,
+    problem::{Kind, Problem, ProblemOut},
+    query::Parameters,
+    state::ApiState,
+    transactions::unprintable,
+};
+use crate::{domain::Decision, repository::postings::Request};
+
+const INSTANCE: &str = "/transactions/batch";
+
+#[derive(Serialize)]
+struct BatchOut<'a> {
+    results: Vec<ResultOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct ResultOut<'a> {
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<ProblemOut<'a>>,
+}
+
+/// Posts the items of a batch, each for itself.
+pub async fn create(
+    state: web::Data<ApiState>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    Parameters::parse(request.query_string())?.end()?;
+    let body = body::json_up_to(state.config.serve.batch_body_size_max, &request, payload, &state).await?;
+    let traceparent = trace_context(&request);
+    let items = input::batch(&body)?;
+    let requests = items
+        .iter()
+        .flatten()
+        .map(|posting| Request { posting: posting.clone(), traceparent: traceparent.clone() })
+        .collect();
+    let mut decisions = state.post_many(requests).await?.into_iter();
+    let outcomes: Vec<Result<Decision, Problem>> = items
+        .into_iter()
+        .map(|item| item.and_then(|_| decisions.next().unwrap_or_else(|| Err(lost()))))
+        .map(|outcome| match outcome {
+            Ok(decision) => Problem::from_decision(&decision).map_or(Ok(decision), Err),
+            Err(problem) => Err(problem),
+        })
+        .collect();
+    let results = outcomes.iter().map(result_out).collect::<Result<_, _>>().map_err(unprintable)?;
+    let body = serde_json::to_string(&BatchOut { results }).map_err(unprintable)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
+
+fn lost() -> Problem {
+    Problem::new(Kind::Internal, "an item without a decision")
+}
+
+fn result_out(outcome: &Result<Decision, Problem>) -> Result<ResultOut<'_>, serde_json::Error> {
+    let (status, row) = match outcome {
+        Ok(Decision::Create(row)) => (201, row),
+        Ok(Decision::Replay(row)) => (200, row),
+        Ok(_) => return Ok(ResultOut { status: 500, transaction: None, problem: None }),
+        Err(problem) => {
+            let status = problem.status().as_u16();
+            return Ok(ResultOut { status, transaction: None, problem: Some(problem.to_json(INSTANCE)) });
+        }
+    };
+    let transaction = RawValue::from_string(output::transaction(row)?)?;
+    Ok(ResultOut { status, transaction: Some(transaction), problem: None })
+}

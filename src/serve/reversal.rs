@@ -1,0 +1,57 @@
+//! `POST /transactions/{id}/reversal`: a new, opposite transaction that names the first. Idempotent by nature, so it
+//! needs no key: there is one reversal per transaction, and asking again answers with it. A reversal is not reversed.
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::{
+    body,
+    observe::trace_context,
+    problem::{Kind, Problem},
+    query::Parameters,
+    state::ApiState,
+    transactions::{answer, find_row, path_id},
+};
+use crate::{
+    domain::{IdempotencyKey, Posting, Transaction},
+    repository::postings::Request,
+};
+
+/// Reverses a transaction: 201 the first time, 200 with the same reversal afterwards.
+pub async fn create(
+    state: web::Data<ApiState>,
+    request: HttpRequest,
+    payload: web::Payload,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    Parameters::parse(request.query_string())?.end()?;
+    body::nothing(&request, payload, &state).await?;
+    let (original, _) = find_row(&state, path_id(&path)?).await?;
+    if original.posting.reverses.is_some() {
+        return Err(Problem::new(
+            Kind::NotReversible,
+            "it is itself a reversal; post a new transaction instead",
+        ));
+    }
+    let posting = Arc::new(opposite(&original)?);
+    answer(&state.post(Request { posting, traceparent: trace_context(&request) }).await?)
+}
+
+/// The key is made from the reversed row, so the scope of "once" is the row itself.
+fn opposite(original: &Transaction) -> Result<Posting, Problem> {
+    let key = IdempotencyKey::parse_bare(&format!("reversal:{}", original.id));
+    let posting = &original.posting;
+    Ok(Posting {
+        account_id: posting.account_id.clone(),
+        idempotency_key: key.map_err(|error| Problem::new(Kind::Internal, error.to_string()))?,
+        direction: posting.direction.opposite(),
+        amount: posting.amount,
+        currency: posting.currency,
+        counterparty: posting.counterparty.clone(),
+        description: None,
+        metadata: None,
+        reverses: Some(original.id),
+        created_at: None,
+    })
+}

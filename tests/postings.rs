@@ -1,0 +1,123 @@
+//! Batches, reversals and account limits, through the HTTP surface.
+//!
+//! Seen to fail when planted: refusing a whole batch for one bad item, a reversal key that is not made from the row,
+//! and a fast path that does not compare the limit it remembers.
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    api::{Answer, Api, transaction},
+    postgres::TestDatabase,
+};
+
+async fn batch(api: &Api, items: Vec<Value>) -> Answer {
+    let headers = [("content-type", "application/json")];
+    let body = json!({ "transactions": items }).to_string().into_bytes();
+    api.send("POST", "/transactions/batch", &headers, body).await
+}
+
+fn keyed(key: &str, mut item: Value) -> Value {
+    item["idempotency_key"] = key.into();
+    item
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_item_of_a_batch_succeeds_or_fails_alone_in_order() {
+    let api = Api::start().await;
+    let items = vec![
+        keyed("1", transaction("a", "credit", "5.00", "EUR")),
+        keyed("2", transaction("a", "credit", "5.000", "EUR")),
+        keyed("3", transaction("a", "credit", "5.00", "USD")),
+        transaction("a", "credit", "1.00", "EUR"),
+        json!(7),
+        keyed("1", transaction("a", "credit", "5.00", "EUR")),
+        keyed("1", transaction("a", "credit", "6.00", "EUR")),
+        keyed("4", transaction("b", "debit", "1", "JPY")),
+        keyed("5", transaction("a", "debit", "2.00", "EUR")),
+    ];
+    let answer = batch(&api, items).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let json = answer.json();
+    let results = json["results"].as_array().unwrap();
+    let statuses: Vec<_> = results.iter().map(|result| result["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [201, 422, 422, 422, 400, 200, 422, 201, 201]);
+    assert_eq!(results[0]["transaction"], results[5]["transaction"]);
+    assert_eq!(results[6]["problem"]["type"], "urn:ledger:problem:idempotency-key-reused");
+    assert_eq!(results[8]["transaction"]["balance_after"], "3.00");
+    assert_eq!(api.database.value("SELECT count(*) FROM transactions").await, "3");
+    assert_eq!(api.database.value("SELECT count(*) FROM outbox").await, "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_a_thousand_is_posted_in_order_and_replays_whole() {
+    let api = Api::start().await;
+    let items: Vec<_> = (0..1000)
+        .map(|n| keyed(&format!("k{n}"), transaction(&format!("a{}", n % 7), "credit", "1.00", "EUR")))
+        .collect();
+    let first = batch(&api, items.clone()).await.json();
+    let mut next = [0; 7];
+    for (n, result) in first["results"].as_array().unwrap().iter().enumerate() {
+        next[n % 7] += 1;
+        assert_eq!(result["transaction"]["account_seq"], next[n % 7]);
+    }
+    let second = batch(&api, items.clone()).await.json();
+    for (first, second) in
+        first["results"].as_array().unwrap().iter().zip(second["results"].as_array().unwrap())
+    {
+        assert_eq!((&second["status"], &second["transaction"]), (&json!(200), &first["transaction"]));
+    }
+    batch(&api, [items, vec![keyed("x", transaction("a", "credit", "1.00", "EUR"))]].concat())
+        .await
+        .is_problem(422, "validation");
+    batch(&api, Vec::new()).await.is_problem(422, "validation");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_reversed_once_and_a_reversal_never() {
+    let api = Api::start().await;
+    let first = api.post("k", &transaction("a", "credit", "5.00", "EUR")).await.json();
+    let path = format!("/transactions/{}/reversal", first["id"].as_str().unwrap());
+    let reversal = api.send("POST", &path, &[], Vec::new()).await;
+    assert_eq!(reversal.status, 201, "{reversal:?}");
+    let json = reversal.json();
+    assert_eq!(
+        (&json["direction"], &json["amount"], &json["reverses"]),
+        (&json!("debit"), &json!("5.00"), &first["id"])
+    );
+    assert_eq!(json["balance_after"], "0.00");
+    let again = api.send("POST", &path, &[("content-type", "application/json")], b"{}".to_vec()).await;
+    assert_eq!((again.status, again.replayed, &again.body), (200, true, &reversal.body));
+    let path = format!("/transactions/{}/reversal", json["id"].as_str().unwrap());
+    api.send("POST", &path, &[], Vec::new()).await.is_problem(422, "not-reversible");
+    let nobody = "/transactions/01a206a6-4f5f-7c41-87f5-c48b0979c33c/reversal";
+    api.send("POST", nobody, &[], Vec::new()).await.is_problem(404, "not-found");
+    assert_eq!(api.database.value("SELECT count(*) FROM transactions").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_set_ahead_and_seen_by_every_instance_at_once() {
+    let api = Api::start().await;
+    let headers = [("content-type", "application/json")];
+    let put = async |body: &str| api.send("PUT", "/accounts/a", &headers, body.as_bytes().to_vec()).await;
+    let opened = put(r#"{"currency":"EUR","min_balance":"-10.00"}"#).await;
+    assert_eq!((opened.status, opened.json()["min_balance"].clone()), (201, json!("-10.00")));
+    assert_eq!(put(r#"{"currency":"EUR","min_balance":"-10.00"}"#).await.status, 200);
+    put(r#"{"currency":"USD"}"#).await.is_problem(422, "currency-mismatch");
+    put(r#"{"currency":"EUR","min_balance":1}"#).await.is_problem(422, "validation");
+    put(r#"{"currency":"EUR","limit":"1"}"#).await.is_problem(422, "validation");
+    put("{").await.is_problem(400, "malformed-request");
+    assert_eq!(api.post("1", &transaction("a", "debit", "10.00", "EUR")).await.status, 201);
+    api.post("2", &transaction("a", "debit", "0.01", "EUR")).await.is_problem(422, "limit-exceeded");
+    assert_eq!(api.post("3", &transaction("a", "credit", "5.00", "EUR")).await.status, 201);
+    // Another instance tightens the limit; this one remembers the old one and must not act on it.
+    let other = Api::on(TestDatabase::at(&api.database.url), &[]).await;
+    let tightened = br#"{"currency":"EUR","min_balance":"0.00"}"#.to_vec();
+    assert_eq!(other.send("PUT", "/accounts/a", &headers, tightened).await.status, 200);
+    api.post("4", &transaction("a", "debit", "1.00", "EUR")).await.is_problem(422, "limit-exceeded");
+    // And loosens it: what was refused is accepted.
+    assert_eq!(
+        other.send("PUT", "/accounts/a", &headers, br#"{"currency":"EUR"}"#.to_vec()).await.status,
+        200
+    );
+    assert_eq!(api.post("4", &transaction("a", "debit", "1.00", "EUR")).await.status, 201);
+}
