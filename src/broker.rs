@@ -16,7 +16,11 @@ use chrono::{DateTime, Utc};
 pub use kafka::KafkaBroker;
 pub use postgres::PostgresBroker;
 
-use crate::event::Headers;
+use crate::{
+    config::{BrokerKind, Config},
+    event::{Headers, RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC},
+    repository::Pool,
+};
 
 /// A topic as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,3 +181,28 @@ pub trait Broker: Send + Sync {
 
 /// A shared broker.
 pub type SharedBroker = Arc<dyn Broker>;
+
+/// The broker that `broker.kind` names. `pool` is for the one that is a table.
+pub async fn connect(config: &Config, pool: Pool) -> Result<SharedBroker, BrokerError> {
+    Ok(match config.broker.kind {
+        BrokerKind::Postgres => Arc::new(PostgresBroker::new(pool)),
+        BrokerKind::Kafka => Arc::new(KafkaBroker::connect(&config.broker.kafka).await?),
+    })
+}
+
+/// Every topic of the project as the configuration wants it.
+pub fn topic_specs(config: &Config) -> Vec<TopicSpec> {
+    let topics = &config.broker.topics;
+    [
+        (TRANSACTIONS_TOPIC, topics.transactions_partitions),
+        (RISK_ASSESSMENTS_TOPIC, topics.risk_assessments_partitions),
+        (TRANSACTIONS_DEAD_LETTER_TOPIC, topics.dead_letters_partitions),
+    ]
+    .map(|(name, partitions)| TopicSpec {
+        name: name.to_owned(),
+        partitions,
+        replication_factor: topics.replication_factor,
+        min_insync_replicas: topics.min_insync_replicas,
+    })
+    .into()
+}

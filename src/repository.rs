@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod assessments;
+pub mod broker_records;
 pub mod databases;
 pub mod dead_letters;
 pub mod facts;

@@ -13,6 +13,7 @@ mod http;
 mod idempotency;
 mod layering;
 mod postings;
+mod leases;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]
 mod support;

@@ -1,2 +1,368 @@
-//! To be written.
-pub struct KafkaBroker;
+//! Apache Kafka through rskafka: idempotence is the consumers', order per partition is ours.
+//!
+//! Guarantees: every call ends within `broker.kafka.request_timeout` (plus the wait that a fetch asks for), whatever
+//! the network does; rskafka alone would wait for ever. A partition's client is dropped after an error, so a call
+//! never meets a half-dead connection twice. Headers with the same name collapse into the last one, and header order
+//! is by name: rskafka keeps them in a map. Deliberately absent: transactions and consumer groups.
+
+mod admin;
+mod refusal;
+mod security;
+mod wire;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use rskafka::{
+    BackoffConfig,
+    client::{
+        Client, ClientBuilder,
+        error::Error,
+        partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling},
+    },
+    record::{Record, RecordAndOffset},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use self::{refusal::broker_error, security::Security, wire::Wire};
+use super::{Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, TopicSpec};
+use crate::config::Kafka;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How often to look whether a new topic is known everywhere.
+const TOPIC_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Kafka.
+pub struct KafkaBroker {
+    settings: Kafka,
+    servers: Vec<String>,
+    security: Security,
+    compression: Compression,
+    client: Client,
+    partition_clients: Mutex<HashMap<(String, i32), Arc<PartitionClient>>>,
+    /// Kafka never takes partitions away, and a key's partition must not change while we run.
+    partition_counts: Mutex<HashMap<String, i32>>,
+    coordinators: Mutex<HashMap<String, String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl KafkaBroker {
+    /// Connects to the cluster, or says why that is not possible, within `broker.kafka.connect_timeout`.
+    pub async fn connect(settings: &Kafka) -> Result<Self, BrokerError> {
+        let servers: Vec<String> =
+            settings.bootstrap_servers.split(',').map(|server| server.trim().to_owned()).collect();
+        let security = Security::from_config(settings)?;
+        let mut builder = ClientBuilder::new(servers.clone())
+            .client_id(settings.client_id.as_str())
+            .backoff_config(backoff(settings.connect_timeout));
+        if let Some(tls) = &security.tls {
+            builder = builder.tls_config(Arc::clone(tls));
+        }
+        if let Some(sasl) = &security.sasl {
+            builder = builder.sasl_config(sasl.clone());
+        }
+        let unreachable = |detail: String| BrokerError::Unavailable {
+            detail: format!(
+                "no Kafka at {} (broker.kafka.bootstrap_servers): {detail}",
+                settings.bootstrap_servers
+            ),
+        };
+        let client = match timeout(settings.connect_timeout, builder.build()).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => {
+                return Err(match broker_error("", &error) {
+                    BrokerError::Unavailable { detail } => unreachable(detail),
+                    refused => refused,
+                });
+            }
+            Err(_) => return Err(unreachable(format!("no answer within {:?}", settings.connect_timeout))),
+        };
+        Ok(Self {
+            settings: settings.clone(),
+            servers,
+            security,
+            compression: compression(&settings.compression),
+            client,
+            partition_clients: Mutex::default(),
+            partition_counts: Mutex::default(),
+            coordinators: Mutex::default(),
+        })
+    }
+
+    /// Runs a call with an end. `extra` is time that the call spends waiting on purpose.
+    async fn bounded<T>(
+        &self,
+        extra: Duration,
+        call: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
+        let limit = self.settings.request_timeout + extra;
+        timeout(limit, call).await.unwrap_or_else(|_| {
+            Err(BrokerError::Unavailable { detail: format!("no answer from Kafka within {limit:?}") })
+        })
+    }
+
+    async fn partition_client(
+        &self,
+        topic: &str,
+        partition: i32,
+    ) -> Result<Arc<PartitionClient>, BrokerError> {
+        let key = (topic.to_owned(), partition);
+        let known = lock(&self.partition_clients).get(&key).cloned();
+        if let Some(client) = known {
+            return Ok(client);
+        }
+        let client = self.client.partition_client(topic, partition, UnknownTopicHandling::Error).await;
+        let client = Arc::new(client.map_err(|error| broker_error(topic, &error))?);
+        lock(&self.partition_clients).insert(key, Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// Runs a call on the partition's client, and drops the client if the call fails in a way that may be its fault.
+    async fn on_partition<T, Call, Answer>(
+        &self,
+        topic: &str,
+        partition: i32,
+        extra: Duration,
+        call: Call,
+    ) -> Result<T, BrokerError>
+    where
+        Call: FnOnce(Arc<PartitionClient>) -> Answer,
+        Answer: Future<Output = Result<T, Error>>,
+    {
+        let outcome = self
+            .bounded(extra, async {
+                let client = self.partition_client(topic, partition).await?;
+                call(client).await.map_err(|error| broker_error(topic, &error))
+            })
+            .await;
+        match outcome {
+            Err(error @ (BrokerError::RecordTooLarge | BrokerError::OffsetOutOfRange { .. })) => Err(error),
+            Err(error) => {
+                lock(&self.partition_clients).remove(&(topic.to_owned(), partition));
+                Err(self.confirmed(topic, error).await)
+            }
+            Ok(value) => Ok(value),
+        }
+    }
+
+    /// A broker that has just started may not know its topics yet: it is gone for good only if the cluster says so.
+    async fn confirmed(&self, topic: &str, error: BrokerError) -> BrokerError {
+        if !matches!(error, BrokerError::NoSuchTopic(_)) {
+            return error;
+        }
+        match self.bounded(Duration::ZERO, self.count_partitions(topic)).await {
+            Ok(None) => error,
+            _ => BrokerError::Unavailable { detail: format!("topic {topic} is not known everywhere yet") },
+        }
+    }
+
+    async fn count_partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
+        let topics = self.client.list_topics().await.map_err(|error| broker_error(topic, &error))?;
+        let found = topics.iter().find(|known| known.name == topic);
+        Ok(found.map(|topic| i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX)))
+    }
+
+    async fn ensure(&self, topic: &TopicSpec, create: bool) -> Result<(), BrokerError> {
+        let actual = match self.count_partitions(&topic.name).await? {
+            Some(actual) => actual,
+            None if create => {
+                self.create(topic).await?;
+                self.wait_until_known(topic).await?
+            }
+            None => return Err(BrokerError::NoSuchTopic(topic.name.clone())),
+        };
+        if actual < topic.partitions {
+            return Err(BrokerError::TooFewPartitions {
+                topic: topic.name.clone(),
+                actual,
+                expected: topic.partitions,
+            });
+        }
+        Ok(())
+    }
+
+    async fn create(&self, topic: &TopicSpec) -> Result<(), BrokerError> {
+        let timeout_ms = i32::try_from(self.settings.request_timeout.as_millis()).unwrap_or(i32::MAX);
+        if Wire::speaks(&self.security) {
+            let mut wire = Wire::open(&self.servers, &self.security, &self.settings.client_id).await?;
+            return admin::create_topic(&mut wire, topic, timeout_ms).await;
+        }
+        tracing::warn!(topic = topic.name, "min.insync.replicas is not set on the new topic: set it by hand");
+        let controller =
+            self.client.controller_client().map_err(|error| broker_error(&topic.name, &error))?;
+        controller
+            .create_topic(topic.name.as_str(), topic.partitions, topic.replication_factor, timeout_ms)
+            .await
+            .map_err(|error| broker_error(&topic.name, &error))
+    }
+
+    async fn wait_until_known(&self, topic: &TopicSpec) -> Result<i32, BrokerError> {
+        let patience_ends = Instant::now() + self.settings.request_timeout;
+        loop {
+            match self.count_partitions(&topic.name).await? {
+                Some(actual) if actual >= topic.partitions => return Ok(actual),
+                found if Instant::now() >= patience_ends => return Ok(found.unwrap_or(0)),
+                _ => sleep(TOPIC_LOOK_INTERVAL).await,
+            }
+        }
+    }
+
+    async fn coordinator(&self, group: &str) -> Result<String, BrokerError> {
+        let known = lock(&self.coordinators).get(group).cloned();
+        if let Some(coordinator) = known {
+            return Ok(coordinator);
+        }
+        let mut wire = Wire::open(&self.servers, &self.security, &self.settings.client_id).await?;
+        let coordinator = admin::find_coordinator(&mut wire, group).await?;
+        lock(&self.coordinators).insert(group.to_owned(), coordinator.clone());
+        Ok(coordinator)
+    }
+
+    async fn mirror(&self, group: &str, topic: &str, positions: &[(i32, i64)]) -> Result<(), BrokerError> {
+        let coordinator = self.coordinator(group).await?;
+        let outcome = async {
+            let mut wire = Wire::open(&[coordinator], &self.security, &self.settings.client_id).await?;
+            admin::commit_positions(&mut wire, group, topic, positions).await
+        }
+        .await;
+        if outcome.is_err() {
+            lock(&self.coordinators).remove(group);
+        }
+        outcome
+    }
+}
+
+/// rskafka counts only its waits against the deadline; the time limit around each call does the rest.
+fn backoff(deadline: Duration) -> BackoffConfig {
+    BackoffConfig { init_backoff: BACKOFF_MIN, max_backoff: BACKOFF_MAX, base: 2.0, deadline: Some(deadline) }
+}
+
+/// The configuration has been checked to hold one of these.
+fn compression(name: &str) -> Compression {
+    match name {
+        "gzip" => Compression::Gzip,
+        "snappy" => Compression::Snappy,
+        "lz4" => Compression::Lz4,
+        "zstd" => Compression::Zstd,
+        _ => Compression::NoCompression,
+    }
+}
+
+fn outgoing(record: OutgoingRecord) -> Record {
+    Record {
+        key: record.key,
+        value: record.value,
+        headers: record.headers.into_iter().collect(),
+        timestamp: record.timestamp,
+    }
+}
+
+fn fetched(found: RecordAndOffset) -> FetchedRecord {
+    FetchedRecord {
+        offset: found.offset,
+        key: found.record.key,
+        value: found.record.value,
+        headers: found.record.headers.into_iter().collect(),
+        timestamp: found.record.timestamp,
+    }
+}
+
+#[async_trait]
+impl Broker for KafkaBroker {
+    async fn ensure_topics(&self, topics: &[TopicSpec], create: bool) -> Result<(), BrokerError> {
+        for topic in topics {
+            self.bounded(self.settings.request_timeout, self.ensure(topic, create)).await?;
+        }
+        Ok(())
+    }
+
+    async fn partitions(&self, topic: &str) -> Result<i32, BrokerError> {
+        let known = lock(&self.partition_counts).get(topic).copied();
+        if let Some(count) = known {
+            return Ok(count);
+        }
+        let count = self.bounded(Duration::ZERO, self.count_partitions(topic)).await?;
+        let count = count.ok_or_else(|| BrokerError::NoSuchTopic(topic.to_owned()))?;
+        lock(&self.partition_counts).insert(topic.to_owned(), count);
+        Ok(count)
+    }
+
+    async fn produce(
+        &self,
+        topic: &str,
+        partition: i32,
+        records: Vec<OutgoingRecord>,
+    ) -> Result<(), BrokerError> {
+        let records: Vec<Record> = records.into_iter().map(outgoing).collect();
+        let compression = self.compression;
+        self.on_partition(topic, partition, Duration::ZERO, |client| async move {
+            client.produce(records, compression).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        bytes_max: usize,
+        wait_max: Duration,
+    ) -> Result<Fetched, BrokerError> {
+        let bytes_max = i32::try_from(bytes_max).unwrap_or(i32::MAX).max(2);
+        let wait_ms = i32::try_from(wait_max.as_millis()).unwrap_or(i32::MAX);
+        let outcome = self
+            .on_partition(topic, partition, wait_max, |client| async move {
+                client.fetch_records(offset, 1..bytes_max, wait_ms).await
+            })
+            .await;
+        match outcome {
+            Ok((records, high_watermark)) => {
+                Ok(Fetched { records: records.into_iter().map(fetched).collect(), high_watermark })
+            }
+            Err(BrokerError::OffsetOutOfRange { .. }) => {
+                let range = self.offset_range(topic, partition).await;
+                let range = range.unwrap_or(OffsetRange { earliest: -1, latest: -1 });
+                let OffsetRange { earliest, latest } = range;
+                Err(BrokerError::OffsetOutOfRange {
+                    topic: topic.to_owned(),
+                    partition,
+                    offset,
+                    earliest,
+                    latest,
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {
+        self.on_partition(topic, partition, Duration::ZERO, |client| async move {
+            let earliest = client.get_offset(OffsetAt::Earliest).await?;
+            let latest = client.get_offset(OffsetAt::Latest).await?;
+            Ok(OffsetRange { earliest, latest })
+        })
+        .await
+    }
+
+    async fn mirror_positions(
+        &self,
+        group: &str,
+        topic: &str,
+        positions: &[(i32, i64)],
+    ) -> Result<(), BrokerError> {
+        if positions.is_empty() || !Wire::speaks(&self.security) {
+            return Ok(());
+        }
+        self.bounded(Duration::ZERO, self.mirror(group, topic, positions)).await
+    }
+}

@@ -1,2 +1,240 @@
-//! To be written.
-pub struct PostgresBroker;
+//! Topics in a PostgreSQL table: nothing else to run, for one machine. Durable means committed; a reader polls.
+//!
+//! Retention is deliberately absent, and so are the broker's own tools: `ledger consumers` shows positions and lag.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, TopicSpec};
+use crate::{
+    event::{headers_from_json, headers_to_json},
+    repository::{
+        self, Pool, PooledConnection, RepositoryError,
+        broker_records::{self, NewRecords, StoredRange, StoredRecord},
+    },
+};
+
+/// Bound on one call, beyond the wait that a fetch asks for.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Waits between looks at a partition that has nothing new.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(5);
+const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(50);
+/// Records in one fetch.
+const FETCH_COUNT_MAX: i64 = 10_000;
+
+/// The broker that is a table.
+pub struct PostgresBroker {
+    pool: Pool,
+    /// Partitions of a topic never grow fewer, and nothing here adds any after the start.
+    partitions: Mutex<HashMap<String, i32>>,
+}
+
+enum Look {
+    Found(Fetched),
+    Nothing { high_watermark: i64 },
+}
+
+impl PostgresBroker {
+    /// Uses the pool's connections, one for the time of each call.
+    pub fn new(pool: Pool) -> Self {
+        Self { pool, partitions: Mutex::default() }
+    }
+
+    async fn connection(&self) -> Result<PooledConnection, BrokerError> {
+        repository::pooled(&self.pool).await.map_err(refused)
+    }
+
+    async fn count_partitions(&self, topic: &str) -> Result<i32, BrokerError> {
+        let mut connection = self.connection().await?;
+        let count = broker_records::partitions(&mut connection, topic).await.map_err(refused)?;
+        Ok(i32::try_from(count).unwrap_or(i32::MAX))
+    }
+
+    async fn ensure(&self, topic: &TopicSpec, create: bool) -> Result<(), BrokerError> {
+        let mut actual = self.count_partitions(&topic.name).await?;
+        if actual == 0 && create {
+            let mut connection = self.connection().await?;
+            broker_records::create_partitions(&mut connection, &topic.name, topic.partitions)
+                .await
+                .map_err(refused)?;
+            actual = topic.partitions;
+        }
+        match actual {
+            0 => Err(BrokerError::NoSuchTopic(topic.name.clone())),
+            actual if actual < topic.partitions => Err(BrokerError::TooFewPartitions {
+                topic: topic.name.clone(),
+                actual,
+                expected: topic.partitions,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn range(&self, topic: &str, partition: i32) -> Result<StoredRange, BrokerError> {
+        let mut connection = self.connection().await?;
+        broker_records::range(&mut connection, topic, partition)
+            .await
+            .map_err(refused)?
+            .ok_or_else(|| BrokerError::NoSuchTopic(topic.to_owned()))
+    }
+
+    async fn append(&self, topic: &str, partition: i32, records: &NewRecords) -> Result<(), BrokerError> {
+        let mut connection = self.connection().await?;
+        match broker_records::append(&mut connection, topic, partition, records).await.map_err(refused)? {
+            true => Ok(()),
+            false => Err(BrokerError::NoSuchTopic(topic.to_owned())),
+        }
+    }
+
+    /// What is there at `offset`, without waiting.
+    async fn look(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        bytes_max: usize,
+    ) -> Result<Look, BrokerError> {
+        let range = self.range(topic, partition).await?;
+        if offset < range.earliest || offset > range.latest {
+            return Err(BrokerError::OffsetOutOfRange {
+                topic: topic.to_owned(),
+                partition,
+                offset,
+                earliest: range.earliest,
+                latest: range.latest,
+            });
+        }
+        if offset == range.latest {
+            return Ok(Look::Nothing { high_watermark: range.latest });
+        }
+        let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
+        let mut connection = self.connection().await?;
+        let records =
+            broker_records::read(&mut connection, topic, partition, offset, FETCH_COUNT_MAX, bytes_max)
+                .await
+                .map_err(refused)?;
+        let next = records.last().map_or(offset, |record| record.record_offset + 1);
+        let records = records.into_iter().map(fetched).collect::<Result<_, _>>()?;
+        Ok(Look::Found(Fetched { records, high_watermark: range.latest.max(next) }))
+    }
+}
+
+/// The table is our own: what it refuses for good is no topic's fault.
+fn refused(error: RepositoryError) -> BrokerError {
+    match error.is_transient() {
+        true => BrokerError::Unavailable { detail: error.to_string() },
+        false => BrokerError::Refused { detail: error.to_string() },
+    }
+}
+
+fn fetched(record: StoredRecord) -> Result<FetchedRecord, BrokerError> {
+    let headers = headers_from_json(&record.headers).ok_or_else(|| BrokerError::Refused {
+        detail: format!(
+            "the headers of the record at offset {} are not of the known shape",
+            record.record_offset
+        ),
+    })?;
+    Ok(FetchedRecord {
+        offset: record.record_offset,
+        key: record.key,
+        value: record.value,
+        headers,
+        timestamp: record.created_at,
+    })
+}
+
+fn columns(records: Vec<OutgoingRecord>) -> NewRecords {
+    let mut columns = NewRecords::default();
+    for record in records {
+        columns.keys.push(record.key);
+        columns.values.push(record.value);
+        columns.headers.push(headers_to_json(&record.headers));
+        columns.timestamps.push(record.timestamp);
+    }
+    columns
+}
+
+async fn bounded<T>(call: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
+    timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| {
+        Err(BrokerError::Unavailable { detail: format!("no answer from PostgreSQL within {CALL_TIMEOUT:?}") })
+    })
+}
+
+#[async_trait]
+impl Broker for PostgresBroker {
+    async fn ensure_topics(&self, topics: &[TopicSpec], create: bool) -> Result<(), BrokerError> {
+        for topic in topics {
+            bounded(self.ensure(topic, create)).await?;
+        }
+        Ok(())
+    }
+
+    async fn partitions(&self, topic: &str) -> Result<i32, BrokerError> {
+        let known = self.partitions.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied();
+        if let Some(count) = known {
+            return Ok(count);
+        }
+        let count = bounded(self.count_partitions(topic)).await?;
+        if count == 0 {
+            return Err(BrokerError::NoSuchTopic(topic.to_owned()));
+        }
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), count);
+        Ok(count)
+    }
+
+    async fn produce(
+        &self,
+        topic: &str,
+        partition: i32,
+        records: Vec<OutgoingRecord>,
+    ) -> Result<(), BrokerError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        bounded(self.append(topic, partition, &columns(records))).await
+    }
+
+    async fn fetch(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        bytes_max: usize,
+        wait_max: Duration,
+    ) -> Result<Fetched, BrokerError> {
+        let patience_ends = Instant::now() + wait_max;
+        let mut interval = LOOK_INTERVAL_MIN;
+        loop {
+            let high_watermark = match bounded(self.look(topic, partition, offset, bytes_max)).await? {
+                Look::Found(fetched) => return Ok(fetched),
+                Look::Nothing { high_watermark } => high_watermark,
+            };
+            let left = patience_ends.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Fetched { records: Vec::new(), high_watermark });
+            }
+            sleep(interval.min(left)).await;
+            interval = (interval * 2).min(LOOK_INTERVAL_MAX);
+        }
+    }
+
+    async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {
+        let range = bounded(self.range(topic, partition)).await?;
+        Ok(OffsetRange { earliest: range.earliest, latest: range.latest })
+    }
+
+    async fn mirror_positions(
+        &self,
+        _group: &str,
+        _topic: &str,
+        _positions: &[(i32, i64)],
+    ) -> Result<(), BrokerError> {
+        Ok(())
+    }
+}

@@ -86,6 +86,9 @@ pub fn load(
     if let Some(path) = &config.database.url_file {
         config.database.url = read_secret("database.url_file", path)?;
     }
+    if let Some(path) = &config.broker.kafka.sasl_password_file {
+        config.broker.kafka.sasl_password = read_secret("broker.kafka.sasl_password_file", path)?;
+    }
     Ok(config)
 }
 

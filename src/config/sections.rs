@@ -177,6 +177,20 @@ pub struct Kafka {
     pub connect_timeout: Duration,
     /// none, gzip, snappy, lz4 or zstd.
     pub compression: String,
+    /// Encrypt, and check the broker's certificate.
+    pub tls: bool,
+    /// PEM roots to trust.
+    #[serde(deserialize_with = "optional_path")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// plain, scram-sha-256, scram-sha-512, or empty for no authentication.
+    pub sasl_mechanism: String,
+    /// Who to authenticate as.
+    pub sasl_username: String,
+    /// Already read from `sasl_password_file` where that is set.
+    pub sasl_password: SecretString,
+    /// Where `sasl_password` came from, if from a file.
+    #[serde(deserialize_with = "optional_path")]
+    pub sasl_password_file: Option<PathBuf>,
 }
 
 /// `[relay]`
@@ -300,6 +314,13 @@ impl Config {
         let compressions = ["none", "gzip", "snappy", "lz4", "zstd"];
         if !compressions.contains(&self.broker.kafka.compression.as_str()) {
             return Err(format!("broker.kafka.compression must be one of {}", compressions.join(", ")));
+        }
+        let mechanisms = ["", "plain", "scram-sha-256", "scram-sha-512"];
+        if !mechanisms.contains(&self.broker.kafka.sasl_mechanism.as_str()) {
+            return Err(
+                "broker.kafka.sasl_mechanism must be empty or one of plain, scram-sha-256, scram-sha-512"
+                    .into(),
+            );
         }
         if self.broker.kind == BrokerKind::Kafka && self.broker.kafka.bootstrap_servers.trim().is_empty() {
             return Err("broker.kafka.bootstrap_servers must name at least one host:port".into());

@@ -1,0 +1,57 @@
+//! How a connection to Kafka is protected: TLS by rustls, SASL by name and password. TLS that is asked for never falls
+//! back to plain text, and there is no TLS without verification.
+
+use std::sync::Arc;
+
+use rskafka::client::{Credentials, SaslConfig};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use secrecy::ExposeSecret;
+
+use super::BrokerError;
+use crate::config::Kafka;
+
+/// What every connection to the cluster uses.
+#[derive(Clone)]
+pub(super) struct Security {
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) sasl: Option<SaslConfig>,
+}
+
+impl Security {
+    /// Reads the files that the configuration names.
+    pub(super) fn from_config(settings: &Kafka) -> Result<Self, BrokerError> {
+        let tls = settings.tls.then(|| tls_config(settings)).transpose()?;
+        Ok(Self { tls, sasl: sasl_config(settings) })
+    }
+}
+
+fn tls_config(settings: &Kafka) -> Result<Arc<ClientConfig>, BrokerError> {
+    let mut roots = RootCertStore::empty();
+    match &settings.tls_ca_file {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(path) => {
+            let unreadable = |error: &dyn std::fmt::Display| BrokerError::Refused {
+                detail: format!("cannot read broker.kafka.tls_ca_file {}: {error}", path.display()),
+            };
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
+                let certificate = certificate.map_err(|error| unreadable(&error))?;
+                roots.add(certificate).map_err(|error| unreadable(&error))?;
+            }
+        }
+    }
+    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn sasl_config(settings: &Kafka) -> Option<SaslConfig> {
+    let credentials =
+        Credentials::new(settings.sasl_username.clone(), settings.sasl_password.expose_secret().to_owned());
+    match settings.sasl_mechanism.as_str() {
+        "plain" => Some(SaslConfig::Plain(credentials)),
+        "scram-sha-256" => Some(SaslConfig::ScramSha256(credentials)),
+        "scram-sha-512" => Some(SaslConfig::ScramSha512(credentials)),
+        _ => None,
+    }
+}

@@ -1,0 +1,141 @@
+//! Leases on a real PostgreSQL: sharing, taking over, fencing, giving up.
+
+use std::time::{Duration, Instant};
+
+use diesel_async::SimpleAsyncConnection;
+use ledger::{
+    repository::{Connection, RepositoryError, leases},
+    runtime::{Context, Lease, LeaseGroup},
+};
+
+use crate::support::{DEADLINE, postgres::TestDatabase};
+
+const TTL: Duration = Duration::from_secs(2);
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("test/{number}")).collect()
+}
+
+fn join(context: &Context, count: usize) -> LeaseGroup {
+    LeaseGroup::join(context, "test", names(count), TTL)
+}
+
+/// A process of that name.
+fn instance(database: &TestDatabase, name: &str) -> Context {
+    Context { instance: name.into(), ..database.context() }
+}
+
+async fn sql(connection: &mut Connection, text: &str) {
+    connection.batch_execute(text).await.unwrap();
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn members_share_evenly_and_share_anew_when_one_comes_or_leaves() {
+    let database = TestDatabase::new().await;
+    let a = join(&instance(&database, "a"), 7);
+    until("a has all", || a.held().len() == 7).await;
+    let b = join(&instance(&database, "b"), 7);
+    until("4 and 3", || a.held().len() == 4 && b.held().len() == 3).await;
+    let c = join(&instance(&database, "c"), 7);
+    until("3, 2 and 2", || (a.held().len(), b.held().len(), c.held().len()) == (3, 2, 2)).await;
+    let mut all: Vec<String> =
+        [&a, &b, &c].iter().flat_map(|group| group.held()).map(|lease| lease.name).collect();
+    all.sort();
+    assert_eq!(all, names(7), "nobody holds what another holds");
+    b.leave().await;
+    until("4 and 3 again", || a.held().len() == 4 && c.held().len() == 3).await;
+}
+
+#[tokio::test]
+async fn what_a_silent_member_held_is_taken_over_with_a_higher_epoch_and_the_zombie_is_fenced() {
+    let database = TestDatabase::new().await;
+    let mut connection = database.connection().await;
+    // A member that dies: it takes all and is never heard of again.
+    leases::create(&mut connection, &names(4)).await.unwrap();
+    leases::heartbeat(&mut connection, "test", "dead", TTL).await.unwrap();
+    let taken = leases::take(&mut connection, "dead", &names(4), 9, TTL).await.unwrap();
+    let zombies: Vec<Lease> =
+        taken.into_iter().map(|taken| Lease::new(taken.name, "dead".into(), taken.epoch, TTL)).collect();
+    assert_eq!(zombies.len(), 4);
+    let refs: Vec<&Lease> = zombies.iter().collect();
+    leases::hold(&mut connection, &refs).await.expect("still its own");
+
+    let started = Instant::now();
+    let b = join(&instance(&database, "b"), 4);
+    until("b has all", || b.held().len() == 4).await;
+    assert!(started.elapsed() > TTL / 2, "not before they expired");
+    assert!(b.held().iter().all(|lease| lease.epoch == 2), "{:?}", b.held());
+
+    // Planted bug that this catches: `hold` comparing the owner and not the epoch lets a zombie of the same name in.
+    let error = leases::hold(&mut connection, &refs).await.expect_err("fenced");
+    assert!(matches!(&error, RepositoryError::LeaseLost(name) if name == "test/0"), "{error}");
+    let held = b.held();
+    let same_name_old_epoch = Lease::new("test/1".into(), "b".into(), 1, TTL);
+    assert!(leases::hold(&mut connection, &[&same_name_old_epoch]).await.is_err());
+    leases::hold(&mut connection, &[&held[1]]).await.expect("the new owner may");
+}
+
+#[tokio::test]
+async fn a_transaction_that_holds_a_lease_keeps_it_however_long_it_takes_to_commit() {
+    let database = TestDatabase::new().await;
+    let (mut first, mut second) = (database.connection().await, database.connection().await);
+    leases::create(&mut first, &names(1)).await.unwrap();
+    let ttl = Duration::from_millis(100);
+    let taken = leases::take(&mut first, "a", &names(1), 1, ttl).await.unwrap();
+    let lease = Lease::new(taken[0].name.clone(), "a".into(), taken[0].epoch, ttl);
+    sql(&mut first, "BEGIN").await;
+    leases::hold(&mut first, &[&lease]).await.unwrap();
+    tokio::time::sleep(ttl * 3).await;
+    assert_eq!(leases::take(&mut second, "b", &names(1), 1, ttl).await.unwrap(), [], "taken from under work");
+    let renewed = leases::renew(&mut second, "a", &names(1), ttl).await.unwrap();
+    assert!(renewed[0].remaining_seconds < 0.0, "neither waited for nor extended");
+    sql(&mut first, "COMMIT").await;
+    assert_eq!(leases::take(&mut second, "b", &names(1), 1, ttl).await.unwrap()[0].epoch, 2);
+}
+
+#[tokio::test]
+async fn everything_is_released_at_stop_without_waiting_for_the_ttl_but_not_from_under_work() {
+    let database = TestDatabase::new().await;
+    let ttl = Duration::from_secs(60);
+    let context = instance(&database, "a");
+    let a = LeaseGroup::join(&context, "test", names(3), ttl);
+    until("a has all", || a.held().len() == 3).await;
+    let working = a.held();
+    context.stop.request();
+    until("nothing is handed out any more", || a.held().is_empty()).await;
+    let b = LeaseGroup::join(&instance(&database, "b"), "test", names(3), ttl);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(b.held(), [], "released while somebody worked under it");
+    let mut connection = database.connection().await;
+    leases::hold(&mut connection, &working.iter().collect::<Vec<_>>())
+        .await
+        .expect("the last commit succeeds");
+    let finished = Instant::now();
+    drop(working);
+    until("b has all", || b.held().len() == 3).await;
+    assert!(finished.elapsed() < Duration::from_secs(3), "{:?}", finished.elapsed());
+}
+
+#[tokio::test]
+async fn a_member_cut_off_from_the_database_counts_its_leases_as_lost_before_they_expire() {
+    let database = TestDatabase::new().await;
+    let a = join(&instance(&database, "a"), 2);
+    until("a has all", || a.held().len() == 2).await;
+    // Locks out renewals: the member's statements wait and time out, as with a black-holed connection.
+    let mut rival = database.connection().await;
+    let mut looking = database.connection().await;
+    sql(&mut rival, "BEGIN; LOCK TABLE lease_members IN EXCLUSIVE MODE").await;
+    until("lost here", || a.held().is_empty()).await;
+    let taken = leases::take(&mut looking, "b", &names(2), 2, TTL).await.unwrap();
+    assert_eq!(taken, [], "the database still counts them as held");
+    sql(&mut rival, "ROLLBACK").await;
+    until("a has all again", || a.held().len() == 2).await;
+}
