@@ -9,6 +9,7 @@
     reason = "a test ends by panicking; nobody reads its docs from outside"
 )]
 
+mod brokers;
 mod http;
 mod idempotency;
 mod layering;

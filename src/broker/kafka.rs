@@ -37,6 +37,13 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How often to look whether a new topic is known everywhere.
 const TOPIC_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// A client answers one request after the other, so a read that waits for records would hold up a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Purpose {
+    Prompt,
+    Waiting,
+}
+
 /// Kafka.
 pub struct KafkaBroker {
     settings: Kafka,
@@ -44,7 +51,7 @@ pub struct KafkaBroker {
     security: Security,
     compression: Compression,
     client: Client,
-    partition_clients: Mutex<HashMap<(String, i32), Arc<PartitionClient>>>,
+    partition_clients: Mutex<HashMap<(String, i32, Purpose), Arc<PartitionClient>>>,
     /// Kafka never takes partitions away, and a key's partition must not change while we run.
     partition_counts: Mutex<HashMap<String, i32>>,
     coordinators: Mutex<HashMap<String, String>>,
@@ -113,8 +120,9 @@ impl KafkaBroker {
         &self,
         topic: &str,
         partition: i32,
+        purpose: Purpose,
     ) -> Result<Arc<PartitionClient>, BrokerError> {
-        let key = (topic.to_owned(), partition);
+        let key = (topic.to_owned(), partition, purpose);
         let known = lock(&self.partition_clients).get(&key).cloned();
         if let Some(client) = known {
             return Ok(client);
@@ -130,6 +138,7 @@ impl KafkaBroker {
         &self,
         topic: &str,
         partition: i32,
+        purpose: Purpose,
         extra: Duration,
         call: Call,
     ) -> Result<T, BrokerError>
@@ -139,14 +148,14 @@ impl KafkaBroker {
     {
         let outcome = self
             .bounded(extra, async {
-                let client = self.partition_client(topic, partition).await?;
+                let client = self.partition_client(topic, partition, purpose).await?;
                 call(client).await.map_err(|error| broker_error(topic, &error))
             })
             .await;
         match outcome {
             Err(error @ (BrokerError::RecordTooLarge | BrokerError::OffsetOutOfRange { .. })) => Err(error),
             Err(error) => {
-                lock(&self.partition_clients).remove(&(topic.to_owned(), partition));
+                lock(&self.partition_clients).remove(&(topic.to_owned(), partition, purpose));
                 Err(self.confirmed(topic, error).await)
             }
             Ok(value) => Ok(value),
@@ -303,7 +312,7 @@ impl Broker for KafkaBroker {
     ) -> Result<(), BrokerError> {
         let records: Vec<Record> = records.into_iter().map(outgoing).collect();
         let compression = self.compression;
-        self.on_partition(topic, partition, Duration::ZERO, |client| async move {
+        self.on_partition(topic, partition, Purpose::Prompt, Duration::ZERO, |client| async move {
             client.produce(records, compression).await
         })
         .await?;
@@ -321,7 +330,7 @@ impl Broker for KafkaBroker {
         let bytes_max = i32::try_from(bytes_max).unwrap_or(i32::MAX).max(2);
         let wait_ms = i32::try_from(wait_max.as_millis()).unwrap_or(i32::MAX);
         let outcome = self
-            .on_partition(topic, partition, wait_max, |client| async move {
+            .on_partition(topic, partition, Purpose::Waiting, wait_max, |client| async move {
                 client.fetch_records(offset, 1..bytes_max, wait_ms).await
             })
             .await;
@@ -346,7 +355,7 @@ impl Broker for KafkaBroker {
     }
 
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {
-        self.on_partition(topic, partition, Duration::ZERO, |client| async move {
+        self.on_partition(topic, partition, Purpose::Prompt, Duration::ZERO, |client| async move {
             let earliest = client.get_offset(OffsetAt::Earliest).await?;
             let latest = client.get_offset(OffsetAt::Latest).await?;
             Ok(OffsetRange { earliest, latest })
