@@ -2,6 +2,7 @@
 //! that ties these together. For people who try, develop and test; nothing here is needed in production.
 
 pub mod cluster;
+pub mod simulate;
 
 mod binaries;
 mod os_user;

@@ -1,0 +1,272 @@
+//! `ledger simulate`: realistic traffic against a running API, every answer checked.
+//!
+//! Latency counts from the moment a request was due, not from when a connection was free to send it: a server that
+//! stalls cannot hide it. With `--rate 0` each connection sends as soon as it is answered, and a request is due when
+//! it is sent. Deliberately absent: traffic to existing accounts, of which not everything is known.
+
+mod book;
+mod client;
+mod counts;
+mod latency;
+mod report;
+mod traffic;
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use uuid::Uuid;
+
+pub use self::report::{Percentiles, Report};
+use self::{
+    book::Book,
+    client::{Client, Failure},
+    counts::Counts,
+    latency::Latencies,
+    traffic::{Mix, Traffic},
+};
+use crate::runtime::{Context, OutputFormat, Stop, print_json, progress_bar};
+
+/// Flags of `ledger simulate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Where the API is
+    #[arg(long, env = "LEDGER_SIMULATE_URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// Transactions a second over all connections; 0 for as many as possible
+    #[arg(long, env = "LEDGER_SIMULATE_RATE", default_value_t = 500)]
+    pub rate: u32,
+    /// For how long, such as 30s or 5m
+    #[arg(long, env = "LEDGER_SIMULATE_DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// Ordinary accounts; all are new
+    #[arg(long, env = "LEDGER_SIMULATE_ACCOUNTS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub accounts: u32,
+    /// Share of requests to one single account, 0 to 1
+    #[arg(long, env = "LEDGER_SIMULATE_HOT_SHARE", default_value_t = 0.1, value_parser = share)]
+    pub hot_share: f64,
+    /// Share of requests sent twice with the same key, 0 to 1
+    #[arg(long, env = "LEDGER_SIMULATE_DUPLICATE_SHARE", default_value_t = 0.02, value_parser = share)]
+    pub duplicate_share: f64,
+    /// Share of requests in suspicious patterns, 0 to 1
+    #[arg(long, env = "LEDGER_SIMULATE_SUSPICIOUS_SHARE", default_value_t = 0.02, value_parser = share)]
+    pub suspicious_share: f64,
+    /// Requests at the same time
+    #[arg(long, env = "LEDGER_SIMULATE_CONNECTIONS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub connections: u16,
+    /// Makes the same traffic again; without it, other traffic each time
+    #[arg(long, env = "LEDGER_SIMULATE_SEED")]
+    pub seed: Option<u64>,
+    /// How to print the result
+    #[arg(long, env = "LEDGER_SIMULATE_OUTPUT", value_enum, default_value_t)]
+    pub output: OutputFormat,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    (0.0..=1.0).contains(&number).then_some(number).ok_or_else(|| "must be between 0 and 1".into())
+}
+
+/// What a run leaves: the figures, and the ids of all acknowledged transactions if they were asked for.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The figures.
+    pub report: Report,
+    /// Every id that the API acknowledged as created.
+    pub acknowledged: Vec<Uuid>,
+}
+
+/// Runs the command: exit code 1 if any answer was wrong or missing.
+pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
+    let Outcome { report, .. } = drive(&args, false, &context.stop).await?;
+    match args.output {
+        OutputFormat::Table => report.print_table(),
+        OutputFormat::Json => print_json(&report)?,
+    }
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Run {
+    client: Client,
+    traffic: Traffic,
+    book: Book,
+    counts: Counts,
+    latencies: Latencies,
+    pace: Pace,
+    stop: Stop,
+}
+
+/// Sends the traffic and waits for all answers. With `keep_ids`, the outcome names every acknowledged transaction.
+/// A requested stop ends it early; what was sent until then is reported.
+pub async fn drive(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<Outcome> {
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let mix = Mix {
+        seed,
+        accounts: args.accounts,
+        hot_share: args.hot_share,
+        duplicate_share: args.duplicate_share,
+        suspicious_share: args.suspicious_share,
+    };
+    let run_name = Uuid::new_v4().simple().to_string();
+    let traffic = Traffic::new(mix, format!("sim-{}", run_name.get(..10).unwrap_or_default()))?;
+    let client = Client::new(&args.url, args.connections.into())?;
+    client.check_reachable().await?;
+    let run = Arc::new(Run {
+        client,
+        book: Book::new(traffic.accounts()),
+        traffic,
+        counts: Counts::new(keep_ids),
+        latencies: Latencies::new(),
+        pace: Pace::start(args.rate, args.duration)?,
+        stop: stop.clone(),
+    });
+    let started = Instant::now();
+    let mut connections = JoinSet::new();
+    for _ in 0..args.connections {
+        connections.spawn(connection(Arc::clone(&run)));
+    }
+    show_progress(&run, args.duration, connections).await?;
+    let elapsed = started.elapsed();
+    let gaps = run.book.gaps();
+    if gaps > 0 {
+        run.counts.wrong(format!("{gaps} accounts have gaps in account_seq"));
+    }
+    let report = Report::new(&run.counts, &run.latencies, elapsed, seed);
+    Ok(Outcome { report, acknowledged: run.counts.take_acknowledged() })
+}
+
+/// Waits for all connections and shows how far they are.
+async fn show_progress(run: &Run, duration: Duration, mut connections: JoinSet<()>) -> anyhow::Result<()> {
+    const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
+    let length = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let bar = progress_bar(length, "{bar:30} {elapsed} of {msg}");
+    let started = Instant::now();
+    let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => match ended {
+                Some(ended) => ended.context("a connection of the simulation broke")?,
+                None => break,
+            },
+            _ = refresh.tick() => {
+                let elapsed = started.elapsed();
+                let created = run.counts.created.load(Ordering::Relaxed);
+                let rate = created as f64 / elapsed.as_secs_f64().max(0.001);
+                let p99 = run.latencies.percentile(0.99);
+                bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).min(length));
+                bar.set_message(format!(
+                    "{}, {created} transactions, {rate:.0}/s, p99 {:.1} ms, {} retried, {} wrong",
+                    humantime::format_duration(duration),
+                    p99.as_secs_f64() * 1000.0,
+                    run.counts.retried.load(Ordering::Relaxed),
+                    run.counts.wrong.load(Ordering::Relaxed),
+                ));
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// One connection: takes the next request when it is due, and sees it through.
+async fn connection(run: Arc<Run>) {
+    loop {
+        let due = tokio::select! {
+            due = run.pace.next() => due,
+            () = run.stop.requested() => return,
+        };
+        let Some((i, due)) = due else { return };
+        let request = run.traffic.request(i);
+        if request.suspicious {
+            run.counts.suspicious.fetch_add(1, Ordering::Relaxed);
+        }
+        match run.client.settle(&request, &run.counts, &run.stop).await {
+            Ok(acknowledged) => {
+                run.latencies.record(due.elapsed());
+                run.counts.acknowledge(acknowledged.id);
+                let (account_seq, balance_after) = (acknowledged.account_seq, acknowledged.balance_after);
+                if let Err(what) = run.book.enter(&request, account_seq, balance_after) {
+                    run.counts.wrong(what);
+                }
+            }
+            Err(Failure::Unanswered(what)) => {
+                run.book.unanswered(&request);
+                run.counts.unanswered(what);
+            }
+            Err(Failure::Wrong(what)) => {
+                run.book.unanswered(&request);
+                run.counts.wrong(what);
+            }
+        }
+    }
+}
+
+/// Says which request is due when.
+struct Pace {
+    next: AtomicU64,
+    started: Instant,
+    ends: Instant,
+    /// Seconds between two requests; None for as fast as possible.
+    interval: Option<f64>,
+    /// One permit for each request that is due; closed at the end.
+    due: Arc<Semaphore>,
+}
+
+impl Pace {
+    /// A thread of its own gives out the permits: the runtime's timer is only exact to a millisecond.
+    fn start(rate: u32, duration: Duration) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let due = Arc::new(Semaphore::new(0));
+        let interval = (rate > 0).then(|| 1.0 / f64::from(rate));
+        if let Some(interval) = interval {
+            let permits = Arc::clone(&due);
+            std::thread::Builder::new()
+                .name("pace".into())
+                .spawn(move || give_permits(&permits, started.into_std(), duration, interval))
+                .context("cannot start a thread")?;
+        }
+        Ok(Self { next: AtomicU64::new(0), started, ends: started + duration, interval, due })
+    }
+
+    /// The next request and when it was due; None at the end.
+    async fn next(&self) -> Option<(u64, Instant)> {
+        let Some(interval) = self.interval else {
+            let now = Instant::now();
+            return (now < self.ends).then(|| (self.next.fetch_add(1, Ordering::Relaxed), now));
+        };
+        self.due.acquire().await.ok()?.forget();
+        let i = self.next.fetch_add(1, Ordering::Relaxed);
+        let due = self.started + Duration::from_secs_f64(interval * i as f64);
+        (due < self.ends).then_some((i, due))
+    }
+}
+
+/// Ends by itself with the duration. The semaphore then holds one permit for every request that is still due, and
+/// one for each connection to find the end.
+fn give_permits(permits: &Semaphore, started: std::time::Instant, duration: Duration, interval: f64) {
+    const PERMITS_TO_END: usize = 1 << 20;
+    let mut given = 0_u64;
+    loop {
+        let elapsed = started.elapsed();
+        if elapsed >= duration {
+            permits.add_permits(PERMITS_TO_END);
+            return;
+        }
+        while interval * (given as f64) <= elapsed.as_secs_f64() {
+            permits.add_permits(1);
+            given += 1;
+        }
+        let next = Duration::from_secs_f64(interval * given as f64);
+        std::thread::park_timeout(next.saturating_sub(elapsed).min(duration.saturating_sub(elapsed)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

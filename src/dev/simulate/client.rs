@@ -1,0 +1,260 @@
+//! Sends one request until it is answered, and holds the answer against what was asked.
+//!
+//! 503, 429 and lost connections are retried with the same key, as a client of the API should; anything else is an
+//! answer. A retried request may come back as a replay: its first try was carried out after all.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use reqwest::{StatusCode, header};
+use serde_json::Value;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    counts::Counts,
+    traffic::{Repeat, Request},
+};
+use crate::{
+    domain::parse_minor,
+    runtime::{Backoff, Stop},
+};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request that finds no answer for this long is given up.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// A server under test.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    transactions_url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Answer {
+    status: StatusCode,
+    replayed: bool,
+    location: Option<String>,
+    body: Bytes,
+    tries: u32,
+}
+
+/// What the ledger said about a new transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    pub(super) id: Uuid,
+    pub(super) account_seq: i64,
+    /// Minor units.
+    pub(super) balance_after: i64,
+}
+
+/// Why there is no acknowledged transaction.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No answer in time; it may have been carried out.
+    Unanswered(String),
+    /// An answer that must not be.
+    Wrong(String),
+}
+
+impl Client {
+    pub(super) fn new(url: &str, connections: usize) -> anyhow::Result<Self> {
+        let url = url.trim_end_matches('/');
+        let http = reqwest::Client::builder()
+            .pool_max_idle_per_host(connections)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .tcp_nodelay(true)
+            .no_proxy()
+            .build()
+            .context("the HTTP client")?;
+        Ok(Self { http, transactions_url: format!("{url}/transactions") })
+    }
+
+    /// Asks once whether anybody is there.
+    pub(super) async fn check_reachable(&self) -> anyhow::Result<()> {
+        let probe = format!("{}/{}", self.transactions_url, Uuid::nil());
+        let answer = self.http.get(&probe).send().await;
+        let base = self.transactions_url.trim_end_matches("/transactions");
+        let status = answer
+            .map_err(|error| anyhow::anyhow!("{}", innermost(&error)))
+            .with_context(|| {
+                format!("cannot reach {base}; is `ledger serve` or `ledger dev` running there?")
+            })?
+            .status();
+        anyhow::ensure!(
+            status == StatusCode::NOT_FOUND || status == StatusCode::SERVICE_UNAVAILABLE,
+            "{base} answers {status} where a ledger answers 404; is it one?"
+        );
+        Ok(())
+    }
+
+    /// Posts the request, and again as it plans to be repeated, and checks all answers.
+    pub(super) async fn settle(
+        &self,
+        request: &Request,
+        counts: &Counts,
+        stop: &Stop,
+    ) -> Result<Acknowledged, Failure> {
+        let body: Bytes = request.body().map_err(wrong)?.into();
+        let first = self.post(request, body.clone(), counts, stop);
+        let (first, second) = match request.repeat {
+            Repeat::Never => (first.await?, None),
+            Repeat::Afterwards => {
+                let first = first.await?;
+                let other = request.body_written_differently().map_err(wrong)?;
+                (first, Some(self.post(request, other.into(), counts, stop).await?))
+            }
+            Repeat::Together => {
+                let (first, second) = tokio::join!(first, self.post(request, body, counts, stop));
+                let (mut first, mut second) = (first?, second?);
+                // A lost try of the one may be what the other replays.
+                let tries = first.tries.max(second.tries);
+                (first.tries, second.tries) = (tries, tries);
+                // Whoever came second is the replay.
+                if first.replayed { (second, Some(first)) } else { (first, Some(second)) }
+            }
+        };
+        counts.created.fetch_add(1, Ordering::Relaxed);
+        let acknowledged = check_created(request, &first).map_err(Failure::Wrong)?;
+        if let Some(second) = second {
+            counts.replayed.fetch_add(1, Ordering::Relaxed);
+            check_replayed(&first, &second).map_err(Failure::Wrong)?;
+        }
+        Ok(acknowledged)
+    }
+
+    async fn post(
+        &self,
+        request: &Request,
+        body: Bytes,
+        counts: &Counts,
+        stop: &Stop,
+    ) -> Result<Answer, Failure> {
+        let deadline = Instant::now() + RETRY_TIMEOUT;
+        let mut backoff = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
+        let mut tries = 1;
+        loop {
+            counts.sent.fetch_add(1, Ordering::Relaxed);
+            let problem = match self.post_once(&request.key, body.clone(), tries).await {
+                Ok(answer) if !may_be_retried(answer.status) => return Ok(answer),
+                Ok(answer) => answer.status.to_string(),
+                Err(error) => innermost(&error),
+            };
+            if Instant::now() >= deadline || stop.is_requested() {
+                return Err(Failure::Unanswered(format!("{} after {tries} tries: {problem}", request.key)));
+            }
+            counts.retried.fetch_add(1, Ordering::Relaxed);
+            tries += 1;
+            backoff.wait(stop).await;
+        }
+    }
+
+    async fn post_once(&self, key: &str, body: Bytes, tries: u32) -> Result<Answer, reqwest::Error> {
+        let response = self
+            .http
+            .post(&self.transactions_url)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("Idempotency-Key", key)
+            .body(body)
+            .send()
+            .await?;
+        let text = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+        let (status, location) = (response.status(), text("location"));
+        let replayed = text("idempotent-replayed").as_deref() == Some("true");
+        Ok(Answer { status, replayed, location, body: response.bytes().await?, tries })
+    }
+}
+
+fn may_be_retried(status: StatusCode) -> bool {
+    status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+fn wrong(error: anyhow::Error) -> Failure {
+    Failure::Wrong(error.to_string())
+}
+
+/// The outer texts of the client's errors repeat the URL; the innermost one says what happened.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+/// 201 for the first try, or the replay of a try that was lost; and the transaction that was asked for.
+fn check_created(request: &Request, answer: &Answer) -> Result<Acknowledged, String> {
+    let text = String::from_utf8_lossy(&answer.body);
+    let wrong = |what: &str| format!("{}: {what}: {} {text}", request.key, answer.status);
+    let new = answer.status == StatusCode::CREATED && !answer.replayed;
+    let found_again = answer.status == StatusCode::OK && answer.replayed && answer.tries > 1;
+    if !new && !found_again {
+        return Err(wrong("the answer to a new request is neither 201 nor the replay of a lost try"));
+    }
+    let body: Value = serde_json::from_slice(&answer.body).map_err(|_| wrong("the body is no JSON"))?;
+    if let Some(field) = differing_field(request, &body) {
+        return Err(wrong(&format!("{field} is not what was sent")));
+    }
+    let id = text_field(&body, "id").and_then(|id| Uuid::parse_str(id).ok()).ok_or_else(|| wrong("no id"))?;
+    if new
+        && answer
+            .location
+            .as_deref()
+            .is_none_or(|location| !location.ends_with(&format!("/transactions/{id}")))
+    {
+        return Err(wrong("Location does not name the transaction"));
+    }
+    let created_at = text_field(&body, "created_at").map(chrono::DateTime::parse_from_rfc3339);
+    if !matches!(created_at, Some(Ok(_))) {
+        return Err(wrong("created_at is no moment"));
+    }
+    let account_seq = body.get("account_seq").and_then(Value::as_i64).filter(|seq| *seq > 0);
+    let balance_after = text_field(&body, "balance_after").map(|text| parse_minor(text, request.currency));
+    match (account_seq, balance_after) {
+        (Some(account_seq), Some(Ok(balance_after))) => Ok(Acknowledged { id, account_seq, balance_after }),
+        _ => Err(wrong("account_seq or balance_after is missing")),
+    }
+}
+
+fn text_field<'a>(body: &'a Value, name: &str) -> Option<&'a str> {
+    body.get(name)?.as_str()
+}
+
+fn differing_field(request: &Request, body: &Value) -> Option<&'static str> {
+    let text = |name| text_field(body, name);
+    let metadata = request.metadata.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
+    [
+        ("account_id", text("account_id") == Some(&request.account_id)),
+        ("direction", text("direction") == Some(request.direction.as_str())),
+        ("amount", text("amount") == Some(&request.amount())),
+        ("currency", text("currency") == Some(request.currency.code())),
+        ("counterparty", text("counterparty") == request.counterparty.as_deref()),
+        ("description", text("description") == request.description.as_deref()),
+        ("metadata", body.get("metadata") == Some(&Value::Object(metadata.collect()))),
+    ]
+    .into_iter()
+    .find_map(|(name, same)| (!same).then_some(name))
+}
+
+/// 200, marked as a replay, with the very bytes of the first answer.
+fn check_replayed(first: &Answer, second: &Answer) -> Result<(), String> {
+    let as_it_must = second.status == StatusCode::OK && second.replayed && second.body == first.body;
+    if as_it_must {
+        return Ok(());
+    }
+    let text = |answer: &Answer| String::from_utf8_lossy(&answer.body).into_owned();
+    Err(format!(
+        "a repeated request was answered {}{} {}, after {} {}",
+        second.status,
+        if second.replayed { "" } else { " without Idempotent-Replayed" },
+        text(second),
+        first.status,
+        text(first)
+    ))
+}

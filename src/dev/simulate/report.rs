@@ -1,0 +1,120 @@
+//! The result of a run, for people and for programs.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use comfy_table::{Cell, CellAlignment};
+use serde::Serialize;
+
+use super::{counts::Counts, latency::Latencies};
+use crate::runtime::table;
+
+/// What came out. `wrong` and `unanswered` must be zero.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Transactions that were acknowledged as new.
+    pub created: u64,
+    /// Requests repeated on purpose and answered with the first answer.
+    pub replayed: u64,
+    /// Transactions in suspicious patterns.
+    pub suspicious: u64,
+    /// HTTP requests, each try.
+    pub requests: u64,
+    /// Tries after a 503, a 429 or a lost connection.
+    pub retried: u64,
+    /// Requests given up without an answer.
+    pub unanswered: u64,
+    /// Answers that must not be.
+    pub wrong: u64,
+    /// From the first request to the last answer.
+    pub elapsed_seconds: f64,
+    /// New transactions each second.
+    pub transactions_per_second: f64,
+    /// From the moment a request was due to its answer.
+    pub latency_ms: Percentiles,
+    /// Makes the same traffic again.
+    pub seed: u64,
+    /// The first things that went wrong.
+    pub problems: Vec<String>,
+}
+
+/// Milliseconds.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Percentiles {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p99_9: f64,
+    pub max: f64,
+}
+
+impl Report {
+    pub(super) fn new(counts: &Counts, latencies: &Latencies, elapsed: Duration, seed: u64) -> Self {
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let elapsed_seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        let created = count(&counts.created);
+        let percentile = |share| milliseconds(latencies.percentile(share));
+        Self {
+            created,
+            replayed: count(&counts.replayed),
+            suspicious: count(&counts.suspicious),
+            requests: count(&counts.sent),
+            retried: count(&counts.retried),
+            unanswered: count(&counts.unanswered),
+            wrong: count(&counts.wrong),
+            elapsed_seconds,
+            transactions_per_second: created as f64 / elapsed_seconds,
+            latency_ms: Percentiles {
+                p50: percentile(0.5),
+                p90: percentile(0.9),
+                p99: percentile(0.99),
+                p99_9: percentile(0.999),
+                max: milliseconds(latencies.max()),
+            },
+            seed,
+            problems: counts.examples(),
+        }
+    }
+
+    /// Whether every request was answered, and rightly.
+    pub fn is_clean(&self) -> bool {
+        self.wrong == 0 && self.unanswered == 0
+    }
+
+    /// Prints it on stdout.
+    pub fn print_table(&self) {
+        let latency = &self.latency_ms;
+        let mut out = table(["", "count"]);
+        for (name, value) in [
+            ("transactions created", self.created.to_string()),
+            ("duplicates replayed", self.replayed.to_string()),
+            ("in suspicious patterns", self.suspicious.to_string()),
+            ("requests, each try", self.requests.to_string()),
+            ("retried", self.retried.to_string()),
+            ("unanswered", self.unanswered.to_string()),
+            ("wrong answers", self.wrong.to_string()),
+            ("seconds", format!("{:.1}", self.elapsed_seconds)),
+            ("transactions/s", format!("{:.0}", self.transactions_per_second)),
+            ("latency p50, ms", format!("{:.2}", latency.p50)),
+            ("latency p90, ms", format!("{:.2}", latency.p90)),
+            ("latency p99, ms", format!("{:.2}", latency.p99)),
+            ("latency p99.9, ms", format!("{:.2}", latency.p99_9)),
+            ("latency max, ms", format!("{:.2}", latency.max)),
+        ] {
+            out.add_row([Cell::new(name), Cell::new(value).set_alignment(CellAlignment::Right)]);
+        }
+        println!("{out}");
+        self.print_problems();
+    }
+
+    /// Prints what went wrong, on stderr.
+    pub fn print_problems(&self) {
+        for problem in &self.problems {
+            eprintln!("problem: {problem}");
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
+}

@@ -1,0 +1,174 @@
+//! The simulation against a small ledger in memory that is honest or errs in one chosen way: every error is found.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Mutex};
+
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use clap::Parser;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::{Currency, format_minor, parse_minor};
+
+/// How the ledger errs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Each tenth transaction is forgotten in the balance.
+    Balance,
+    /// A repeated key posts again.
+    PostsTwice,
+    /// A replay looks other than the first answer.
+    ReplayDiffers,
+    /// Each third request is 503, half of them after it was carried out.
+    Busy,
+    /// Amounts come back changed.
+    Amount,
+}
+
+#[derive(Default)]
+struct State {
+    accounts: HashMap<String, (i64, i64)>,
+    answers: HashMap<String, String>,
+    requests: u64,
+}
+
+struct Ledger {
+    fault: Fault,
+    state: Mutex<State>,
+}
+
+async fn post(ledger: web::Data<Ledger>, request: HttpRequest, body: web::Json<Value>) -> HttpResponse {
+    let mut state = ledger.state.lock().expect("not poisoned");
+    state.requests += 1;
+    let number = state.requests;
+    if ledger.fault == Fault::Busy && number % 6 == 0 {
+        return HttpResponse::ServiceUnavailable().finish();
+    }
+    let key = request.headers().get("idempotency-key").expect("a key").to_str().expect("ascii").to_owned();
+    if let Some(answer) = state.answers.get(&key).filter(|_| ledger.fault != Fault::PostsTwice) {
+        let answer = if ledger.fault == Fault::ReplayDiffers { format!("{answer} ") } else { answer.clone() };
+        return HttpResponse::Ok().insert_header(("Idempotent-Replayed", "true")).body(answer);
+    }
+    let mut answer = body.into_inner();
+    let currency = Currency::parse(answer["currency"].as_str().expect("text")).expect("currency");
+    let mut amount = parse_minor(answer["amount"].as_str().expect("text"), currency).expect("amount");
+    if answer["direction"] == "debit" {
+        amount = -amount;
+    }
+    if ledger.fault == Fault::Balance && number.is_multiple_of(10) {
+        amount = 0;
+    }
+    let account = state.accounts.entry(answer["account_id"].as_str().expect("text").into()).or_default();
+    *account = (account.0 + 1, account.1 + amount);
+    let id = Uuid::now_v7();
+    answer["id"] = json!(id);
+    answer["account_seq"] = json!(account.0);
+    answer["balance_after"] = json!(format_minor(account.1, currency));
+    answer["created_at"] = json!("2026-01-01T00:00:00.000000Z");
+    if ledger.fault == Fault::Amount {
+        answer["amount"] = json!("1.00");
+    }
+    let answer = answer.to_string();
+    state.answers.insert(key, answer.clone());
+    if ledger.fault == Fault::Busy && number % 6 == 3 {
+        return HttpResponse::ServiceUnavailable().finish();
+    }
+    HttpResponse::Created().insert_header(("Location", format!("/transactions/{id}"))).body(answer)
+}
+
+fn serve(fault: Fault) -> SocketAddr {
+    let ledger = web::Data::new(Ledger { fault, state: Mutex::default() });
+    let server = HttpServer::new(move || {
+        App::new().app_data(ledger.clone()).route("/transactions", web::post().to(post))
+    })
+    .workers(1)
+    .disable_signals()
+    .bind("127.0.0.1:0")
+    .expect("a free port");
+    let address = server.addrs()[0];
+    tokio::spawn(server.run());
+    address
+}
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// The HTTP client wants a TLS provider even for plain text; the first test to come installs it, as `main` does.
+fn args<'a>(flags: impl IntoIterator<Item = &'a &'a str>) -> Args {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Cli::parse_from(flags).args
+}
+
+async fn simulate(fault: Fault, flags: &[&str]) -> Outcome {
+    let url = format!("http://{}", serve(fault));
+    let common = ["simulate", "--url", &url, "--accounts", "20", "--duplicate-share", "0.3", "--seed", "1"];
+    drive(&args(common.iter().chain(flags)), true, &Stop::new()).await.expect("ran")
+}
+
+const SHORT: &[&str] = &["--rate", "400", "--duration", "500ms", "--connections", "8"];
+
+#[tokio::test]
+async fn an_honest_ledger_passes_at_the_asked_rate() {
+    let Outcome { report, acknowledged } = simulate(Fault::None, SHORT).await;
+    assert!(report.is_clean(), "{:?}", report.problems);
+    assert_eq!(report.created, 200);
+    assert_eq!(acknowledged.len(), 200);
+    assert!((30..90).contains(&report.replayed), "{}", report.replayed);
+    assert!(report.latency_ms.p50 > 0.0 && report.latency_ms.p50 <= report.latency_ms.max);
+}
+
+#[tokio::test]
+async fn without_a_rate_it_goes_as_fast_as_it_is_answered() {
+    let flags = ["--rate", "0", "--duration", "300ms", "--connections", "4"];
+    let Outcome { report, .. } = simulate(Fault::None, &flags).await;
+    assert!(report.is_clean(), "{:?}", report.problems);
+    assert!(report.created > 200, "{}", report.created);
+}
+
+#[tokio::test]
+async fn a_busy_server_is_asked_again_with_the_same_key() {
+    let Outcome { report, .. } = simulate(Fault::Busy, SHORT).await;
+    assert!(report.is_clean(), "{:?}", report.problems);
+    assert!(report.retried > 20, "{}", report.retried);
+    assert_eq!(report.created, 200);
+}
+
+#[tokio::test]
+async fn every_kind_of_wrong_answer_is_found() {
+    for (fault, part) in [
+        (Fault::Balance, "sum to"),
+        (Fault::PostsTwice, "without Idempotent-Replayed"),
+        (Fault::ReplayDiffers, "a repeated request was answered 200"),
+        (Fault::Amount, "amount is not what was sent"),
+    ] {
+        let Outcome { report, .. } = simulate(fault, SHORT).await;
+        assert!(!report.is_clean(), "{fault:?} was not found");
+        assert!(report.problems.iter().any(|problem| problem.contains(part)), "{:?}", report.problems);
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_server_cannot_hide_in_the_latencies() {
+    // One connection, ten a second are due, and each takes longer than that: the last ones were due long before
+    // they could be sent. Counted from the sending, all would look alike.
+    let pace = Pace::start(10, Duration::from_secs(1)).expect("pace");
+    let mut late = Vec::new();
+    while let Some((_, due)) = pace.next().await {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        late.push(due.elapsed());
+    }
+    assert_eq!(late.len(), 10);
+    assert!(late[9] > Duration::from_millis(900), "{late:?}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_in_one_line() {
+    let error = drive(&args(&["simulate", "--url", "http://127.0.0.1:1"]), false, &Stop::new())
+        .await
+        .expect_err("refused");
+    let text = format!("{error:#}");
+    assert!(text.starts_with("cannot reach http://127.0.0.1:1; is `ledger serve`"), "{text}");
+}

@@ -1,0 +1,294 @@
+//! What the simulated customers do: request `i` of a run is a pure function of the seed and `i`, so a run can be
+//! repeated in its shape. Accounts and keys carry the run's own name, so every run posts new transactions to new
+//! accounts, of which it knows everything.
+
+use std::collections::BTreeMap;
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use serde::Serialize;
+
+use crate::domain::{Currency, Direction, format_minor};
+
+/// How the traffic is mixed. Shares are between 0 and 1.
+#[derive(Debug, Clone)]
+pub(super) struct Mix {
+    pub(super) seed: u64,
+    pub(super) accounts: u32,
+    pub(super) hot_share: f64,
+    pub(super) duplicate_share: f64,
+    pub(super) suspicious_share: f64,
+}
+
+/// One of these many accounts misbehaves.
+const ACCOUNTS_PER_SUSPECT: u32 = 50;
+const HOT_ACCOUNT: usize = 0;
+const SHOPS: u32 = 300;
+/// Spreads neighbouring numbers over all seeds (2^64 divided by the golden ratio).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Whether a request is sent again with the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Once.
+    Never,
+    /// Again after its answer, written differently.
+    Afterwards,
+    /// Twice at the same moment.
+    Together,
+}
+
+/// A transaction to ask for.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    /// Index of the account, below [`Traffic::accounts`].
+    pub(super) account: usize,
+    pub(super) account_id: String,
+    pub(super) key: String,
+    pub(super) direction: Direction,
+    /// Positive, in minor units.
+    pub(super) minor: i64,
+    pub(super) currency: Currency,
+    pub(super) counterparty: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) metadata: BTreeMap<&'static str, &'static str>,
+    pub(super) suspicious: bool,
+    pub(super) repeat: Repeat,
+}
+
+/// The stream of requests of one run.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    mix: Mix,
+    run: String,
+    currencies: [Currency; 4],
+}
+
+struct Movement {
+    direction: Direction,
+    minor: i64,
+    counterparty: Option<String>,
+    country: &'static str,
+    channel: &'static str,
+}
+
+impl Traffic {
+    /// `run` must be new for every run; it becomes part of account ids and keys.
+    pub(super) fn new(mix: Mix, run: String) -> anyhow::Result<Self> {
+        let parse = |code| Currency::parse(code).map_err(|_| anyhow::anyhow!("{code} is no currency"));
+        let currencies = [parse("EUR")?, parse("USD")?, parse("JPY")?, parse("BHD")?];
+        Ok(Self { mix, run, currencies })
+    }
+
+    /// The hot account, the ordinary ones and the suspects.
+    pub(super) fn accounts(&self) -> usize {
+        1 + self.mix.accounts as usize + self.suspects() as usize
+    }
+
+    fn suspects(&self) -> u32 {
+        self.mix.accounts.div_ceil(ACCOUNTS_PER_SUSPECT)
+    }
+
+    /// Request number `i`.
+    pub(super) fn request(&self, i: u64) -> Request {
+        let mut random = SmallRng::seed_from_u64(self.mix.seed ^ i.wrapping_mul(SPREAD));
+        let suspicious = random.random_bool(self.mix.suspicious_share);
+        let account = self.choose_account(suspicious, &mut random);
+        let movement = if suspicious { suspicious_move(i, &mut random) } else { ordinary(&mut random) };
+        let currency = self.currency(account);
+        Request {
+            account,
+            account_id: self.account_id(account),
+            key: format!("{}-{i}", self.run),
+            direction: movement.direction,
+            minor: in_currency(movement.minor, currency),
+            currency,
+            counterparty: movement.counterparty,
+            description: random.random_bool(0.5).then(|| format!("order {i}")),
+            metadata: [("country", movement.country), ("channel", movement.channel)].into(),
+            suspicious,
+            repeat: self.choose_repeat(&mut random),
+        }
+    }
+
+    fn choose_account(&self, suspicious: bool, random: &mut SmallRng) -> usize {
+        let ordinary = self.mix.accounts as usize;
+        if suspicious {
+            1 + ordinary + random.random_range(0..self.suspects()) as usize
+        } else if random.random_bool(self.mix.hot_share) {
+            HOT_ACCOUNT
+        } else {
+            1 + random.random_range(0..self.mix.accounts) as usize
+        }
+    }
+
+    fn choose_repeat(&self, random: &mut SmallRng) -> Repeat {
+        if !random.random_bool(self.mix.duplicate_share) {
+            Repeat::Never
+        } else if random.random_bool(0.5) {
+            Repeat::Afterwards
+        } else {
+            Repeat::Together
+        }
+    }
+
+    fn account_id(&self, account: usize) -> String {
+        let ordinary = self.mix.accounts as usize;
+        match account {
+            HOT_ACCOUNT => format!("{}-hot", self.run),
+            number if number <= ordinary => format!("{}-{number}", self.run),
+            number => format!("{}-suspect-{}", self.run, number - ordinary),
+        }
+    }
+
+    /// Mostly the first; the others have other decimals.
+    fn currency(&self, account: usize) -> Currency {
+        let [usual, dollar, no_decimals, three_decimals] = self.currencies;
+        match account % 20 {
+            7 => dollar,
+            13 => no_decimals,
+            17 => three_decimals,
+            _ => usual,
+        }
+    }
+}
+
+/// Amounts are thought of in cents; other currencies have other minor units.
+fn in_currency(cents: i64, currency: Currency) -> i64 {
+    match currency.decimals() {
+        0 => cents.div_euclid(100).max(1) * 100,
+        3 => cents * 10,
+        _ => cents,
+    }
+}
+
+/// Wages and refunds come in, purchases go out; small ones are more frequent than large ones.
+fn ordinary(random: &mut SmallRng) -> Movement {
+    let channel = match random.random_range(0..3) {
+        0 => "web",
+        1 => "app",
+        _ => "pos",
+    };
+    let small = random.random_range(1.0_f64..6.0).exp().round();
+    let cents = small as i64 * 50 + random.random_range(1..=99);
+    let (direction, minor) = match random.random_range(0..10) {
+        0 => (Direction::Credit, random.random_range(120_000..=380_000)),
+        1 | 2 => (Direction::Credit, cents),
+        _ => (Direction::Debit, cents),
+    };
+    let counterparty = Some(format!("shop-{}", random.random_range(0..SHOPS)));
+    Movement { direction, minor, counterparty, country: "DE", channel }
+}
+
+/// What the shipped rules look for: large sums, sums just below a limit, money in and at once out, many receivers in
+/// a short time, round sums in series, unusual countries.
+fn suspicious_move(i: u64, random: &mut SmallRng) -> Movement {
+    let debit = |minor, counterparty: String, country| Movement {
+        direction: Direction::Debit,
+        minor,
+        counterparty: Some(counterparty),
+        country,
+        channel: "web",
+    };
+    match random.random_range(0..6) {
+        0 => debit(random.random_range(1_500_000..=9_500_000), "broker-1".into(), "DE"),
+        1 => debit(random.random_range(940_000..=999_900), "exchange-7".into(), "DE"),
+        2 => {
+            let mut movement = debit(random.random_range(480_000..=500_000), "wallet-3".into(), "DE");
+            movement.direction = if i.is_multiple_of(2) { Direction::Credit } else { Direction::Debit };
+            movement
+        }
+        3 => debit(random.random_range(2_000..=9_000), format!("mule-{}", random.random_range(0..500)), "DE"),
+        4 => debit(random.random_range(1..=5) * 100_000, "atm-9".into(), "DE"),
+        _ => debit(random.random_range(20_000..=90_000), "hotel-2".into(), "BR"),
+    }
+}
+
+/// Field order on the wire as a client of the API would write it.
+#[derive(Serialize)]
+struct Body<'a> {
+    account_id: &'a str,
+    direction: &'a str,
+    amount: &'a str,
+    currency: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counterparty: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    metadata: &'a BTreeMap<&'static str, &'static str>,
+}
+
+impl Request {
+    /// What the balance gains, in minor units.
+    pub(super) fn signed_minor(&self) -> i64 {
+        match self.direction {
+            Direction::Credit => self.minor,
+            Direction::Debit => -self.minor,
+        }
+    }
+
+    /// The amount as the API writes it.
+    pub(super) fn amount(&self) -> String {
+        format_minor(self.minor, self.currency)
+    }
+
+    /// The body to send.
+    pub(super) fn body(&self) -> anyhow::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(&Body {
+            account_id: &self.account_id,
+            direction: self.direction.as_str(),
+            amount: &self.amount(),
+            currency: self.currency.code(),
+            counterparty: self.counterparty.as_deref(),
+            description: self.description.as_deref(),
+            metadata: &self.metadata,
+        })?)
+    }
+
+    /// The same request with its fields in another order and with white space: it must replay all the same.
+    pub(super) fn body_written_differently(&self) -> anyhow::Result<Vec<u8>> {
+        let value: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&self.body()?)?;
+        Ok(serde_json::to_vec_pretty(&value)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traffic(run: &str) -> Traffic {
+        let mix =
+            Mix { seed: 7, accounts: 100, hot_share: 0.2, duplicate_share: 0.1, suspicious_share: 0.05 };
+        Traffic::new(mix, run.into()).expect("traffic")
+    }
+
+    #[test]
+    fn a_run_can_be_repeated_in_its_shape_but_not_in_its_keys() {
+        let (one, same, other) = (traffic("a"), traffic("a"), traffic("b"));
+        for i in 0..1000 {
+            assert_eq!(one.request(i).body().expect("json"), same.request(i).body().expect("json"));
+            assert_eq!(one.request(i).minor, other.request(i).minor);
+            assert_ne!(one.request(i).key, other.request(i).key);
+            assert_ne!(one.request(i).account_id, other.request(i).account_id);
+        }
+    }
+
+    #[test]
+    fn the_shares_are_about_what_was_asked_for() {
+        let traffic = traffic("a");
+        let requests: Vec<Request> = (0..10_000).map(|i| traffic.request(i)).collect();
+        let share = |holds: &dyn Fn(&Request) -> bool| requests.iter().filter(|r| holds(r)).count();
+        assert!((1_700..2_100).contains(&share(&|r| r.account == HOT_ACCOUNT)));
+        assert!((400..600).contains(&share(&|r| r.suspicious)));
+        assert!((850..1_150).contains(&share(&|r| r.repeat != Repeat::Never)));
+        assert!(requests.iter().all(|r| r.minor > 0 && r.account < traffic.accounts()));
+    }
+
+    #[test]
+    fn the_other_writing_means_the_same() {
+        let request = traffic("a").request(3);
+        let (one, other) = (request.body().expect("json"), request.body_written_differently().expect("json"));
+        assert_ne!(one, other);
+        let parse = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).expect("json");
+        assert_eq!(parse(&one), parse(&other));
+    }
+}
