@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     aggregate,
     config::{self, Config, Overrides},
+    dev::{self, simulate},
     import, repository,
     runtime::{Context, Health, Stop, start_telemetry, stop_on_signals},
     serve,
@@ -43,6 +44,14 @@ enum Command {
     /// Serve the HTTP API
     #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger serve")]
     Serve,
+    /// Run everything on this machine: a private PostgreSQL and all roles in one process
+    #[command(after_help = "Examples:\n  ledger dev\n  ledger dev --data-dir ./data --listen 127.0.0.1:8081")]
+    Dev(dev::Args),
+    /// Send realistic traffic to a running API and check every answer
+    #[command(
+        after_help = "Examples:\n  ledger simulate --rate 1000 --duration 1m\n  ledger simulate --rate 0 --hot-share 1 --output json"
+    )]
+    Simulate(simulate::Args),
 }
 
 impl Command {
@@ -53,12 +62,15 @@ impl Command {
             Self::Aggregate(_) => "aggregate",
             Self::Import(_) => "import",
             Self::Serve => "serve",
+            Self::Dev(_) => "dev",
+            Self::Simulate(_) => "simulate",
         }
     }
 
     /// What flags say over the configuration.
     fn overrides(&self) -> Overrides {
         match self {
+            Self::Dev(args) => args.overrides(),
             _ => Overrides::new(),
         }
     }
@@ -69,6 +81,8 @@ impl Command {
             Self::Aggregate(args) => aggregate::run(context, args).await,
             Self::Import(args) => import::run(context, args).await,
             Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),
+            Self::Dev(args) => dev::run(context, args).await,
+            Self::Simulate(args) => simulate::run(context, args).await,
         }
     }
 }

@@ -1,9 +1,127 @@
-//! Everything on one machine: a private PostgreSQL, all roles in one process, traffic to try them with, and a demo
-//! that ties these together. For people who try, develop and test; nothing here is needed in production.
+//! `ledger dev`: everything on one machine, for people who try, develop and test. A private PostgreSQL, all roles in
+//! one process, no Kafka. Its data stays between starts. Nothing here is needed in production.
 
 pub mod cluster;
 pub mod simulate;
 
 mod binaries;
 mod os_user;
+mod platform;
 mod watchdog;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::bail;
+
+use self::{
+    cluster::ClusterOptions,
+    platform::{CONNECTIONS_MAX, Platform},
+};
+use crate::{config::Overrides, runtime::Context};
+
+const AGGREGATE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Flags of `ledger dev`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Where the database lies; kept between starts
+    ///
+    /// By default below $XDG_DATA_HOME or ~/.local/share, and for root /var/lib/ledger/dev.
+    #[arg(long, env = "LEDGER_DEV_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the API
+    #[arg(long, env = "LEDGER_DEV_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Address of /livez, /readyz and /metrics, or `off`
+    #[arg(long, env = "LEDGER_DEV_ADMIN_LISTEN", value_name = "ADDRESS")]
+    pub admin_listen: Option<String>,
+    /// Directory of PostgreSQL's programs; otherwise installed ones are found, or portable ones fetched once
+    #[arg(long, env = "LEDGER_DEV_POSTGRES_BIN", value_name = "DIR")]
+    pub postgres_bin: Option<PathBuf>,
+}
+
+impl Args {
+    /// What the flags say over the configuration; a configured database and broker are not used.
+    pub fn overrides(&self) -> Overrides {
+        let mut overrides = private_overrides();
+        if let Some(address) = self.listen {
+            overrides.push(("serve.listen".into(), address.to_string()));
+        }
+        if let Some(address) = &self.admin_listen {
+            overrides.push(("admin.listen".into(), address.clone()));
+        }
+        overrides
+    }
+}
+
+/// Keeps a configured database from even being looked at.
+fn private_overrides() -> Overrides {
+    [("database.url_file", ""), ("database.tls_ca_file", ""), ("broker.kind", "postgres")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .to_vec()
+}
+
+/// Runs everything until asked to stop, or until a part of it fails.
+pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
+    let directory = match args.data_dir {
+        Some(directory) => directory,
+        None => default_data_directory()?,
+    };
+    let options = ClusterOptions {
+        directory: directory.clone(),
+        ephemeral: false,
+        binaries: args.postgres_bin,
+        connections_max: CONNECTIONS_MAX,
+        durable: true,
+    };
+    let mut platform = tokio::select! {
+        started = Platform::start(&context, &options, Some(AGGREGATE_INTERVAL)) => started?,
+        // What was started by then is stopped by its watchdog.
+        () = context.stop.requested() => return Ok(ExitCode::SUCCESS),
+    };
+    println!("{}", welcome(&platform, &directory.display().to_string()));
+    let outcome = tokio::select! {
+        biased;
+        () = context.stop.requested() => Ok(()),
+        error = platform.broken() => Err(error),
+    };
+    let stopped = platform.stop().await;
+    outcome.and(stopped).map(|()| ExitCode::SUCCESS)
+}
+
+fn welcome(platform: &Platform, data: &str) -> String {
+    let Platform { api_url, database_url, .. } = platform;
+    let admin =
+        platform.admin_url.as_deref().map_or_else(String::new, |url| format!("  metrics   {url}/metrics\n"));
+    format!(
+        r#"ledger is running, its data in {data}. Ctrl-C stops it.
+
+  API       {api_url}
+  try it    {api_url}/docs
+{admin}  database  {database_url}
+
+Post a transaction. Sent again, it is answered with the first answer, to the byte:
+
+  curl -i {api_url}/transactions -H 'Content-Type: application/json' -H 'Idempotency-Key: order-77' -d '{{"account_id": "acct-42", "direction": "debit", "amount": "125.50", "currency": "EUR", "counterparty": "shop-9"}}'
+
+More of them, each answer checked:
+
+  ledger simulate --url {api_url}
+"#
+    )
+}
+
+fn default_data_directory() -> anyhow::Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(data) = set("XDG_DATA_HOME") {
+        return Ok(data.join("ledger/dev"));
+    }
+    // The unprivileged user that runs PostgreSQL for root cannot reach root's home.
+    if nix::unistd::Uid::effective().is_root() {
+        return Ok("/var/lib/ledger/dev".into());
+    }
+    match set("HOME") {
+        Some(home) => Ok(home.join(".local/share/ledger/dev")),
+        None => bail!("neither XDG_DATA_HOME nor HOME is set; say --data-dir"),
+    }
+}

@@ -1,4 +1,6 @@
-//! A clean stop: the first SIGTERM or Ctrl-C asks, the second insists.
+//! A clean stop: the first SIGTERM or Ctrl-C asks, a later one insists.
+
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -37,20 +39,29 @@ impl Stop {
 /// Exit code after a second signal: 128 + SIGINT, as shells report it.
 const EXIT_INSISTED: i32 = 130;
 
-/// Asks `stop` at the first SIGTERM or SIGINT and ends the process at the second.
+/// A signal that comes this soon after the first is the same one: a terminal and a parent such as `make` or `timeout`
+/// may both send it.
+const INSIST_AFTER: Duration = Duration::from_millis(500);
+
+/// Asks `stop` at the first SIGTERM or SIGINT and ends the process at a later one.
 pub fn stop_on_signals(stop: &Stop) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = stop.clone();
     tokio::spawn(async move {
+        let mut asked_at: Option<Instant> = None;
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            if stop.is_requested() {
-                tracing::warn!(signal = name, "asked again, ending at once");
-                std::process::exit(EXIT_INSISTED);
+            match asked_at {
+                Some(at) if at.elapsed() < INSIST_AFTER => continue,
+                Some(_) => {
+                    tracing::warn!(signal = name, "asked again, ending at once");
+                    std::process::exit(EXIT_INSISTED);
+                }
+                None => asked_at = Some(Instant::now()),
             }
             tracing::info!(signal = name, "stopping");
             stop.request();

@@ -21,7 +21,7 @@ pub enum OutputFormat {
 /// A table with a heading row, plain enough to be piped.
 pub fn table<T: Into<comfy_table::Cell>>(headings: impl IntoIterator<Item = T>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(headings.into_iter().map(Into::into));
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings.into_iter().map(Into::into));
     table
 }
 

@@ -41,7 +41,7 @@ async fn post(ledger: web::Data<Ledger>, request: HttpRequest, body: web::Json<V
     let mut state = ledger.state.lock().expect("not poisoned");
     state.requests += 1;
     let number = state.requests;
-    if ledger.fault == Fault::Busy && number % 6 == 0 {
+    if ledger.fault == Fault::Busy && number.is_multiple_of(6) {
         return HttpResponse::ServiceUnavailable().finish();
     }
     let key = request.headers().get("idempotency-key").expect("a key").to_str().expect("ascii").to_owned();

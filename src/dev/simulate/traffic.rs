@@ -168,8 +168,7 @@ fn ordinary(random: &mut SmallRng) -> Movement {
         1 => "app",
         _ => "pos",
     };
-    let small = random.random_range(1.0_f64..6.0).exp().round();
-    let cents = small as i64 * 50 + random.random_range(1..=99);
+    let cents = random.random_range(100..=299_i64) << random.random_range(0..8);
     let (direction, minor) = match random.random_range(0..10) {
         0 => (Direction::Credit, random.random_range(120_000..=380_000)),
         1 | 2 => (Direction::Credit, cents),
