@@ -4,6 +4,7 @@
 //! names them, bounds their retries and counts them. Nothing but PostgreSQL is waited for inside a transaction.
 
 pub mod accounts;
+pub mod assessment_pages;
 pub mod assessments;
 pub mod broker_records;
 pub mod databases;

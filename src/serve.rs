@@ -4,6 +4,7 @@
 //! Authentication is deliberately absent: it belongs to what stands in front.
 
 mod accounts;
+mod assessments;
 mod batch;
 mod body;
 mod cursor;
@@ -156,6 +157,11 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(
             web::resource("/accounts/{id}/balance")
                 .route(web::get().to(accounts::balance))
+                .default_service(only("GET")),
+        )
+        .service(
+            web::resource("/risk-assessments")
+                .route(web::get().to(assessments::list))
                 .default_service(only("GET")),
         )
         .default_service(web::to(|| async {

@@ -131,6 +131,37 @@ async fn history_pages_are_stable_while_rows_are_added() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn assessments_are_listed_by_level_rule_account_and_time() {
+    let api = Api::start().await;
+    for n in 1..=6 {
+        let account = if n % 3 == 0 { "b" } else { "a" };
+        api.post(&format!("k{n}"), &transaction(account, "credit", "1.00", "EUR")).await;
+    }
+    let sql = r#"INSERT INTO risk_assessments
+        SELECT account_id, account_seq, id, 80, CASE WHEN account_id = 'b' THEN 'high' ELSE 'low' END,
+               json_build_array(json_build_object('rule', 'r' || account_seq, 'score', 80, 'reason', 'x')), '[]', 'abc'
+        FROM transactions WHERE account_seq < 4"#;
+    api.database.client().await.batch_execute(sql).await.unwrap();
+    let items = async |query: &str| {
+        let json = api.get(&format!("/risk-assessments?{query}")).await.json();
+        json["items"].as_array().unwrap_or_else(|| panic!("{json}")).clone()
+    };
+    assert_eq!(items("").await.len(), 5);
+    assert_eq!(items("level=high").await.len(), 2);
+    assert_eq!(items("account_id=a&rule=r2").await.len(), 1);
+    assert_eq!(items("ruleset=other").await.len(), 0);
+    assert_eq!(items("to=2001-01-01T00:00:00Z").await.len(), 0);
+    let first = api.get("/risk-assessments?limit=3").await.json();
+    let cursor = first["next_cursor"].as_str().unwrap().to_owned();
+    assert_eq!(items(&format!("limit=3&cursor={cursor}")).await.len(), 2);
+    api.get(&format!("/risk-assessments?limit=4&cursor={cursor}")).await.is_problem(400, "malformed-request");
+    let id = first["items"][0]["transaction_id"].as_str().unwrap();
+    let one = api.get(&format!("/transactions/{id}")).await.json();
+    assert_eq!((&one["risk"]["status"], &one["risk"]["risk_score"]), (&json!("assessed"), &json!(80)));
+    assert_eq!(api.get("/transactions?risk_level=high").await.json()["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_balance_in_the_past_is_that_of_the_row_that_was_last_then() {
     let api = Api::start().await;
     let mut moments = Vec::new();

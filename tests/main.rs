@@ -13,8 +13,8 @@ mod brokers;
 mod http;
 mod idempotency;
 mod layering;
-mod postings;
 mod leases;
+mod postings;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]
 mod support;

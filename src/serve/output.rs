@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{AccountId, AccountState, Transaction, format_minor},
-    repository::{accounts::Account, transactions::RiskSummary},
+    repository::{accounts::Account, assessment_pages::AssessmentRow, transactions::RiskSummary},
 };
 
 /// A moment as RFC 3339 in UTC with microseconds.
@@ -114,6 +114,44 @@ pub fn transactions(rows: &[Transaction], next_cursor: Option<&str>) -> Result<S
         next_cursor: Option<&'a str>,
     }
     let items = rows.iter().map(transaction_out).collect::<Result<_, _>>()?;
+    serde_json::to_string(&Page { items, next_cursor })
+}
+
+/// A page of assessments: `{"items": […], "next_cursor": …}`.
+pub fn assessments(rows: &[AssessmentRow], next_cursor: Option<&str>) -> Result<String, serde_json::Error> {
+    #[derive(Serialize)]
+    struct AssessmentOut<'a> {
+        transaction_id: Uuid,
+        account_id: &'a str,
+        account_seq: i64,
+        risk_score: i16,
+        risk_level: &'a str,
+        reasons: &'a RawValue,
+        shadow_reasons: &'a RawValue,
+        ruleset: &'a str,
+        assessed_at: String,
+    }
+    #[derive(Serialize)]
+    struct Page<'a> {
+        items: Vec<AssessmentOut<'a>>,
+        next_cursor: Option<&'a str>,
+    }
+    let items = rows
+        .iter()
+        .map(|row| {
+            Ok(AssessmentOut {
+                transaction_id: row.transaction_id,
+                account_id: &row.account_id,
+                account_seq: row.account_seq,
+                risk_score: row.risk_score,
+                risk_level: &row.risk_level,
+                reasons: serde_json::from_str(&row.reasons)?,
+                shadow_reasons: serde_json::from_str(&row.shadow_reasons)?,
+                ruleset: &row.ruleset,
+                assessed_at: moment(row.assessed_at),
+            })
+        })
+        .collect::<Result<_, serde_json::Error>>()?;
     serde_json::to_string(&Page { items, next_cursor })
 }
 

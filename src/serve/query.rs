@@ -117,3 +117,21 @@ pub fn risk_level(text: &str) -> Result<String, &'static str> {
         _ => Err("must be low, medium, high or pending"),
     }
 }
+
+/// `low`, `medium` or `high`: what an assessment can be.
+pub fn assessed_level(text: &str) -> Result<String, &'static str> {
+    match text {
+        "low" | "medium" | "high" => Ok(text.into()),
+        _ => Err("must be low, medium or high"),
+    }
+}
+
+const SHORT_TEXT_LENGTH_MAX: usize = 128;
+
+/// A rule's name, a ruleset's hash, a cursor.
+pub fn short_text(text: &str) -> Result<String, String> {
+    if (1..=SHORT_TEXT_LENGTH_MAX).contains(&text.len()) {
+        return Ok(text.into());
+    }
+    Err(format!("must be 1 to {SHORT_TEXT_LENGTH_MAX} bytes"))
+}

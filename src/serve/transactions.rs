@@ -101,7 +101,7 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
         before_seq: None,
         before_id: None,
     };
-    let given = parameters.take("cursor", |text| Ok::<_, &str>(text.to_owned()));
+    let given = parameters.take("cursor", query::short_text);
     parameters.end()?;
     let filters = format!("{filter:?}");
     if let Some(given) = given {

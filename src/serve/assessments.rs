@@ -1,0 +1,48 @@
+//! `GET /risk-assessments`: newest transaction first, by level, rule, ruleset, account and time.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use uuid::Uuid;
+
+use super::{
+    cursor, output,
+    problem::Problem,
+    query::{self, Parameters},
+    state::ApiState,
+    transactions::unprintable,
+};
+use crate::repository::{
+    PooledConnection,
+    assessment_pages::{self, AssessmentFilter},
+};
+
+/// A page of assessments.
+pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut parameters = Parameters::parse(request.query_string())?;
+    let mut filter = AssessmentFilter {
+        account_id: parameters.take("account_id", query::account_id),
+        from: parameters.take("from", query::moment),
+        to: parameters.take("to", query::moment),
+        level: parameters.take("level", query::assessed_level),
+        rule: parameters.take("rule", query::short_text),
+        ruleset: parameters.take("ruleset", query::short_text),
+        limit: parameters.take("limit", query::limit).unwrap_or(query::LIMIT_DEFAULT),
+        before_id: None,
+    };
+    let given = parameters.take("cursor", query::short_text);
+    parameters.end()?;
+    let filters = format!("{filter:?}");
+    if let Some(given) = given {
+        filter.before_id = Some(Uuid::from_bytes(cursor::decode(&filters, &given)?));
+    }
+    let page_size = usize::try_from(filter.limit).unwrap_or(0);
+    let read = move |mut connection: PooledConnection| async move {
+        assessment_pages::page(&mut connection, &filter).await
+    };
+    let mut rows = state.read(read).await?;
+    let more = rows.len() > page_size;
+    rows.truncate(page_size);
+    let next =
+        rows.last().filter(|_| more).map(|last| cursor::encode(&filters, last.transaction_id.as_bytes()));
+    let body = output::assessments(&rows, next.as_deref()).map_err(unprintable)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
