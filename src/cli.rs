@@ -3,7 +3,8 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{CommandFactory, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::{
@@ -52,6 +53,29 @@ enum Command {
         after_help = "Examples:\n  ledger simulate --rate 1000 --duration 1m\n  ledger simulate --rate 0 --hot-share 1 --output json"
     )]
     Simulate(simulate::Args),
+    /// Check or print the configuration that a command would run with
+    #[command(after_help = "Examples:\n  ledger config check --config ledger.toml\n  ledger config print")]
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  ledger completions bash > /etc/bash_completion.d/ledger")]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether it is valid; exit 1 and the first thing wrong if not
+    #[command(after_help = "Example:\n  ledger config check --config ledger.toml")]
+    Check,
+    /// Print it as TOML with the documentation of every key; secrets are hidden
+    #[command(after_help = "Example:\n  LEDGER_SERVE__WRITERS=4 ledger config print > ledger.toml")]
+    Print,
 }
 
 impl Command {
@@ -64,6 +88,8 @@ impl Command {
             Self::Serve => "serve",
             Self::Dev(_) => "dev",
             Self::Simulate(_) => "simulate",
+            Self::Config { .. } => "config",
+            Self::Completions { .. } => "completions",
         }
     }
 
@@ -83,6 +109,8 @@ impl Command {
             Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Dev(args) => dev::run(context, args).await,
             Self::Simulate(args) => simulate::run(context, args).await,
+            // Answered by `start`, before anything is started.
+            Self::Config { .. } | Self::Completions { .. } => Ok(ExitCode::SUCCESS),
         }
     }
 }
@@ -99,7 +127,36 @@ pub async fn run() -> ExitCode {
     }
 }
 
+/// What needs no role: the answer, or None.
+fn answer(cli: &Cli) -> anyhow::Result<Option<String>> {
+    let file = cli.config.as_deref();
+    match &cli.command {
+        Command::Config { command: ConfigCommand::Check } => {
+            config::load(file, environment(), &Overrides::new())?;
+            Ok(Some("the configuration is valid\n".into()))
+        }
+        Command::Config { command: ConfigCommand::Print } => {
+            Ok(Some(config::print(file, environment(), &Overrides::new())?))
+        }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "ledger", &mut text);
+            Ok(Some(String::from_utf8(text).context("completions")?))
+        }
+        _ => Ok(None),
+    }
+}
+
 async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(text) = answer(&cli)? {
+        return match std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()) {
+            // Whoever reads has seen enough: `ledger config print | head`.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(error).context("cannot print")
+            }
+            _ => Ok(ExitCode::SUCCESS),
+        };
+    }
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider was installed before main"))?;

@@ -4,9 +4,11 @@
 //! `config/default.toml` documents every key; it is the one list of what exists.
 
 mod load;
+mod print;
 mod sections;
 
 pub use load::{ConfigError, DEFAULTS, Overrides, load};
+pub use print::print;
 pub use sections::{
     Admin, Aggregate, Broker, BrokerKind, Config, ConsumeRisk, Database, Kafka, Listen, Log, LogFormat,
     Relay, Risk, Serve, Topics,

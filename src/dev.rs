@@ -56,9 +56,10 @@ impl Args {
 
 /// Keeps a configured database from even being looked at.
 fn private_overrides() -> Overrides {
-    [("database.url_file", ""), ("database.tls_ca_file", ""), ("broker.kind", "postgres")]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .to_vec()
+    let unset =
+        ["database.url_file", "database.tls_ca_file", "broker.kafka.sasl_password_file"].map(|key| (key, ""));
+    let private = unset.into_iter().chain([("broker.kind", "postgres")]);
+    private.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// Runs everything until asked to stop, or until a part of it fails.

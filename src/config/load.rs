@@ -62,6 +62,15 @@ pub fn load(
     environment: impl Iterator<Item = (String, String)>,
     overrides: &Overrides,
 ) -> Result<Config, ConfigError> {
+    typed(layers(file, environment, overrides)?)
+}
+
+/// The layers put together, each key known, values not looked at yet.
+pub(super) fn layers(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    overrides: &Overrides,
+) -> Result<Layers, ConfigError> {
     let defaults = layer(DEFAULTS).map_err(invalid)?;
     let known = leaf_keys(&defaults);
     let mut builder = Layers::builder().add_source(defaults);
@@ -81,7 +90,12 @@ pub fn load(
     for (key, value) in overrides {
         builder = builder.set_override(key, value.as_str()).map_err(invalid)?;
     }
-    let mut config: Config = builder.build().map_err(invalid)?.try_deserialize().map_err(invalid)?;
+    builder.build().map_err(invalid)
+}
+
+/// The typed configuration, checked, with its secrets read from their files.
+pub(super) fn typed(layers: Layers) -> Result<Config, ConfigError> {
+    let mut config: Config = layers.try_deserialize().map_err(invalid)?;
     config.check().map_err(ConfigError::Invalid)?;
     if let Some(path) = &config.database.url_file {
         config.database.url = read_secret("database.url_file", path)?;

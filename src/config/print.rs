@@ -1,0 +1,133 @@
+//! The configuration that a command would run with, as the documented TOML: the compiled-in text with the values in
+//! effect. It can be used as a `--config` file again, once its secrets are filled in.
+
+use std::path::Path;
+
+use config::Config as Layers;
+
+use super::{
+    ConfigError, DEFAULTS, Overrides,
+    load::{layers, typed},
+};
+
+/// Every key whose value is a secret; only the password of a URL is one.
+const SECRETS: [&str; 2] = ["database.url", "broker.kafka.sasl_password"];
+const HIDDEN: &str = "***";
+
+/// Loads and checks as [`super::load`] does, then prints. Secrets are hidden.
+pub fn print(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    overrides: &Overrides,
+) -> Result<String, ConfigError> {
+    let layers = layers(file, environment, overrides)?;
+    typed(layers.clone())?;
+    let mut section = "";
+    let mut text = String::with_capacity(DEFAULTS.len());
+    for line in DEFAULTS.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name;
+        }
+        text.push_str(&in_effect(line, section, &layers));
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// The line with the value in effect, or as it is if it holds no key.
+fn in_effect(line: &str, section: &str, layers: &Layers) -> String {
+    let Some((name, default)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) else {
+        return line.to_owned();
+    };
+    let key = format!("{section}.{name}");
+    let Ok(value) = layers.get_string(&key) else { return line.to_owned() };
+    let value = if SECRETS.contains(&key.as_str()) { hide(&value) } else { value };
+    // What the default quotes is text; everything else was checked to be a number or a boolean.
+    let value = if default.starts_with('"') { toml::Value::String(value).to_string() } else { value };
+    format!("{name} = {value}")
+}
+
+/// Hides the password in `scheme://user:password@host/…?password=…`, and anything that is no URL whole.
+fn hide(secret: &str) -> String {
+    if secret.is_empty() {
+        return String::new();
+    }
+    let Some((scheme, rest)) = secret.split_once("://") else { return HIDDEN.to_owned() };
+    let (address, query) =
+        rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
+    // A password may itself hold an @: the last one is the separator.
+    let address = match address.rsplit_once('@') {
+        Some((login, host)) => match login.split_once(':') {
+            Some((user, _)) => format!("{user}:{HIDDEN}@{host}"),
+            None => format!("{login}@{host}"),
+        },
+        None => address.to_owned(),
+    };
+    let hide_parameter = |parameter: &str| match parameter.split_once('=') {
+        Some((name, _)) if name.contains("password") => format!("{name}={HIDDEN}"),
+        _ => parameter.to_owned(),
+    };
+    match query {
+        None => format!("{scheme}://{address}"),
+        Some(query) => {
+            let query: Vec<String> = query.split('&').map(hide_parameter).collect();
+            format!("{scheme}://{address}?{}", query.join("&"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    fn set(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+        let owned: Vec<_> =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        owned.into_iter()
+    }
+
+    #[test]
+    fn what_is_printed_is_what_is_in_effect_and_loads_again() {
+        let changed = [
+            ("LEDGER_SERVE__WRITERS", "5"),
+            ("LEDGER_LOG__FILTER", "ledger=\"debug\""),
+            ("LEDGER_RELAY__LEASE_TTL", "7s"),
+            ("LEDGER_BROKER__CREATE_TOPICS", "false"),
+        ];
+        let printed = print(None, set(&changed), &Overrides::new()).expect("valid");
+        for line in ["writers = 5", "lease_ttl = \"7s\"", "create_topics = false"] {
+            assert!(printed.lines().any(|printed| printed == line), "{line} in\n{printed}");
+        }
+        let mut file = tempfile::NamedTempFile::new().expect("file");
+        std::io::Write::write_all(&mut file, printed.as_bytes()).expect("written");
+        let again = load(Some(file.path()), set(&[]), &Overrides::new()).expect("loads");
+        let first = load(None, set(&changed), &Overrides::new()).expect("loads");
+        assert_eq!(format!("{again:?}"), format!("{first:?}"));
+    }
+
+    #[test]
+    fn the_defaults_print_as_they_are_documented() {
+        assert_eq!(print(None, set(&[]), &Overrides::new()).expect("valid"), DEFAULTS);
+    }
+
+    #[test]
+    fn passwords_are_hidden_wherever_they_stand() {
+        for (secret, shown) in [
+            ("postgres://u:hunter2@db:5432/ledger", "postgres://u:***@db:5432/ledger"),
+            ("postgres://u:hun@ter2@db/l?sslmode=require", "postgres://u:***@db/l?sslmode=require"),
+            ("postgres://u@db/l?password=hunter2&x=1", "postgres://u@db/l?password=***&x=1"),
+            ("host=db password=hunter2", "***"),
+            ("", ""),
+        ] {
+            assert_eq!(hide(secret), shown);
+        }
+        let secrets = [
+            ("LEDGER_DATABASE__URL", "postgres://u:hunter2@db/l"),
+            ("LEDGER_BROKER__KAFKA__SASL_PASSWORD", "hunter2"),
+        ];
+        assert!(!print(None, set(&secrets), &Overrides::new()).expect("valid").contains("hunter2"));
+        let fields = include_str!("sections.rs").matches(": SecretString,").count();
+        assert_eq!(fields, SECRETS.len(), "a secret field that is not in SECRETS would be printed");
+    }
+}
