@@ -10,6 +10,7 @@ mod body;
 mod cursor;
 mod input;
 mod observe;
+mod openapi;
 mod output;
 mod problem;
 mod query;
@@ -33,6 +34,8 @@ use crate::{
     repository,
     runtime::{Context, start_admin},
 };
+
+pub use openapi::description;
 
 /// A running API.
 pub struct Running {
@@ -64,7 +67,11 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let (writers, writers_running) = Writers::start(config);
     let state = web::Data::new(ApiState::new(Arc::clone(config), writers, pool));
     let server = HttpServer::new(move || {
-        App::new().app_data(state.clone()).configure(routes).wrap(from_fn(observe::observe))
+        App::new()
+            .app_data(state.clone())
+            .configure(routes)
+            .configure(openapi::routes)
+            .wrap(from_fn(observe::observe))
     })
     .workers(worker_threads(config.serve.workers))
     .max_connections(config.serve.connections_max)
