@@ -45,6 +45,9 @@ enum Command {
     /// Serve the HTTP API
     #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger serve")]
     Serve,
+    /// Print the OpenAPI 3.1 description of the HTTP API
+    #[command(after_help = "Example:\n  ledger openapi > openapi.json")]
+    Openapi,
     /// Run everything on this machine: a private PostgreSQL and all roles in one process
     #[command(after_help = "Examples:\n  ledger dev\n  ledger dev --data-dir ./data --listen 127.0.0.1:8081")]
     Dev(dev::Args),
@@ -86,6 +89,7 @@ impl Command {
             Self::Aggregate(_) => "aggregate",
             Self::Import(_) => "import",
             Self::Serve => "serve",
+            Self::Openapi => "openapi",
             Self::Dev(_) => "dev",
             Self::Simulate(_) => "simulate",
             Self::Config { .. } => "config",
@@ -107,6 +111,7 @@ impl Command {
             Self::Aggregate(args) => aggregate::run(context, args).await,
             Self::Import(args) => import::run(context, args).await,
             Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),
+            Self::Openapi => openapi(),
             Self::Dev(args) => dev::run(context, args).await,
             Self::Simulate(args) => simulate::run(context, args).await,
             // Answered by `start`, before anything is started.
@@ -202,4 +207,9 @@ async fn migrate(context: &Context) -> anyhow::Result<ExitCode> {
 /// The configuration that a command would run with, for tests of shipped samples.
 pub fn load_config(file: &std::path::Path) -> Result<Config, config::ConfigError> {
     config::load(Some(file), std::iter::empty(), &Overrides::new())
+}
+
+fn openapi() -> anyhow::Result<ExitCode> {
+    println!("{}", serve::description().to_pretty_json()?);
+    Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ mod http;
 mod idempotency;
 mod layering;
 mod leases;
+mod openapi;
 mod postings;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]
