@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     aggregate,
     config::{self, Config, Overrides},
-    dev::{self, simulate},
+    dev::{self, demo, simulate},
     import, repository,
     runtime::{Context, Health, Stop, start_telemetry, stop_on_signals},
     serve,
@@ -51,6 +51,9 @@ enum Command {
     /// Run everything on this machine: a private PostgreSQL and all roles in one process
     #[command(after_help = "Examples:\n  ledger dev\n  ledger dev --data-dir ./data --listen 127.0.0.1:8081")]
     Dev(dev::Args),
+    /// Watch transactions go the whole way and be reconciled; leaves nothing behind
+    #[command(after_help = "Examples:\n  ledger demo\n  ledger demo --rate 2000 --duration 10s")]
+    Demo(demo::Args),
     /// Send realistic traffic to a running API and check every answer
     #[command(
         after_help = "Examples:\n  ledger simulate --rate 1000 --duration 1m\n  ledger simulate --rate 0 --hot-share 1 --output json"
@@ -91,6 +94,7 @@ impl Command {
             Self::Serve => "serve",
             Self::Openapi => "openapi",
             Self::Dev(_) => "dev",
+            Self::Demo(_) => "demo",
             Self::Simulate(_) => "simulate",
             Self::Config { .. } => "config",
             Self::Completions { .. } => "completions",
@@ -101,6 +105,7 @@ impl Command {
     fn overrides(&self) -> Overrides {
         match self {
             Self::Dev(args) => args.overrides(),
+            Self::Demo(args) => args.overrides(),
             _ => Overrides::new(),
         }
     }
@@ -113,6 +118,7 @@ impl Command {
             Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Openapi => openapi(),
             Self::Dev(args) => dev::run(context, args).await,
+            Self::Demo(args) => demo::run(context, args).await,
             Self::Simulate(args) => simulate::run(context, args).await,
             // Answered by `start`, before anything is started.
             Self::Config { .. } | Self::Completions { .. } => Ok(ExitCode::SUCCESS),

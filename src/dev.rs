@@ -2,6 +2,7 @@
 //! one process, no Kafka. Its data stays between starts. Nothing here is needed in production.
 
 pub mod cluster;
+pub mod demo;
 pub mod simulate;
 
 mod binaries;

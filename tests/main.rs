@@ -10,6 +10,8 @@
 )]
 
 mod brokers;
+mod cli;
+mod dev;
 mod http;
 mod idempotency;
 mod layering;

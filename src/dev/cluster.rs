@@ -105,10 +105,11 @@ impl Cluster {
     pub async fn start(options: &ClusterOptions) -> anyhow::Result<Self> {
         let user = OsUser::choose()?;
         let (home, lock) = claim(&options.directory, &user)?;
+        // From here on, whatever fails or is given up half way is cleaned up by it.
+        let mut watchdog = Watchdog::start(&home.data(), options.ephemeral.then_some(home.0.as_path()))?;
         stop_orphan(&home.data()).await?;
         let binaries = binaries::find_or_fetch(options.binaries.as_deref(), home.data_major(), &user).await?;
         user.check_reach(&binaries.directory.join("postgres"), "the programs in")?;
-        let mut watchdog = Watchdog::start(&home.data(), options.ephemeral.then_some(home.0.as_path()))?;
         let password = match home.data_major() {
             Some(_) => kept_password(&home)?,
             None => make(&home, &binaries, &user).await?,

@@ -1,0 +1,187 @@
+//! The command line: every command explains itself, and every misfortune is one clear line and the right exit code.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader},
+    process::{Output, Stdio},
+};
+
+use crate::support::{binary, postgres::TestDatabase};
+
+/// Commands that need the database from the start.
+const ROLES: &[&[&str]] = &[&["migrate"], &["serve"], &["aggregate"]];
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+/// Exit code 1 and one line on stderr: the error. Answers it.
+fn one_error_line(output: &Output, doing: &str) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{doing}: {stderr}");
+    let lines: Vec<&str> = stderr.lines().collect();
+    let [line] = lines.as_slice() else { panic!("{doing} is not told in one line:\n{stderr}") };
+    assert!(line.starts_with("error: "), "{doing}: {line}");
+    (*line).to_owned()
+}
+
+fn subcommands(help: &str) -> BTreeSet<String> {
+    let listed =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+/// Every command with its words and its help, from the root down.
+fn all_commands() -> Vec<(Vec<String>, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![Vec::<String>::new()];
+    while let Some(words) = open.pop() {
+        let mut arguments: Vec<&str> = words.iter().map(String::as_str).collect();
+        arguments.push("--help");
+        let output = binary::run(&arguments, &[]);
+        assert!(output.status.success(), "{arguments:?}");
+        let help = stdout(&output);
+        for name in subcommands(&help) {
+            open.push(words.iter().cloned().chain([name]).collect());
+        }
+        found.push((words, help));
+    }
+    assert!(found.len() > 8, "the commands were found: {found:?}");
+    found
+}
+
+#[test]
+fn every_command_has_an_example_and_every_flag_a_variable() {
+    for (words, help) in all_commands() {
+        assert!(help.contains("Example"), "ledger {words:?} --help has no example:\n{help}");
+        // Long help puts a flag on a line of its own and its variable below it; the next flag ends its text.
+        let flags: Vec<&str> = help.split("\n  -").skip(1).collect();
+        for flag in flags.iter().filter(|flag| !flag.contains("--help") && !flag.contains("--version")) {
+            let name = flag.lines().next().unwrap_or_default();
+            assert!(flag.contains("[env: LEDGER_"), "ledger {words:?}: {name} has no variable:\n{help}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_is_told_with_the_nearest_right_one() {
+    for role in ROLES {
+        let output = binary::run(role, &[("LEDGER_DATABASE__ULR", "postgres://localhost/ledger")]);
+        let line = one_error_line(&output, "an unknown key");
+        assert!(
+            line.contains("LEDGER_DATABASE__ULR") && line.contains("did you mean LEDGER_DATABASE__URL?"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_database_that_is_not_there_is_named_without_its_password() {
+    let environment = [
+        ("LEDGER_DATABASE__URL", "postgres://u:hunter2@127.0.0.1:1/ledger"),
+        ("LEDGER_ADMIN__LISTEN", "off"),
+    ];
+    for role in ROLES {
+        let line = one_error_line(&binary::run(role, &environment), "a missing database");
+        assert!(line.contains("cannot connect to PostgreSQL at 127.0.0.1:1"), "{role:?}: {line}");
+        assert!(!line.contains("hunter2"), "{role:?}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_told_what_to_run() {
+    let database = TestDatabase::empty().await;
+    let environment = [("LEDGER_DATABASE__URL", database.url.as_str()), ("LEDGER_ADMIN__LISTEN", "off")];
+    for role in ROLES.iter().filter(|role| **role != ["migrate"]) {
+        let line = one_error_line(&binary::run(role, &environment), "a missing schema");
+        assert!(line.contains("run `ledger migrate`"), "{role:?}: {line}");
+    }
+    let migrated = binary::run(&["migrate"], &environment);
+    assert!(migrated.status.success() && stdout(&migrated).starts_with("applied "), "{}", stdout(&migrated));
+    let again = binary::run(&["migrate"], &environment);
+    assert_eq!(stdout(&again), "the schema is up to date\n");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_with_its_key() {
+    let database = TestDatabase::new().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    for (command, key, other) in [
+        (&["serve"][..], "serve.listen", "LEDGER_SERVE__LISTEN"),
+        (&["serve"], "admin.listen", "LEDGER_ADMIN__LISTEN"),
+        (&["aggregate", "--every", "1h"], "admin.listen", "LEDGER_ADMIN__LISTEN"),
+    ] {
+        let environment = [
+            ("LEDGER_DATABASE__URL", database.url.as_str()),
+            ("LEDGER_SERVE__LISTEN", "127.0.0.1:0"),
+            ("LEDGER_ADMIN__LISTEN", "off"),
+        ];
+        let environment =
+            environment.map(|(name, value)| (name, if name == other { &address } else { value }));
+        let line = one_error_line(&binary::run(command, &environment), "a port that is taken");
+        assert!(line.contains(&address) && line.contains(key), "{command:?}: {line}");
+    }
+}
+
+#[test]
+fn misuse_is_exit_code_2() {
+    for arguments in [&["serve", "--nonsense"][..], &["nonsense"], &["simulate", "--hot-share", "2"], &[]] {
+        let output = binary::run(arguments, &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}: what is no data is on stderr");
+    }
+}
+
+#[test]
+fn a_configuration_is_printed_without_secrets_and_checked() {
+    let secret = [("LEDGER_DATABASE__URL", "postgres://u:hunter2@db/ledger"), ("LEDGER_SERVE__WRITERS", "3")];
+    let printed = stdout(&binary::run(&["config", "print"], &secret));
+    assert!(
+        printed.contains("postgres://u:***@db/ledger") && printed.contains("\nwriters = 3\n"),
+        "{printed}"
+    );
+    let file = tempfile::NamedTempFile::new().expect("file");
+    std::fs::write(file.path(), &printed).expect("written");
+    let path = file.path().to_str().expect("UTF-8");
+    assert_eq!(
+        stdout(&binary::run(&["config", "check", "--config", path], &[])),
+        "the configuration is valid\n"
+    );
+    std::fs::write(file.path(), "[serve]\nwritters = 3\n").expect("written");
+    let line = one_error_line(&binary::run(&["config", "check", "--config", path], &[]), "a wrong file");
+    assert!(line.contains("serve.writters") && line.contains("did you mean serve.writers?"), "{line}");
+    let missing =
+        one_error_line(&binary::run(&["config", "check", "--config", "/none.toml"], &[]), "no file");
+    assert!(missing.contains("/none.toml"), "{missing}");
+}
+
+#[test]
+fn completions_need_no_valid_configuration() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = binary::run(&["completions", shell], &[("LEDGER_DATABASE__ULR", "x")]);
+        assert!(output.status.success() && stdout(&output).contains("simulate"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let mut child = binary::command(&["completions", "zsh"], &[])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
+    let output = child.wait_with_output().expect("ended");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn nobody_to_simulate_against_is_one_line() {
+    let output = binary::run(&["simulate", "--url", "http://127.0.0.1:1"], &[]);
+    let line = one_error_line(&output, "no server");
+    assert!(line.contains("cannot reach http://127.0.0.1:1; is `ledger serve`"), "{line}");
+}

@@ -1,0 +1,150 @@
+//! `ledger dev` and `ledger demo` as a person meets them: the real binary, a private database, nothing left behind.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::support::{
+    binary::{self, Binary},
+    eventually,
+};
+
+/// A configured database must not even be looked at.
+const ELSEWHERE: [(&str, &str); 3] = [
+    ("LEDGER_DATABASE__URL", "postgres://nobody@127.0.0.1:1/nothing"),
+    ("LEDGER_DATABASE__URL_FILE", "/nonexistent/url"),
+    ("LEDGER_BROKER__KIND", "kafka"),
+];
+
+/// A directory that the user who runs PostgreSQL for root can pass through.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().expect("directory");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("mode");
+    directory
+}
+
+fn start_dev(data: &Path) -> Binary {
+    let data = data.to_str().expect("UTF-8");
+    let flags = ["dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", data];
+    Binary::start(&flags, &ELSEWHERE)
+}
+
+/// Runs the curl line that was printed, as a person would paste it, and answers what it printed.
+fn paste_curl(dev: &mut Binary) -> String {
+    let line = dev.line_with("curl -i");
+    let output =
+        Command::new("sh").args(["-c", &format!("{line} --silent --show-error")]).output().expect("sh");
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Command lines of all processes that mention the path.
+fn processes_on(path: &Path) -> Vec<String> {
+    let path = path.to_str().expect("UTF-8");
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(path))
+        .collect()
+}
+
+async fn nothing_runs_on(path: &Path) {
+    eventually("all processes end", async || processes_on(path).is_empty()).await;
+}
+
+#[tokio::test]
+async fn dev_answers_the_printed_curl_line_and_keeps_its_data_between_starts() {
+    let directory = directory();
+    let data = directory.path().join("data");
+    let mut dev = start_dev(&data);
+    let first = paste_curl(&mut dev);
+    assert!(first.starts_with("HTTP/1.1 201"), "{first}");
+    let metrics = dev.line_with("/metrics").split("http://").nth(1).expect("a URL").to_owned();
+    dev.answers(metrics.trim_end_matches("/metrics"), "/readyz");
+    dev.stop();
+    nothing_runs_on(directory.path()).await;
+
+    let mut again = start_dev(&data);
+    let replayed = paste_curl(&mut again);
+    assert!(replayed.starts_with("HTTP/1.1 200"), "{replayed}");
+    assert!(replayed.to_lowercase().contains("idempotent-replayed: true"), "{replayed}");
+    let body = |answer: &str| answer.split_once("\r\n\r\n").expect("a body").1.to_owned();
+    assert_eq!(body(&first), body(&replayed));
+    again.stop();
+    nothing_runs_on(directory.path()).await;
+}
+
+#[tokio::test]
+async fn dev_comes_back_after_kill_9_with_what_it_had_acknowledged() {
+    let directory = directory();
+    let data = directory.path().join("data");
+    let mut dev = start_dev(&data);
+    assert!(paste_curl(&mut dev).starts_with("HTTP/1.1 201"));
+    dev.kill();
+    // At once: the first server may still be stopping.
+    let mut again = start_dev(&data);
+    assert!(paste_curl(&mut again).starts_with("HTTP/1.1 200"));
+    again.stop();
+    nothing_runs_on(directory.path()).await;
+}
+
+#[tokio::test]
+async fn dev_ends_with_an_error_when_its_database_does() {
+    let directory = directory();
+    let data = directory.path().join("data");
+    let mut dev = start_dev(&data);
+    dev.line_with("curl -i");
+    let pid = fs::read_to_string(data.join("postgresql/postmaster.pid")).expect("running");
+    let pid = pid.lines().next().expect("a line").parse().expect("a number");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGQUIT).expect("signalled");
+    let (status, stderr) = dev.ended_within(Duration::from_secs(8));
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.lines().last().expect("a line").starts_with("error: PostgreSQL ended"), "{stderr}");
+    nothing_runs_on(directory.path()).await;
+}
+
+#[tokio::test]
+async fn dev_shares_its_directory_with_nobody() {
+    let directory = directory();
+    let data = directory.path().join("data");
+    let mut dev = start_dev(&data);
+    dev.line_with("curl -i");
+    let second = binary::run(&["dev", "--data-dir", data.to_str().expect("UTF-8")], &[]);
+    let said = String::from_utf8(second.stderr).expect("UTF-8");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(said.contains("is in use by another `ledger`"), "{said}");
+    assert!(paste_curl(&mut dev).starts_with("HTTP/1.1 201"), "the first is undisturbed");
+    dev.stop();
+
+    let foreign = directory.path().join("photos");
+    fs::create_dir(&foreign).expect("directory");
+    fs::write(foreign.join("cat.jpg"), "meow").expect("written");
+    let refused = binary::run(&["dev", "--data-dir", foreign.to_str().expect("UTF-8")], &[]);
+    let said = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said.contains("is neither empty nor made by `ledger dev`"), "{said}");
+    assert_eq!(fs::read_dir(&foreign).expect("readable").count(), 1, "and is left as it was");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_and_leaves_nothing_running() {
+    let directory = directory();
+    let data = directory.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let data_flag = data.to_str().expect("UTF-8");
+    let flags = ["dev", "--data-dir", data_flag, "--listen", &address, "--admin-listen", "off"];
+    let refused = binary::run(&flags, &[]);
+    let said = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said.contains(&format!("error: cannot listen on {address}")), "{said}");
+    nothing_runs_on(directory.path()).await;
+}
