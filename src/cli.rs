@@ -10,8 +10,9 @@ use uuid::Uuid;
 use crate::{
     aggregate,
     config::{self, Config, Overrides},
+    consume_risk,
     dev::{self, demo, simulate},
-    import, repository,
+    import, ops, repository,
     runtime::{Context, Health, Stop, start_telemetry, stop_on_signals},
     serve,
 };
@@ -37,11 +38,21 @@ enum Command {
         after_help = "Examples:\n  ledger aggregate\n  ledger aggregate --every 15m\n  ledger aggregate --from 2026-01-01 --to 2026-01-31"
     )]
     Aggregate(aggregate::Args),
+    /// Score every transaction with the risk rules, once, and announce the result
+    #[command(
+        after_help = "Examples:\n  ledger consume-risk\n  ledger consume-risk --rules my-rules.toml   # follows changes of the file"
+    )]
+    ConsumeRisk(consume_risk::Args),
     /// Bring history in from another system, through the same decisions and the same outbox as the API
     #[command(
         after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty,\ndescription, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv"
     )]
     Import(import::Args),
+    /// Validate risk rules
+    Risk {
+        #[command(subcommand)]
+        command: ops::risk::RiskCommand,
+    },
     /// Serve the HTTP API
     #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger serve")]
     Serve,
@@ -90,7 +101,9 @@ impl Command {
         match self {
             Self::Migrate => "migrate",
             Self::Aggregate(_) => "aggregate",
+            Self::ConsumeRisk(_) => "consume-risk",
             Self::Import(_) => "import",
+            Self::Risk { .. } => "risk",
             Self::Serve => "serve",
             Self::Openapi => "openapi",
             Self::Dev(_) => "dev",
@@ -104,6 +117,7 @@ impl Command {
     /// What flags say over the configuration.
     fn overrides(&self) -> Overrides {
         match self {
+            Self::ConsumeRisk(args) => args.overrides(),
             Self::Dev(args) => args.overrides(),
             Self::Demo(args) => args.overrides(),
             _ => Overrides::new(),
@@ -114,7 +128,9 @@ impl Command {
         match self {
             Self::Migrate => migrate(&context).await,
             Self::Aggregate(args) => aggregate::run(context, args).await,
+            Self::ConsumeRisk(_) => consume_risk::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Import(args) => import::run(context, args).await,
+            Self::Risk { command } => ops::risk::run(&command),
             Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Openapi => openapi(),
             Self::Dev(args) => dev::run(context, args).await,

@@ -1,1 +1,107 @@
-//! To be written.
+//! `ledger consume-risk`: scores every event of `transactions.v1` once and announces the result.
+//!
+//! ```text
+//! transactions.v1 ─▶ reader ─▶ ledger's rows + histories ─▶ rules ─▶ one commit: assessments, outbox, position
+//!                                                              └───▶ or a dead letter, and the partition goes on
+//! ```
+//!
+//! Guarantees: one live assessment per transaction however often its event is delivered; a position never moves back
+//! and never passes a record without a result or a dead letter; trouble of the database or the broker is waited out
+//! and never turned into dead letters. Partitions are shared among the instances of a group by leases.
+//!
+//! Deliberately absent: Kafka's own consumer groups, which cannot fence a write to PostgreSQL; and any way to re-score
+//! what has its assessment (that is `ledger risk backtest`).
+
+mod assess;
+mod cache;
+mod dead_letter;
+mod decode;
+mod fail_point;
+mod ownership;
+mod partition;
+mod reader;
+mod rules;
+mod trace;
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+
+pub use partition::{PartitionConsumer, Turn};
+
+use crate::{
+    broker::{self, SharedBroker},
+    config::Overrides,
+    event::TRANSACTIONS_TOPIC,
+    repository::{self, migrations},
+    risk::Ruleset,
+    runtime::{Context, LeaseGroup, start_admin},
+};
+
+/// Flags of `ledger consume-risk`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Args {
+    /// The rule file, instead of risk.rules; without either, the rules that the binary carries
+    #[arg(long, env = "LEDGER_CONSUME_RISK_RULES", value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+    /// The consumer group, instead of consume_risk.group
+    #[arg(long, env = "LEDGER_CONSUME_RISK_GROUP", value_name = "NAME")]
+    pub group: Option<String>,
+}
+
+impl Args {
+    /// What the flags say over the configuration.
+    pub fn overrides(&self) -> Overrides {
+        let rules = self.rules.as_ref().map(|path| ("risk.rules".to_owned(), path.display().to_string()));
+        let group = self.group.as_ref().map(|name| ("consume_risk.group".to_owned(), name.clone()));
+        rules.into_iter().chain(group).collect()
+    }
+}
+
+/// Runs the role until asked to stop.
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let config = Arc::clone(&context.config);
+    let mut connection = repository::connect(&config.database, "consume-risk").await?;
+    migrations::check_schema(&mut connection).await?;
+    drop(connection);
+    let rules = watch_rules(&context).await?;
+    let broker = connect_broker(&context).await?;
+    let partitions = broker.partitions(TRANSACTIONS_TOPIC).await.context("transactions.v1")?;
+    let admin = start_admin(&context)?;
+    let group = &config.consume_risk.group;
+    let names = (0..partitions).map(|partition| ownership::lease_name(group, partition)).collect();
+    let leases =
+        LeaseGroup::join(&context, &format!("consume-risk/{group}"), names, config.consume_risk.lease_ttl);
+    let address = admin.address.map(tracing::field::display);
+    tracing::info!(group, partitions, ruleset = %rules.borrow().version(), admin = address, "consuming");
+    context.health.set_ready(true);
+    ownership::Ownership::new(context.clone(), broker, rules).run(leases).await;
+    context.health.set_ready(false);
+    admin.stop().await;
+    Ok(())
+}
+
+async fn connect_broker(context: &Context) -> anyhow::Result<SharedBroker> {
+    let pool = repository::pool(&context.config.database, "consume-risk")?;
+    let broker = broker::connect(&context.config, pool).await?;
+    let topics = broker::topic_specs(&context.config);
+    let read: Vec<_> = topics.into_iter().filter(|topic| topic.name == TRANSACTIONS_TOPIC).collect();
+    broker.ensure_topics(&read, context.config.broker.create_topics).await?;
+    Ok(broker)
+}
+
+/// The rules in use; from a file, they follow its changes.
+async fn watch_rules(context: &Context) -> anyhow::Result<watch::Receiver<Arc<Ruleset>>> {
+    let path = context.config.risk.rules.clone();
+    let (sender, receiver) = watch::channel(Arc::new(rules::load(path.as_deref()).await?));
+    if let Some(path) = path {
+        tokio::spawn(rules::watch_file(path, sender, context.stop.clone()));
+    }
+    Ok(receiver)
+}
+
+/// The rules that a configuration names, or those that the binary carries. For back-tests and checks.
+pub async fn load_rules(context: &Context) -> anyhow::Result<Ruleset> {
+    rules::load(context.config.risk.rules.as_deref()).await
+}

@@ -1,1 +1,3 @@
-//! To be written.
+//! Commands for people who look after a ledger.
+
+pub mod risk;

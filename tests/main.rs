@@ -11,6 +11,7 @@
 
 mod brokers;
 mod cli;
+mod consume_risk;
 mod dev;
 mod http;
 mod idempotency;

@@ -133,6 +133,14 @@ impl Ruleset {
         self.assess(&observation)
     }
 
+    /// Adds a row to the history without scoring it: it was assessed before. Like [`Ruleset::score`], the row must come
+    /// after those that the history holds; otherwise nothing happens.
+    pub fn remember(&self, history: &mut AccountHistory, subject: &Subject<'_>) {
+        if history.last_account_seq() < subject.account_seq {
+            history.advance(self, self.amounts_in(subject.currency), self.row_of(subject));
+        }
+    }
+
     fn assess(&self, observation: &Observation<'_>) -> Result<Assessment, ScoreError> {
         let root = self.root(observation.subject.currency);
         let mut total = 0_i16;

@@ -1,0 +1,287 @@
+//! From a batch of events to their assessments: two questions to the ledger for all of them, then the rules.
+//!
+//! The batch ends early where an event cannot be handled, where an account's history would have to be read a second
+//! time, or where the histories to read would be too many rows; the rest is handled by the next batch.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use chrono::{DateTime, SubsecRound, Utc};
+use uuid::Uuid;
+
+use super::{
+    cache::HistoryCache,
+    decode::{Event, Unhandled},
+    fail_point,
+    reader::Item,
+};
+use crate::{
+    event::RiskAssessed,
+    repository::{
+        Connection, RepositoryError,
+        assessments::NewAssessment,
+        history::{self, LedgerRow},
+    },
+    risk::{AccountHistory, Assessment, RiskLevel, Ruleset, ScoreError},
+};
+
+/// Rows of history that one batch may read.
+const HISTORY_ROWS_READ_MAX: i64 = 50_000;
+/// Events scored between two chances for other tasks.
+const EVENTS_BETWEEN_YIELDS: usize = 64;
+
+/// What became of the first `handled` items of a batch.
+#[derive(Default)]
+pub(super) struct Assessed {
+    pub rows: Vec<NewAssessment>,
+    pub levels: HashMap<&'static str, u64>,
+    pub duplicates: u64,
+    /// Items from the front that are dealt with by `rows` and `duplicates`.
+    pub handled: usize,
+    /// Why the next item cannot be handled, if that is what ended the batch.
+    pub unhandled: Option<Unhandled>,
+    pub assessed_at: DateTime<Utc>,
+}
+
+/// What to do with an event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Score,
+    /// Assessed before: only the history takes note.
+    Remember,
+    /// Assessed before, and the history knows it or will be read without it.
+    Skip,
+}
+
+/// How far the batch goes, and the histories to read for it.
+struct Plan<'a> {
+    steps: Vec<(&'a Event, Step)>,
+    accounts_to_read: Vec<&'a str>,
+    before_seqs: Vec<i64>,
+    unhandled: Option<Unhandled>,
+}
+
+/// Scores the batch from the front.
+pub(super) async fn assess(
+    connection: &mut Connection,
+    ruleset: &Ruleset,
+    cache: &mut HistoryCache,
+    items: &[Item],
+) -> Result<Assessed, RepositoryError> {
+    let (events, undecodable) = decoded_prefix(items);
+    let (account_ids, account_seqs): (Vec<&str>, Vec<i64>) = events.iter().map(|event| event.place()).unzip();
+    let rows = history::ledger_rows(connection, &account_ids, &account_seqs).await?;
+    let mut of_event: Vec<Option<LedgerRow>> = events.iter().map(|_| None).collect();
+    for row in rows {
+        let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| of_event.get_mut(place));
+        place.map(|place| place.replace(row));
+    }
+    let mut plan = plan(ruleset, cache, &events, &of_event);
+    if plan.unhandled.is_none() && plan.steps.len() == events.len() {
+        plan.unhandled = undecodable;
+    }
+    read_histories(connection, ruleset, cache, &plan).await?;
+    score(ruleset, cache, plan).await
+}
+
+fn decoded_prefix(items: &[Item]) -> (Vec<&Event>, Option<Unhandled>) {
+    let mut events = Vec::with_capacity(items.len());
+    for item in items {
+        match &item.decoded {
+            Ok(event) => events.push(event),
+            Err(unhandled) => return (events, Some(unhandled.clone())),
+        }
+    }
+    (events, None)
+}
+
+fn plan<'a>(
+    ruleset: &Ruleset,
+    cache: &HistoryCache,
+    events: &[&'a Event],
+    rows: &[Option<LedgerRow>],
+) -> Plan<'a> {
+    let mut plan = Plan {
+        steps: Vec::with_capacity(events.len()),
+        accounts_to_read: Vec::new(),
+        before_seqs: Vec::new(),
+        unhandled: None,
+    };
+    let mut next_seqs: HashMap<&str, i64> = HashMap::new();
+    let mut seen: HashSet<(&str, i64)> = HashSet::new();
+    let reach = i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX);
+    let mut rows_to_read = 0;
+    for (event, row) in events.iter().zip(rows) {
+        let is_assessed = match checked(event, row.as_ref()) {
+            Ok(is_assessed) => is_assessed,
+            Err(unhandled) => {
+                plan.unhandled = Some(unhandled);
+                break;
+            }
+        };
+        let (account_id, account_seq) = event.place();
+        let is_duplicate = is_assessed || !seen.insert((account_id, account_seq));
+        let known_next = next_seqs.get(account_id).copied();
+        let next = known_next.or_else(|| cache.last_account_seq(account_id).map(|last| last + 1));
+        let step = match (is_duplicate, next) {
+            (true, Some(next)) if next == account_seq => Step::Remember,
+            (true, _) => Step::Skip,
+            (false, Some(next)) if next == account_seq => Step::Score,
+            // The history in hand does not end where this event begins, and was used in this batch already.
+            (false, _) if known_next.is_some() => break,
+            (false, _) => {
+                rows_to_read += (account_seq - 1).min(reach);
+                if rows_to_read > HISTORY_ROWS_READ_MAX && !plan.accounts_to_read.is_empty() {
+                    break;
+                }
+                plan.accounts_to_read.push(account_id);
+                plan.before_seqs.push(account_seq);
+                Step::Score
+            }
+        };
+        if step != Step::Skip {
+            next_seqs.insert(account_id, account_seq + 1);
+        }
+        plan.steps.push((event, step));
+    }
+    plan
+}
+
+/// Whether the event tells of the ledger's own row, and if so whether that has its assessment.
+fn checked(event: &Event, row: Option<&LedgerRow>) -> Result<bool, Unhandled> {
+    let created = &event.created;
+    let unhandled = |reason, error: String| Err(Unhandled { stage: "ledger", reason, error });
+    let Some(row) = row else {
+        let error = format!(
+            "the ledger has no transaction {} of account {}",
+            created.account_seq, created.account_id
+        );
+        return unhandled("not_in_ledger", error);
+    };
+    let differences = [
+        ("transaction_id", row.id != created.transaction_id),
+        ("currency", row.currency != created.currency),
+        ("amount", row.amount != event.amount),
+        ("balance_after", row.balance_after != event.balance_after),
+        ("created_at", row.created_at != created.created_at),
+    ];
+    match differences.into_iter().find(|(_, differs)| *differs) {
+        Some((field, _)) => unhandled("differs_from_ledger", format!("{field} is not what the ledger holds")),
+        None => Ok(row.is_assessed),
+    }
+}
+
+async fn read_histories(
+    connection: &mut Connection,
+    ruleset: &Ruleset,
+    cache: &mut HistoryCache,
+    plan: &Plan<'_>,
+) -> Result<(), RepositoryError> {
+    if plan.accounts_to_read.is_empty() {
+        return Ok(());
+    }
+    let reach = i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX);
+    let earlier = history::earlier_rows(connection, &plan.accounts_to_read, &plan.before_seqs, reach).await?;
+    let mut of_account: Vec<Vec<_>> = plan.accounts_to_read.iter().map(|_| Vec::new()).collect();
+    for row in earlier {
+        let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| of_account.get_mut(place));
+        let (counterparty, metadata) = (row.counterparty.as_deref(), row.metadata.as_deref());
+        let row = ruleset.history_row(row.account_seq, row.created_at, row.amount, counterparty, metadata);
+        place.into_iter().for_each(|rows| rows.push(row.clone()));
+    }
+    for (account_id, rows) in plan.accounts_to_read.iter().zip(of_account) {
+        cache.take(account_id);
+        cache.put(account_id, AccountHistory::new(ruleset, rows));
+    }
+    Ok(())
+}
+
+async fn score(
+    ruleset: &Ruleset,
+    cache: &mut HistoryCache,
+    plan: Plan<'_>,
+) -> Result<Assessed, RepositoryError> {
+    let mut assessed = Assessed {
+        rows: Vec::with_capacity(plan.steps.len()),
+        assessed_at: Utc::now().trunc_subsecs(6),
+        ..Assessed::default()
+    };
+    for (event, step) in plan.steps {
+        if assessed.handled % EVENTS_BETWEEN_YIELDS == EVENTS_BETWEEN_YIELDS - 1 {
+            tokio::task::yield_now().await;
+        }
+        let (account_id, account_seq) = event.place();
+        // Dropped by the cache between plan and score: the next batch reads it.
+        let history = if step == Step::Skip { None } else { cache.take(account_id) };
+        match (step, history) {
+            (Step::Skip, _) => assessed.duplicates += 1,
+            (_, None) => return Ok(assessed),
+            (_, Some(history)) if history.last_account_seq() + 1 != account_seq => return Ok(assessed),
+            (Step::Remember, Some(mut history)) => {
+                ruleset.remember(&mut history, &event.subject());
+                cache.put(account_id, history);
+                assessed.duplicates += 1;
+            }
+            (Step::Score, Some(mut history)) => {
+                fail_point::before_scoring(event);
+                let outcome = ruleset.score(&mut history, &event.subject());
+                cache.put(account_id, history);
+                match outcome {
+                    Ok(assessment) => assessed.push(event, assessment)?,
+                    Err(error) => {
+                        assessed.unhandled = Some(rule_failed(&error));
+                        return Ok(assessed);
+                    }
+                }
+            }
+        }
+        assessed.handled += 1;
+    }
+    assessed.unhandled = plan.unhandled;
+    Ok(assessed)
+}
+
+fn rule_failed(error: &ScoreError) -> Unhandled {
+    Unhandled { stage: "score", reason: "rule_error", error: error.to_string() }
+}
+
+impl Assessed {
+    fn push(&mut self, event: &Event, assessment: Assessment) -> Result<(), RepositoryError> {
+        let unwritable = |error: serde_json::Error| RepositoryError::Corrupt {
+            what: "assessment",
+            detail: error.to_string(),
+        };
+        let reasons = serde_json::to_string(&assessment.reasons).map_err(unwritable)?;
+        let shadow_reasons = serde_json::to_string(&assessment.shadow_reasons).map_err(unwritable)?;
+        let created = &event.created;
+        let announced = RiskAssessed {
+            event_id: Uuid::now_v7(),
+            transaction_id: created.transaction_id,
+            account_id: created.account_id.clone(),
+            account_seq: created.account_seq,
+            risk_score: assessment.risk_score,
+            risk_level: assessment.risk_level.as_str().to_owned(),
+            reasons: assessment.reasons,
+            shadow_reasons: assessment.shadow_reasons,
+            ruleset: Arc::clone(&assessment.ruleset).to_string(),
+            assessed_at: self.assessed_at,
+        };
+        *self.levels.entry(assessment.risk_level.as_str()).or_insert(0) += 1;
+        self.rows.push(NewAssessment {
+            account_id: created.account_id.clone(),
+            account_seq: created.account_seq,
+            transaction_id: created.transaction_id,
+            day: created.created_at.date_naive(),
+            risk_score: assessment.risk_score,
+            risk_level: RiskLevel::as_str(assessment.risk_level),
+            reasons,
+            shadow_reasons,
+            event_id: announced.event_id,
+            event_value: serde_json::to_vec(&announced).map_err(unwritable)?,
+            traceparent: event.traceparent.clone(),
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! From a record to an event that can be scored, or to the reason why it cannot.
+
+use uuid::Uuid;
+
+use crate::{
+    broker::FetchedRecord,
+    domain::{AccountId, Amount, Currency, Direction, parse_minor},
+    event::{TRANSACTION_CREATED, TransactionCreated, attribute},
+    risk::Subject,
+};
+
+/// Why a record cannot be handled: its own fault, the same at every try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unhandled {
+    /// What was being done: `decode`, `ledger`, `score`, `process`.
+    pub stage: &'static str,
+    /// A word for metrics and filters.
+    pub reason: &'static str,
+    /// What went wrong, for a person.
+    pub error: String,
+}
+
+/// A decoded `TransactionCreated`.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub created: TransactionCreated,
+    /// Minor units, negative for a debit.
+    pub amount: i64,
+    pub currency: Currency,
+    /// Minor units.
+    pub balance_after: i64,
+    /// Of the request that caused it, if it is one.
+    pub traceparent: Option<String>,
+}
+
+impl Event {
+    /// What the rules look at.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            account_id: &self.created.account_id,
+            account_seq: self.created.account_seq,
+            amount: self.amount,
+            currency: self.currency,
+            balance_after: self.balance_after,
+            created_at: self.created.created_at,
+            counterparty: self.created.counterparty.as_deref(),
+            description: self.created.description.as_deref(),
+            metadata: self.created.metadata.as_ref(),
+            is_reversal: self.created.reverses.is_some(),
+        }
+    }
+
+    /// Account and number: what makes two deliveries one event.
+    pub fn place(&self) -> (&str, i64) {
+        (&self.created.account_id, self.created.account_seq)
+    }
+}
+
+fn unhandled(reason: &'static str, error: impl Into<String>) -> Unhandled {
+    Unhandled { stage: "decode", reason, error: error.into() }
+}
+
+/// Decodes a record of `transactions.v1`.
+pub(super) fn decode(record: &FetchedRecord) -> Result<Event, Unhandled> {
+    match attribute(&record.headers, "ce_type") {
+        Some(TRANSACTION_CREATED) => {}
+        Some(other) => {
+            let error =
+                format!("type {other:?} is not known here; this version handles {TRANSACTION_CREATED}");
+            return Err(unhandled("unknown_type", error));
+        }
+        None => return Err(unhandled("unknown_type", "there is no header ce_type")),
+    }
+    let Some(key) = &record.key else {
+        return Err(unhandled("no_key", "the record has no key; it must be the account"));
+    };
+    let Some(value) = &record.value else {
+        return Err(unhandled("undecodable", "the record has no value"));
+    };
+    let created =
+        TransactionCreated::decode(value).map_err(|error| unhandled("undecodable", describe(&error)))?;
+    if created.account_id.as_bytes() != key.as_slice() {
+        return Err(unhandled("wrong_key", "the key is not the account of the event"));
+    }
+    if created.event_id != created.transaction_id {
+        return Err(unhandled("undecodable", "event_id and transaction_id differ"));
+    }
+    let traceparent = attribute(&record.headers, "traceparent").filter(|text| is_traceparent(text));
+    checked(created, traceparent.map(str::to_owned)).map_err(|error| unhandled("undecodable", error))
+}
+
+fn checked(created: TransactionCreated, traceparent: Option<String>) -> Result<Event, String> {
+    AccountId::parse(&created.account_id).map_err(|error| format!("account_id {error}"))?;
+    let currency = Currency::parse(&created.currency).map_err(|error| format!("currency {error}"))?;
+    let direction = Direction::parse(&created.direction).map_err(|error| format!("direction {error}"))?;
+    let amount = Amount::parse(&created.amount, currency).map_err(|error| format!("amount {error}"))?.minor();
+    let balance_after =
+        parse_minor(&created.balance_after, currency).map_err(|error| format!("balance_after {error}"))?;
+    let amount = if direction == Direction::Debit { -amount } else { amount };
+    Ok(Event { created, amount, currency, balance_after, traceparent })
+}
+
+/// The event's id as the headers tell it, which may be readable where the value is not.
+pub(super) fn event_id(record: &FetchedRecord) -> Option<Uuid> {
+    attribute(&record.headers, "ce_id")?.parse().ok()
+}
+
+/// The W3C shape: version, trace, span and flags.
+fn is_traceparent(text: &str) -> bool {
+    text.len() == 55 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+/// An error with its causes.
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+
+    use super::*;
+    use crate::event::cloud_event_headers;
+
+    fn record(json: serde_json::Value) -> FetchedRecord {
+        FetchedRecord {
+            offset: 0,
+            key: Some(b"acct-1".to_vec()),
+            value: Some(json.to_string().into_bytes()),
+            headers: cloud_event_headers(Uuid::nil(), TRANSACTION_CREATED, Utc::now(), None),
+            timestamp: Utc::now(),
+        }
+    }
+
+    fn valid() -> serde_json::Value {
+        serde_json::json!({
+            "event_id": Uuid::nil(), "transaction_id": Uuid::nil(), "account_id": "acct-1", "account_seq": 1,
+            "direction": "debit", "amount": "1.50", "currency": "EUR", "balance_after": "-1.50",
+            "created_at": "2026-01-01T00:00:00Z"
+        })
+    }
+
+    #[test]
+    fn a_valid_record_is_an_event() {
+        let event = decode(&record(valid())).expect("decoded");
+        assert_eq!((event.amount, event.balance_after, event.place()), (-150, -150, ("acct-1", 1)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let with = |field: &str, value: serde_json::Value| {
+            let mut json = valid();
+            json[field] = value;
+            record(json)
+        };
+        let mut no_key = record(valid());
+        no_key.key = None;
+        let mut other_version = record(valid());
+        other_version.headers[2].1 = b"TransactionCreated.v2".to_vec();
+        let mut no_value = record(valid());
+        no_value.value = None;
+        for (record, reason) in [
+            (no_key, "no_key"),
+            (other_version, "unknown_type"),
+            (no_value, "undecodable"),
+            (with("account_id", "acct-2".into()), "wrong_key"),
+            (with("amount", 1.5.into()), "undecodable"),
+            (with("amount", "1.505".into()), "undecodable"),
+            (with("currency", "XXX".into()), "undecodable"),
+            (with("transaction_id", Uuid::max().to_string().into()), "undecodable"),
+        ] {
+            assert_eq!(decode(&record).expect_err(reason).reason, reason);
+        }
+    }
+}

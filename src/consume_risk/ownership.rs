@@ -1,0 +1,130 @@
+//! One task for each partition whose lease is held: begun when it is won, stopped when it is lost.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::partition::PartitionConsumer;
+use crate::{
+    broker::SharedBroker,
+    event::TRANSACTIONS_TOPIC,
+    repository::{self, positions, positions::PartitionName},
+    risk::Ruleset,
+    runtime::{Context, Lease, LeaseGroup, Stop},
+};
+
+/// Between looks at tasks that ended by themselves.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const MIRROR_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the tasks have to end their turns at a stop.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+struct Owned {
+    epoch: i64,
+    stop: Stop,
+    task: JoinHandle<()>,
+}
+
+/// What the partition tasks are made of.
+pub(super) struct Ownership {
+    pub context: Context,
+    pub broker: SharedBroker,
+    pub rules: watch::Receiver<Arc<Ruleset>>,
+    owned: BTreeMap<i32, Owned>,
+}
+
+/// The lease of a partition.
+pub(super) fn lease_name(group: &str, partition: i32) -> String {
+    format!("consume-risk/{group}/{TRANSACTIONS_TOPIC}/{partition}")
+}
+
+impl Ownership {
+    pub fn new(context: Context, broker: SharedBroker, rules: watch::Receiver<Arc<Ruleset>>) -> Self {
+        Self { context, broker, rules, owned: BTreeMap::new() }
+    }
+
+    /// Until asked to stop.
+    pub async fn run(mut self, mut leases: LeaseGroup) {
+        let mirror = tokio::spawn(mirror(self.context.clone(), self.broker.clone()));
+        while !self.context.stop.is_requested() {
+            self.adjust(leases.held());
+            tokio::select! {
+                () = leases.changed() => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = self.context.stop.requested() => {}
+            }
+        }
+        mirror.abort();
+        self.stop_all().await;
+        leases.leave().await;
+    }
+
+    fn adjust(&mut self, held: Vec<Lease>) {
+        let group = self.context.config.consume_risk.group.clone();
+        let mut wanted: BTreeMap<i32, Lease> = held
+            .into_iter()
+            .filter_map(|lease| Some((lease.name.rsplit('/').next()?.parse().ok()?, lease)))
+            .collect();
+        self.owned.retain(|partition, owned| {
+            if owned.task.is_finished() {
+                return false;
+            }
+            match wanted.get(partition) {
+                Some(lease) if lease.epoch == owned.epoch => {
+                    wanted.remove(partition);
+                }
+                // Kept until it has ended, so that one partition never has two tasks here.
+                Some(_) => {
+                    owned.stop.request();
+                    wanted.remove(partition);
+                }
+                None => owned.stop.request(),
+            }
+            true
+        });
+        for (partition, lease) in wanted {
+            let name =
+                PartitionName { group: group.clone(), topic: TRANSACTIONS_TOPIC.to_owned(), partition };
+            let (epoch, stop) = (lease.epoch, self.context.stop.child());
+            let consumer = PartitionConsumer::new(
+                self.context.clone(),
+                self.broker.clone(),
+                self.rules.clone(),
+                name,
+                lease,
+            );
+            let task = tokio::spawn(consumer.run(stop.clone()));
+            self.owned.insert(partition, Owned { epoch, stop, task });
+        }
+    }
+
+    async fn stop_all(&mut self) {
+        let owned = std::mem::take(&mut self.owned);
+        owned.values().for_each(|owned| owned.stop.request());
+        let deadline = tokio::time::Instant::now() + STOP_GRACE;
+        for (_, mut owned) in owned {
+            if tokio::time::timeout_at(deadline, &mut owned.task).await.is_err() {
+                owned.task.abort();
+            }
+        }
+    }
+}
+
+/// Shows the group's positions to the broker's own tools. Every member shows all of them, as the database has them.
+async fn mirror(context: Context, broker: SharedBroker) {
+    let group = &context.config.consume_risk.group;
+    while !context.stop.is_requested() {
+        tokio::time::sleep(MIRROR_INTERVAL).await;
+        let mirrored = async {
+            let mut connection = repository::connect(&context.config.database, "consume-risk").await?;
+            let rows = positions::list(&mut connection, Some(group)).await?;
+            let rows = rows.iter().filter(|row| row.topic == TRANSACTIONS_TOPIC);
+            let positions: Vec<(i32, i64)> = rows.map(|row| (row.partition, row.next_offset)).collect();
+            broker.mirror_positions(group, TRANSACTIONS_TOPIC, &positions).await?;
+            anyhow::Ok(())
+        };
+        if let Err(error) = mirrored.await {
+            tracing::debug!("positions were not mirrored: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,618 @@
+//! What `consume-risk` promises: each event has its effect once, nothing is skipped, and only what can never be
+//! handled is put aside.
+//!
+//! Seen to fail when planted: a commit without the fence, announcing rows that were there already, an attempt counter
+//! that is not committed before the try, and a database error that counts as the record's fault.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use ledger::{
+    broker::{self, OutgoingRecord, SharedBroker, TopicSpec},
+    consume_risk::{self, PartitionConsumer, Turn},
+    domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
+    event::{
+        Headers, TRANSACTION_CREATED, TRANSACTIONS_TOPIC, attribute, cloud_event_headers, headers_from_json,
+        partition_of,
+    },
+    repository::{
+        leases::{self, Lease},
+        positions::PartitionName,
+        postings::{self, Request},
+    },
+    risk::{AccountHistory, Ruleset, SHIPPED_RULES, Subject},
+    runtime::Context,
+};
+use tokio::{sync::watch, task::JoinHandle};
+use uuid::Uuid;
+
+use crate::support::{
+    binary::{self, Binary},
+    eventually,
+    kafka::Kafka,
+    postgres::TestDatabase,
+};
+
+const PARTITIONS: i32 = 4;
+const TTL: Duration = Duration::from_secs(2);
+
+/// A database, a broker with `transactions.v1`, and ways to fill both.
+struct Scene {
+    database: TestDatabase,
+    broker: SharedBroker,
+    topic: String,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let database = TestDatabase::new().await;
+        let broker = broker::connect(&database.config, database.pool()).await.expect("broker");
+        Self::with(database, broker, TRANSACTIONS_TOPIC.to_owned()).await
+    }
+
+    async fn with(database: TestDatabase, broker: SharedBroker, topic: String) -> Self {
+        let spec = TopicSpec {
+            name: topic.clone(),
+            partitions: PARTITIONS,
+            replication_factor: 1,
+            min_insync_replicas: 1,
+        };
+        broker.ensure_topics(&[spec], true).await.expect("topic");
+        Self { database, broker, topic }
+    }
+
+    fn context(&self, overrides: &[(&str, &str)]) -> Context {
+        let base = [("broker.topics.transactions_partitions", "4"), ("consume_risk.lease_ttl", "2s")];
+        self.database.context_with(&[&base[..], overrides].concat())
+    }
+
+    /// Posts `count` transactions, spread over the accounts, and answers them as records in ledger order.
+    async fn post(&self, accounts: usize, count: usize) -> Vec<(String, OutgoingRecord)> {
+        self.post_described(accounts, count, |_| None).await
+    }
+
+    async fn post_described(
+        &self,
+        accounts: usize,
+        count: usize,
+        description: impl Fn(usize) -> Option<String>,
+    ) -> Vec<(String, OutgoingRecord)> {
+        let mut connection = self.database.connection().await;
+        let numbers: Vec<usize> = (0..count).collect();
+        for group in numbers.chunks(1_000) {
+            let requests: Vec<Request> = group
+                .iter()
+                .map(|n| request(&format!("acct-{}", n % accounts), description(*n), *n))
+                .collect();
+            postings::post_locked(&mut connection, &requests).await.expect("posted");
+        }
+        self.take_from_outbox().await
+    }
+
+    /// What the relay would publish.
+    async fn take_from_outbox(&self) -> Vec<(String, OutgoingRecord)> {
+        let client = self.database.client().await;
+        let taken = "WITH taken AS (DELETE FROM outbox WHERE topic = 'transactions.v1' RETURNING *)
+                     SELECT key, value, event_id::text AS event_id, created_at::text, traceparent FROM taken ORDER BY id";
+        let mut records = Vec::new();
+        for row in client.query(taken, &[]).await.expect("outbox") {
+            let key: Vec<u8> = row.get(0);
+            let event_id: Uuid = row.get::<_, String>("event_id").parse().expect("uuid");
+            let created_at: DateTime<Utc> = Utc::now();
+            let record = OutgoingRecord {
+                key: Some(key.clone()),
+                value: row.get(1),
+                headers: cloud_event_headers(event_id, TRANSACTION_CREATED, created_at, row.get(4)),
+                timestamp: created_at,
+            };
+            records.push((String::from_utf8(key).expect("account"), record));
+        }
+        records
+    }
+
+    async fn publish(&self, records: &[(String, OutgoingRecord)]) {
+        let mut of_partition: BTreeMap<i32, Vec<OutgoingRecord>> = BTreeMap::new();
+        for (account, record) in records {
+            of_partition
+                .entry(partition_of(account.as_bytes(), PARTITIONS))
+                .or_default()
+                .push(record.clone());
+        }
+        for (partition, records) in of_partition {
+            for part in records.chunks(1_000) {
+                self.broker.produce(&self.topic, partition, part.to_vec()).await.expect("published");
+            }
+        }
+    }
+
+    async fn count(&self, from: &str) -> usize {
+        self.database.value(&format!("SELECT count(*) FROM {from}")).await.parse().expect("a number")
+    }
+
+    /// Until every partition's position is at its end.
+    async fn consumed(&self) {
+        eventually("all partitions are consumed", async || {
+            let mut all = true;
+            for partition in 0..PARTITIONS {
+                let latest = self.broker.offset_range(&self.topic, partition).await.expect("range").latest;
+                let at = self
+                    .count(&format!(
+                        "consumer_positions WHERE topic = '{}' AND partition = {partition} AND next_offset = {latest}",
+                        self.topic
+                    ))
+                    .await;
+                all &= at == 1 || latest == 0;
+            }
+            all
+        })
+        .await;
+    }
+
+    /// Every transaction has exactly one assessment and one announcement, in order per account.
+    async fn assessed_exactly(&self, count: usize) {
+        assert_eq!(self.count("risk_assessments").await, count);
+        assert_eq!(
+            self.count(
+                "risk_assessments r JOIN transactions t USING (account_id, account_seq) WHERE r.transaction_id = t.id"
+            )
+            .await,
+            count
+        );
+        assert_eq!(self.count("outbox WHERE topic = 'risk-assessments.v1'").await, count);
+        let ordered = "(SELECT (convert_from(value, 'UTF8')::json->>'account_seq')::bigint AS seq,
+                        row_number() OVER (PARTITION BY key ORDER BY id) AS place
+                        FROM outbox WHERE topic = 'risk-assessments.v1') x WHERE seq <> place";
+        assert_eq!(self.count(ordered).await, 0, "announced out of order or twice");
+    }
+
+    /// A consumer of one partition on a lease that is really held.
+    async fn consumer(&self, partition: i32, rules: &str, overrides: &[(&str, &str)]) -> PartitionConsumer {
+        let context = self.context(overrides);
+        let name = PartitionName { group: "risk".into(), topic: self.topic.clone(), partition };
+        let lease = self.lease(&format!("test/{partition}"), &context.instance).await;
+        let ruleset = Arc::new(Ruleset::parse(rules).expect("valid"));
+        PartitionConsumer::new(context, self.broker.clone(), watch::channel(ruleset).1, name, lease)
+    }
+
+    async fn lease(&self, name: &str, owner: &str) -> Lease {
+        let mut connection = self.database.connection().await;
+        let names = [name.to_owned()];
+        leases::create(&mut connection, &names).await.expect("created");
+        let taken = leases::take(&mut connection, owner, &names, 1, TTL).await.expect("taken");
+        let taken = taken.into_iter().next().expect("free");
+        Lease::new(taken.name, owner.to_owned(), taken.epoch, TTL)
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("LEDGER_DATABASE__URL", self.database.url.clone()),
+            ("LEDGER_ADMIN__LISTEN", "127.0.0.1:0".into()),
+            ("LEDGER_BROKER__TOPICS__TRANSACTIONS_PARTITIONS", "4".into()),
+            ("LEDGER_CONSUME_RISK__LEASE_TTL", "1s".into()),
+        ]
+    }
+
+    fn binary(&self, more: &[(&str, &str)]) -> Binary {
+        let base = self.environment();
+        let mut environment: Vec<(&str, &str)> = base.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        environment.extend(more);
+        Binary::start(&["consume-risk"], &environment)
+    }
+}
+
+fn request(account: &str, description: Option<String>, number: usize) -> Request {
+    let currency = Currency::parse("EUR").expect("known");
+    let posting = Posting {
+        account_id: AccountId::parse(account).expect("valid"),
+        idempotency_key: IdempotencyKey::parse(&format!("key-{number}")).expect("valid"),
+        direction: if number.is_multiple_of(3) { Direction::Debit } else { Direction::Credit },
+        amount: Amount::from_minor(i64::try_from(1 + number * 7_919 % 1_500_000).expect("small"))
+            .expect("valid"),
+        currency,
+        counterparty: Some(format!("shop-{}", number % 29).into()),
+        description: description.map(Into::into),
+        metadata: None,
+        reverses: None,
+        created_at: None,
+    };
+    Request { posting: posting.into(), traceparent: None }
+}
+
+fn start(context: &Context) -> JoinHandle<anyhow::Result<()>> {
+    tokio::spawn(consume_risk::run(context.clone()))
+}
+
+async fn stop(context: &Context, role: JoinHandle<anyhow::Result<()>>) {
+    context.stop.request();
+    let ended = tokio::time::timeout(Duration::from_secs(5), role).await.expect("stops within 5 s");
+    ended.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_has_its_effect_once_although_all_are_delivered_twice() {
+    let scene = Scene::new().await;
+    let records = scene.post(13, 2_000).await;
+    let twice: Vec<_> = records.iter().flat_map(|record| [record.clone(), record.clone()]).collect();
+    scene.publish(&twice[..1_500]).await;
+    let context = scene.context(&[("consume_risk.batch_size_max", "97")]);
+    let role = start(&context);
+    scene.publish(&twice[1_500..]).await;
+    scene.publish(&records).await;
+    scene.consumed().await;
+    stop(&context, role).await;
+    scene.assessed_exactly(2_000).await;
+    assert_eq!(scene.count("dead_letters").await, 0);
+    assert!(scene.count("fact_marks").await > 0);
+    assert_eq!(scene.count("leases WHERE owner IS NOT NULL").await, 0, "released at the stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_what_the_rules_say_about_the_ledger() {
+    let scene = Scene::new().await;
+    let records = scene.post(70, 900).await;
+    scene.publish(&records).await;
+    let context = scene.context(&[("consume_risk.batch_size_max", "41")]);
+    let role = start(&context);
+    scene.consumed().await;
+    stop(&context, role).await;
+    // The same by a path of its own: rows out of the ledger, one account after the other.
+    let ruleset = Ruleset::parse(SHIPPED_RULES).expect("valid");
+    let mut histories: HashMap<String, AccountHistory> = HashMap::new();
+    let client = scene.database.client().await;
+    let rows = client
+        .query(
+            "SELECT t.account_id, t.account_seq, t.amount, t.balance_after, t.counterparty,
+                    (extract(epoch FROM t.created_at) * 1000000)::bigint, r.risk_score, r.risk_level, r.reasons::text
+             FROM transactions t JOIN risk_assessments r USING (account_id, account_seq) ORDER BY 1, 2",
+            &[],
+        )
+        .await
+        .expect("rows");
+    assert_eq!(rows.len(), 900);
+    let mut levels = std::collections::BTreeSet::new();
+    for row in rows {
+        let account_id: String = row.get(0);
+        let counterparty: Option<String> = row.get(4);
+        let subject = Subject {
+            account_id: &account_id,
+            account_seq: row.get(1),
+            amount: row.get(2),
+            currency: Currency::parse("EUR").expect("known"),
+            balance_after: row.get(3),
+            created_at: DateTime::from_timestamp_micros(row.get(5)).expect("in range"),
+            counterparty: counterparty.as_deref(),
+            description: None,
+            metadata: None,
+            is_reversal: false,
+        };
+        let history =
+            histories.entry(account_id.clone()).or_insert_with(|| AccountHistory::new(&ruleset, Vec::new()));
+        let expected = ruleset.score(history, &subject).expect("scored");
+        let reasons = serde_json::to_string(&expected.reasons).expect("json");
+        assert_eq!((row.get::<_, i16>(6), row.get::<_, String>(8)), (expected.risk_score, reasons));
+        levels.insert(row.get::<_, String>(7));
+    }
+    assert_eq!(levels.len(), 3, "the traffic meets every level: {levels:?}");
+}
+
+fn header<'a>(headers: &'a Headers, name: &str) -> &'a str {
+    attribute(headers, &format!("__ledger.error.{name}")).expect(name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_is_put_aside_unchanged_and_the_rest_goes_on() {
+    let scene = Scene::new().await;
+    let records = scene.post(1, 20).await;
+    let (account, good) = records[0].clone();
+    let changed = |from: &str, to: &str| {
+        let text = String::from_utf8(good.value.clone().expect("value")).expect("text");
+        assert!(text.contains(from), "{text}");
+        OutgoingRecord { value: Some(text.replace(from, to).into_bytes()), ..good.clone() }
+    };
+    let mut other_version = good.clone();
+    other_version.headers[2].1 = b"TransactionCreated.v9".to_vec();
+    other_version.headers.push(("odd".into(), vec![0, 255, 1]));
+    let poison = [
+        ("undecodable", OutgoingRecord { value: Some(vec![0xff, 0x00, b'{']), ..good.clone() }),
+        ("undecodable", OutgoingRecord { value: None, ..good.clone() }),
+        ("no_key", OutgoingRecord { key: None, ..good.clone() }),
+        ("unknown_type", other_version),
+        ("not_in_ledger", changed("\"account_seq\":1,", "\"account_seq\":999,")),
+        ("differs_from_ledger", changed("\"amount\":\"0.01\"", "\"amount\":\"0.02\"")),
+    ];
+    let mut published = records[..10].to_vec();
+    for (place, (_, record)) in poison.iter().enumerate() {
+        published.insert(place * 2, (account.clone(), record.clone()));
+    }
+    published.extend_from_slice(&records[10..]);
+    scene.publish(&published).await;
+    let context = scene.context(&[]);
+    let role = start(&context);
+    scene.consumed().await;
+    stop(&context, role).await;
+    scene.assessed_exactly(20).await;
+
+    let client = scene.database.client().await;
+    let letters = client
+        .query("SELECT d.reason, d.key, d.value, d.attempts, d.headers::text, o.key, o.value, o.headers::text, d.record_offset
+                FROM dead_letters d JOIN outbox o ON o.event_id = d.id AND o.topic = 'transactions.v1.dlq'
+                ORDER BY d.record_offset", &[])
+        .await
+        .expect("letters");
+    assert_eq!(letters.len(), poison.len());
+    for (letter, (reason, record)) in letters.iter().zip(&poison) {
+        assert_eq!(letter.get::<_, String>(0), *reason);
+        assert_eq!(letter.get::<_, i32>(3), 3, "tried three times");
+        for first in [1, 5] {
+            assert_eq!(letter.get::<_, Option<Vec<u8>>>(first), record.key);
+            assert_eq!(letter.get::<_, Option<Vec<u8>>>(first + 1), record.value);
+        }
+        let headers = |column: usize| {
+            let json = serde_json::from_str(&letter.get::<_, String>(column)).expect("json");
+            headers_from_json(&json).expect("headers")
+        };
+        assert_eq!(headers(4), record.headers, "kept as they came");
+        let sent = headers(7);
+        assert_eq!(sent[..record.headers.len()], record.headers[..], "sent as they came");
+        assert_eq!((header(&sent, "reason"), header(&sent, "attempts")), (*reason, "3"));
+        assert_eq!(header(&sent, "offset"), letter.get::<_, i64>(8).to_string());
+        assert_eq!(header(&sent, "topic"), TRANSACTIONS_TOPIC);
+    }
+}
+
+const BREAKABLE: &str = "[levels]\nmedium = 40\nhigh = 70\n[[rules]]\nid = \"fragile\"\n\
+    when = \"description != 'boom' || 1 / (account_seq - account_seq) > 0\"\nscore = 1\nreason = \"fine\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_fails_puts_its_event_aside_and_the_account_goes_on() {
+    let scene = Scene::new().await;
+    let records = scene.post_described(1, 9, |n| (n == 4).then(|| "boom".to_owned())).await;
+    scene.publish(&records).await;
+    let partition = partition_of(b"acct-0", PARTITIONS);
+    let mut consumer = scene.consumer(partition, BREAKABLE, &[]).await;
+    let mut turns = Vec::new();
+    while scene.count("risk_assessments").await < 8 {
+        turns.push(consumer.run_once().await.expect("a turn"));
+    }
+    assert_eq!(
+        turns,
+        [Turn::Handled(4), Turn::TriedInVain, Turn::TriedInVain, Turn::Handled(1), Turn::Handled(4)]
+    );
+    assert_eq!(scene.database.value("SELECT reason || stage FROM dead_letters").await, "rule_errorscore");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_kills_its_consumer_ends_as_a_dead_letter() {
+    let scene = Scene::new().await;
+    let records = scene.post_described(2, 60, |n| (n == 31).then(|| "fatal".to_owned())).await;
+    scene.publish(&records).await;
+    let mut deaths = 0;
+    while scene.count("dead_letters").await == 0 {
+        assert!(deaths < 10, "it goes on dying");
+        let consumer = scene.binary(&[("LEDGER_FAIL_POINT", "fatal")]);
+        let poll = async {
+            while scene.count("dead_letters").await == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // Ends by abort, or survives because the record is put aside.
+        let process = i32::try_from(consumer.process_id()).expect("a process id");
+        tokio::select! {
+            () = poll => {}
+            () = ended(process) => deaths += 1,
+        }
+    }
+    let consumer = scene.binary(&[("LEDGER_FAIL_POINT", "fatal")]);
+    scene.consumed().await;
+    consumer.stop();
+    assert!(deaths >= 3, "{deaths}");
+    assert_eq!(scene.count("risk_assessments").await, 59);
+    let why = scene.database.value("SELECT reason || ' ' || attempts FROM dead_letters").await;
+    assert_eq!(why, "process_ended 3");
+}
+
+/// Until the process is a zombie or gone.
+async fn ended(process: i32) {
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        if status.is_empty()
+            || status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_with_postgresql_gives_no_dead_letter() {
+    let scene = Scene::new().await;
+    let records = scene.post(40, 6_000).await;
+    scene.publish(&records).await;
+    let context = scene.context(&[("consume_risk.batch_size_max", "50")]);
+    let role = start(&context);
+    let client = scene.database.client().await;
+    for round in 1..=6 {
+        eventually("some more are assessed", async || scene.count("risk_assessments").await >= round * 600)
+            .await;
+        client
+            .batch_execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name LIKE 'ledger %' AND pid <> pg_backend_pid()",
+            )
+            .await
+            .expect("terminated");
+    }
+    scene.consumed().await;
+    stop(&context, role).await;
+    assert_eq!(scene.count("dead_letters").await, 0);
+    scene.assessed_exactly(6_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_the_middle_of_twenty_thousand_events_it_leaves_one_assessment_each() {
+    let scene = Scene::new().await;
+    let records = scene.post(500, 20_000).await;
+    scene.publish(&records).await;
+    for round in 1..=4 {
+        let consumer = scene.binary(&[("LEDGER_CONSUME_RISK__BATCH_SIZE_MAX", "200")]);
+        eventually("it is in the middle", async || scene.count("risk_assessments").await > round * 3_000)
+            .await;
+        consumer.kill();
+    }
+    assert!(scene.count("risk_assessments").await < 20_000, "all kills came in the middle");
+    let consumer = scene.binary(&[]);
+    scene.consumed().await;
+    consumer.stop();
+    scene.assessed_exactly(20_000).await;
+    assert_eq!(scene.count("dead_letters").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_consumers_share_the_partitions_and_one_takes_over() {
+    let scene = Scene::new().await;
+    let records = scene.post(60, 3_000).await;
+    scene.publish(&records[..1_000]).await;
+    let (first, second) = (scene.context(&[]), scene.context(&[]));
+    let first_role = start(&first);
+    let second_role = start(&second);
+    let holds =
+        async |context: &Context| scene.count(&format!("leases WHERE owner = '{}'", context.instance)).await;
+    eventually("they share", async || holds(&first).await == 2 && holds(&second).await == 2).await;
+    scene.publish(&records[1_000..2_000]).await;
+    stop(&first, first_role).await;
+    scene.publish(&records[2_000..]).await;
+    eventually("the other takes over", async || holds(&second).await == 4).await;
+    scene.consumed().await;
+    stop(&second, second_role).await;
+    scene.assessed_exactly(3_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_lost_the_lease_writes_nothing() {
+    let scene = Scene::new().await;
+    let records = scene.post(1, 10).await;
+    scene.publish(&records).await;
+    let mut zombie = scene.consumer(partition_of(b"acct-0", PARTITIONS), SHIPPED_RULES, &[]).await;
+    scene
+        .database
+        .client()
+        .await
+        .batch_execute("UPDATE leases SET epoch = epoch + 1, owner = 'rival'")
+        .await
+        .expect("taken");
+    let error = zombie.run_once().await.expect_err("fenced");
+    assert!(format!("{error:#}").contains("was lost"), "{error:#}");
+    assert_eq!(scene.count("risk_assessments").await, 0);
+    assert_eq!(scene.count("consumer_positions WHERE next_offset > 0 OR interrupted").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_the_broker_no_longer_holds_halts_and_skips_nothing() {
+    let scene = Scene::new().await;
+    let records = scene.post(1, 10).await;
+    scene.publish(&records).await;
+    let partition = partition_of(b"acct-0", PARTITIONS);
+    let client = scene.database.client().await;
+    client
+        .execute(
+            "INSERT INTO consumer_positions (consumer_group, topic, partition, next_offset) VALUES ('risk', $1, $2, 50)",
+            &[&scene.topic, &partition],
+        )
+        .await
+        .expect("a position from before the topic was made anew");
+    let mut consumer = scene.consumer(partition, SHIPPED_RULES, &[]).await;
+    for _ in 0..2 {
+        let error = format!("{:#}", consumer.run_once().await.expect_err("halted"));
+        assert!(error.contains("nothing is skipped") && error.contains("offset 50"), "{error}");
+    }
+    assert_eq!(scene.count("risk_assessments").await, 0);
+    assert_eq!(scene.database.value("SELECT next_offset FROM consumer_positions").await, "50");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_follow_the_file_and_a_broken_one_keeps_the_old() {
+    let scene = Scene::new().await;
+    let file = tempfile::NamedTempFile::new().expect("file");
+    let version = |text: &str| {
+        std::fs::write(file.path(), text).expect("written");
+        Ruleset::parse(text).map(|ruleset| ruleset.version().to_string())
+    };
+    let with_score = |score: i32| {
+        format!(
+            "[levels]\nmedium = 40\nhigh = 70\n[[rules]]\nid = \"r\"\nwhen = \"true\"\nscore = {score}\nreason = \"r\"\n"
+        )
+    };
+    let first = version(&with_score(1)).expect("valid");
+    let context = scene.context(&[("risk.rules", &file.path().display().to_string())]);
+    let role = start(&context);
+    let records = scene.post(1, 100).await;
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let next_is_scored_by = async |wanted: &str| {
+        eventually("the rules are in use", async || {
+            let place = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            scene.publish(&records[place..=place]).await;
+            scene.consumed().await;
+            let newest = "SELECT ruleset FROM risk_assessments ORDER BY account_seq DESC LIMIT 1";
+            scene.database.value(newest).await == wanted
+        })
+        .await;
+    };
+    next_is_scored_by(&first).await;
+    let second = version(&with_score(2)).expect("valid");
+    next_is_scored_by(&second).await;
+    version("[levels]\nmedium = 400\nhigh = 70\n").expect_err("refused");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    next_is_scored_by(&second).await;
+    stop(&context, role).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_feeds_it_the_same() {
+    let Some(kafka) = Kafka::get() else { return };
+    let database = TestDatabase::new().await;
+    let broker =
+        broker::connect(&database.config_with(&kafka.overrides()), database.pool()).await.expect("Kafka");
+    let topic = format!("transactions-{}", Uuid::new_v4().simple());
+    let scene = Scene::with(database, broker, topic).await;
+    let records = scene.post(5, 400).await;
+    scene.publish(&records).await;
+    let poison = OutgoingRecord { value: Some(b"poison".to_vec()), ..records[0].1.clone() };
+    scene.publish(&[("acct-3".to_owned(), poison)]).await;
+    scene.publish(&records).await;
+    let stop = ledger::runtime::Stop::new();
+    let mut roles = Vec::new();
+    for partition in 0..PARTITIONS {
+        roles.push(tokio::spawn(scene.consumer(partition, SHIPPED_RULES, &[]).await.run(stop.clone())));
+    }
+    scene.consumed().await;
+    stop.request();
+    for role in roles {
+        role.await.expect("ended");
+    }
+    scene.assessed_exactly(400).await;
+    assert_eq!(scene.count("dead_letters").await, 1);
+}
+
+#[test]
+fn risk_check_says_valid_or_where_it_is_wrong() {
+    let checked = |text: &str| {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), text).expect("written");
+        let output = binary::run(&["risk", "check", &file.path().display().to_string()], &[]);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, _) = checked(SHIPPED_RULES);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("13 live, 1 shadow"), "{out}");
+    let (code, out, err) = checked(
+        "[levels]\nmedium = 40\nhigh = 70\n\n[[rules]]\nid = \"x\"\nwhen = \"amuont > 1\"\nscore = 1\nreason = \"x\"\n",
+    );
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert!(err.contains("line 7: rules.x.when: there is no amuont; did you mean amount?"), "{err}");
+}
