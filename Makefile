@@ -1,7 +1,7 @@
 # `make` lists the targets. Each does all of its own set-up.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint fmt build release platform-check audit doc clean
+.PHONY: help demo dev test lint fmt build release api-check platform-check audit doc clean
 
 CARGO ?= cargo
 LEDGER := target/debug/ledger
@@ -36,6 +36,10 @@ build: ## Build the binary for development: target/debug/ledger
 release: ## Build the binary for use: target/release/ledger
 	@scripts/setup.sh build
 	$(CARGO) build --locked --release
+
+api-check: build ## Hold the OpenAPI description against the running API (schemathesis)
+	@scripts/setup.sh checks
+	scripts/api-check.sh
 
 platform-check: ## The longer checks of chart, playbook, image and dashboards (minutes; builds tools)
 	scripts/platform-check.sh

@@ -261,7 +261,7 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
             .with_errors(vec![field])
     };
     let mut values = headers.get_all("idempotency-key");
-    let Some(value) = values.next() else { return Err(malformed("is required")) };
+    let Some(value) = values.next() else { return Err(malformed("must be sent with every posting")) };
     if values.next().is_some() {
         return Err(malformed("must be sent once"));
     }

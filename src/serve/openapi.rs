@@ -183,7 +183,7 @@ struct TransactionPage {
 #[expect(dead_code, reason = "a shape that is described, never made")]
 struct NewBatch {
     /// 1 to 1,000 items; each is checked by itself, so a wrong one is refused alone.
-    #[schema(min_items = 1, max_items = 1000, value_type = Vec<Object>)]
+    #[schema(min_items = 1, max_items = 1000)]
     transactions: Vec<serde_json::Value>,
 }
 
@@ -373,7 +373,7 @@ fn create_batch() {}
 /// Read a transaction and its assessment
 #[utoipa::path(
     get, path = "/transactions/{id}", tag = "transactions", params(("id" = uuid::Uuid, Path)),
-    responses((status = 200, description = "The transaction", body = AssessedTransaction), (status = 400, response = Malformed), (status = 404, response = NotFound), (status = 429, response = TooManyRequests), (status = 503, response = Unavailable))
+    responses((status = 200, description = "The transaction", body = AssessedTransaction), (status = 400, response = Malformed), (status = 404, response = NotFound), (status = 405, description = "`batch` is no id: it takes POST", body = Problem, content_type = "application/problem+json"), (status = 429, response = TooManyRequests), (status = 503, response = Unavailable))
 )]
 #[expect(dead_code, reason = "described, never called")]
 fn find_transaction() {}
