@@ -375,3 +375,26 @@ proptest! {
 fn direction_is_the_sign_of_the_amount() {
     assert_eq!(subject(1, &row(0, -1)).direction(), Direction::Debit);
 }
+
+/// The analyst's guide, held to the code: it names everything there is, and its files are valid.
+#[test]
+fn the_guide_names_everything_and_its_examples_are_valid() {
+    let guide = include_str!("../../docs/rules.md");
+    for (name, _) in ruleset::VARIABLES {
+        assert!(guide.contains(&format!("`{name}`")), "{name} is not in docs/rules.md");
+    }
+    for name in expression::FUNCTIONS {
+        assert!(guide.contains(&format!("{name}(")), "{name}() is not in docs/rules.md");
+    }
+    let words =
+        ["count", "sum", "min", "max", "distinct", "seconds_since_last", "include_event", "window", "of"];
+    for word in words {
+        assert!(guide.contains(&format!("`{word}`")), "{word} is not in docs/rules.md");
+    }
+    let examples: Vec<&str> =
+        guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        Ruleset::parse(example).unwrap_or_else(|error| panic!("{error} in:\n{example}"));
+    }
+}
