@@ -53,6 +53,9 @@ enum Command {
         #[command(subcommand)]
         command: ops::risk::RiskCommand,
     },
+    /// Hold ledger, outbox, topics, assessments and facts against each other; exit 1 if anything differs
+    #[command(after_help = "Examples:\n  ledger verify\n  ledger verify --wait 30s --output json")]
+    Verify(ops::verify::Args),
     /// Serve the HTTP API
     #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger serve")]
     Serve,
@@ -104,6 +107,7 @@ impl Command {
             Self::ConsumeRisk(_) => "consume-risk",
             Self::Import(_) => "import",
             Self::Risk { .. } => "risk",
+            Self::Verify(_) => "verify",
             Self::Serve => "serve",
             Self::Openapi => "openapi",
             Self::Dev(_) => "dev",
@@ -131,6 +135,7 @@ impl Command {
             Self::ConsumeRisk(_) => consume_risk::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Import(args) => import::run(context, args).await,
             Self::Risk { command } => ops::risk::run(&command),
+            Self::Verify(args) => ops::verify::run(context, args).await,
             Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Openapi => openapi(),
             Self::Dev(args) => dev::run(context, args).await,

@@ -1,3 +1,4 @@
 //! Commands for people who look after a ledger.
 
 pub mod risk;
+pub mod verify;

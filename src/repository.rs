@@ -19,6 +19,7 @@ pub mod postings;
 pub mod runs;
 pub mod schema;
 pub mod transactions;
+pub mod verification;
 
 mod connection;
 mod error;

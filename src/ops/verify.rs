@@ -1,0 +1,169 @@
+//! `ledger verify`: holds ledger, balances, outbox, topics, assessments, positions, dead letters and facts against
+//! each other on a live system, and says what differs.
+//!
+//! ```text
+//! snapshot ─▶ ledger against itself ─▶ topic from its first record ─▶ what is not in it is in the outbox
+//! (outbox, positions, last rows)                                  ─▶ assessments ─▶ dead letters ─▶ facts by day
+//! ```
+//!
+//! Guarantees: nothing that is merely in flight is called a difference, because the outbox is remembered before the
+//! topic's end is read; memory grows with the number of accounts (about 100 bytes each), not of transactions.
+//! Deliberately absent: repairs.
+
+mod events;
+mod facts;
+mod groups;
+mod order;
+mod quiet;
+mod report;
+mod topic;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+
+pub use report::{Check, Report, Status};
+
+use crate::{
+    broker::{self, SharedBroker},
+    repository::{
+        self, Connection, migrations,
+        verification::{self, Found, Snapshot, pending},
+    },
+    runtime::{Context, OutputFormat, progress_bar},
+};
+
+/// A question over millions of rows takes its time.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3600);
+const PROGRESS: &str = "{spinner} {msg} ({elapsed})";
+
+/// Flags of `ledger verify`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Args {
+    /// Wait at most this long until nothing is in flight; what is pending then counts as a difference
+    #[arg(long, value_name = "DURATION", env = "LEDGER_VERIFY_WAIT", value_parser = humantime::parse_duration)]
+    pub wait: Option<Duration>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_VERIFY_OUTPUT")]
+    pub output: OutputFormat,
+}
+
+/// Runs the command and prints the result; fails if anything differs.
+pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
+    let report = tokio::select! {
+        report = verify(&context, &args) => report?,
+        () = context.stop.requested() => anyhow::bail!("asked to stop before everything was checked"),
+    };
+    report.print(args.output)?;
+    Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Checks everything.
+pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
+    let config = &context.config;
+    let mut connection =
+        repository::connect_for_long_statements(&config.database, "verify", STATEMENT_TIMEOUT).await?;
+    migrations::check_schema(&mut connection).await?;
+    let pool = repository::pool(&config.database, "verify")?;
+    let broker = broker::connect(config, pool).await.context("cannot reach the broker (broker.kind)")?;
+    let bar = progress_bar(0, PROGRESS);
+    let mut report = Report::default();
+    if let Some(limit) = args.wait {
+        bar.set_message("waiting until nothing is in flight");
+        let quiet = quiet::wait(&mut connection, &*broker, &config.consume_risk.group, limit).await?;
+        report.push(quiet::check(quiet, limit));
+    }
+    let snapshot = verification::snapshot(&mut connection).await?;
+    bar.set_message("the ledger");
+    check_ledger(&mut connection, &mut report).await?;
+    bar.set_message("the topics");
+    let in_flight = check_events(context, &mut connection, &broker, &snapshot, &mut report).await?;
+    bar.set_message("the assessments");
+    check_assessments(context, &mut connection, args, in_flight, &mut report).await?;
+    bar.set_message("the facts");
+    facts::check(&mut connection, &mut report).await?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+async fn check_ledger(connection: &mut Connection, report: &mut Report) -> anyhow::Result<()> {
+    let counts = verification::counts(connection).await?;
+    report.push(Check::of(
+        "idempotency keys",
+        "one row per account and key",
+        counts.transactions,
+        verification::keys_repeated(connection).await?,
+    ));
+    report.push(Check::of(
+        "sequences",
+        "rows numbered 1, 2, 3 … with running balances, never older than the one before",
+        counts.transactions,
+        verification::sequences(connection).await?,
+    ));
+    report.push(Check::of(
+        "balances",
+        "each account is the sum of its rows",
+        counts.accounts,
+        verification::balances(connection).await?,
+    ));
+    report.push(Check::of(
+        "reversals",
+        "each the opposite of one row, once",
+        counts.reversals,
+        verification::reversals(connection).await?,
+    ));
+    Ok(())
+}
+
+/// Answers how many events may be on their way to an assessment, duplicates counted too.
+async fn check_events(
+    context: &Context,
+    connection: &mut Connection,
+    broker: &SharedBroker,
+    snapshot: &Snapshot,
+    report: &mut Report,
+) -> anyhow::Result<i64> {
+    report.push(Check::of(
+        "outbox",
+        "each event waiting there has its row",
+        snapshot.outbox_transactions,
+        verification::outbox_without_row(connection).await?,
+    ));
+    let group = &context.config.consume_risk.group;
+    let scan = events::scan(connection, &**broker, snapshot, group).await?;
+    let behind = scan.behind;
+    for check in scan.into_checks(connection).await? {
+        report.push(check);
+    }
+    report.push(groups::check_positions(&**broker, snapshot).await?);
+    report.push(groups::check_dead_letters(connection, &**broker).await?);
+    Ok(behind + snapshot.outbox_transactions)
+}
+
+async fn check_assessments(
+    context: &Context,
+    connection: &mut Connection,
+    args: &Args,
+    in_flight: i64,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let counts = verification::counts(connection).await?;
+    let mut found = verification::assessments_repeated(connection).await?;
+    found.add(verification::assessments_without_row(connection).await?);
+    report.push(Check::of(
+        "assessments",
+        "at most one for each row, under its id",
+        counts.assessments,
+        found,
+    ));
+    let pending = pending(connection, &context.config.consume_risk.group).await?;
+    let waited = args.wait.is_some();
+    let lost = if waited || pending.differences > in_flight { pending.clone() } else { Found::default() };
+    let check =
+        Check::of("pending", "rows without an assessment are on their way", pending.differences, lost);
+    report.push(match pending.differences {
+        0 => check,
+        count => check.with_note(format!("{count} pending, up to {in_flight} in flight")),
+    });
+    Ok(())
+}

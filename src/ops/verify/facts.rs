@@ -1,0 +1,43 @@
+//! The facts of every day that is not waiting to be rebuilt.
+
+use super::report::{Check, Report};
+use crate::repository::{
+    Connection, RepositoryError, facts,
+    verification::{self, DayFacts, Found},
+};
+
+/// Compares day by day, each in a snapshot of its own.
+pub(super) async fn check(connection: &mut Connection, report: &mut Report) -> Result<(), RepositoryError> {
+    let (mut rows, mut accounts) = (Found::default(), Found::default());
+    let (mut rows_checked, mut accounts_checked, mut days, mut marked) = (0, 0, 0, 0);
+    for day in facts::days_between(connection, None, None).await? {
+        let compared = verification::compare_day(connection, day).await?;
+        let DayFacts::Compared { transactions, account_days, transactions_differ, account_days_differ } =
+            compared
+        else {
+            marked += 1;
+            continue;
+        };
+        days += 1;
+        rows_checked += transactions;
+        accounts_checked += account_days;
+        rows.add(on(day, transactions_differ));
+        accounts.add(on(day, account_days_differ));
+    }
+    let note = format!("{days} days; {marked} more wait for `ledger aggregate`");
+    report.push(
+        Check::of("facts", "each row of a closed day, field by field", rows_checked, rows).with_note(note),
+    );
+    report.push(Check::of(
+        "account days",
+        "sums, counts and balances of each account and closed day",
+        accounts_checked,
+        accounts,
+    ));
+    Ok(())
+}
+
+fn on(day: chrono::NaiveDate, found: Found) -> Found {
+    let examples = found.examples.into_iter().map(|example| format!("{day}: {example}")).collect();
+    Found { examples, ..found }
+}

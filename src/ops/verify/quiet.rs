@@ -1,0 +1,67 @@
+//! Waiting until nothing is in flight: the outbox is empty and the group has handled all that the topic holds.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::report::Check;
+use crate::{
+    broker::{Broker, BrokerError},
+    event::TRANSACTIONS_TOPIC,
+    repository::{
+        Connection, positions,
+        verification::{self, Found},
+    },
+};
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Waits, and answers whether it became quiet in time.
+pub(super) async fn wait(
+    connection: &mut Connection,
+    broker: &dyn Broker,
+    group: &str,
+    limit: Duration,
+) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if is_quiet(connection, broker, group).await? {
+            return Ok(true);
+        }
+        if Instant::now() + LOOK_INTERVAL > deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+async fn is_quiet(connection: &mut Connection, broker: &dyn Broker, group: &str) -> anyhow::Result<bool> {
+    if verification::outbox_rows(connection).await? > 0 {
+        return Ok(false);
+    }
+    let partitions = match broker.partitions(TRANSACTIONS_TOPIC).await {
+        Ok(partitions) => partitions,
+        Err(BrokerError::NoSuchTopic(_)) => return Ok(true),
+        Err(error) => return Err(error.into()),
+    };
+    let positions = positions::list(connection, Some(group)).await?;
+    for partition in 0..partitions {
+        let range = broker.offset_range(TRANSACTIONS_TOPIC, partition).await?;
+        let position = positions
+            .iter()
+            .find(|position| position.topic == TRANSACTIONS_TOPIC && position.partition == partition);
+        if position.map_or(range.earliest, |position| position.next_offset) < range.latest {
+            return Ok(false);
+        }
+    }
+    // Handling the last events may have put more into the outbox.
+    Ok(verification::outbox_rows(connection).await? == 0)
+}
+
+pub(super) fn check(quiet: bool, limit: Duration) -> Check {
+    let mut found = Found::default();
+    if !quiet {
+        found.push(|| format!("something was still in flight after {}", humantime::format_duration(limit)));
+    }
+    Check::of("quiet", "nothing is in flight", 1, found)
+}

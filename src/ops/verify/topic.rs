@@ -1,0 +1,66 @@
+//! Reading a topic from its first record to where it ended when the reading began.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::broker::{Broker, BrokerError, FetchedRecord, OffsetRange};
+
+const FETCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+const FETCH_WAIT_MAX: Duration = Duration::from_secs(1);
+/// A broker that fails for a moment must not end a check that took minutes so far.
+const FETCH_TRIES_MAX: u32 = 10;
+const FETCH_RETRY_WAIT: Duration = Duration::from_secs(1);
+
+/// How many partitions the topic has; none if there is no such topic yet.
+pub(super) async fn partitions(broker: &dyn Broker, topic: &str) -> Result<i32, BrokerError> {
+    match broker.partitions(topic).await {
+        Err(BrokerError::NoSuchTopic(_)) => Ok(0),
+        partitions => partitions,
+    }
+}
+
+/// Reads one partition.
+pub(super) struct PartitionReader<'a> {
+    broker: &'a dyn Broker,
+    topic: &'static str,
+    partition: i32,
+    next: i64,
+    /// What the partition held when the reading began.
+    pub(super) range: OffsetRange,
+}
+
+impl<'a> PartitionReader<'a> {
+    pub(super) async fn open(
+        broker: &'a dyn Broker,
+        topic: &'static str,
+        partition: i32,
+    ) -> Result<Self, BrokerError> {
+        let range = broker.offset_range(topic, partition).await?;
+        Ok(Self { broker, topic, partition, next: range.earliest, range })
+    }
+
+    /// The next records; None at the end. Offsets may have gaps, so an empty answer at rest is the end too.
+    pub(super) async fn read(&mut self) -> anyhow::Result<Option<Vec<FetchedRecord>>> {
+        let (topic, partition, latest) = (self.topic, self.partition, self.range.latest);
+        let mut tries = 0;
+        while self.next < latest {
+            match self.broker.fetch(topic, partition, self.next, FETCH_BYTES_MAX, FETCH_WAIT_MAX).await {
+                Ok(fetched) => {
+                    let Some(last) = fetched.records.last() else { return Ok(None) };
+                    self.next = last.offset + 1;
+                    return Ok(Some(
+                        fetched.records.into_iter().filter(|record| record.offset < latest).collect(),
+                    ));
+                }
+                Err(error) if error.is_transient() && tries < FETCH_TRIES_MAX => {
+                    tries += 1;
+                    tracing::warn!(%error, topic, partition, "reading again");
+                    tokio::time::sleep(FETCH_RETRY_WAIT).await;
+                }
+                Err(error) => return Err(error).with_context(|| format!("reading {topic}/{partition}")),
+            }
+        }
+        Ok(None)
+    }
+}
