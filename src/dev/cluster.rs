@@ -178,6 +178,7 @@ fn send(process_id: u32, signal: Signal) -> anyhow::Result<()> {
 /// Makes the directory ours: exists, empty or made by us, reachable by the server's user, and locked.
 fn claim(directory: &Path, user: &OsUser) -> anyhow::Result<(Home, File)> {
     let shown = directory.display();
+    user.check_reach(directory, "the data in")?;
     let known = directory.join("lock").exists();
     match fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
         Ok(empty) if !empty && !known => {
@@ -190,7 +191,6 @@ fn claim(directory: &Path, user: &OsUser) -> anyhow::Result<(Home, File)> {
         Err(error) => return Err(error).with_context(|| format!("cannot use {shown}")),
     }
     let home = Home(directory.canonicalize().with_context(|| format!("cannot use {shown}"))?);
-    user.check_reach(&home.0, "the data in")?;
     let lock = File::create(home.lock()).with_context(|| format!("cannot write into {shown}"))?;
     if lock.try_lock().is_err() {
         bail!("{shown} is in use by another `ledger`; stop that one or choose another data directory");

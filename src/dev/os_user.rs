@@ -68,21 +68,26 @@ impl OsUser {
         }
     }
 
-    /// Checks that it can pass through every directory on the way to `path`; names the first that bars it.
+    /// Checks that it can pass through every directory on the way to `path`, as far as they exist yet; names the
+    /// first that bars it.
     pub(super) fn check_reach(&self, path: &Path, purpose: &str) -> anyhow::Result<()> {
         let Self::Other { name, uid, gid } = self else { return Ok(()) };
-        let real = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
-        let barring = real.ancestors().skip(1).find(|ancestor| match ancestor.metadata() {
+        let shown = path.display();
+        let absolute = std::path::absolute(path).with_context(|| format!("cannot find {shown}"))?;
+        let existing = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+        let real = existing.canonicalize().with_context(|| format!("cannot find {shown}"))?;
+        // The end of the path will be the user's own; what lies on the way must let it pass.
+        let on_the_way = real.ancestors().skip(usize::from(existing == absolute));
+        let barring = on_the_way.into_iter().find(|directory| match directory.metadata() {
             Ok(metadata) => !may_pass(&metadata, *uid, *gid),
             Err(_) => true,
         });
         match barring {
             None => Ok(()),
             Some(directory) => bail!(
-                "PostgreSQL does not run as root, and user {name} cannot pass through {} to {purpose} {}; choose a \
+                "PostgreSQL does not run as root, and user {name} cannot pass through {} to {purpose} {shown}; choose a \
                  directory open to others, or run as another user",
                 directory.display(),
-                path.display()
             ),
         }
     }
@@ -117,6 +122,10 @@ mod tests {
         assert!(error.contains(&outer.path().display().to_string()), "{error}");
         std::fs::set_permissions(outer.path(), PermissionsExt::from_mode(0o711)).expect("mode");
         stranger.check_reach(&inner, "the data in").expect("passes");
+        stranger.check_reach(&inner.join("not/yet"), "the data in").expect("passes");
+        std::fs::set_permissions(&inner, PermissionsExt::from_mode(0o700)).expect("mode");
+        stranger.check_reach(&inner, "the data in").expect("the end itself is given to it");
+        stranger.check_reach(&inner.join("not/yet"), "the data in").expect_err("barred");
         OsUser::Own.check_reach(&inner, "the data in").expect("own");
     }
 }

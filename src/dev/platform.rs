@@ -16,6 +16,7 @@ use super::cluster::{Cluster, ClusterOptions};
 use crate::{
     aggregate,
     config::{BrokerKind, Config},
+    consume_risk, relay,
     repository::{self, databases, migrations},
     runtime::{AdminListener, Context, Health, start_admin},
     serve,
@@ -157,7 +158,8 @@ type Start = Box<dyn FnOnce(Context) -> Role + Send>;
 
 /// Every role but `serve`, which is started first because its address is wanted.
 fn background_roles(aggregate_every: Option<Duration>) -> Vec<(&'static str, Start)> {
-    let mut roles: Vec<(&'static str, Start)> = Vec::new();
+    let mut roles: Vec<(&'static str, Start)> =
+        vec![("consume-risk", Box::new(|context| Box::pin(consume_risk::run(context))))];
     if aggregate_every.is_some() {
         let args = aggregate::Args { every: aggregate_every, ..aggregate::Args::default() };
         roles.push((
