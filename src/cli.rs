@@ -12,7 +12,7 @@ use crate::{
     config::{self, Config, Overrides},
     consume_risk,
     dev::{self, demo, simulate},
-    import, ops, repository,
+    import, ops, relay, repository,
     runtime::{Context, Health, Stop, start_telemetry, stop_on_signals},
     serve,
 };
@@ -56,6 +56,11 @@ enum Command {
     /// Hold ledger, outbox, topics, assessments and facts against each other; exit 1 if anything differs
     #[command(after_help = "Examples:\n  ledger verify\n  ledger verify --wait 30s --output json")]
     Verify(ops::verify::Args),
+    /// Publish the outbox to the broker, in order per account
+    #[command(
+        after_help = "Example:\n  LEDGER_BROKER__KIND=kafka LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS=localhost:9092 ledger relay"
+    )]
+    Relay,
     /// Serve the HTTP API
     #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger serve")]
     Serve,
@@ -108,6 +113,7 @@ impl Command {
             Self::Import(_) => "import",
             Self::Risk { .. } => "risk",
             Self::Verify(_) => "verify",
+            Self::Relay => "relay",
             Self::Serve => "serve",
             Self::Openapi => "openapi",
             Self::Dev(_) => "dev",
@@ -136,6 +142,7 @@ impl Command {
             Self::Import(args) => import::run(context, args).await,
             Self::Risk { command } => ops::risk::run(&command),
             Self::Verify(args) => ops::verify::run(context, args).await,
+            Self::Relay => relay::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Openapi => openapi(),
             Self::Dev(args) => dev::run(context, args).await,

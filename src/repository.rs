@@ -13,6 +13,7 @@ pub mod facts;
 pub mod history;
 pub mod leases;
 pub mod migrations;
+pub mod outbox;
 pub mod overview;
 pub mod positions;
 pub mod postings;

@@ -19,6 +19,7 @@ mod layering;
 mod leases;
 mod openapi;
 mod postings;
+mod relay;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]
 mod support;

@@ -1,0 +1,34 @@
+//! How far the outbox is behind, as gauges. Every relay shows the whole outbox, not only its own lanes.
+
+use std::time::Duration;
+
+use crate::{
+    repository::{self, Pool, RepositoryError, outbox},
+    runtime::{Context, Trouble},
+};
+
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Measures again and again until asked to stop.
+pub(super) async fn watch(context: Context, pool: Pool) {
+    let mut trouble = Trouble::new("measuring the outbox");
+    while !context.stop.is_requested() {
+        match run_once(&pool).await {
+            Ok(()) => trouble.over(),
+            Err(error) => trouble.met(&error),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = context.stop.requested() => {}
+        }
+    }
+}
+
+async fn run_once(pool: &Pool) -> Result<(), RepositoryError> {
+    let mut connection = repository::pooled(pool).await?;
+    let backlog = outbox::backlog(&mut connection).await?;
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; nobody counts 2^53 rows")]
+    metrics::gauge!("ledger_outbox_rows").set(backlog.rows as f64);
+    metrics::gauge!("ledger_outbox_oldest_age_seconds").set(backlog.oldest_age_seconds);
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! One batch on its way: read, sorted into partitions, published, removed.
+//!
+//! Each partition gets one request at a time. One that takes long does not hold up the batch: it goes on by itself,
+//! left alone until its rows are removed. What was acknowledged is removed and nothing else; removing is tried until it
+//! succeeds or a lease turns out to be lost, for rows that stay are published again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::{
+    lanes::lane_of_lease,
+    partitions::{LeftAlone, Partition, PartitionCounts, partition_number, sort},
+    request::{Outcome, publish},
+    sessions::Sessions,
+};
+use crate::{
+    broker::{BrokerError, SharedBroker},
+    config::Config,
+    repository::{
+        RepositoryError,
+        outbox::{self, OutboxAddress, OutboxRow, ParkedRow},
+    },
+    runtime::{Backoff, Lease, Trouble},
+};
+
+/// How long a batch waits for its slowest partition before it goes on without it.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Values of one look, over all lanes.
+const BATCH_BYTES_MAX: i64 = 32 << 20;
+/// Rows of one look that are looked through for some that can be published while others cannot.
+const LOOK_PAST_MAX: i64 = 50_000;
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
+const REMOVE_INTERVAL_MIN: Duration = Duration::from_millis(50);
+const REMOVE_INTERVAL_MAX: Duration = Duration::from_secs(2);
+
+/// Why there is no batch.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// The database did not answer as it should.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The broker did not say how many partitions there are, or refuses for good.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The database did not answer at all.
+    #[error("no answer from the database within {DATABASE_TIMEOUT:?}")]
+    Silent,
+}
+
+/// Rows to be delivered together.
+#[derive(Debug)]
+pub struct Batch {
+    partitions: BTreeMap<Partition, Vec<OutboxRow>>,
+    is_full: bool,
+}
+
+impl Batch {
+    /// Whether there is nothing to be delivered.
+    pub fn is_empty(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
+    /// Whether there is probably more where this came from.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+}
+
+/// What became of a batch, as far as its delivery did not have to wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Rows acknowledged by the broker.
+    pub published: usize,
+    /// Rows kept as dead letters.
+    pub parked: usize,
+}
+
+/// The part of the role that moves rows.
+pub struct Relay {
+    broker: SharedBroker,
+    sessions: Sessions,
+    batch_size_max: i64,
+    left_alone: LeftAlone,
+    slow: Mutex<JoinSet<()>>,
+    refusal: Mutex<Option<BrokerError>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Relay {
+    /// Opens no connection yet.
+    pub fn new(config: &Config, broker: SharedBroker) -> Self {
+        Self {
+            broker,
+            sessions: Sessions::new(config.database.clone()),
+            batch_size_max: i64::try_from(config.relay.batch_size_max).unwrap_or(i64::MAX),
+            left_alone: LeftAlone::default(),
+            slow: Mutex::default(),
+            refusal: Mutex::default(),
+        }
+    }
+
+    /// One bounded batch of the lanes that these leases are for.
+    pub async fn run_once(self: &Arc<Self>, leases: &[Lease]) -> Result<Delivered, RelayError> {
+        let batch = self.read(leases).await?;
+        let delivered = self.deliver(batch, leases).await;
+        match self.refusal() {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(delivered),
+        }
+    }
+
+    /// What the broker refused for good, if it did; no retry helps.
+    pub fn refusal(&self) -> Option<BrokerError> {
+        locked(&self.refusal).take()
+    }
+
+    /// Ends what is still under way; its rows stay and are published again by whoever holds their lanes then.
+    pub(super) async fn abandon(&self) {
+        let mut slow = std::mem::take(&mut *locked(&self.slow));
+        slow.shutdown().await;
+    }
+
+    /// The first rows of the lanes that can be published now.
+    pub async fn read(&self, leases: &[Lease]) -> Result<Batch, RelayError> {
+        let lanes: Vec<i16> = leases.iter().filter_map(lane_of_lease).collect();
+        let reading = async {
+            match self.left_alone.is_any() {
+                false => self.read_first(&lanes).await,
+                true => self.read_past(&lanes).await,
+            }
+        };
+        timeout(DATABASE_TIMEOUT, reading).await.unwrap_or(Err(RelayError::Silent))
+    }
+
+    async fn read_first(&self, lanes: &[i16]) -> Result<Batch, RelayError> {
+        let lane_count = i64::try_from(lanes.len()).unwrap_or(1).max(1);
+        let per_lane = (self.batch_size_max / lane_count).max(1);
+        let mut connection = self.sessions.take().await?;
+        let bytes_max = BATCH_BYTES_MAX / lane_count;
+        let rows = outbox::read(&mut connection, lanes, per_lane, bytes_max, self.batch_size_max).await?;
+        self.sessions.give_back(connection);
+        let is_full = holds_full_lane(rows.iter().map(|row| row.lane), per_lane);
+        let counts = self.partition_counts(rows.iter().map(|row| &row.topic)).await?;
+        Ok(Batch { partitions: sort(rows, &counts), is_full })
+    }
+
+    /// Some partitions are to be left alone: looks past their rows, however many, within a bound.
+    async fn read_past(&self, lanes: &[i16]) -> Result<Batch, RelayError> {
+        let lane_count = i64::try_from(lanes.len()).unwrap_or(1).max(1);
+        let mut connection = self.sessions.take().await?;
+        let mut addresses =
+            outbox::read_addresses(&mut connection, lanes, LOOK_PAST_MAX / lane_count).await?;
+        let counts = self.partition_counts(addresses.iter().map(|address| &address.topic)).await?;
+        addresses.retain(|address| !self.is_left_alone(address, &counts));
+        addresses.truncate(usize::try_from(self.batch_size_max).unwrap_or(usize::MAX));
+        let rows = match addresses.is_empty() {
+            true => Vec::new(),
+            false => outbox::read_at(&mut connection, &addresses).await?,
+        };
+        self.sessions.give_back(connection);
+        Ok(Batch { partitions: sort(rows, &counts), is_full: false })
+    }
+
+    fn is_left_alone(&self, address: &OutboxAddress, counts: &PartitionCounts) -> bool {
+        let count = counts.get(&address.topic).copied().unwrap_or(1);
+        let number = partition_number(address.key.as_deref(), address.lane, count);
+        self.left_alone.contains(&Partition { topic: address.topic.clone(), number })
+    }
+
+    async fn partition_counts<'a>(
+        &self,
+        topics: impl Iterator<Item = &'a String>,
+    ) -> Result<PartitionCounts, BrokerError> {
+        let topics: BTreeSet<&String> = topics.collect();
+        let mut counts = PartitionCounts::new();
+        for topic in topics {
+            counts.insert(topic.clone(), self.broker.partitions(topic).await?);
+        }
+        Ok(counts)
+    }
+
+    /// Publishes all partitions of the batch at once and removes what was acknowledged.
+    pub async fn deliver(self: &Arc<Self>, batch: Batch, leases: &[Lease]) -> Delivered {
+        let mut waiting: BTreeSet<Partition> = batch.partitions.keys().cloned().collect();
+        let mut requests = JoinSet::new();
+        for (partition, rows) in batch.partitions {
+            let broker = Arc::clone(&self.broker);
+            requests.spawn(async move { publish(&*broker, partition, rows).await });
+        }
+        let outcomes = collect(&mut requests, &mut waiting, Some(Instant::now() + PATIENCE)).await;
+        if !requests.is_empty() {
+            self.go_on_without(requests, waiting, leases.to_vec());
+        }
+        self.settle(outcomes, leases).await
+    }
+
+    fn go_on_without(
+        self: &Arc<Self>,
+        mut requests: JoinSet<Outcome>,
+        mut waiting: BTreeSet<Partition>,
+        leases: Vec<Lease>,
+    ) {
+        for partition in &waiting {
+            self.left_alone.busy(partition);
+        }
+        let relay = Arc::clone(self);
+        let mut slow = locked(&self.slow);
+        while slow.try_join_next().is_some() {}
+        slow.spawn(async move {
+            let outcomes = collect(&mut requests, &mut waiting, None).await;
+            relay.settle(outcomes, &leases).await;
+            for partition in waiting {
+                relay.left_alone.failed(&partition, &"the request ended without an outcome");
+            }
+        });
+    }
+
+    /// Removes what was acknowledged, and only then lets each partition go on, pause, or stop the role.
+    async fn settle(&self, outcomes: Vec<Outcome>, leases: &[Lease]) -> Delivered {
+        let published: Vec<(i16, i64)> =
+            outcomes.iter().flat_map(|outcome| outcome.published.iter().copied()).collect();
+        let parked: Vec<ParkedRow> =
+            outcomes.iter().flat_map(|outcome| outcome.parked.iter().cloned()).collect();
+        let delivered = Delivered { published: published.len(), parked: parked.len() };
+        if !published.is_empty() || !parked.is_empty() {
+            self.remove(published, parked, leases).await;
+        }
+        for outcome in outcomes {
+            match outcome.error {
+                None => self.left_alone.works(&outcome.partition),
+                Some(error) => {
+                    self.left_alone.failed(&outcome.partition, &error);
+                    if !error.is_transient() {
+                        locked(&self.refusal).get_or_insert(error);
+                    }
+                }
+            }
+        }
+        delivered
+    }
+
+    /// Tries until it is done. A lane whose lease is lost is its new owner's, who publishes the rows again.
+    async fn remove(&self, mut published: Vec<(i16, i64)>, mut parked: Vec<ParkedRow>, leases: &[Lease]) {
+        let mut leases = leases_of(leases, &published, &parked);
+        let mut trouble = Trouble::new("removing published rows from the outbox");
+        let mut backoff = Backoff::new(REMOVE_INTERVAL_MIN, REMOVE_INTERVAL_MAX);
+        while !leases.is_empty() {
+            let removing = self.try_remove(&leases, &published, &parked);
+            match timeout(DATABASE_TIMEOUT, removing).await.unwrap_or(Err(RelayError::Silent)) {
+                Ok(()) => {
+                    count_parked(&parked);
+                    trouble.over();
+                    return;
+                }
+                Err(RelayError::Repository(RepositoryError::LeaseLost(name))) => {
+                    tracing::info!(lease = name, "lost while publishing: its new owner publishes again");
+                    leases.retain(|lease| lease.name != name);
+                    let kept: BTreeSet<i16> = leases.iter().filter_map(lane_of_lease).collect();
+                    published.retain(|(lane, _)| kept.contains(lane));
+                    parked.retain(|parked| kept.contains(&parked.row.lane));
+                }
+                Err(error) => {
+                    trouble.met(&error);
+                    sleep(backoff.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    async fn try_remove(
+        &self,
+        leases: &[Lease],
+        published: &[(i16, i64)],
+        parked: &[ParkedRow],
+    ) -> Result<(), RelayError> {
+        let mut connection = self.sessions.take().await?;
+        outbox::remove(&mut connection, leases, published, parked).await?;
+        self.sessions.give_back(connection);
+        Ok(())
+    }
+}
+
+/// Outcomes in the order in which they come, until the deadline if there is one.
+async fn collect(
+    requests: &mut JoinSet<Outcome>,
+    waiting: &mut BTreeSet<Partition>,
+    deadline: Option<Instant>,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    loop {
+        let next = match deadline {
+            Some(deadline) => timeout_at(deadline, requests.join_next()).await.unwrap_or(None),
+            None => requests.join_next().await,
+        };
+        match next {
+            None => return outcomes,
+            Some(Ok(outcome)) => {
+                waiting.remove(&outcome.partition);
+                outcomes.push(outcome);
+            }
+            Some(Err(error)) => tracing::error!(%error, "a request to the broker ended by a bug"),
+        }
+    }
+}
+
+/// The leases that these rows need.
+fn leases_of(leases: &[Lease], published: &[(i16, i64)], parked: &[ParkedRow]) -> Vec<Lease> {
+    let of_published = published.iter().map(|(lane, _)| *lane);
+    let lanes: BTreeSet<i16> = of_published.chain(parked.iter().map(|parked| parked.row.lane)).collect();
+    let needed = |lease: &&Lease| lane_of_lease(lease).is_some_and(|lane| lanes.contains(&lane));
+    leases.iter().filter(needed).cloned().collect()
+}
+
+/// Whether some lane gave as many rows as were asked for; rows come lane by lane.
+fn holds_full_lane(lanes: impl Iterator<Item = i16>, per_lane: i64) -> bool {
+    let mut counts: BTreeMap<i16, i64> = BTreeMap::new();
+    lanes.for_each(|lane| *counts.entry(lane).or_default() += 1);
+    counts.values().any(|count| *count >= per_lane)
+}
+
+fn count_parked(parked: &[ParkedRow]) {
+    for parked in parked {
+        metrics::counter!("ledger_dead_letters_total", "reason" => parked.reason).increment(1);
+        let (topic, event) = (&parked.row.topic, parked.row.event_id);
+        tracing::warn!(%topic, %event, reason = parked.reason, "kept as a dead letter");
+    }
+}

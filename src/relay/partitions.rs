@@ -1,0 +1,185 @@
+//! Rows sorted into partitions, and which partitions are to be left alone for now.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    event::partition_of,
+    repository::outbox::OutboxRow,
+    runtime::{Backoff, Trouble},
+};
+
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// One partition of one topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Partition {
+    pub(super) topic: String,
+    pub(super) number: i32,
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.topic, self.number)
+    }
+}
+
+/// How many partitions each topic has.
+pub(super) type PartitionCounts = HashMap<String, i32>;
+
+/// Where a row goes: by its key, or by its lane if it has none, so that a lane keeps its order all the same.
+pub(super) fn partition_number(key: Option<&[u8]>, lane: i16, count: i32) -> i32 {
+    match key {
+        Some(key) => partition_of(key, count),
+        None => i32::from(lane) % count.max(1),
+    }
+}
+
+/// Rows by partition, each partition's in the order in which they came: lane by lane, so a key's are in id order.
+pub(super) fn sort(rows: Vec<OutboxRow>, counts: &PartitionCounts) -> BTreeMap<Partition, Vec<OutboxRow>> {
+    let mut sorted: BTreeMap<Partition, Vec<OutboxRow>> = BTreeMap::new();
+    for row in rows {
+        let count = counts.get(&row.topic).copied().unwrap_or(1);
+        let number = partition_number(row.key.as_deref(), row.lane, count);
+        sorted.entry(Partition { topic: row.topic.clone(), number }).or_default().push(row);
+    }
+    sorted
+}
+
+/// Partitions to be left alone: some failed and pause, some are busy with a request that takes long. While a partition
+/// is here none of its rows is sent, so no row overtakes another.
+#[derive(Default)]
+pub(super) struct LeftAlone(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    partitions: HashMap<Partition, Pause>,
+    trouble: Option<Trouble>,
+}
+
+struct Pause {
+    backoff: Backoff,
+    /// None while a request is under way.
+    ends: Option<Instant>,
+}
+
+impl Pause {
+    fn lasts(&self, now: Instant) -> bool {
+        self.ends.is_none_or(|ends| ends > now)
+    }
+}
+
+impl LeftAlone {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is any now.
+    pub(super) fn is_any(&self) -> bool {
+        let now = Instant::now();
+        self.state().partitions.values().any(|pause| pause.lasts(now))
+    }
+
+    /// Whether this one's rows must stay.
+    pub(super) fn contains(&self, partition: &Partition) -> bool {
+        let now = Instant::now();
+        let state = self.state();
+        state.partitions.get(partition).is_some_and(|pause| pause.lasts(now))
+    }
+
+    /// A request to it takes long: it stays busy until [`LeftAlone::failed`] or [`LeftAlone::works`].
+    pub(super) fn busy(&self, partition: &Partition) {
+        State::pause(&mut self.state(), partition).ends = None;
+    }
+
+    /// A request to it failed: it pauses, longer each time.
+    pub(super) fn failed(&self, partition: &Partition, error: &dyn fmt::Display) {
+        let mut state = self.state();
+        let pause = State::pause(&mut state, partition);
+        pause.ends = Some(Instant::now() + pause.backoff.next_wait());
+        let trouble = state.trouble.get_or_insert_with(|| Trouble::new("publishing"));
+        trouble.met(&format!("{partition}: {error}"));
+    }
+
+    /// A request to it succeeded.
+    pub(super) fn works(&self, partition: &Partition) {
+        let mut state = self.state();
+        if state.partitions.remove(partition).is_some()
+            && state.partitions.is_empty()
+            && let Some(trouble) = &mut state.trouble
+        {
+            trouble.over();
+        }
+    }
+}
+
+impl State {
+    fn pause(&mut self, partition: &Partition) -> &mut Pause {
+        let fresh = || Pause { backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), ends: None };
+        self.partitions.entry(partition.clone()).or_insert_with(fresh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn row(lane: i16, id: i64, topic: &str, key: Option<&str>) -> OutboxRow {
+        OutboxRow {
+            lane,
+            id,
+            topic: topic.into(),
+            key: key.map(Into::into),
+            value: None,
+            event_id: Uuid::nil(),
+            event_type: "T".into(),
+            created_at: Utc::now(),
+            traceparent: None,
+            headers: None,
+        }
+    }
+
+    #[test]
+    fn a_keys_rows_meet_in_one_partition_in_their_order() {
+        let counts = PartitionCounts::from([("t".to_owned(), 12)]);
+        let rows =
+            (0..100).map(|id| row(3, id, "t", Some(["a", "b", "c"][usize::try_from(id).unwrap() % 3])));
+        let sorted = sort(rows.collect(), &counts);
+        for key in ["a", "b", "c"] {
+            let partition = Partition { topic: "t".into(), number: partition_of(key.as_bytes(), 12) };
+            let ids: Vec<i64> = sorted[&partition]
+                .iter()
+                .filter(|row| row.key.as_deref() == Some(key.as_bytes()))
+                .map(|row| row.id)
+                .collect();
+            assert!(ids.len() >= 33 && ids.is_sorted(), "{ids:?}");
+        }
+    }
+
+    #[test]
+    fn rows_without_a_key_keep_the_order_of_their_lane() {
+        assert_eq!(partition_number(None, 31, 12), 7);
+        assert_eq!(partition_number(None, 3, 0), 0);
+    }
+
+    #[test]
+    fn a_partition_is_left_alone_while_busy_and_while_it_pauses() {
+        let partition = Partition { topic: "t".into(), number: 1 };
+        let left_alone = LeftAlone::default();
+        assert!(!left_alone.contains(&partition));
+        left_alone.busy(&partition);
+        assert!(left_alone.contains(&partition));
+        left_alone.failed(&partition, &"no leader");
+        assert!(left_alone.contains(&partition));
+        left_alone.works(&partition);
+        assert!(!left_alone.is_any() && !left_alone.contains(&partition));
+    }
+}

@@ -1,0 +1,154 @@
+//! One partition's rows as requests to the broker, one after the other.
+
+use std::{collections::VecDeque, ops::Range};
+
+use super::partitions::Partition;
+use crate::{
+    broker::{Broker, BrokerError, OutgoingRecord},
+    event::{Headers, cloud_event_headers, headers_from_json},
+    repository::outbox::{OutboxRow, ParkedRow},
+};
+
+/// Kafka takes 1 MiB a request unless told otherwise.
+const REQUEST_BYTES_MAX: usize = 900_000;
+/// Headers and framing.
+const RECORD_OVERHEAD_BYTES: usize = 300;
+const TOO_LARGE: &str = "record_too_large";
+
+/// What became of one partition's rows. Those that are neither published nor parked stay.
+pub(super) struct Outcome {
+    pub(super) partition: Partition,
+    /// Lane and id of what the broker has.
+    pub(super) published: Vec<(i16, i64)>,
+    /// What the broker will never take.
+    pub(super) parked: Vec<ParkedRow>,
+    /// Why the rest was not tried.
+    pub(super) error: Option<BrokerError>,
+}
+
+/// Publishes the rows in order. After a failure nothing more is sent: a later row of the same key must not overtake.
+pub(super) async fn publish(broker: &dyn Broker, partition: Partition, rows: Vec<OutboxRow>) -> Outcome {
+    let mut outcome = Outcome { partition, published: Vec::new(), parked: Vec::new(), error: None };
+    let mut requests = into_requests(&rows);
+    while let Some(range) = requests.pop_front() {
+        let part = rows.get(range.clone()).unwrap_or_default();
+        let records = part.iter().map(record).collect();
+        match broker.produce(&outcome.partition.topic, outcome.partition.number, records).await {
+            Ok(()) => outcome.published.extend(part.iter().map(|row| (row.lane, row.id))),
+            Err(BrokerError::RecordTooLarge) if part.len() > 1 => {
+                let middle = range.start + part.len() / 2;
+                requests.push_front(middle..range.end);
+                requests.push_front(range.start..middle);
+            }
+            Err(error @ BrokerError::RecordTooLarge) => {
+                outcome.parked.extend(part.iter().map(|row| parked(row, outcome.partition.number, &error)));
+            }
+            Err(error) => {
+                outcome.error = Some(error);
+                break;
+            }
+        }
+    }
+    count(&outcome);
+    outcome
+}
+
+/// Ranges of rows that fit into one request each; a row that is too large by itself stands alone.
+fn into_requests(rows: &[OutboxRow]) -> VecDeque<Range<usize>> {
+    let mut requests = VecDeque::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (index, row) in rows.iter().enumerate() {
+        let size = size(row);
+        if index > start && bytes + size > REQUEST_BYTES_MAX {
+            requests.push_back(start..index);
+            (start, bytes) = (index, 0);
+        }
+        bytes += size;
+    }
+    if start < rows.len() {
+        requests.push_back(start..rows.len());
+    }
+    requests
+}
+
+fn size(row: &OutboxRow) -> usize {
+    let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    length(&row.key) + length(&row.value) + RECORD_OVERHEAD_BYTES
+}
+
+fn headers(row: &OutboxRow) -> Headers {
+    let as_they_are = row.headers.as_ref().and_then(headers_from_json);
+    as_they_are.unwrap_or_else(|| {
+        cloud_event_headers(row.event_id, &row.event_type, row.created_at, row.traceparent.as_deref())
+    })
+}
+
+fn record(row: &OutboxRow) -> OutgoingRecord {
+    OutgoingRecord {
+        key: row.key.clone(),
+        value: row.value.clone(),
+        headers: headers(row),
+        timestamp: row.created_at,
+    }
+}
+
+fn parked(row: &OutboxRow, partition: i32, error: &BrokerError) -> ParkedRow {
+    ParkedRow {
+        row: row.clone(),
+        headers: headers(row),
+        partition,
+        reason: TOO_LARGE,
+        error: format!("{error}: {} bytes", size(row)),
+    }
+}
+
+fn count(outcome: &Outcome) {
+    let topic = outcome.partition.topic.clone();
+    let published = u64::try_from(outcome.published.len()).unwrap_or(u64::MAX);
+    metrics::counter!("ledger_relay_published_total", "topic" => topic).increment(published);
+    let reason = match &outcome.error {
+        None => return,
+        Some(BrokerError::Unavailable { .. }) => "unavailable",
+        Some(BrokerError::NoSuchTopic(_)) => "no_such_topic",
+        Some(_) => "refused",
+    };
+    metrics::counter!("ledger_relay_errors_total", "reason" => reason).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn row(bytes: usize) -> OutboxRow {
+        OutboxRow {
+            lane: 0,
+            id: 0,
+            topic: "t".into(),
+            key: None,
+            value: Some(vec![0; bytes]),
+            event_id: Uuid::nil(),
+            event_type: "T.v1".into(),
+            created_at: Utc::now(),
+            traceparent: Some("00-1-2-01".into()),
+            headers: None,
+        }
+    }
+
+    #[test]
+    fn requests_are_bounded_in_bytes_and_cover_every_row_once() {
+        let rows: Vec<OutboxRow> = [400_000, 400_000, 400_000, 2_000_000, 1, 1].map(row).into();
+        assert_eq!(into_requests(&rows), [0..2, 2..3, 3..4, 4..6]);
+        assert!(into_requests(&[]).is_empty());
+    }
+
+    #[test]
+    fn headers_of_the_row_win_over_the_cloud_events_ones() {
+        let mut row = row(1);
+        assert!(headers(&row).contains(&("traceparent".into(), b"00-1-2-01".to_vec())));
+        row.headers = Some(serde_json::json!([["a", "eA=="]]));
+        assert_eq!(headers(&row), [("a".to_owned(), b"x".to_vec())]);
+    }
+}

@@ -1,0 +1,277 @@
+//! The outbox as the relay sees it: rows still present, in order, and their removal under a lease.
+//!
+//! There is no cursor: every look begins at the first row that is there, so a row that is committed late, with a lower
+//! id than others, is found all the same. Deliberately absent: inserting, which each writer does in its own statement.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    QueryableByName,
+    sql_types::{
+        Array, BigInt, Binary, Double, Integer, Json, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
+};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    Bind, Connection, RepositoryError,
+    leases::{self, Lease},
+    statement, transaction,
+};
+use crate::event::{Headers, LANES, headers_to_json};
+
+/// A row that waits to be published.
+#[derive(Debug, Clone, PartialEq, QueryableByName)]
+pub struct OutboxRow {
+    /// Which lane it belongs to.
+    #[diesel(sql_type = SmallInt)]
+    pub lane: i16,
+    /// Its place in the lane.
+    #[diesel(sql_type = BigInt)]
+    pub id: i64,
+    /// Where it goes.
+    #[diesel(sql_type = Text)]
+    pub topic: String,
+    /// Decides the partition.
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub key: Option<Vec<u8>>,
+    /// Sent as it is.
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub value: Option<Vec<u8>>,
+    /// The CloudEvents id.
+    #[diesel(sql_type = SqlUuid)]
+    pub event_id: Uuid,
+    /// The CloudEvents type.
+    #[diesel(sql_type = Text)]
+    pub event_type: String,
+    /// The CloudEvents time, and the record's timestamp.
+    #[diesel(sql_type = Timestamptz)]
+    pub created_at: DateTime<Utc>,
+    /// W3C trace context of the request that caused it.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub traceparent: Option<String>,
+    /// As `event::headers_to_json` writes them: sent instead of the CloudEvents ones.
+    #[diesel(sql_type = Nullable<Json>)]
+    pub headers: Option<Value>,
+}
+
+/// A row without what is to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+pub struct OutboxAddress {
+    /// Which lane it belongs to.
+    #[diesel(sql_type = SmallInt)]
+    pub lane: i16,
+    /// Its place in the lane.
+    #[diesel(sql_type = BigInt)]
+    pub id: i64,
+    /// Where it goes.
+    #[diesel(sql_type = Text)]
+    pub topic: String,
+    /// Decides the partition.
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub key: Option<Vec<u8>>,
+}
+
+/// How far the outbox is behind.
+#[derive(Debug, Clone, Copy, PartialEq, QueryableByName)]
+pub struct Backlog {
+    /// Rows that wait: exact while they are few, PostgreSQL's own count when they are many.
+    #[diesel(sql_type = BigInt)]
+    pub rows: i64,
+    /// Age of the oldest row at the head of a lane, 0 if there is none.
+    #[diesel(sql_type = Double)]
+    pub oldest_age_seconds: f64,
+}
+
+/// A row that cannot be published, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParkedRow {
+    /// The row.
+    pub row: OutboxRow,
+    /// Headers as they would have been sent.
+    pub headers: Headers,
+    /// Where it would have gone.
+    pub partition: i32,
+    /// A word for metrics and filters.
+    pub reason: &'static str,
+    /// For people.
+    pub error: String,
+}
+
+/// Most rows of a lane that are counted one by one.
+const COUNTED_PER_LANE_MAX: i64 = 1_000;
+
+/// Prepares a connection for the statements here. Each of them is served by the primary key, whatever the statistics
+/// of a table that fills and empties all day say. A removal that a crash of the server undoes costs duplicates, which
+/// consumers drop; so it need not wait for the disk.
+pub async fn prepare(connection: &mut Connection) -> Result<(), RepositoryError> {
+    connection
+        .batch_execute(
+            "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+             SET enable_bitmapscan = off; SET jit = off; SET synchronous_commit = off",
+        )
+        .await?;
+    Ok(())
+}
+
+/// The first rows of each of `lanes`, lane by lane in id order: up to `count_max` and about `bytes_max` of a lane, but
+/// one row always, and up to `total_max` in all.
+pub async fn read(
+    connection: &mut Connection,
+    lanes: &[i16],
+    count_max: i64,
+    bytes_max: i64,
+    total_max: i64,
+) -> Result<Vec<OutboxRow>, RepositoryError> {
+    let rows = statement(
+        "SELECT o.* FROM unnest(?) AS l (lane) CROSS JOIN LATERAL (
+           SELECT lane, id, topic, key, value, event_id, event_type, created_at, traceparent, headers FROM (
+             SELECT *, sum(octet_length(value))
+               OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
+             FROM (SELECT * FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS first) AS counted
+           WHERE coalesce(bytes_before, 0) < ?) AS o
+         LIMIT ?",
+    )
+    .bind::<Array<SmallInt>, _>(lanes)
+    .bind::<BigInt, _>(count_max)
+    .bind::<BigInt, _>(bytes_max)
+    .bind::<BigInt, _>(total_max)
+    .get_results(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Like [`read`], far more rows but only their addresses: to look past rows that cannot be published now.
+pub async fn read_addresses(
+    connection: &mut Connection,
+    lanes: &[i16],
+    count_max: i64,
+) -> Result<Vec<OutboxAddress>, RepositoryError> {
+    let rows = statement(
+        "SELECT o.* FROM unnest(?) AS l (lane) CROSS JOIN LATERAL (
+           SELECT lane, id, topic, key FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS o",
+    )
+    .bind::<Array<SmallInt>, _>(lanes)
+    .bind::<BigInt, _>(count_max)
+    .get_results(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// The rows at these addresses that are still there, in the order of the addresses.
+pub async fn read_at(
+    connection: &mut Connection,
+    addresses: &[OutboxAddress],
+) -> Result<Vec<OutboxRow>, RepositoryError> {
+    let (lanes, ids): (Vec<i16>, Vec<i64>) =
+        addresses.iter().map(|address| (address.lane, address.id)).unzip();
+    let rows = statement(
+        "SELECT o.* FROM unnest(?, ?) WITH ORDINALITY AS a (lane, id, position)
+         JOIN outbox o ON o.lane = a.lane AND o.id = a.id ORDER BY a.position",
+    )
+    .bind::<Array<SmallInt>, _>(lanes)
+    .bind::<Array<BigInt>, _>(ids)
+    .get_results(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Removes exactly these rows, and keeps the parked ones as dead letters, in one transaction that holds the leases of
+/// their lanes. Doing it again after an unknown outcome is harmless.
+pub async fn remove(
+    connection: &mut Connection,
+    leases: &[Lease],
+    published: &[(i16, i64)],
+    parked: &[ParkedRow],
+) -> Result<(), RepositoryError> {
+    let held: Vec<&Lease> = leases.iter().collect();
+    transaction("relay", connection, async |connection: &mut Connection| {
+        leases::hold(connection, &held).await?;
+        let present: HashSet<i64> = delete(connection, parked.iter().map(|row| (row.row.lane, row.row.id)))
+            .await?
+            .into_iter()
+            .map(|row| row.id)
+            .collect();
+        for row in parked.iter().filter(|parked| present.contains(&parked.row.id)) {
+            park(connection, row).await?;
+        }
+        delete(connection, published.iter().copied()).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[derive(QueryableByName)]
+struct Id {
+    #[diesel(sql_type = BigInt)]
+    id: i64,
+}
+
+async fn delete(
+    connection: &mut Connection,
+    rows: impl Iterator<Item = (i16, i64)>,
+) -> Result<Vec<Id>, RepositoryError> {
+    let (lanes, ids): (Vec<i16>, Vec<i64>) = rows.unzip();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let deleted = statement(
+        "DELETE FROM outbox o USING unnest(?, ?) AS d (lane, id)
+         WHERE o.lane = d.lane AND o.id = d.id RETURNING o.id",
+    )
+    .bind::<Array<SmallInt>, _>(lanes)
+    .bind::<Array<BigInt>, _>(ids)
+    .get_results(connection)
+    .await?;
+    Ok(deleted)
+}
+
+async fn park(connection: &mut Connection, parked: &ParkedRow) -> Result<(), RepositoryError> {
+    let row = &parked.row;
+    statement(
+        "INSERT INTO dead_letters (id, consumer_group, topic, partition, key, value, headers, stage, reason, error,
+                                   attempts, event_id)
+         VALUES (?, 'relay', ?, ?, ?, ?, ?, 'publish', ?, ?, 1, ?)",
+    )
+    .bind::<SqlUuid, _>(Uuid::now_v7())
+    .bind::<Text, _>(&row.topic)
+    .bind::<Integer, _>(parked.partition)
+    .bind::<Nullable<Binary>, _>(&row.key)
+    .bind::<Nullable<Binary>, _>(&row.value)
+    .bind::<Json, _>(headers_to_json(&parked.headers))
+    .bind::<Text, _>(parked.reason)
+    .bind::<Text, _>(&parked.error)
+    .bind::<SqlUuid, _>(row.event_id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How far the outbox is behind, at the cost of a few thousand index entries at most.
+pub async fn backlog(connection: &mut Connection) -> Result<Backlog, RepositoryError> {
+    let lanes: Vec<i16> = (0..LANES).collect();
+    let backlog = statement(
+        "WITH lane AS (
+           SELECT first.created_at, counted.rows
+           FROM unnest(?) AS l (lane)
+           CROSS JOIN LATERAL (
+             SELECT created_at FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT 1) AS first
+           CROSS JOIN LATERAL (
+             SELECT count(*) AS rows FROM (
+               SELECT 1 FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS some) AS counted)
+         SELECT CASE WHEN coalesce(max(rows), 0) < ? THEN coalesce(sum(rows), 0)::bigint
+                ELSE greatest(sum(rows)::bigint, (
+                  SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = 'outbox'::regclass)) END AS rows,
+                coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS oldest_age_seconds
+         FROM lane",
+    )
+    .bind::<Array<SmallInt>, _>(lanes)
+    .bind::<BigInt, _>(COUNTED_PER_LANE_MAX)
+    .bind::<BigInt, _>(COUNTED_PER_LANE_MAX)
+    .get_result(connection)
+    .await?;
+    Ok(backlog)
+}
