@@ -14,6 +14,7 @@ mod openapi;
 mod output;
 mod problem;
 mod query;
+mod rate_limit;
 mod reversal;
 mod state;
 mod transactions;
@@ -66,11 +67,14 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let pool = repository::pool(&config.database, "serve reader")?;
     let (writers, writers_running) = Writers::start(config);
     let state = web::Data::new(ApiState::new(Arc::clone(config), writers, pool));
+    let limiter = web::Data::new(rate_limit::RateLimit::new(&config.serve));
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
+            .app_data(limiter.clone())
             .configure(routes)
             .configure(openapi::routes)
+            .wrap(from_fn(rate_limit::limit))
             .wrap(from_fn(observe::observe))
     })
     .workers(worker_threads(config.serve.workers))

@@ -162,6 +162,37 @@ async fn assessments_are_listed_by_level_rule_account_and_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_over_its_rate_is_told_when_to_come_back() {
+    let api = Api::start_with(&[("serve.rate_limit", "1"), ("serve.rate_limit_burst", "3")]).await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(api.get("/accounts/a").await.status);
+    }
+    assert_eq!(statuses, [404, 404, 404, 429]);
+    let refused = api.get("/accounts/a").await;
+    refused.is_problem(429, "too-many-requests");
+    assert_eq!(refused.json()["instance"], "/accounts/a");
+    assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_trickles_is_cut_off_in_time() {
+    use std::io::{Read, Write};
+    let api = Api::start_with(&[("serve.client_timeout", "1s")]).await;
+    let address = api.url.strip_prefix("http://").unwrap().to_owned();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
+        let head = "POST /transactions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 100\r\n\r\n{";
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 32];
+        let read = stream.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    });
+    assert!(answer.await.unwrap().starts_with("HTTP/1.1 408"), "the body never came whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_balance_in_the_past_is_that_of_the_row_that_was_last_then() {
     let api = Api::start().await;
     let mut moments = Vec::new();

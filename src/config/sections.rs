@@ -85,6 +85,12 @@ pub struct Serve {
     pub body_size_max: usize,
     /// Largest body of a batch, bytes.
     pub batch_body_size_max: usize,
+    /// Requests per second and client; 0 for no limit.
+    pub rate_limit: u32,
+    /// Requests that a client may send at once; 0 for as many as its rate.
+    pub rate_limit_burst: u32,
+    /// How many proxies in front are trusted to write `X-Forwarded-For`.
+    pub trusted_proxies: usize,
     /// Bound on draining at shutdown.
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,

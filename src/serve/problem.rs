@@ -48,6 +48,8 @@ pub enum Kind {
     BalanceOutOfRange,
     /// 422: a reversal cannot be reversed.
     NotReversible,
+    /// 429: this client is over its rate.
+    TooManyRequests,
     /// 503: not now; try again with the same key.
     Unavailable,
     /// 500: a bug.
@@ -89,6 +91,9 @@ impl Kind {
             ),
             Self::NotReversible => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "not-reversible", "The transaction cannot be reversed")
+            }
+            Self::TooManyRequests => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests from this client")
             }
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The ledger cannot do this right now")
@@ -148,6 +153,14 @@ impl Problem {
     #[must_use]
     pub fn with_errors(self, errors: Vec<FieldProblem>) -> Self {
         Self { errors, ..self }
+    }
+
+    /// 429 with the time to wait.
+    pub fn too_many_requests(seconds: u64) -> Self {
+        Self {
+            header: Some((header::RETRY_AFTER, seconds.to_string())),
+            ..Self::new(Kind::TooManyRequests, format!("come back in {seconds} s"))
+        }
     }
 
     /// 405 with the methods that there are.
