@@ -14,14 +14,19 @@ files() { # PATTERN...: of the tree, without what git ignores
   git ls-files --cached --others --exclude-standard -- "$@" | while read -r file; do [ ! -f "$file" ] || echo "$file"; done
 }
 
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
 failed=()
 check() { # NAME COMMAND...
-  local name=$1 output
+  local name=$1
   shift
-  if output=$("$@" 2>&1 </dev/null); then
+  # In the background, for in a condition bash would go on after a command that fails.
+  "$@" >"$output" 2>&1 </dev/null &
+  if wait $!; then
     printf '%-12s ok\n' "$name"
   else
-    printf '%-12s FAILED\n%s\n' "$name" "$output" >&2
+    printf '%-12s FAILED\n' "$name" >&2
+    cat "$output" >&2
     failed+=("$name")
   fi
 }
@@ -38,15 +43,22 @@ shell() {
 
 json() {
   local file
-  files '*.json' | while read -r file; do
-    python3 -m json.tool "$file" >/dev/null || { echo "$file" && return 1; }
+  mapfile -t list < <(files '*.json')
+  for file in "${list[@]}"; do
+    echo "$file"
+    python3 -m json.tool "$file" >/dev/null
   done
 }
 
+chart() { # as far as it goes without Helm: the schema is one, and the defaults fit it
+  check-jsonschema --check-metaschema k8s/ledger/values.schema.json
+  check-jsonschema --schemafile k8s/ledger/values.schema.json k8s/ledger/values*.yaml
+}
+
 alerts() {
-  promtool check config --lint=all --lint-fatal config/prometheus/prometheus.yml &&
-    promtool check rules --lint=all --lint-fatal config/prometheus/ledger.rules.yml &&
-    promtool test rules config/prometheus/ledger.rules.test.yml
+  promtool check config --lint=all --lint-fatal config/prometheus/prometheus.yml
+  promtool check rules --lint=all --lint-fatal config/prometheus/ledger.rules.yml
+  promtool test rules config/prometheus/ledger.rules.test.yml
 }
 
 targets() { # every target that `make help` lists, and the ones they call
@@ -65,6 +77,7 @@ check json json
 check image hadolint --no-color Containerfile
 check compose check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 check alerts alerts
+check chart chart
 check metrics scripts/check_metrics.py
 check links links
 check make targets

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# The longer checks of what is shipped: the chart, the compose file as Docker reads it, the playbook, the units, the
+# TeamCity settings, and the dashboard and alerts on a real Prometheus. Minutes when its tools are built the first
+# time, then about one. A check that cannot run has failed. scripts/lint-platform-quick.sh has the quick ones.
+#
+#   scripts/platform-check.sh [CHECK…]     all, or some of: chart compose playbook units teamcity dashboard
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+kubernetes_versions=(1.30 1.32)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+failed=()
+check() { # NAME COMMAND...
+  local name=$1 started=$SECONDS
+  shift
+  # In the background, for in a condition bash would go on after a command that fails.
+  "$@" >"$work/output" 2>&1 </dev/null &
+  if wait $!; then
+    printf '%-12s ok (%s s)\n' "$name" $((SECONDS - started))
+  else
+    printf '%-12s FAILED\n' "$name" >&2
+    cat "$work/output" >&2
+    failed+=("$name")
+  fi
+}
+
+# Every values file, and what none of them asks for, against the schemas of Kubernetes. `kubernetes-validate` only
+# warns about kinds that it does not know or that were removed.
+chart() (
+  helm=$(scripts/platform-tools.sh helm)/bin/helm
+  validate=$(scripts/platform-tools.sh kubernetes)/bin/kubernetes-validate
+  cp config/rules.toml "$work/rules.toml"
+  render() { # ARGUMENT...
+    local version
+    "$helm" lint --strict --quiet k8s/ledger "$@"
+    for version in "${kubernetes_versions[@]}"; do
+      "$helm" template ledger k8s/ledger --namespace ledger --kube-version "$version.0" "$@" >"$work/manifests.yaml"
+      "$validate" --strict -k "$version" "$work/manifests.yaml" >"$work/validated" 2>&1 || { cat "$work/validated"; exit 1; }
+      if grep WARN "$work/validated"; then exit 1; fi
+    done
+  }
+  for values in k8s/ledger/values*.yaml; do
+    render --values "$values"
+  done
+  render --set-file rules="$work/rules.toml" --set fullnameOverride=other,serviceAccount.create=false \
+    --set 'imagePullSecrets[0].name=registry,extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,extraEnv[0].value=http://otel:4317' \
+    --set database.migrate.existingSecret=owner,serve.autoscaling.enabled=true
+  # What is mistyped is refused rather than ignored.
+  if "$helm" template k8s/ledger --kube-version 1.32.0 --set serve.replica=3 >"$work/refused" 2>&1; then
+    echo "the chart accepts a value that it does not have"
+    exit 1
+  fi
+)
+
+compose() (
+  docker_compose=$(scripts/platform-tools.sh compose)/bin/docker-compose
+  "$docker_compose" --file compose.yaml config --quiet
+)
+
+wanted=("$@")
+[ $# -gt 0 ] || wanted=(chart compose)
+for name in "${wanted[@]}"; do
+  case $name in
+    chart | compose) check "$name" "$name" ;;
+    *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  esac
+done
+
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "platform-check: failed: ${failed[*]}" >&2
+  exit 1
+fi
