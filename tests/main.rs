@@ -9,6 +9,7 @@
     reason = "a test ends by panicking; nobody reads its docs from outside"
 )]
 
+mod aggregate;
 mod brokers;
 mod cli;
 mod consume_risk;

@@ -17,9 +17,9 @@ use diesel::{
 use diesel_async::{RunQueryDsl, methods::LoadQuery};
 
 pub use events::{
-    PublishedAccount, Record, SequenceRange, Unpublished, analyze_published, assessments_missing_for,
-    dead_letters_unsent, gaps_in_outbox, gaps_missing, insert_gaps, insert_published, match_dead_letters,
-    outbox_without_row, records_unlike_rows, unpublished,
+    PublishedAccount, Record, SequenceRange, Unlike, Unpublished, analyze_published, assessments_missing_for,
+    dead_letters_missing_for, dead_letters_unsent, gaps_in_outbox, gaps_missing, insert_gaps,
+    insert_published, match_dead_letters, outbox_without_row, records_unlike_rows, unpublished,
 };
 pub use facts::{DayFacts, compare_day};
 pub use ledger::{

@@ -29,6 +29,8 @@ pub(super) struct Scan {
     unlike: Found,
     /// Records that are no event of ours; handling them is the group's affair.
     foreign: i64,
+    /// Events unlike their rows that a group put aside for that.
+    put_aside: i64,
     /// Events that the group passed without effect.
     passed: Found,
     records: i64,
@@ -96,26 +98,51 @@ impl Scan {
         source: Source<'_>,
         records: &[FetchedRecord],
     ) -> anyhow::Result<()> {
-        let events: Vec<Record> =
-            records.iter().filter_map(|record| event(source.partition, record)).collect();
-        let (records, own) = (count(records.len()), count(events.len()));
-        self.records += records;
-        self.foreign += records - own;
+        let (events, foreign) = split(source.partition, records);
+        self.records += count(records.len());
+        self.foreign += count(foreign.len());
+        let unlike = verification::records_unlike_rows(connection, &events).await?;
         for event in &events {
-            self.order.observe(Seen {
-                account_id: &event.account_id,
-                account_seq: event.account_seq,
-                partition: source.partition,
-                offset: event.offset,
-                whole: source.whole,
-            });
+            // One that no row stands behind says nothing about the order of those that are real.
+            if unlike.binary_search_by_key(&event.offset, |unlike| unlike.record_offset).is_err() {
+                self.order.observe(Seen {
+                    account_id: &event.account_id,
+                    account_seq: event.account_seq,
+                    partition: source.partition,
+                    offset: event.offset,
+                    whole: source.whole,
+                });
+            }
         }
-        self.unlike.add(verification::records_unlike_rows(connection, &events).await?);
-        let passed = events.partition_point(|event| event.offset < source.position);
-        let passed = events.get(..passed).unwrap_or_default();
-        self.handled += count(passed.len());
-        if !passed.is_empty() {
-            self.passed.add(verification::assessments_missing_for(connection, source.group, passed).await?);
+        for unlike in unlike {
+            match unlike.put_aside {
+                true => self.put_aside += 1,
+                false => self.unlike.push(|| unlike.example),
+            }
+        }
+        self.take_passed(connection, source, &events, &foreign).await
+    }
+
+    /// What the group has gone past must have had its effect.
+    async fn take_passed(
+        &mut self,
+        connection: &mut Connection,
+        source: Source<'_>,
+        events: &[Record],
+        foreign: &[i64],
+    ) -> anyhow::Result<()> {
+        let Source { group, partition, position, .. } = source;
+        let passed = events.partition_point(|event| event.offset < position);
+        let events = events.get(..passed).unwrap_or_default();
+        let passed = foreign.partition_point(|offset| *offset < position);
+        let foreign = foreign.get(..passed).unwrap_or_default();
+        self.handled += count(events.len() + foreign.len());
+        if !events.is_empty() {
+            self.passed.add(verification::assessments_missing_for(connection, group, events).await?);
+        }
+        if !foreign.is_empty() {
+            self.passed
+                .add(verification::dead_letters_missing_for(connection, group, partition, foreign).await?);
         }
         Ok(())
     }
@@ -141,11 +168,14 @@ impl Scan {
     }
 
     fn note(&self) -> String {
-        match (self.partitions, self.order.duplicates, self.foreign) {
-            (0, ..) => "the topic does not exist yet".to_owned(),
-            (_, duplicates, 0) => format!("{duplicates} duplicates"),
-            (_, duplicates, foreign) => {
-                format!("{duplicates} duplicates, {foreign} records that are no {TRANSACTION_CREATED}")
+        if self.partitions == 0 {
+            return "the topic does not exist yet".to_owned();
+        }
+        let foreign = self.foreign + self.put_aside;
+        match foreign {
+            0 => format!("{} duplicates", self.order.duplicates),
+            _ => {
+                format!("{} duplicates, {foreign} records that are no events of ours", self.order.duplicates)
             }
         }
     }
@@ -202,6 +232,18 @@ fn unpublished(account: &Unpublished) -> Found {
         "account {account_id}: {rows} rows from {first_seq} on are neither in the topic nor in the outbox"
     );
     Found { differences: *rows, examples: vec![example] }
+}
+
+/// Events of ours, and the offsets of the other records.
+fn split(partition: i32, records: &[FetchedRecord]) -> (Vec<Record>, Vec<i64>) {
+    let (mut events, mut foreign) = (Vec::with_capacity(records.len()), Vec::new());
+    for record in records {
+        match event(partition, record) {
+            Some(event) => events.push(event),
+            None => foreign.push(record.offset),
+        }
+    }
+    (events, foreign)
 }
 
 /// A record as an event of ours, if it is one.

@@ -26,34 +26,49 @@ pub struct Record {
     pub balance_after: i64,
 }
 
-/// Events that tell of a row that the ledger does not have, or tell it differently.
+/// An event that tells of a row that the ledger does not have, or tells it differently.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+pub struct Unlike {
+    /// Where it stands.
+    #[diesel(sql_type = BigInt)]
+    pub record_offset: i64,
+    /// Whether a group put it aside for that.
+    #[diesel(sql_type = Bool)]
+    pub put_aside: bool,
+    /// In words.
+    #[diesel(sql_type = Text)]
+    pub example: String,
+}
+
+/// Which of the events are unlike their rows, in the order of their offsets.
 pub async fn records_unlike_rows(
     connection: &mut Connection,
     records: &[Record],
-) -> Result<Found, RepositoryError> {
-    find(
-        connection,
-        statement(
-            "SELECT count(*) OVER () AS total,
-               'partition ' || e.partition || ' offset ' || e.record_offset || ' tells of account ' || e.account_id
-                 || ' row ' || e.account_seq || ' (' || e.event_id || ', amount ' || e.amount || ', balance '
-                 || e.balance_after || '), but the ledger has '
-                 || coalesce(t.id || ', amount ' || t.amount || ', balance ' || t.balance_after, 'none') AS example
-             FROM unnest(?, ?, ?, ?, ?, ?, ?)
-               AS e (partition, record_offset, account_id, account_seq, event_id, amount, balance_after)
-             LEFT JOIN transactions t ON t.account_id = e.account_id AND t.account_seq = e.account_seq
-             WHERE (t.id, t.amount, t.balance_after) IS DISTINCT FROM (e.event_id, e.amount, e.balance_after)
-             ORDER BY e.partition, e.record_offset LIMIT 10",
-        )
-        .bind::<Array<Integer>, _>(column(records, |record| record.partition))
-        .bind::<Array<BigInt>, _>(column(records, |record| record.offset))
-        .bind::<Array<Text>, _>(column(records, |record| record.account_id.clone()))
-        .bind::<Array<BigInt>, _>(column(records, |record| record.account_seq))
-        .bind::<Array<SqlUuid>, _>(column(records, |record| record.event_id))
-        .bind::<Array<BigInt>, _>(column(records, |record| record.amount))
-        .bind::<Array<BigInt>, _>(column(records, |record| record.balance_after)),
+) -> Result<Vec<Unlike>, RepositoryError> {
+    let unlike = statement(
+        "SELECT e.record_offset,
+           EXISTS (SELECT FROM dead_letters d WHERE d.topic = 'transactions.v1' AND d.partition = e.partition
+                   AND d.record_offset = e.record_offset) AS put_aside,
+           'partition ' || e.partition || ' offset ' || e.record_offset || ' tells of account ' || e.account_id
+             || ' row ' || e.account_seq || ' (' || e.event_id || ', amount ' || e.amount || ', balance '
+             || e.balance_after || '), but the ledger has '
+             || coalesce(t.id || ', amount ' || t.amount || ', balance ' || t.balance_after, 'none') AS example
+         FROM unnest(?, ?, ?, ?, ?, ?, ?)
+           AS e (partition, record_offset, account_id, account_seq, event_id, amount, balance_after)
+         LEFT JOIN transactions t ON t.account_id = e.account_id AND t.account_seq = e.account_seq
+         WHERE (t.id, t.amount, t.balance_after) IS DISTINCT FROM (e.event_id, e.amount, e.balance_after)
+         ORDER BY e.record_offset",
     )
-    .await
+    .bind::<Array<Integer>, _>(column(records, |record| record.partition))
+    .bind::<Array<BigInt>, _>(column(records, |record| record.offset))
+    .bind::<Array<Text>, _>(column(records, |record| record.account_id.clone()))
+    .bind::<Array<BigInt>, _>(column(records, |record| record.account_seq))
+    .bind::<Array<SqlUuid>, _>(column(records, |record| record.event_id))
+    .bind::<Array<BigInt>, _>(column(records, |record| record.amount))
+    .bind::<Array<BigInt>, _>(column(records, |record| record.balance_after))
+    .get_results(connection)
+    .await?;
+    Ok(unlike)
 }
 
 /// Of events that the group has gone past: those with neither an assessment nor a dead letter.
@@ -82,7 +97,33 @@ pub async fn assessments_missing_for(
         .bind::<Array<Text>, _>(column(records, |record| record.account_id.clone()))
         .bind::<Array<BigInt>, _>(column(records, |record| record.account_seq))
         .bind::<Array<SqlUuid>, _>(column(records, |record| record.event_id))
-        .bind::<Text, _>(group.to_owned()),
+        .bind::<Text, _>(group),
+    )
+    .await
+}
+
+/// Of records that cannot be handled and that the group has gone past: those without a dead letter.
+pub async fn dead_letters_missing_for(
+    connection: &mut Connection,
+    group: &str,
+    partition: i32,
+    offsets: &[i64],
+) -> Result<Found, RepositoryError> {
+    find(
+        connection,
+        statement(
+            "SELECT count(*) OVER () AS total,
+               'partition ' || e.partition || ' offset ' || e.record_offset
+                 || ' cannot be handled and was passed without a dead letter' AS example
+             FROM (SELECT ? AS partition, unnest(?) AS record_offset) AS e
+             WHERE NOT EXISTS (SELECT FROM dead_letters d
+                               WHERE d.consumer_group = ? AND d.topic = 'transactions.v1'
+                                 AND d.partition = e.partition AND d.record_offset = e.record_offset)
+             ORDER BY e.record_offset LIMIT 10",
+        )
+        .bind::<Integer, _>(partition)
+        .bind::<Array<BigInt>, _>(offsets)
+        .bind::<Text, _>(group),
     )
     .await
 }

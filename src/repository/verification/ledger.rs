@@ -166,7 +166,7 @@ pub async fn pending(connection: &mut Connection, group: &str) -> Result<Found, 
                                WHERE d.event_id = t.id AND (d.consumer_group = ? OR d.record_offset IS NULL))
              ORDER BY t.id LIMIT 10",
         )
-        .bind::<Text, _>(group.to_owned()),
+        .bind::<Text, _>(group),
     )
     .await
 }
