@@ -16,6 +16,7 @@ mod consume_risk;
 mod dev;
 mod http;
 mod idempotency;
+mod import;
 mod layering;
 mod leases;
 mod openapi;

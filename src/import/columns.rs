@@ -68,11 +68,14 @@ fn column(heading: &str, ignore: &[String]) -> Result<Column, String> {
     }
 }
 
+/// By the whole name, or by one of its words.
 fn nearest(heading: &str) -> &'static str {
+    let likeness = |name: &str| {
+        let words = name.split('_').map(|word| strsim::jaro_winkler(word, heading) * 0.99);
+        words.fold(strsim::jaro_winkler(name, heading), f64::max)
+    };
     let names = KNOWN.iter().map(|(name, _)| *name).chain(["metadata.NAME"]);
-    names
-        .max_by(|a, b| strsim::jaro_winkler(a, heading).total_cmp(&strsim::jaro_winkler(b, heading)))
-        .unwrap_or_default()
+    names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()
 }
 
 #[cfg(test)]
