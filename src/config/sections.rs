@@ -224,10 +224,7 @@ pub struct ConsumeRisk {
     pub group: String,
     /// Events assessed and committed at once, per partition.
     pub batch_size_max: usize,
-    /// Shortest wait on an empty partition.
-    #[serde(with = "humantime_serde")]
-    pub poll_interval_min: Duration,
-    /// Longest wait on an empty partition.
+    /// Longest wait of one look at an empty partition.
     #[serde(with = "humantime_serde")]
     pub poll_interval_max: Duration,
     /// Silence after which partitions are taken over.
