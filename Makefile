@@ -41,7 +41,7 @@ api-check: build ## Hold the OpenAPI description against the running API (schema
 	@scripts/setup.sh checks
 	scripts/api-check.sh
 
-platform-check: ## The longer checks of chart, playbook, image and dashboards (minutes; builds tools)
+platform-check: build ## The longer checks of chart, playbook, image and dashboards (minutes; builds tools)
 	scripts/platform-check.sh
 
 audit: ## Check the dependencies' licences and advisories (builds cargo-deny once)

@@ -61,6 +61,10 @@ alerts() {
   promtool test rules config/prometheus/ledger.rules.test.yml
 }
 
+playbook() {
+  ANSIBLE_CONFIG=ansible/ansible.cfg ansible-playbook --syntax-check ansible/playbook.yml
+}
+
 targets() { # every target that `make help` lists, and the ones they call
   make --no-print-directory help >/dev/null
   sed -n 's/^\([a-z-]*\):.*## .*/\1/p' Makefile | xargs -r make --dry-run
@@ -78,6 +82,7 @@ check image hadolint --no-color Containerfile
 check compose check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 check alerts alerts
 check chart chart
+check playbook playbook
 check metrics scripts/check_metrics.py
 check links links
 check make targets

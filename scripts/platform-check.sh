@@ -28,7 +28,7 @@ check() { # NAME COMMAND...
 
 # Every values file, and what none of them asks for, against the schemas of Kubernetes. `kubernetes-validate` only
 # warns about kinds that it does not know or that were removed.
-chart() (
+chart() {
   helm=$(scripts/platform-tools.sh helm)/bin/helm
   validate=$(scripts/platform-tools.sh kubernetes)/bin/kubernetes-validate
   cp config/rules.toml "$work/rules.toml"
@@ -52,18 +52,51 @@ chart() (
     echo "the chart accepts a value that it does not have"
     exit 1
   fi
-)
+}
 
-compose() (
+compose() {
   docker_compose=$(scripts/platform-tools.sh compose)/bin/docker-compose
   "$docker_compose" --file compose.yaml config --quiet
-)
+}
+
+ansible() {
+  tools=$(scripts/platform-tools.sh kubernetes)
+  export PATH=$tools/bin:$PATH ANSIBLE_CONFIG=$PWD/ansible/ansible.cfg ANSIBLE_LOCALHOST_WARNING=false
+}
+
+playbook() {
+  ansible
+  cd ansible
+  ansible-playbook --syntax-check playbook.yml
+  ansible-lint --offline --profile production --strict
+}
+
+# The units as the role renders them, with a command that exists here.
+units() {
+  command -v systemd-analyze >/dev/null || { echo "needs systemd-analyze, from the Debian package systemd"; exit 1; }
+  ansible
+  mkdir "$work/units"
+  ansible-playbook --inventory localhost, ansible/render-units.yml \
+    --extra-vars "render_to=$work/units ansible_python_interpreter=$tools/bin/python3"
+  sed -i 's|^ExecStart=/usr/local/bin/ledger|ExecStart=/bin/true|' "$work"/units/*.service
+  systemd-analyze verify "$work"/units/ledger-* 2>"$work/verified" || { cat "$work/verified"; exit 1; }
+  # It also speaks about units of this machine.
+  if grep ledger "$work/verified"; then exit 1; fi
+  # 0 is best, 100 worst.
+  systemd-analyze security --offline=true --threshold=20 "$work"/units/ledger-*.service
+}
+
+# Real roles under traffic, a real Prometheus that scrapes them, and every query of the dashboard and the alerts.
+dashboard() {
+  prometheus=$(scripts/platform-tools.sh prometheus)/bin/prometheus
+  scripts/check_dashboard.py --ledger "${LEDGER:-target/debug/ledger}" --prometheus "$prometheus"
+}
 
 wanted=("$@")
-[ $# -gt 0 ] || wanted=(chart compose)
+[ $# -gt 0 ] || wanted=(chart compose playbook units dashboard)
 for name in "${wanted[@]}"; do
   case $name in
-    chart | compose) check "$name" "$name" ;;
+    chart | compose | playbook | units | dashboard) check "$name" "$name" ;;
     *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done

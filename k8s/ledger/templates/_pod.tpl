@@ -12,6 +12,7 @@ serviceAccountName: {{ if $values.serviceAccount.create }}default{{ else }}{{ in
 serviceAccountName: {{ include "ledger.serviceAccountName" .root }}
 {{- end }}
 automountServiceAccountToken: false
+# Their names would begin with LEDGER_, and unknown ones stop the start.
 enableServiceLinks: false
 {{- with $values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
