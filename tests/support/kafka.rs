@@ -4,6 +4,7 @@
 //! variable CI is set, that is a failure instead: a skipped test must not look like a passed one there.
 
 use std::{
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -70,6 +71,8 @@ fn start() -> Kafka {
         .args(["-c", WATCHDOG, "ledger-kafka-watchdog"])
         .arg(script())
         .arg(&directory)
+        // A Ctrl-C in the terminal is for the tests; their end is what it waits for.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
