@@ -24,6 +24,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("risk", "event"),
     // Topics kept in a table: the PostgreSQL broker's SQL lives with all other SQL.
     ("broker", "repository"),
+    // The demo ends with what an operator would run.
+    ("dev", "ops"),
 ];
 
 fn sources() -> Vec<PathBuf> {

@@ -16,11 +16,12 @@ use super::{
 use crate::{
     aggregate,
     config::Overrides,
+    ops::verify,
     repository::{
         self, Connection,
         overview::{self, Progress, Striking},
     },
-    runtime::{Context, table},
+    runtime::{Context, OutputFormat, table},
 };
 
 /// Longest wait for the last event to be published and the last transaction to be scored.
@@ -139,12 +140,25 @@ async fn show(context: Context, api_url: String, args: &Args, story: &Story) -> 
     story.tell(&format!("the fact tables are built ({days} touched)"));
     let lost = overview::not_held_once(&mut connection, &simulated.acknowledged).await?;
     let progress = overview::progress(&mut connection).await?;
+    let verified = verify(&context).await?;
+    story.tell("ledger verify has held all of it against each other");
     let created = i64::try_from(report.created)?;
-    let checks = checks(created, i64::try_from(report.wrong + report.unanswered)?, lost, &progress);
+    let mut checks = checks(created, i64::try_from(report.wrong + report.unanswered)?, lost, &progress);
+    let differences = verified.checks.iter().map(|check| check.differences).sum();
+    checks.push(Check { what: "differences found by ledger verify", wanted: 0, found: differences });
     println!();
     print_checks(&checks);
     println!();
-    Ok(checks.iter().all(Check::holds))
+    if !verified.is_fine() {
+        verified.print(OutputFormat::Table)?;
+    }
+    Ok(verified.is_fine() && checks.iter().all(Check::holds))
+}
+
+/// All that `ledger verify` checks; nothing may be in flight any more.
+async fn verify(context: &Context) -> anyhow::Result<verify::Report> {
+    let args = verify::Args { wait: Some(SETTLE_TIMEOUT), ..verify::Args::default() };
+    verify::verify(context, &args).await
 }
 
 /// The defaults of `ledger simulate`, sized for a small machine.

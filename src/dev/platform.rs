@@ -158,8 +158,10 @@ type Start = Box<dyn FnOnce(Context) -> Role + Send>;
 
 /// Every role but `serve`, which is started first because its address is wanted.
 fn background_roles(aggregate_every: Option<Duration>) -> Vec<(&'static str, Start)> {
-    let mut roles: Vec<(&'static str, Start)> =
-        vec![("consume-risk", Box::new(|context| Box::pin(consume_risk::run(context))))];
+    let mut roles: Vec<(&'static str, Start)> = vec![
+        ("relay", Box::new(|context| Box::pin(relay::run(context)))),
+        ("consume-risk", Box::new(|context| Box::pin(consume_risk::run(context)))),
+    ];
     if aggregate_every.is_some() {
         let args = aggregate::Args { every: aggregate_every, ..aggregate::Args::default() };
         roles.push((

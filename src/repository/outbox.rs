@@ -261,7 +261,7 @@ pub async fn backlog(connection: &mut Connection) -> Result<Backlog, RepositoryE
              SELECT created_at FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT 1) AS first
            CROSS JOIN LATERAL (
              SELECT count(*) AS rows FROM (
-               SELECT 1 FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS some) AS counted)
+               SELECT 1 FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS bounded) AS counted)
          SELECT CASE WHEN coalesce(max(rows), 0) < ? THEN coalesce(sum(rows), 0)::bigint
                 ELSE greatest(sum(rows)::bigint, (
                   SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = 'outbox'::regclass)) END AS rows,
