@@ -49,6 +49,7 @@ enum Command {
     )]
     Import(import::Args),
     /// Validate risk rules
+    #[command(after_help = "Example:\n  ledger risk check my-rules.toml")]
     Risk {
         #[command(subcommand)]
         command: ops::risk::RiskCommand,

@@ -9,7 +9,8 @@ use std::{
 use crate::support::{binary, postgres::TestDatabase};
 
 /// Commands that need the database from the start.
-const ROLES: &[&[&str]] = &[&["migrate"], &["serve"], &["aggregate"]];
+const ROLES: &[&[&str]] =
+    &[&["migrate"], &["serve"], &["relay"], &["consume-risk"], &["aggregate"], &["verify"]];
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
@@ -112,6 +113,8 @@ async fn a_port_that_is_taken_is_named_with_its_key() {
     for (command, key, other) in [
         (&["serve"][..], "serve.listen", "LEDGER_SERVE__LISTEN"),
         (&["serve"], "admin.listen", "LEDGER_ADMIN__LISTEN"),
+        (&["relay"], "admin.listen", "LEDGER_ADMIN__LISTEN"),
+        (&["consume-risk"], "admin.listen", "LEDGER_ADMIN__LISTEN"),
         (&["aggregate", "--every", "1h"], "admin.listen", "LEDGER_ADMIN__LISTEN"),
     ] {
         let environment = [
