@@ -14,6 +14,7 @@ mod brokers;
 mod cli;
 mod consume_risk;
 mod dev;
+mod durability;
 mod http;
 mod idempotency;
 mod import;

@@ -30,6 +30,7 @@ use crate::{
         self, Connection, RepositoryError,
         postings::{AccountStates, Posted, Request, post_expected, post_locked, prepare_writer},
     },
+    runtime::Trouble,
 };
 
 /// Why a posting has no decision.
@@ -116,12 +117,22 @@ struct Writer {
     connection: Option<Connection>,
     connect_failed_at: Option<Instant>,
     known: AccountStates,
+    trouble: Trouble,
 }
 
 impl Writer {
     fn new(number: usize, config: Arc<Config>, queue: mpsc::Receiver<Job>) -> Self {
         let name = format!("writer {number}");
-        Self { name, config, queue, connection: None, connect_failed_at: None, known: HashMap::new() }
+        let trouble = Trouble::new(format!("committing by {name}"));
+        Self {
+            name,
+            config,
+            queue,
+            connection: None,
+            connect_failed_at: None,
+            known: HashMap::new(),
+            trouble,
+        }
     }
 
     async fn run(mut self) {
@@ -149,8 +160,18 @@ impl Writer {
             }
             let requests: Vec<Request> = group.iter().map(|job| job.request.clone()).collect();
             match self.post(&requests).await {
-                Ok(decisions) => answer(group, decisions),
-                Err(error) if error.is_transient() || group.len() == 1 => refuse(group, &error),
+                Ok(decisions) => {
+                    self.trouble.over();
+                    answer(group, decisions);
+                }
+                Err(error) if error.is_transient() => {
+                    self.trouble.met(&error);
+                    refuse(group, Undecided::Unavailable);
+                }
+                Err(error) if group.len() == 1 => {
+                    tracing::error!(writer = self.name, %error, "the database refuses a request");
+                    refuse(group, Undecided::Failed);
+                }
                 Err(error) => {
                     tracing::warn!(writer = self.name, requests = group.len(), %error, "halving a refused group");
                     let second = group.split_off(group.len() / 2);
@@ -255,14 +276,7 @@ fn answer(group: Vec<Job>, decisions: Vec<Decision>) {
     }
 }
 
-fn refuse(group: Vec<Job>, error: &RepositoryError) {
-    let why = if error.is_transient() {
-        tracing::warn!(requests = group.len(), %error, "a group was not committed");
-        Undecided::Unavailable
-    } else {
-        tracing::error!(%error, "the database refuses a request");
-        Undecided::Failed
-    };
+fn refuse(group: Vec<Job>, why: Undecided) {
     for job in group {
         let _ = job.reply.send(Err(why));
     }
