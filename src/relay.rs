@@ -108,6 +108,7 @@ async fn look_and_deliver(
                 Ok(_) => {
                     trouble.over();
                     retrying.reset();
+                    context.health.set_ready(true);
                 }
                 Err(RelayError::Broker(refusal)) if !refusal.is_transient() => {
                     read.context("set the broker right and start the relay again")?;
@@ -115,6 +116,7 @@ async fn look_and_deliver(
                 }
                 Err(error) => {
                     trouble.met(error);
+                    context.health.set_ready(false);
                     wait = retrying.next_wait();
                 }
             }

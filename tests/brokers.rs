@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use ledger::broker::{self, BrokerError, KafkaBroker, OffsetRange, OutgoingRecord, SharedBroker, TopicSpec};
 
-use crate::support::{kafka::Kafka, postgres::TestDatabase};
+use crate::support::{kafka::Kafka, postgres::TestDatabase, proxy::Proxy};
 
 const WAIT: Duration = Duration::from_millis(200);
 const PLENTY: usize = 1 << 20;
@@ -237,6 +237,46 @@ async fn a_black_hole_or_a_closed_port_is_told_by_the_deadline() {
         assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
         assert!(error.is_transient() && error.to_string().contains(&servers), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_broker_that_falls_silent_is_told_by_the_deadline_and_works_again_afterwards() {
+    let Some(kafka) = Kafka::get() else { return };
+    let database = TestDatabase::new().await;
+    let proxy = Proxy::start(kafka.bootstrap_servers.parse().expect("an address")).await;
+    let servers = proxy.address.to_string();
+    let config = database.config_with(&[
+        ("broker.kind", "kafka"),
+        ("broker.kafka.bootstrap_servers", &servers),
+        ("broker.kafka.request_timeout", "2s"),
+    ]);
+    let broker = broker::connect(&config, database.pool()).await.expect("Kafka");
+    let topic = topic(&broker, 1).await;
+    broker.produce(&topic, 0, vec![record("k", "1")]).await.expect("published");
+    broker.fetch(&topic, 0, 0, PLENTY, WAIT).await.expect("read");
+    proxy.swallow(true);
+    // Planted bug that this catches: without the time limit around each call, these never return.
+    let started = Instant::now();
+    let outcomes = tokio::join!(
+        broker.produce(&topic, 0, vec![record("k", "2")]),
+        broker.fetch(&topic, 0, 1, PLENTY, WAIT),
+        broker.offset_range(&topic, 0),
+    );
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(outcomes.0.is_err_and(|error| error.is_transient()));
+    assert!(outcomes.1.is_err_and(|error| error.is_transient()));
+    assert!(outcomes.2.is_err_and(|error| error.is_transient()));
+    proxy.swallow(false);
+    crate::support::eventually(
+        "it works again, on the connections that fell silent or on new ones",
+        async || broker.produce(&topic, 0, vec![record("k", "3")]).await.is_ok(),
+    )
+    .await;
+    proxy.cut();
+    crate::support::eventually("it works again after all connections were cut", async || {
+        broker.fetch(&topic, 0, 1, PLENTY, WAIT).await.is_ok_and(|found| !found.records.is_empty())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ pub struct KafkaBroker {
     servers: Vec<String>,
     security: Security,
     compression: Compression,
-    client: Client,
+    client: tokio::sync::Mutex<Option<Arc<Client>>>,
     partition_clients: Mutex<HashMap<(String, i32, Purpose), Arc<PartitionClient>>>,
     /// Kafka never takes partitions away, and a key's partition must not change while we run.
     partition_counts: Mutex<HashMap<String, i32>>,
@@ -67,13 +67,40 @@ impl KafkaBroker {
         let servers: Vec<String> =
             settings.bootstrap_servers.split(',').map(|server| server.trim().to_owned()).collect();
         let security = Security::from_config(settings)?;
-        let mut builder = ClientBuilder::new(servers.clone())
+        let broker = Self {
+            settings: settings.clone(),
+            servers,
+            security,
+            compression: compression(&settings.compression),
+            client: tokio::sync::Mutex::default(),
+            partition_clients: Mutex::default(),
+            partition_counts: Mutex::default(),
+            coordinators: Mutex::default(),
+        };
+        broker.client().await?;
+        Ok(broker)
+    }
+
+    /// The cluster's client, made anew where the last one fell silent.
+    async fn client(&self) -> Result<Arc<Client>, BrokerError> {
+        let mut current = self.client.lock().await;
+        if let Some(client) = &*current {
+            return Ok(Arc::clone(client));
+        }
+        let client = Arc::new(self.build_client().await?);
+        *current = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    async fn build_client(&self) -> Result<Client, BrokerError> {
+        let settings = &self.settings;
+        let mut builder = ClientBuilder::new(self.servers.clone())
             .client_id(settings.client_id.as_str())
-            .backoff_config(backoff(settings.connect_timeout));
-        if let Some(tls) = &security.tls {
+            .backoff_config(backoff(settings.request_timeout.min(settings.connect_timeout)));
+        if let Some(tls) = &self.security.tls {
             builder = builder.tls_config(Arc::clone(tls));
         }
-        if let Some(sasl) = &security.sasl {
+        if let Some(sasl) = &self.security.sasl {
             builder = builder.sasl_config(sasl.clone());
         }
         let unreachable = |detail: String| BrokerError::Unavailable {
@@ -82,26 +109,23 @@ impl KafkaBroker {
                 settings.bootstrap_servers
             ),
         };
-        let client = match timeout(settings.connect_timeout, builder.build()).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => {
-                return Err(match broker_error("", &error) {
-                    BrokerError::Unavailable { detail } => unreachable(detail),
-                    refused => refused,
-                });
-            }
-            Err(_) => return Err(unreachable(format!("no answer within {:?}", settings.connect_timeout))),
-        };
-        Ok(Self {
-            settings: settings.clone(),
-            servers,
-            security,
-            compression: compression(&settings.compression),
-            client,
-            partition_clients: Mutex::default(),
-            partition_counts: Mutex::default(),
-            coordinators: Mutex::default(),
-        })
+        match timeout(settings.connect_timeout, builder.build()).await {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(error)) => Err(match broker_error("", &error) {
+                BrokerError::Unavailable { detail } => unreachable(detail),
+                refused => refused,
+            }),
+            Err(_) => Err(unreachable(format!("no answer within {:?}", settings.connect_timeout))),
+        }
+    }
+
+    /// A connection that fell silent may be dead without anybody having said so, and rskafka would keep it.
+    fn forget_connections(&self) {
+        // Whoever is making a new client holds the lock; nothing is to be forgotten then.
+        if let Ok(mut current) = self.client.try_lock() {
+            *current = None;
+            lock(&self.partition_clients).clear();
+        }
     }
 
     /// Runs a call with an end. `extra` is time that the call spends waiting on purpose.
@@ -111,9 +135,13 @@ impl KafkaBroker {
         call: impl Future<Output = Result<T, BrokerError>>,
     ) -> Result<T, BrokerError> {
         let limit = self.settings.request_timeout + extra;
-        timeout(limit, call).await.unwrap_or_else(|_| {
-            Err(BrokerError::Unavailable { detail: format!("no answer from Kafka within {limit:?}") })
-        })
+        match timeout(limit, call).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.forget_connections();
+                Err(BrokerError::Unavailable { detail: format!("no answer from Kafka within {limit:?}") })
+            }
+        }
     }
 
     async fn partition_client(
@@ -127,7 +155,8 @@ impl KafkaBroker {
         if let Some(client) = known {
             return Ok(client);
         }
-        let client = self.client.partition_client(topic, partition, UnknownTopicHandling::Error).await;
+        let client =
+            self.client().await?.partition_client(topic, partition, UnknownTopicHandling::Error).await;
         let client = Arc::new(client.map_err(|error| broker_error(topic, &error))?);
         lock(&self.partition_clients).insert(key, Arc::clone(&client));
         Ok(client)
@@ -174,7 +203,7 @@ impl KafkaBroker {
     }
 
     async fn count_partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
-        let topics = self.client.list_topics().await.map_err(|error| broker_error(topic, &error))?;
+        let topics = self.client().await?.list_topics().await.map_err(|error| broker_error(topic, &error))?;
         let found = topics.iter().find(|known| known.name == topic);
         Ok(found.map(|topic| i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX)))
     }
@@ -206,7 +235,7 @@ impl KafkaBroker {
         }
         tracing::warn!(topic = topic.name, "min.insync.replicas is not set on the new topic: set it by hand");
         let controller =
-            self.client.controller_client().map_err(|error| broker_error(&topic.name, &error))?;
+            self.client().await?.controller_client().map_err(|error| broker_error(&topic.name, &error))?;
         controller
             .create_topic(topic.name.as_str(), topic.partitions, topic.replication_factor, timeout_ms)
             .await

@@ -5,6 +5,7 @@ pub mod api;
 pub mod binary;
 pub mod kafka;
 pub mod postgres;
+pub mod proxy;
 
 use std::time::{Duration, Instant};
 
