@@ -23,6 +23,7 @@ mod leases;
 mod openapi;
 mod postings;
 mod relay;
+mod verify;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]
 mod support;
