@@ -71,7 +71,7 @@ targets() { # every target that `make help` lists, and the ones they call
 }
 
 links() {
-  mapfile -t list < <(files '*.md')
+  mapfile -t list < <(files '*.md' 'config/prometheus/*.yml')
   scripts/check_links.py "${list[@]}"
 }
 

@@ -7,6 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+[ "$(id -u)" -ne 0 ] || { scripts/setup.sh test && scripts/setup.sh checks; }
+
 kubernetes_versions=(1.30 1.32)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -92,11 +94,26 @@ dashboard() {
   scripts/check_dashboard.py --ledger "${LEDGER:-target/debug/ledger}" --prometheus "$prometheus"
 }
 
+# Format, then the settings compiled and run against the stub, whose steps print their commands.
+teamcity() {
+  lib=$(scripts/platform-tools.sh kotlin)/lib
+  shellcheck=$(scripts/platform-tools.sh python)/bin/shellcheck
+  compiler=org.jetbrains.kotlin.cli.jvm.K2JVMCompiler
+  runtime=$(echo "$lib"/kotlin-stdlib-2.*.jar):$(echo "$lib"/kotlin-script-runtime-*.jar)
+  scripting=$(printf '%s,' "$lib"/kotlin-script*.jar "$lib"/kotlinx-coroutines-core-jvm-*.jar)
+  java -cp "$lib/*" com.pinterest.ktlint.Main --log-level=none teamcity/settings.kts 'teamcity/stub/*.kt'
+  java -cp "$lib/*" "$compiler" -no-stdlib -no-reflect -nowarn -cp "$runtime" -d "$work/stub" teamcity/stub/*.kt
+  java -cp "$lib/*" "$compiler" -no-stdlib -no-reflect -nowarn -Xplugin="${scripting%,}" -cp "$work/stub:$runtime" \
+    -script teamcity/settings.kts >"$work/commands.sh"
+  grep -q '^make test$' "$work/commands.sh"
+  "$shellcheck" --shell=sh "$work/commands.sh"
+}
+
 wanted=("$@")
-[ $# -gt 0 ] || wanted=(chart compose playbook units dashboard)
+[ $# -gt 0 ] || wanted=(chart compose playbook units teamcity dashboard)
 for name in "${wanted[@]}"; do
   case $name in
-    chart | compose | playbook | units | dashboard) check "$name" "$name" ;;
+    chart | compose | playbook | units | teamcity | dashboard) check "$name" "$name" ;;
     *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done

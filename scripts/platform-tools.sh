@@ -6,8 +6,10 @@
 #   scripts/platform-tools.sh kubernetes  kubernetes-validate, ansible-lint (Python packages)
 #   scripts/platform-tools.sh helm        built with Go, some minutes
 #   scripts/platform-tools.sh compose     built with Go, some minutes
+#   scripts/platform-tools.sh kotlin      ktlint and a compiler, from Maven Central
 set -euo pipefail
 
+project=$(cd "$(dirname "$0")/.." && pwd)
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/ledger/tools
 
 fail() {
@@ -74,6 +76,12 @@ compose() {
   (cd "$source" && go build -trimpath -o "$1/bin/docker-compose" ./cmd)
 }
 
+kotlin() {
+  command -v mvn >/dev/null || fail "ktlint and the Kotlin compiler come by Maven; install Java and Maven"
+  mvn --quiet --batch-mode --file "$project/teamcity/stub/pom.xml" dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$1/lib"
+}
+
 helm_version=3.22.0
 compose_version=2.40.3
 
@@ -83,5 +91,6 @@ case "${1:-}" in
   prometheus) install_once "prometheus-$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)" prometheus ;;
   helm) install_once "helm-$helm_version" helm ;;
   compose) install_once "compose-$compose_version" compose ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  kotlin) install_once kotlin-2.2.21 kotlin ;;
+  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
