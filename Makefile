@@ -1,7 +1,7 @@
 # `make` lists the targets. Each does all of its own set-up.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint fmt build release api-check platform-check audit doc clean
+.PHONY: help demo dev test lint fmt build release api-check bench platform-check audit doc clean
 
 CARGO ?= cargo
 LEDGER := target/debug/ledger
@@ -36,6 +36,9 @@ build: ## Build the binary for development: target/debug/ledger
 release: ## Build the binary for use: target/release/ledger
 	@scripts/setup.sh build
 	$(CARGO) build --locked --release
+
+bench: release ## Measure serve beside its yardsticks on a private PostgreSQL
+	bench/bench.py
 
 api-check: build ## Hold the OpenAPI description against the running API (schemathesis)
 	@scripts/setup.sh checks

@@ -1,0 +1,23 @@
+-- wrk: each request is a new transaction on one of ACCOUNTS accounts (environment; 1 is one hot account).
+local accounts = tonumber(os.getenv("ACCOUNTS") or "10000")
+local threads = 0
+local sent = 0
+
+function setup(thread)
+  thread:set("thread", threads)
+  threads = threads + 1
+end
+
+function init()
+  math.randomseed(os.time() * 1000 + thread)
+  seed = math.random(1, 1000000000)
+end
+
+function request()
+  sent = sent + 1
+  local body = string.format(
+    '{"account_id":"acct-%d","amount":"%d.%02d","currency":"USD","direction":"%s"}',
+    math.random(1, accounts), math.random(1, 500), math.random(0, 99), (sent % 3 == 0) and "debit" or "credit")
+  local headers = {["content-type"] = "application/json", ["idempotency-key"] = seed .. "-" .. thread .. "-" .. sent}
+  return wrk.format("POST", "/transactions", headers, body)
+end
