@@ -72,7 +72,7 @@ enum Command {
     #[command(after_help = "Examples:\n  ledger dev\n  ledger dev --data-dir ./data --listen 127.0.0.1:8081")]
     Dev(dev::Args),
     /// Watch transactions go the whole way and be reconciled; leaves nothing behind
-    #[command(after_help = "Examples:\n  ledger demo\n  ledger demo --rate 2000 --duration 10s")]
+    #[command(after_help = "Examples:\n  ledger demo\n  ledger demo --transactions 100000 --duration 1m")]
     Demo(demo::Args),
     /// Send realistic traffic to a running API and check every answer
     #[command(

@@ -153,7 +153,7 @@ async fn a_port_that_is_taken_is_told_and_leaves_nothing_running() {
 async fn the_demo_checks_out_and_leaves_nothing() {
     let temporary = directory();
     let environment = [ELSEWHERE[0], ELSEWHERE[1], ("TMPDIR", temporary.path().to_str().expect("UTF-8"))];
-    let demo = binary::run(&["demo", "--rate", "400", "--duration", "2s"], &environment);
+    let demo = binary::run(&["demo", "--transactions", "800", "--duration", "60s"], &environment);
     let (said, errors) = (String::from_utf8_lossy(&demo.stdout), String::from_utf8_lossy(&demo.stderr));
     assert!(demo.status.success(), "{said}\n{errors}");
     assert!(said.contains("800 transactions were posted") && said.contains("All of it checks out"), "{said}");
@@ -167,7 +167,7 @@ async fn the_demo_checks_out_and_leaves_nothing() {
 async fn an_interrupted_demo_leaves_nothing_either() {
     let temporary = directory();
     let environment = [("TMPDIR", temporary.path().to_str().expect("UTF-8"))];
-    let mut demo = Binary::start(&["demo", "--duration", "60s"], &environment);
+    let mut demo = Binary::start(&["demo", "--transactions", "1000000", "--duration", "60s"], &environment);
     demo.line_with("a private PostgreSQL is up");
     let asked = Instant::now();
     demo.signal(Signal::SIGINT);
@@ -177,7 +177,7 @@ async fn an_interrupted_demo_leaves_nothing_either() {
     nothing_runs_on(temporary.path()).await;
     assert_eq!(fs::read_dir(temporary.path()).expect("readable").count(), 0, "no file is left");
 
-    let killed = Binary::start(&["demo", "--duration", "60s"], &environment);
+    let killed = Binary::start(&["demo", "--transactions", "1000000", "--duration", "60s"], &environment);
     eventually("the demo's directory", async || {
         fs::read_dir(temporary.path()).is_ok_and(|mut d| d.next().is_some())
     })

@@ -28,15 +28,16 @@ use crate::{
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 const STRIKING_SHOWN: i32 = 3;
+const CONNECTIONS: u16 = 64;
 
 /// Flags of `ledger demo`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Transactions a second
-    #[arg(long, env = "LEDGER_DEMO_RATE", default_value_t = 800, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub rate: u32,
-    /// For how long, such as 5s
-    #[arg(long, env = "LEDGER_DEMO_DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    /// How many to post
+    #[arg(long, env = "LEDGER_DEMO_TRANSACTIONS", value_name = "COUNT", default_value_t = 5000)]
+    pub transactions: u64,
+    /// Stop posting after this long, even if they were fewer
+    #[arg(long, env = "LEDGER_DEMO_DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
     /// Makes the same traffic again; without it, other traffic each time
     #[arg(long, env = "LEDGER_DEMO_SEED")]
@@ -161,7 +162,8 @@ async fn verify(context: &Context) -> anyhow::Result<verify::Report> {
     verify::verify(context, &args).await
 }
 
-/// The defaults of `ledger simulate`, sized for a small machine.
+/// The defaults of `ledger simulate`, as fast as the machine can, and with few requests at the same time: how long
+/// one takes is part of the story.
 fn traffic_flags(api_url: &str, args: &Args) -> anyhow::Result<simulate::Args> {
     #[derive(Parser)]
     struct Flags {
@@ -170,7 +172,9 @@ fn traffic_flags(api_url: &str, args: &Args) -> anyhow::Result<simulate::Args> {
     }
     let mut flags = Flags::try_parse_from(["simulate"])?.simulate;
     flags.url = api_url.to_owned();
-    flags.rate = args.rate;
+    flags.rate = 0;
+    flags.connections = CONNECTIONS;
+    flags.transactions = Some(args.transactions);
     flags.duration = args.duration;
     flags.seed = args.seed;
     Ok(flags)

@@ -46,6 +46,9 @@ pub struct Args {
     /// For how long, such as 30s or 5m
     #[arg(long, env = "LEDGER_SIMULATE_DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
+    /// Stop after this many transactions, even if time is left
+    #[arg(long, env = "LEDGER_SIMULATE_TRANSACTIONS", value_name = "COUNT")]
+    pub transactions: Option<u64>,
     /// Ordinary accounts; all are new
     #[arg(long, env = "LEDGER_SIMULATE_ACCOUNTS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub accounts: u32,
@@ -124,7 +127,7 @@ pub async fn drive(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<O
         traffic,
         counts: Counts::new(keep_ids),
         latencies: Latencies::new(),
-        pace: Pace::start(args.rate, args.duration)?,
+        pace: Pace::start(args.rate, args.duration, args.transactions)?,
         stop: stop.clone(),
     });
     let started = Instant::now();
@@ -213,6 +216,7 @@ struct Pace {
     next: AtomicU64,
     started: Instant,
     ends: Instant,
+    transactions_max: u64,
     /// Seconds between two requests; None for as fast as possible.
     interval: Option<f64>,
     /// One permit for each request that is due; closed at the end.
@@ -221,7 +225,7 @@ struct Pace {
 
 impl Pace {
     /// A thread of its own gives out the permits: the runtime's timer is only exact to a millisecond.
-    fn start(rate: u32, duration: Duration) -> anyhow::Result<Self> {
+    fn start(rate: u32, duration: Duration, transactions_max: Option<u64>) -> anyhow::Result<Self> {
         let started = Instant::now();
         let due = Arc::new(Semaphore::new(0));
         let interval = (rate > 0).then(|| 1.0 / f64::from(rate));
@@ -232,19 +236,28 @@ impl Pace {
                 .spawn(move || give_permits(&permits, started.into_std(), duration, interval))
                 .context("cannot start a thread")?;
         }
-        Ok(Self { next: AtomicU64::new(0), started, ends: started + duration, interval, due })
+        let transactions_max = transactions_max.unwrap_or(u64::MAX);
+        Ok(Self {
+            next: AtomicU64::new(0),
+            started,
+            ends: started + duration,
+            transactions_max,
+            interval,
+            due,
+        })
     }
 
     /// The next request and when it was due; None at the end.
     async fn next(&self) -> Option<(u64, Instant)> {
-        let Some(interval) = self.interval else {
-            let now = Instant::now();
-            return (now < self.ends).then(|| (self.next.fetch_add(1, Ordering::Relaxed), now));
-        };
-        self.due.acquire().await.ok()?.forget();
+        if self.interval.is_some() {
+            self.due.acquire().await.ok()?.forget();
+        }
         let i = self.next.fetch_add(1, Ordering::Relaxed);
-        let due = self.started + Duration::from_secs_f64(interval * i as f64);
-        (due < self.ends).then_some((i, due))
+        let due = match self.interval {
+            Some(interval) => self.started + Duration::from_secs_f64(interval * i as f64),
+            None => Instant::now(),
+        };
+        (due < self.ends && i < self.transactions_max).then_some((i, due))
     }
 }
 

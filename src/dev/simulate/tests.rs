@@ -129,6 +129,14 @@ async fn without_a_rate_it_goes_as_fast_as_it_is_answered() {
 }
 
 #[tokio::test]
+async fn it_stops_after_as_many_transactions_as_asked_for() {
+    let flags = ["--rate", "0", "--duration", "60s", "--transactions", "123", "--connections", "4"];
+    let Outcome { report, .. } = simulate(Fault::None, &flags).await;
+    assert!(report.is_clean(), "{:?}", report.problems);
+    assert_eq!(report.created, 123);
+}
+
+#[tokio::test]
 async fn a_busy_server_is_asked_again_with_the_same_key() {
     let Outcome { report, .. } = simulate(Fault::Busy, SHORT).await;
     assert!(report.is_clean(), "{:?}", report.problems);
@@ -154,7 +162,7 @@ async fn every_kind_of_wrong_answer_is_found() {
 async fn a_stalled_server_cannot_hide_in_the_latencies() {
     // One connection, ten a second are due, and each takes longer than that: the last ones were due long before
     // they could be sent. Counted from the sending, all would look alike.
-    let pace = Pace::start(10, Duration::from_secs(1)).expect("pace");
+    let pace = Pace::start(10, Duration::from_secs(1), None).expect("pace");
     let mut late = Vec::new();
     while let Some((_, due)) = pace.next().await {
         tokio::time::sleep(Duration::from_millis(200)).await;
