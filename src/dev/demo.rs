@@ -84,12 +84,16 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     };
     story.tell("a private PostgreSQL is up, and on it the roles serve, relay and consume-risk");
     let shown = tokio::select! {
-        biased;
         () = context.stop.requested() => Err(anyhow::anyhow!("interrupted")),
         shown = show(platform.context.clone(), platform.api_url.clone(), &args, &story) => shown,
         error = platform.broken() => Err(error),
     };
     let stopped = platform.stop().await;
+    if context.stop.is_requested() {
+        // Whatever else went wrong did so because of it; only what is left behind is worth a word.
+        stopped?;
+        bail!("interrupted");
+    }
     let checked_out = shown?;
     stopped?;
     story.tell("everything is stopped and removed");

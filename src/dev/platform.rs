@@ -83,7 +83,7 @@ impl Platform {
             error = self.cluster.ended() => error,
             ended = self.roles.join_next() => match ended {
                 Some(Ok((role, Err(error)))) => error.context(format!("{role} failed")),
-                // A stop reaches the roles first and whoever asked for it last: that is no breakage.
+                // The stop came while this was being polled; whoever waits for it is about to see it.
                 Some(Ok((_, Ok(())))) if self.context.stop.is_requested() => std::future::pending().await,
                 Some(Ok((role, Ok(())))) => anyhow::anyhow!("{role} ended by itself"),
                 Some(Err(panic)) => anyhow::anyhow!("a role broke: {panic}"),
