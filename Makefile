@@ -1,7 +1,7 @@
 # `make` lists the targets. Each does all of its own set-up.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint fmt build release api-check bench platform-check audit doc clean
+.PHONY: help demo dev test lint fmt build release api-check bench platform-check container-check audit doc clean
 
 CARGO ?= cargo
 LEDGER := target/debug/ledger
@@ -46,6 +46,9 @@ api-check: build ## Hold the OpenAPI description against the running API (schema
 
 platform-check: build ## The longer checks of chart, playbook, image and dashboards (minutes; builds tools)
 	scripts/platform-check.sh
+
+container-check: build ## Build and run the image, and the playbook on a host with systemd (root; no registry)
+	scripts/container-check.sh
 
 audit: ## Check the dependencies' licences and advisories (builds cargo-deny once)
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

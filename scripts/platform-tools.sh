@@ -6,6 +6,7 @@
 #   scripts/platform-tools.sh kubernetes  kubernetes-validate, ansible-lint (Python packages)
 #   scripts/platform-tools.sh helm        built with Go, some minutes
 #   scripts/platform-tools.sh compose     built with Go, some minutes
+#   scripts/platform-tools.sh ansible     ansible with its collections (Python package), large
 #   scripts/platform-tools.sh kotlin      ktlint and a compiler, from Maven Central
 set -euo pipefail
 
@@ -49,6 +50,10 @@ python_long() {
   python_packages "$1" kubernetes-validate==1.37.0 ansible-lint==26.10.1 ansible-core==2.19.14
 }
 
+python_ansible() {
+  python_packages "$1" ansible==12.3.0
+}
+
 # Installing the package would start a server.
 prometheus() {
   command -v apt-get >/dev/null || fail "promtool comes from the Debian package prometheus, and there is no apt-get"
@@ -88,9 +93,10 @@ compose_version=2.40.3
 case "${1:-}" in
   python) install_once python-quick-1 python_quick ;;
   kubernetes) install_once python-long-1 python_long ;;
+  ansible) install_once python-ansible-12.3.0 python_ansible ;;
   prometheus) install_once "prometheus-$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)" prometheus ;;
   helm) install_once "helm-$helm_version" helm ;;
   compose) install_once "compose-$compose_version" compose ;;
   kotlin) install_once kotlin-2.2.21 kotlin ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
