@@ -378,6 +378,7 @@ async fn a_rule_that_fails_puts_its_event_aside_and_the_account_goes_on() {
     while scene.count("risk_assessments").await < 8 {
         turns.push(consumer.run_once().await.expect("a turn"));
     }
+    turns.retain(|turn| *turn != Turn::Idle);
     assert_eq!(
         turns,
         [Turn::Handled(4), Turn::TriedInVain, Turn::TriedInVain, Turn::Handled(1), Turn::Handled(4)]

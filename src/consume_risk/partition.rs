@@ -7,7 +7,8 @@
 //!                then that one alone: note the try, commit, try … dead letter + position
 //! ```
 //!
-//! Guarantees: results, their announcement and the position commit together, under the lease's fence; the position
+//! While one batch commits, on a connection of its own, the next one is read and scored; what rests on a commit that
+//! fails is thrown away with it. Guarantees: results, their announcement and the position commit together, under the lease's fence; the position
 //! never passes a record that has neither a result nor a dead letter; trouble of the infrastructure is waited out for
 //! ever. The first batch of a new owner is noted before it is tried: if it ends the process, the owner after that finds
 //! the note and tries the records one by one, so that only the fatal one is put aside.
@@ -16,6 +17,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     assess::{Assessed, assess},
@@ -54,6 +56,13 @@ pub enum Turn {
     TriedInVain,
 }
 
+/// A batch on its way into the database.
+struct Commit {
+    to: i64,
+    /// Gives the connection back.
+    task: AbortOnDropHandle<Result<Connection, RepositoryError>>,
+}
+
 /// Consumes one partition.
 pub struct PartitionConsumer {
     context: Context,
@@ -62,6 +71,8 @@ pub struct PartitionConsumer {
     name: PartitionName,
     lease: Lease,
     connection: Option<Connection>,
+    commit_connection: Option<Connection>,
+    commit: Option<Commit>,
     reader: Option<Reader>,
     cache: HistoryCache,
     /// The version that the cache was made for.
@@ -91,6 +102,8 @@ impl PartitionConsumer {
             name,
             lease,
             connection: None,
+            commit_connection: None,
+            commit: None,
             reader: None,
             cache: HistoryCache::default(),
             cached_for: None,
@@ -137,12 +150,15 @@ impl PartitionConsumer {
                 }
             }
         }
+        if let Err(error) = self.finish_commit().await {
+            tracing::debug!(partition = %self.name, "the last commit: {error:#}");
+        }
         self.give_back_open_try().await;
         self.show_lag(0);
     }
 
-    /// One turn: at most one batch. After an error nothing in memory is trusted; the next turn begins at the position
-    /// that the database has.
+    /// One turn: at most one batch, whose commit may still be under way when it returns. After an error nothing in
+    /// memory is trusted; the next turn begins at the position that the database has.
     pub async fn run_once(&mut self) -> anyhow::Result<Turn> {
         let turn = self.connected_turn().await;
         if turn.is_err() {
@@ -169,13 +185,15 @@ impl PartitionConsumer {
 
     async fn turn(&mut self, connection: &mut Connection) -> anyhow::Result<Turn> {
         let position = self.position(connection).await?;
-        let config = &self.context.config.consume_risk;
+        let context = self.context.clone();
+        let config = &context.config.consume_risk;
         let reader = self.reader.get_or_insert_with(|| {
             Reader::start(self.broker.clone(), &self.name, position.next_offset, config.poll_interval_max)
         });
         let items = reader.next(config.batch_size_max).await.map_err(halt_text)?;
         let high_watermark = reader.high_watermark();
         let Some(items) = items else {
+            self.finish_commit().await?;
             self.show_lag(high_watermark - position.next_offset);
             return Ok(Turn::Idle);
         };
@@ -186,7 +204,10 @@ impl PartitionConsumer {
                 "the last owner did not end its batch: trying its records one by one");
         }
         let turn = match self.is_careful(position.next_offset) || position.attempts > 0 {
-            true => self.handle_first_alone(connection, position, items).await?,
+            true => {
+                self.finish_commit().await?;
+                self.handle_first_alone(connection, position, items).await?
+            }
             false => self.handle_batch(connection, position, items).await?,
         };
         self.show_lag(high_watermark - self.position.map_or(high_watermark, |position| position.next_offset));
@@ -221,13 +242,15 @@ impl PartitionConsumer {
         if !self.is_noted {
             self.note_try(connection, position.next_offset, 0).await?;
         }
-        let _spans = trace::spans(&items);
+        let spans = trace::spans(&items);
         let assessed = self.assess(connection, &items).await?;
+        self.finish_commit().await?;
         let rest = items.split_off(assessed.handled.min(items.len()));
-        if !items.is_empty() {
-            self.commit(connection, position, &items, &assessed).await?;
+        let is_stuck = assessed.unhandled.is_some();
+        if let Some(last) = items.last() {
+            self.begin_commit(position, last.record.offset + 1, assessed, spans).await?;
         }
-        if assessed.unhandled.is_some() {
+        if is_stuck {
             // Its own tries are counted from here on.
             if let (Some(position), Some(next)) = (&mut self.position, rest.first()) {
                 self.careful_until = Some(next.record.offset + 1);
@@ -272,15 +295,22 @@ impl PartitionConsumer {
         }
         item.decoded = decode(&item.record);
         let items = vec![item];
-        let _spans = trace::spans(&items);
+        let spans = trace::spans(&items);
         let assessed = self.assess(connection, &items).await?;
         let Some(unhandled) = &assessed.unhandled else {
-            if assessed.handled == 1 {
-                self.commit(connection, position, &items, &assessed).await?;
+            let handled = assessed.handled;
+            if let (1, Some(item)) = (handled, items.first()) {
+                self.begin_commit(position, item.record.offset + 1, assessed, spans).await?;
+                let committed = self.finish_commit().await;
+                if committed.is_err() {
+                    // Trouble, not the record's fault: the same try goes on.
+                    self.open_try = Some(position.next_offset);
+                }
+                committed?;
             } else if let Some(reader) = &mut self.reader {
                 reader.put_back(items);
             }
-            return Ok(Turn::Handled(assessed.handled));
+            return Ok(Turn::Handled(handled));
         };
         self.open_try = None;
         if attempts >= attempts_max
@@ -324,26 +354,46 @@ impl PartitionConsumer {
     }
 
     /// Results, announcements and position, together or not at all.
-    async fn commit(
+    async fn begin_commit(
         &mut self,
-        connection: &mut Connection,
         position: Position,
-        items: &[Item],
-        assessed: &Assessed,
+        to: i64,
+        assessed: Assessed,
+        spans: Vec<tracing::Span>,
     ) -> anyhow::Result<()> {
+        let mut connection = match self.commit_connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
         let from = position.next_offset;
-        let to = items.last().map_or(from, |item| item.record.offset + 1);
         let interrupted = self.is_careful(to);
-        let ruleset = self.cached_for.as_deref().unwrap_or_default();
-        let (lease, name) = (&self.lease, &self.name);
-        let written = transaction("assess", connection, async |connection: &mut Connection| {
-            leases::hold(connection, &[lease]).await?;
-            positions::advance(connection, name, from, to, interrupted).await?;
-            assessments::record(connection, &assessed.rows, ruleset, assessed.assessed_at).await
-        })
-        .await?;
+        let ruleset = self.cached_for.clone().unwrap_or_default();
+        let (lease, name) = (self.lease.clone(), self.name.clone());
+        let task = tokio::spawn(async move {
+            let (lease, name, assessed) = (&lease, &name, &assessed);
+            let (rows, ruleset, assessed_at) = (&assessed.rows, &*ruleset, assessed.assessed_at);
+            let written = transaction("assess", &mut connection, async |connection: &mut Connection| {
+                leases::hold(connection, &[lease]).await?;
+                positions::advance(connection, name, from, to, interrupted).await?;
+                assessments::record(connection, rows, ruleset, assessed_at).await
+            })
+            .await?;
+            count(assessed, written);
+            drop(spans);
+            Ok(connection)
+        });
+        self.commit = Some(Commit { to, task: AbortOnDropHandle::new(task) });
         self.moved_to(to, interrupted);
-        count(assessed, written);
+        Ok(())
+    }
+
+    /// Waits for the commit under way, if there is one. The position in memory has moved already; an error takes it
+    /// back, because then everything in memory is forgotten.
+    async fn finish_commit(&mut self) -> anyhow::Result<()> {
+        if let Some(Commit { to, task }) = self.commit.take() {
+            let connection = task.await.with_context(|| format!("the commit up to {to} was dropped"))??;
+            self.commit_connection = Some(connection);
+        }
         Ok(())
     }
 
@@ -383,6 +433,8 @@ impl PartitionConsumer {
 
     fn forget(&mut self) {
         self.connection = None;
+        self.commit_connection = None;
+        self.commit = None;
         self.reader = None;
         self.position = None;
         self.cache.clear();
