@@ -1,0 +1,327 @@
+#!/usr/bin/env bash
+# One real Apache Kafka node (KRaft, no containers), for tests and for trying things on one machine.
+#
+# `up` starts it and prints the settings that point `ledger` at it on stdout, everything else on stderr, so that
+# `eval "$(scripts/kafka.sh up)"` works. A broker belongs to its data directory: several may run beside each other
+# with different directories. The jars are fetched once and kept in the cache. Deliberately absent: TLS, SASL and
+# more than one node; this is not how to run Kafka in production.
+
+set -euo pipefail
+
+readonly KAFKA_VERSION=4.1.0
+readonly JAVA_VERSION_MIN=17
+readonly START_TIMEOUT_SECONDS=60
+readonly STOP_TIMEOUT_SECONDS=20
+readonly START_ATTEMPTS_MAX=3
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/ledger/kafka-$KAFKA_VERSION
+data_dir=${XDG_STATE_HOME:-$HOME/.local/state}/ledger/kafka
+port=
+advertise=
+keep=
+settings=()
+
+usage() {
+  cat <<USAGE
+Usage: scripts/kafka.sh COMMAND [OPTIONS]
+
+Commands:
+  up                 start the broker (or find it running), wait until it answers, print its settings
+  down               stop it and remove its data
+  status             say whether it runs and answers; exit 1 if not
+  env                print the settings of a running broker
+  tool CLASS ARGS…   run one of Kafka's own tools, e.g. org.apache.kafka.tools.TopicCommand
+  fetch              only put the jars into the cache
+
+Options:
+  --data-dir DIR     the broker's files (default: $data_dir)
+  --port PORT        listen on this port of 127.0.0.1 (default: a free one)
+  --advertise PORT   also listen on a second free port, which tells clients to come back through PORT;
+                     for a proxy in between. The free port is in DIR/proxied-port
+  --set KEY=VALUE    one more line of server.properties; may be repeated
+  --keep             with down: keep the data, for the next up
+
+Examples:
+  eval "\$(scripts/kafka.sh up | sed 's/^/export /')"
+  scripts/kafka.sh up --data-dir /tmp/kafka-a --port 19092
+  scripts/kafka.sh tool org.apache.kafka.tools.TopicCommand --bootstrap-server 127.0.0.1:19092 --list
+  scripts/kafka.sh down --data-dir /tmp/kafka-a
+USAGE
+}
+
+say() { printf 'kafka: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+misused() { say "$*"; usage >&2; exit 2; }
+
+java_command() { printf '%s' "${JAVA_HOME:+$JAVA_HOME/bin/}java"; }
+
+require_java() {
+  local java version
+  java=$(java_command)
+  command -v "$java" >/dev/null ||
+    die "no java found; Kafka needs Java $JAVA_VERSION_MIN or newer (Debian: apt-get install openjdk-17-jre-headless)"
+  version=$("$java" -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
+  [[ $version =~ ^[0-9]+$ && $version -ge $JAVA_VERSION_MIN ]] ||
+    die "$java is version ${version:-unknown}; Kafka needs $JAVA_VERSION_MIN or newer (Debian: apt-get install openjdk-17-jre-headless)"
+}
+
+# Whole or absent: the jars are gathered beside the cache and renamed into place, by one run at a time.
+fetch_jars() {
+  [[ -d $cache/lib ]] && return
+  command -v mvn >/dev/null || die "no mvn found; it fetches Kafka's jars once (Debian: apt-get install maven)"
+  mkdir -p "$(dirname "$cache")"
+  (
+    flock 9
+    [[ -d $cache/lib ]] && exit
+    say "fetching Apache Kafka $KAFKA_VERSION into $cache (once)"
+    building=$(mktemp -d "$cache.building.XXXXXX")
+    trap 'rm -rf "$building"' EXIT
+    mvn -q -B -Dstyle.color=never --strict-checksums -f "$here/kafka/pom.xml" dependency:copy-dependencies \
+      -DincludeScope=runtime -DoutputDirectory="$building/lib" -Dkafka.version="$KAFKA_VERSION" >&2 ||
+      die "Maven could not fetch Kafka's jars"
+    chmod 755 "$building"
+    mv -T "$building" "$cache"
+  ) 9>"$cache.lock"
+}
+
+run_class() {
+  local class=$1
+  shift
+  "$(java_command)" -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$cache/lib/*" "$class" "$@"
+}
+
+port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Below the range from which the kernel hands out ports of outgoing connections. Another process may still take it
+# before Kafka does; then Kafka exits and `up` tries again with other ports.
+free_port() {
+  local candidate
+  while :; do
+    candidate=$((16384 + (RANDOM << 1 | RANDOM & 1) % 16000))
+    port_is_taken "$candidate" || break
+  done
+  printf '%s' "$candidate"
+}
+
+# One Metadata request (version 7, no topics) written byte by byte: a second quicker than starting a JVM to ask, and
+# the port alone opens long before the broker answers. Ready is: the answer names at least one live broker.
+answers() {
+  local words
+  words=$(
+    exec 2>/dev/null
+    exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 0
+    printf '\x00\x00\x00\x0f\x00\x03\x00\x07\x00\x00\x00\x01\xff\xff\x00\x00\x00\x00\x00' >&3
+    timeout 2 od -An -v -tu1 -w16 -N16 <&3
+  )
+  # size, correlation id, throttle time, number of brokers: four big-endian integers.
+  # shellcheck disable=SC2086
+  set -- $words
+  (($# == 16)) && ((${16} >= 1))
+}
+
+# The pid of this directory's broker, if it is still that broker and not a later process with the same number.
+running_pid() {
+  local pid
+  pid=$(cat "$data_dir/pid" 2>/dev/null) || return 1
+  [[ -n $pid ]] && tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -Fxq "$data_dir/server.properties" || return 1
+  printf '%s' "$pid"
+}
+
+print_env() {
+  printf 'LEDGER_BROKER__KIND=kafka\n'
+  printf 'LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS=%s\n' "$(cat "$data_dir/bootstrap")"
+}
+
+write_properties() {
+  local port=$1 controller_port=$2 proxied_port=$3
+  local listeners="PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port"
+  local advertised="PLAINTEXT://127.0.0.1:$port"
+  if [[ -n $proxied_port ]]; then
+    listeners+=",PROXIED://127.0.0.1:$proxied_port"
+    advertised+=",PROXIED://127.0.0.1:$advertise"
+  fi
+  cat >"$data_dir/server.properties" <<PROPERTIES
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:$controller_port
+listeners=$listeners
+advertised.listeners=$advertised
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+log.dirs=$data_dir/log
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+PROPERTIES
+  ((${#settings[@]} == 0)) || printf '%s\n' "${settings[@]}" >>"$data_dir/server.properties"
+}
+
+format_storage() {
+  local id
+  [[ -e $data_dir/log/meta.properties ]] && return
+  id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
+  run_class kafka.tools.StorageTool format --standalone -t "${id/#-/A}" -c "$data_dir/server.properties" \
+    >"$data_dir/format.log" 2>&1 || {
+    tail -n 20 "$data_dir/format.log" >&2
+    die "could not format $data_dir/log"
+  }
+}
+
+# Exit 0 when it answers, 1 when it ended or did not answer in time (then it is stopped).
+start_once() {
+  local port=$1 pid deadline
+  setsid "$(java_command)" "-Xmx${LEDGER_KAFKA_HEAP:-512m}" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+    -cp "$cache/lib/*" kafka.Kafka "$data_dir/server.properties" \
+    </dev/null >"$data_dir/kafka.log" 2>&1 8>&- &
+  pid=$!
+  printf '%s\n' "$pid" >"$data_dir/pid"
+  deadline=$((SECONDS + START_TIMEOUT_SECONDS))
+  while ((SECONDS < deadline)); do
+    kill -0 "$pid" 2>/dev/null || return 1
+    answers "$port" && return 0
+    sleep 0.1
+  done
+  say "no answer within $START_TIMEOUT_SECONDS s"
+  stop
+  return 1
+}
+
+up() {
+  local attempt chosen controller_port proxied_port
+  require_java
+  fetch_jars
+  mkdir -p "$data_dir"
+  data_dir=$(cd "$data_dir" && pwd -P)
+  exec 8>"$data_dir/lock"
+  flock 8
+  if running_pid >/dev/null; then
+    say "already running on $(cat "$data_dir/bootstrap"); options of this call change nothing"
+    print_env
+    return
+  fi
+  # Kept data remembers its controller's address, so it comes back on the ports it had.
+  for ((attempt = 1; attempt <= START_ATTEMPTS_MAX; attempt++)); do
+    if [[ -e $data_dir/log/meta.properties ]]; then
+      read -r chosen controller_port <"$data_dir/ports"
+      [[ -z $port || $port == "$chosen" ]] || die "the data in $data_dir was made for port $chosen; down without --keep removes it"
+    else
+      chosen=${port:-$(free_port)}
+      controller_port=$(free_port)
+    fi
+    ! port_is_taken "$chosen" || die "port $chosen of 127.0.0.1 is in use by another process"
+    proxied_port=${advertise:+$(free_port)}
+    write_properties "$chosen" "$controller_port" "$proxied_port"
+    format_storage
+    printf '%s %s\n' "$chosen" "$controller_port" >"$data_dir/ports"
+    printf '127.0.0.1:%s\n' "$chosen" >"$data_dir/bootstrap"
+    [[ -z $proxied_port ]] || printf '%s\n' "$proxied_port" >"$data_dir/proxied-port"
+    if start_once "$chosen"; then
+      say "Apache Kafka $KAFKA_VERSION answers on 127.0.0.1:$chosen (pid $(cat "$data_dir/pid"), data in $data_dir)"
+      print_env
+      return
+    fi
+    rm -f "$data_dir/pid"
+    [[ -z $port && ! -e $data_dir/kept ]] || break
+    grep -q 'Address already in use' "$data_dir/kafka.log" || break
+    say "a port was taken meanwhile; trying others"
+    rm -rf "$data_dir/log"
+  done
+  tail -n 30 "$data_dir/kafka.log" >&2
+  die "Kafka did not start; its whole log is $data_dir/kafka.log"
+}
+
+stop() {
+  local pid deadline
+  pid=$(running_pid) || return 0
+  kill -TERM "$pid" 2>/dev/null || return 0
+  deadline=$((SECONDS + STOP_TIMEOUT_SECONDS))
+  while kill -0 "$pid" 2>/dev/null; do
+    if ((SECONDS >= deadline)); then
+      say "did not stop within $STOP_TIMEOUT_SECONDS s; killing it"
+      kill -KILL "$pid" 2>/dev/null || true
+      break
+    fi
+    sleep 0.1
+  done
+}
+
+down() {
+  [[ -d $data_dir ]] || { say "nothing in $data_dir"; return; }
+  data_dir=$(cd "$data_dir" && pwd -P)
+  exec 8>"$data_dir/lock"
+  flock 8
+  stop
+  rm -f "$data_dir/pid"
+  if [[ -n $keep ]]; then
+    touch "$data_dir/kept"
+    say "stopped; its data stays in $data_dir"
+    return
+  fi
+  # Only what `up` made, by name: a mistyped --data-dir costs nothing.
+  rm -rf "$data_dir/log"
+  rm -f "$data_dir"/{server.properties,kafka.log,format.log,ports,bootstrap,proxied-port,kept,lock}
+  rmdir "$data_dir" 2>/dev/null || true
+  say "stopped and removed"
+}
+
+status() {
+  local pid
+  data_dir=$(cd "$data_dir" 2>/dev/null && pwd -P) || die "not running: no $data_dir"
+  pid=$(running_pid) || die "not running in $data_dir"
+  answers "$(sed 's/.*://' "$data_dir/bootstrap")" || die "pid $pid runs but does not answer on $(cat "$data_dir/bootstrap")"
+  printf 'running pid=%s bootstrap=%s data=%s\n' "$pid" "$(cat "$data_dir/bootstrap")" "$data_dir"
+}
+
+environment() {
+  data_dir=$(cd "$data_dir" 2>/dev/null && pwd -P) || die "not running: no $data_dir"
+  running_pid >/dev/null || die "not running in $data_dir; start it with: scripts/kafka.sh up"
+  print_env
+}
+
+options() {
+  while (($#)); do
+    case $1 in
+      --data-dir | --port | --advertise | --set) (($# >= 2)) || misused "$1 needs a value" ;;
+    esac
+    case $1 in
+      --data-dir) data_dir=$2; shift ;;
+      --port) port=$2; shift ;;
+      --advertise) advertise=$2; shift ;;
+      --set) [[ $2 == *=* ]] || misused "--set wants KEY=VALUE, not $2"; settings+=("$2"); shift ;;
+      --keep) keep=yes ;;
+      -h | --help) usage; exit ;;
+      *) misused "unknown option $1" ;;
+    esac
+    shift
+  done
+  local value
+  for value in "$port" "$advertise"; do
+    [[ -z $value || $value =~ ^[1-9][0-9]{0,4}$ ]] || misused "$value is not a port"
+  done
+}
+
+command=${1:-}
+(($# == 0)) || shift
+case $command in
+  up) options "$@"; up ;;
+  down) options "$@"; down ;;
+  status) options "$@"; status ;;
+  env) options "$@"; environment ;;
+  fetch) options "$@"; require_java; fetch_jars ;;
+  tool)
+    (($#)) || misused "tool needs a class"
+    require_java
+    fetch_jars
+    run_class "$@"
+    ;;
+  -h | --help | help) usage ;;
+  '') misused "no command" ;;
+  *) misused "unknown command $command" ;;
+esac
