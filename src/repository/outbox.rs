@@ -3,8 +3,6 @@
 //! There is no cursor: every look begins at the first row that is there, so a row that is committed late, with a lower
 //! id than others, is found all the same. Deliberately absent: inserting, which each writer does in its own statement.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
@@ -190,61 +188,45 @@ pub async fn remove(
     let held: Vec<&Lease> = leases.iter().collect();
     transaction("relay", connection, async |connection: &mut Connection| {
         leases::hold(connection, &held).await?;
-        let present: HashSet<i64> = delete(connection, parked.iter().map(|row| (row.row.lane, row.row.id)))
-            .await?
-            .into_iter()
-            .map(|row| row.id)
-            .collect();
-        for row in parked.iter().filter(|parked| present.contains(&parked.row.id)) {
+        for row in parked {
             park(connection, row).await?;
         }
-        delete(connection, published.iter().copied()).await?;
-        Ok(())
+        delete(connection, published).await
     })
     .await
 }
 
-#[derive(QueryableByName)]
-struct Id {
-    #[diesel(sql_type = BigInt)]
-    id: i64,
-}
-
-async fn delete(
-    connection: &mut Connection,
-    rows: impl Iterator<Item = (i16, i64)>,
-) -> Result<Vec<Id>, RepositoryError> {
-    let (lanes, ids): (Vec<i16>, Vec<i64>) = rows.unzip();
-    if ids.is_empty() {
-        return Ok(Vec::new());
+async fn delete(connection: &mut Connection, rows: &[(i16, i64)]) -> Result<(), RepositoryError> {
+    if rows.is_empty() {
+        return Ok(());
     }
-    let deleted = statement(
-        "DELETE FROM outbox o USING unnest(?, ?) AS d (lane, id)
-         WHERE o.lane = d.lane AND o.id = d.id RETURNING o.id",
+    let (lanes, ids): (Vec<i16>, Vec<i64>) = rows.iter().copied().unzip();
+    statement(
+        "DELETE FROM outbox o USING unnest(?, ?) AS d (lane, id) WHERE o.lane = d.lane AND o.id = d.id",
     )
     .bind::<Array<SmallInt>, _>(lanes)
     .bind::<Array<BigInt>, _>(ids)
-    .get_results(connection)
+    .execute(connection)
     .await?;
-    Ok(deleted)
+    Ok(())
 }
 
+/// Moves the row into the dead letters, if it is still there.
 async fn park(connection: &mut Connection, parked: &ParkedRow) -> Result<(), RepositoryError> {
     let row = &parked.row;
     statement(
-        "INSERT INTO dead_letters (id, consumer_group, topic, partition, key, value, headers, stage, reason, error,
+        "WITH taken AS (DELETE FROM outbox WHERE lane = ? AND id = ? RETURNING topic, key, value, event_id)
+         INSERT INTO dead_letters (id, consumer_group, topic, partition, key, value, headers, stage, reason, error,
                                    attempts, event_id)
-         VALUES (?, 'relay', ?, ?, ?, ?, ?, 'publish', ?, ?, 1, ?)",
+         SELECT ?, 'relay', topic, ?, key, value, ?, 'publish', ?, ?, 1, event_id FROM taken",
     )
+    .bind::<SmallInt, _>(row.lane)
+    .bind::<BigInt, _>(row.id)
     .bind::<SqlUuid, _>(Uuid::now_v7())
-    .bind::<Text, _>(&row.topic)
     .bind::<Integer, _>(parked.partition)
-    .bind::<Nullable<Binary>, _>(&row.key)
-    .bind::<Nullable<Binary>, _>(&row.value)
     .bind::<Json, _>(headers_to_json(&parked.headers))
     .bind::<Text, _>(parked.reason)
     .bind::<Text, _>(&parked.error)
-    .bind::<SqlUuid, _>(row.event_id)
     .execute(connection)
     .await?;
     Ok(())
