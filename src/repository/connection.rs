@@ -46,8 +46,8 @@ pub async fn connect(database: &Database, role: &str) -> Result<Connection, Repo
     }
 }
 
-/// Opens a connection for work that takes long: its statements may run for `statement_timeout`, and the server ends
-/// them by itself when this process is gone.
+/// Opens a connection for work that takes long: its statements may run for `statement_timeout`, sort and hash in more
+/// memory than those of a request, and the server ends them by itself when this process is gone.
 pub async fn connect_for_long_statements(
     database: &Database,
     role: &str,
@@ -56,7 +56,16 @@ pub async fn connect_for_long_statements(
     let mut database = database.clone();
     database.statement_timeout = statement_timeout;
     let mut connection = connect(&database, role).await?;
-    diesel::sql_query("SET client_connection_check_interval = '1s'").execute(&mut connection).await?;
+    let settings = [
+        "SET client_connection_check_interval = '1s'",
+        "SET work_mem = '64MB'",
+        "SET jit = off",
+        // One day is a million rows and the next is ten: no plan suits both.
+        "SET plan_cache_mode = force_custom_plan",
+    ];
+    for setting in settings {
+        diesel::sql_query(setting).execute(&mut connection).await?;
+    }
     Ok(connection)
 }
 

@@ -86,6 +86,7 @@ async fn compare_transactions(connection: &mut Connection, day: NaiveDate) -> Re
                FROM transactions t
                LEFT JOIN accounts a ON a.account_id = t.account_id
                LEFT JOIN risk_assessments r ON r.account_id = t.account_id AND r.account_seq = t.account_seq
+                 AND r.transaction_id >= ? AND r.transaction_id < ?
                WHERE t.id >= ? AND t.id < ?
              ), facts AS (
                SELECT f.*, ('1e' || c.decimals)::numeric AS scale
@@ -118,6 +119,8 @@ async fn compare_transactions(connection: &mut Connection, day: NaiveDate) -> Re
         )
         .bind::<SqlUuid, _>(begin)
         .bind::<SqlUuid, _>(end)
+        .bind::<SqlUuid, _>(begin)
+        .bind::<SqlUuid, _>(end)
         .bind::<Date, _>(day),
     )
     .await
@@ -133,20 +136,17 @@ async fn compare_account_days(connection: &mut Connection, day: NaiveDate) -> Re
                  count(*) FILTER (WHERE t.amount > 0) AS credits, count(*) FILTER (WHERE t.amount < 0) AS debits,
                  coalesce(sum(t.amount) FILTER (WHERE t.amount > 0), 0) AS credit_sum,
                  coalesce(-sum(t.amount) FILTER (WHERE t.amount < 0), 0) AS debit_sum,
-                 min(t.account_seq) AS first_seq, max(t.account_seq) AS last_seq,
+                 (min(ARRAY[t.account_seq, t.balance_after - t.amount]))[2] AS opening,
+                 (max(ARRAY[t.account_seq, t.balance_after]))[2] AS closing,
                  count(r.risk_score) AS assessed, max(r.risk_score) AS max_score,
                  count(*) FILTER (WHERE r.risk_level = 'high') AS high
                FROM transactions t
                LEFT JOIN risk_assessments r ON r.account_id = t.account_id AND r.account_seq = t.account_seq
+                 AND r.transaction_id >= ? AND r.transaction_id < ?
                WHERE t.id >= ? AND t.id < ?
                GROUP BY t.account_id
              ), ledger AS (
-               SELECT s.*, a.currency, opening.balance_after - opening.amount AS opening,
-                 closing.balance_after AS closing
-               FROM sums s
-               JOIN accounts a ON a.account_id = s.account_id
-               JOIN transactions opening ON opening.account_id = s.account_id AND opening.account_seq = s.first_seq
-               JOIN transactions closing ON closing.account_id = s.account_id AND closing.account_seq = s.last_seq
+               SELECT s.*, a.currency FROM sums s JOIN accounts a ON a.account_id = s.account_id
              ), facts AS (
                SELECT f.*, ('1e' || c.decimals)::numeric AS scale
                FROM fact_account_day f LEFT JOIN currencies c ON c.code = f.currency
@@ -169,6 +169,8 @@ async fn compare_account_days(connection: &mut Connection, day: NaiveDate) -> Re
                    f.assessed_count, f.max_risk_score, f.high_risk_count)
              ORDER BY coalesce(l.account_id, f.account_id) LIMIT 10",
         )
+        .bind::<SqlUuid, _>(begin)
+        .bind::<SqlUuid, _>(end)
         .bind::<SqlUuid, _>(begin)
         .bind::<SqlUuid, _>(end)
         .bind::<Date, _>(day),
