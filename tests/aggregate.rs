@@ -1,8 +1,8 @@
 //! What `aggregate` promises: facts equal the ledger, late rows and late assessments rebuild just their day, a second
 //! run changes nothing, a kill anywhere loses nothing.
 //!
-//! Seen to fail when planted: deleting a day's marks before its snapshot is taken (the late row is lost), a rebuild
-//! without `leases::hold` (the zombie writes), and a division instead of the multiplication by the unit (18 digits).
+//! Seen to fail when planted: deleting marks that the day's snapshot did not see (the row that committed meanwhile is
+//! lost), and a rebuild without `leases::hold` (the zombie writes).
 
 use std::time::Duration;
 

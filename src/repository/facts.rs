@@ -145,7 +145,7 @@ async fn delete_day(connection: &mut Connection, day: NaiveDate) -> Result<(), R
     Ok(())
 }
 
-/// Minor units become decimals by multiplication: a numeric division rounds once a quotient has sixteen digits.
+/// Minor units become decimals by multiplication, which is exact at any size; a numeric division chooses its own scale.
 async fn insert_transactions(connection: &mut Connection, day: NaiveDate) -> Result<i64, RepositoryError> {
     let (begin, end) = id_range(day);
     let inserted = statement(
