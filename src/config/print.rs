@@ -14,7 +14,7 @@ use super::{
 const SECRETS: [&str; 2] = ["database.url", "broker.kafka.sasl_password"];
 const HIDDEN: &str = "***";
 
-/// Loads and checks as [`super::load`] does, then prints. Secrets are hidden.
+/// Loads and checks as [`super::load()`] does, then prints. Secrets are hidden.
 pub fn print(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
