@@ -24,7 +24,7 @@ securityContext:
   fsGroup: 10001
   seccompProfile: {type: RuntimeDefault}
 {{- if .keepsRunning }}
-# The role stops within 5 s of SIGTERM.
+# The role stops within 5 s of SIGTERM; what serve waits before that is counted too.
 terminationGracePeriodSeconds: 30
 topologySpreadConstraints:
   - maxSkew: 1
@@ -43,6 +43,12 @@ containers:
     imagePullPolicy: {{ $values.image.pullPolicy }}
     args: {{ toJson .args }}
     env: {{- include "ledger.env" . | nindent 6 }}
+    {{- if and (eq .role "serve") .values.preStopSeconds (semverCompare ">=1.30-0" .root.Capabilities.KubeVersion.Version) }}
+    # serve stops accepting at once, and it takes the cluster a moment to send no more; the image has no shell to wait with.
+    lifecycle:
+      preStop:
+        sleep: {seconds: {{ .values.preStopSeconds }}}
+    {{- end }}
     {{- if .keepsRunning }}
     ports:
       {{- if eq .role "serve" }}
