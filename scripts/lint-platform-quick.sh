@@ -65,6 +65,24 @@ playbook() {
   ANSIBLE_CONFIG=ansible/ansible.cfg ansible-playbook --syntax-check ansible/playbook.yml
 }
 
+same() { # WHAT VALUE VALUE...: all of them found, and equal
+  local what=$1 first=$2 value
+  shift
+  for value in "$@"; do
+    [ -n "$value" ] && [ "$value" = "$first" ] || { echo "$what: not one version but: $*"; return 1; }
+  done
+}
+
+versions() { # what two files must say alike
+  same Rust "$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)" \
+    "$(sed -n 's/^ARG BUILD_IMAGE=rust:\(.*\)-bookworm$/\1/p' Containerfile)"
+  same ledger "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" \
+    "$(sed -n 's/^appVersion: //p' k8s/ledger/Chart.yaml)"
+  same Kafka "$(sed -n 's/^readonly KAFKA_VERSION=//p' scripts/kafka.sh)" \
+    "$(sed -n 's|.*<kafka.version>\(.*\)</kafka.version>|\1|p' scripts/kafka/pom.xml)" \
+    "$(sed -n 's|^ *image: apache/kafka:||p' compose.yaml)"
+}
+
 targets() { # every target that `make help` lists, and the ones they call
   make --no-print-directory help >/dev/null
   sed -n 's/^\([a-z-]*\):.*## .*/\1/p' Makefile | xargs -r make --dry-run
@@ -83,6 +101,7 @@ check compose check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 check alerts alerts
 check chart chart
 check playbook playbook
+check versions versions
 check metrics scripts/check_metrics.py
 check links links
 check make targets
