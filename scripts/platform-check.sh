@@ -50,10 +50,12 @@ chart() {
     --set 'imagePullSecrets[0].name=registry,extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,extraEnv[0].value=http://otel:4317' \
     --set database.migrate.existingSecret=owner,serve.autoscaling.enabled=true
   # What is mistyped is refused rather than ignored.
-  if "$helm" template k8s/ledger --kube-version 1.32.0 --set serve.replica=3 >"$work/refused" 2>&1; then
-    echo "the chart accepts a value that it does not have"
-    exit 1
-  fi
+  for mistyped in sevre.replicas=3 serve.replica=3; do
+    if "$helm" template k8s/ledger --kube-version 1.32.0 --set "$mistyped" >"$work/refused" 2>&1; then
+      echo "the chart accepts a value that it does not have: $mistyped"
+      exit 1
+    fi
+  done
 }
 
 compose() {
