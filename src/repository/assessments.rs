@@ -95,6 +95,8 @@ pub async fn record(
         return Ok(0);
     }
     let columns = Columns::of(batch);
+    // `IS TRUE` keeps the planner from making a join of it, which a writer's settings would turn into a nested loop of
+    // a thousand times a thousand; as it stands it is a hashed subplan.
     let written: Count = statement(
         "WITH given AS (
            SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WITH ORDINALITY
@@ -105,9 +107,9 @@ pub async fn record(
                                          shadow_reasons, ruleset, assessed_at)
            SELECT account_id, account_seq, transaction_id, risk_score, risk_level, reasons::json,
                   shadow_reasons::json, ?, ?
-           FROM given ON CONFLICT DO NOTHING RETURNING account_id, account_seq
+           FROM given ON CONFLICT DO NOTHING RETURNING transaction_id
          ), fresh AS MATERIALIZED (
-           SELECT g.* FROM given g JOIN assessed USING (account_id, account_seq)
+           SELECT * FROM given WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
          ), announced AS (
            INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
            SELECT lane, 'risk-assessments.v1', convert_to(account_id, 'UTF8'), event_value, event_id,
