@@ -10,7 +10,7 @@
 //! and never turned into dead letters. Partitions are shared among the instances of a group by leases.
 //!
 //! Deliberately absent: Kafka's own consumer groups, which cannot fence a write to PostgreSQL; and any way to re-score
-//! what has its assessment (that is `ledger risk backtest`).
+//! what has its assessment.
 
 mod assess;
 mod cache;
