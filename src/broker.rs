@@ -33,6 +33,37 @@ pub struct TopicSpec {
     pub replication_factor: i16,
     /// Kafka only.
     pub min_insync_replicas: i16,
+    /// How long its records stay.
+    pub retention: Retention,
+}
+
+impl TopicSpec {
+    /// A topic on one broker whose records stay for ever.
+    pub fn new(name: impl Into<String>, partitions: i32) -> Self {
+        Self {
+            name: name.into(),
+            partitions,
+            replication_factor: 1,
+            min_insync_replicas: 1,
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// What is removed from the front of a partition: whatever either bound says. By default nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Records older than this.
+    pub age: Option<Duration>,
+    /// The first records of a partition that holds more bytes than this.
+    pub bytes: Option<u64>,
+}
+
+impl Retention {
+    /// As the configuration says it: zero is no bound.
+    pub fn new(age: Duration, bytes: u64) -> Self {
+        Self { age: (!age.is_zero()).then_some(age), bytes: (bytes > 0).then_some(bytes) }
+    }
 }
 
 /// A record to publish.
@@ -193,16 +224,21 @@ pub async fn connect(config: &Config, pool: Pool) -> Result<SharedBroker, Broker
 /// Every topic of the project as the configuration wants it.
 pub fn topic_specs(config: &Config) -> Vec<TopicSpec> {
     let topics = &config.broker.topics;
+    let transactions = Retention::new(topics.transactions_retention, topics.transactions_retention_bytes);
+    let assessments =
+        Retention::new(topics.risk_assessments_retention, topics.risk_assessments_retention_bytes);
+    let dead_letters = Retention::new(topics.dead_letters_retention, topics.dead_letters_retention_bytes);
     [
-        (TRANSACTIONS_TOPIC, topics.transactions_partitions),
-        (RISK_ASSESSMENTS_TOPIC, topics.risk_assessments_partitions),
-        (TRANSACTIONS_DEAD_LETTER_TOPIC, topics.dead_letters_partitions),
+        (TRANSACTIONS_TOPIC, topics.transactions_partitions, transactions),
+        (RISK_ASSESSMENTS_TOPIC, topics.risk_assessments_partitions, assessments),
+        (TRANSACTIONS_DEAD_LETTER_TOPIC, topics.dead_letters_partitions, dead_letters),
     ]
-    .map(|(name, partitions)| TopicSpec {
+    .map(|(name, partitions, retention)| TopicSpec {
         name: name.to_owned(),
         partitions,
         replication_factor: topics.replication_factor,
         min_insync_replicas: topics.min_insync_replicas,
+        retention,
     })
     .into()
 }

@@ -26,7 +26,7 @@ async fn brokers() -> (TestDatabase, Vec<SharedBroker>) {
 
 fn fresh(partitions: i32) -> TopicSpec {
     let name = format!("test-{}", uuid::Uuid::new_v4().simple());
-    TopicSpec { name, partitions, replication_factor: 1, min_insync_replicas: 1 }
+    TopicSpec::new(name, partitions)
 }
 
 async fn topic(broker: &SharedBroker, partitions: i32) -> String {

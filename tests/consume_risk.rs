@@ -55,12 +55,7 @@ impl Scene {
     }
 
     async fn with(database: TestDatabase, broker: SharedBroker, topic: String) -> Self {
-        let spec = TopicSpec {
-            name: topic.clone(),
-            partitions: PARTITIONS,
-            replication_factor: 1,
-            min_insync_replicas: 1,
-        };
+        let spec = TopicSpec::new(topic.clone(), PARTITIONS);
         broker.ensure_topics(&[spec], true).await.expect("topic");
         Self { database, broker, topic }
     }

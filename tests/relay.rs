@@ -46,12 +46,7 @@ impl Stage {
         let config = database.config_with(&pairs);
         let broker = broker::connect(&config, database.pool()).await.expect("a broker");
         let topic = format!("test-{}", Uuid::new_v4().simple());
-        let spec = TopicSpec {
-            name: topic.clone(),
-            partitions: PARTITIONS,
-            replication_factor: 1,
-            min_insync_replicas: 1,
-        };
+        let spec = TopicSpec::new(topic.clone(), PARTITIONS);
         broker.ensure_topics(&[spec], true).await.expect("a topic");
         Self { database, broker, topic, overrides }
     }

@@ -29,7 +29,7 @@ use rskafka::{
 use tokio::time::{Instant, sleep, timeout};
 
 use self::{refusal::broker_error, security::Security, wire::Wire};
-use super::{Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, TopicSpec};
+use super::{Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, Retention, TopicSpec};
 use crate::config::Kafka;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);

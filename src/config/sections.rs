@@ -165,6 +165,21 @@ pub struct Topics {
     pub replication_factor: i16,
     /// Kafka only.
     pub min_insync_replicas: i16,
+    /// Age of records of `transactions.v1` beyond which they are removed; zero for never.
+    #[serde(with = "humantime_serde")]
+    pub transactions_retention: Duration,
+    /// Bytes of a partition of `transactions.v1` beyond which its first records are removed; 0 for no limit.
+    pub transactions_retention_bytes: u64,
+    /// The same for `risk-assessments.v1`.
+    #[serde(with = "humantime_serde")]
+    pub risk_assessments_retention: Duration,
+    /// The same for `risk-assessments.v1`.
+    pub risk_assessments_retention_bytes: u64,
+    /// The same for each `….dlq`.
+    #[serde(with = "humantime_serde")]
+    pub dead_letters_retention: Duration,
+    /// The same for each `….dlq`.
+    pub dead_letters_retention_bytes: u64,
 }
 
 /// `[broker.kafka]`

@@ -10,10 +10,14 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{BrokerError, TopicSpec, wire::Wire};
+use super::{BrokerError, Retention, TopicSpec, wire::Wire};
 
 /// A commit from outside any generation of the group, as a consumer with its own assignment sends it.
 const NO_GENERATION: i32 = -1;
+
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+const RETENTION_MS: &str = "retention.ms";
+const RETENTION_BYTES: &str = "retention.bytes";
 
 fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
@@ -23,20 +27,34 @@ fn describe(code: i16) -> String {
     ResponseError::try_from_code(code).map_or_else(|| "no error".into(), |error| format!("{error:?}"))
 }
 
-/// Creates a topic with its `min.insync.replicas`. A topic that is there already is left as it is.
+/// What Kafka calls no bound.
+const UNBOUNDED: &str = "-1";
+
+/// A topic's settings by Kafka's names.
+pub(super) fn settings(topic: &TopicSpec) -> [(&'static str, String); 3] {
+    let Retention { age, bytes } = topic.retention;
+    let unbounded = || UNBOUNDED.to_owned();
+    [
+        (MIN_INSYNC_REPLICAS, topic.min_insync_replicas.to_string()),
+        (RETENTION_MS, age.map_or_else(unbounded, |age| age.as_millis().to_string())),
+        (RETENTION_BYTES, bytes.map_or_else(unbounded, |bytes| bytes.to_string())),
+    ]
+}
+
+/// Creates a topic with its settings. A topic that is there already is left as it is.
 pub(super) async fn create_topic(
     wire: &mut Wire,
     topic: &TopicSpec,
     timeout_ms: i32,
 ) -> Result<(), BrokerError> {
-    let setting = CreatableTopicConfig::default()
-        .with_name(text("min.insync.replicas"))
-        .with_value(Some(text(&topic.min_insync_replicas.to_string())));
+    let configs = settings(topic).map(|(name, value)| {
+        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(&value)))
+    });
     let wanted = CreatableTopic::default()
         .with_name(TopicName(text(&topic.name)))
         .with_num_partitions(topic.partitions)
         .with_replication_factor(topic.replication_factor)
-        .with_configs(vec![setting]);
+        .with_configs(configs.into());
     let request = CreateTopicsRequest::default().with_topics(vec![wanted]).with_timeout_ms(timeout_ms);
     let answer = wire.call(&request).await?;
     let Some(outcome) = answer.topics.first() else { return Ok(()) };
