@@ -1,7 +1,7 @@
 # `make` lists the targets. Each does all of its own set-up.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint fmt build release api-check bench platform-check container-check audit doc clean
+.PHONY: help demo dev test lint fmt build release api-check bench bench-events platform-check container-check audit doc clean
 
 CARGO ?= cargo
 LEDGER := target/debug/ledger
@@ -37,8 +37,13 @@ release: ## Build the binary for use: target/release/ledger
 	@scripts/setup.sh build
 	$(CARGO) build --locked --release
 
-bench: release ## Measure serve beside its yardsticks on a private PostgreSQL
+bench: release ## Measure serve beside its yardsticks on a private PostgreSQL (about 15 minutes)
+	@scripts/setup.sh bench
 	bench/bench.py
+
+bench-events: release ## Measure relay and consume-risk on a private Kafka (about 15 minutes)
+	@scripts/setup.sh bench
+	bench/bench_events.py
 
 api-check: build ## Hold the OpenAPI description against the running API (schemathesis)
 	@scripts/setup.sh checks

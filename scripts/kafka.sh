@@ -85,10 +85,12 @@ fetch_jars() {
   ) 9>"$cache.lock"
 }
 
+# A tool is mostly over before a second compiler would pay; for a long run LEDGER_KAFKA_TOOL_JVM says otherwise.
 run_class() {
   local class=$1
   shift
-  "$(java_command)" -XX:TieredStopAtLevel=1 -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$cache/lib/*" "$class" "$@"
+  # shellcheck disable=SC2086
+  "$(java_command)" ${LEDGER_KAFKA_TOOL_JVM:--XX:TieredStopAtLevel=1} -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$cache/lib/*" "$class" "$@"
 }
 
 port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

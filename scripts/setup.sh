@@ -3,16 +3,18 @@
 #
 #   scripts/setup.sh build   a C compiler and linker, for the crates that hold C
 #   scripts/setup.sh test    the same, and Java and Maven, which bring a real Kafka
+#   scripts/setup.sh bench   the same as test, and PostgreSQL, wrk and Python, for the benchmarks
 #   scripts/setup.sh checks  the same as build, and Python, for checkers that come from its package index
 #
-# PostgreSQL is not among them: `ledger` uses the installed one, or fetches a portable one by itself.
+# For tests PostgreSQL is not among them: `ledger` uses the installed one, or fetches a portable one by itself.
 set -euo pipefail
 
 case "${1:-}" in
   build) wanted=(cc:gcc make:make) ;;
   test) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven) ;;
+  bench) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven psql:postgresql wrk:wrk python3:python3) ;;
   checks) wanted=(cc:gcc make:make python3:python3) ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 
 if ! command -v cargo >/dev/null; then
@@ -24,7 +26,7 @@ packages=()
 for pair in "${wanted[@]}"; do
   command -v "${pair%%:*}" >/dev/null || packages+=("${pair#*:}")
 done
-if [ "$1" = checks ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
+if [[ $1 == checks || $1 == bench ]] && ! python3 -c 'import ensurepip' 2>/dev/null; then
   packages+=(python3-venv)
 fi
 [ ${#packages[@]} -eq 0 ] && exit 0
