@@ -13,7 +13,7 @@ use crate::{
     consume_risk,
     dev::{self, demo, simulate},
     import, ops, relay, repository,
-    runtime::{Context, Health, Stop, start_telemetry, stop_on_signals},
+    runtime::{Context, Health, Stop, fail_point, start_telemetry, stop_on_signals},
     serve,
 };
 
@@ -203,6 +203,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = config::load(cli.config.as_deref(), environment(), &cli.command.overrides())?;
     let role = cli.command.role();
     let telemetry = start_telemetry(&config.log, role)?;
+    fail_point::arm()?;
     let stop = Stop::new();
     stop_on_signals(&stop)?;
     let context = Context {

@@ -16,7 +16,6 @@ mod assess;
 mod cache;
 mod dead_letter;
 mod decode;
-mod fail_point;
 mod ownership;
 mod partition;
 mod reader;

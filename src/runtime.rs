@@ -1,8 +1,9 @@
-//! What every role stands on: logs and traces, a clean stop, back-off, the admin listener, leases.
+//! What every role stands on: logs and traces, a clean stop, back-off, the admin listener, leases, points to fail at.
 
 mod admin;
 mod backoff;
 mod context;
+pub mod fail_point;
 mod leases;
 mod shutdown;
 mod telemetry;

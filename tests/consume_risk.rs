@@ -389,20 +389,20 @@ async fn a_record_that_kills_its_consumer_ends_as_a_dead_letter() {
     let mut deaths = 0;
     while scene.count("dead_letters").await == 0 {
         assert!(deaths < 10, "it goes on dying");
-        let consumer = scene.binary(&[("LEDGER_FAIL_POINT", "fatal")]);
+        let consumer = scene.binary(&[("LEDGER_FAIL_POINT", "consume-risk/scoring=fatal")]);
         let poll = async {
             while scene.count("dead_letters").await == 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        // Ends by abort, or survives because the record is put aside.
+        // Ends by itself, or survives because the record is put aside.
         let process = i32::try_from(consumer.process_id()).expect("a process id");
         tokio::select! {
             () = poll => {}
             () = ended(process) => deaths += 1,
         }
     }
-    let consumer = scene.binary(&[("LEDGER_FAIL_POINT", "fatal")]);
+    let consumer = scene.binary(&[("LEDGER_FAIL_POINT", "consume-risk/scoring=fatal")]);
     scene.consumed().await;
     consumer.stop();
     assert!(deaths >= 3, "{deaths}");

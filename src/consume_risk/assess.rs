@@ -14,7 +14,6 @@ use uuid::Uuid;
 use super::{
     cache::HistoryCache,
     decode::{Event, Unhandled},
-    fail_point,
     reader::Item,
 };
 use crate::{
@@ -25,6 +24,7 @@ use crate::{
         history::{self, LedgerRow},
     },
     risk::{AccountHistory, Assessment, RiskLevel, Ruleset, ScoreError},
+    runtime::fail_point,
 };
 
 /// Rows of history that one batch may read.
@@ -225,7 +225,7 @@ async fn score(
                 assessed.duplicates += 1;
             }
             (Step::Score, Some(mut history)) => {
-                fail_point::before_scoring(event);
+                fail_point::reach_with("consume-risk/scoring", event.created.description.as_deref());
                 let outcome = ruleset.score(&mut history, &event.subject());
                 cache.put(account_id, history);
                 match outcome {

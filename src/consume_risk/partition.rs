@@ -35,7 +35,7 @@ use crate::{
         postings, transaction,
     },
     risk::Ruleset,
-    runtime::{Backoff, Context, Lease, Stop, Trouble},
+    runtime::{Backoff, Context, Lease, Stop, Trouble, fail_point},
 };
 
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
@@ -346,6 +346,7 @@ impl PartitionConsumer {
             positions::note_try(connection, name, offset, attempts).await
         })
         .await?;
+        fail_point::reach("consume-risk/noted");
         self.is_noted = true;
         if let Some(position) = &mut self.position {
             position.attempts = attempts;
@@ -365,6 +366,7 @@ impl PartitionConsumer {
             Some(connection) => connection,
             None => self.connect().await?,
         };
+        fail_point::reach("consume-risk/assessed");
         let from = position.next_offset;
         let interrupted = self.is_careful(to);
         let ruleset = self.cached_for.clone().unwrap_or_default();
@@ -375,9 +377,12 @@ impl PartitionConsumer {
             let written = transaction("assess", &mut connection, async |connection: &mut Connection| {
                 leases::hold(connection, &[lease]).await?;
                 positions::advance(connection, name, from, to, interrupted).await?;
-                assessments::record(connection, rows, ruleset, assessed_at).await
+                let written = assessments::record(connection, rows, ruleset, assessed_at).await;
+                fail_point::reach("consume-risk/writing");
+                written
             })
             .await?;
+            fail_point::reach("consume-risk/committed");
             count(assessed, written);
             drop(spans);
             Ok(connection)
@@ -412,9 +417,12 @@ impl PartitionConsumer {
         transaction("put aside", connection, async |connection: &mut Connection| {
             leases::hold(connection, &[lease]).await?;
             positions::advance(connection, name, from, to, interrupted).await?;
-            dead_letters::insert(connection, &letter).await
+            let put_aside = dead_letters::insert(connection, &letter).await;
+            fail_point::reach("consume-risk/putting-aside");
+            put_aside
         })
         .await?;
+        fail_point::reach("consume-risk/put-aside");
         self.moved_to(to, interrupted);
         tracing::error!(partition = %self.name, offset = item.record.offset, stage = unhandled.stage,
             reason = unhandled.reason, error = letter.error, attempts, "put aside as a dead letter");

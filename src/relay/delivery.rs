@@ -28,7 +28,7 @@ use crate::{
         RepositoryError,
         outbox::{self, OutboxAddress, OutboxRow, ParkedRow},
     },
-    runtime::{Backoff, Lease, Trouble},
+    runtime::{Backoff, Lease, Trouble, fail_point},
 };
 
 /// How long a batch waits for its slowest partition before it goes on without it.
@@ -192,6 +192,7 @@ impl Relay {
 
     /// Publishes all partitions of the batch at once and removes what was acknowledged.
     pub async fn deliver(self: &Arc<Self>, batch: Batch, leases: &[Lease]) -> Delivered {
+        fail_point::reach("relay/read");
         let mut waiting: BTreeSet<Partition> = batch.partitions.keys().cloned().collect();
         let mut requests = JoinSet::new();
         for (partition, rows) in batch.partitions {
@@ -234,7 +235,9 @@ impl Relay {
             outcomes.iter().flat_map(|outcome| outcome.parked.iter().cloned()).collect();
         let delivered = Delivered { published: published.len(), parked: parked.len() };
         if !published.is_empty() || !parked.is_empty() {
+            fail_point::reach("relay/published");
             self.remove(published, parked, leases).await;
+            fail_point::reach("relay/removed");
         }
         for outcome in outcomes {
             match outcome.error {

@@ -30,7 +30,7 @@ use crate::{
         self, Connection, RepositoryError,
         postings::{AccountStates, Posted, Request, post_expected, post_locked, prepare_writer},
     },
-    runtime::Trouble,
+    runtime::{Trouble, fail_point},
 };
 
 /// Why a posting has no decision.
@@ -161,6 +161,7 @@ impl Writer {
             let requests: Vec<Request> = group.iter().map(|job| job.request.clone()).collect();
             match self.post(&requests).await {
                 Ok(decisions) => {
+                    fail_point::reach("serve/committed");
                     self.trouble.over();
                     answer(group, decisions);
                 }

@@ -1,11 +1,13 @@
-//! A TCP proxy that fails on command: forwards, swallows everything (a black hole), or cuts all connections.
+//! A TCP proxy that fails on command: forwards, holds everything back, swallows everything (a black hole), slows down,
+//! cuts all connections, or cuts them after so many more bytes.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -22,9 +24,20 @@ use tokio::{
 pub struct Proxy {
     /// Where clients connect.
     pub address: SocketAddr,
-    hole: Arc<AtomicBool>,
-    cuts: watch::Sender<u64>,
+    faults: Arc<Faults>,
+    held: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+}
+
+struct Faults {
+    server: Mutex<SocketAddr>,
+    hole: AtomicBool,
+    latency_ms: AtomicU64,
+    /// Bytes to the server until all connections are cut; negative: no end.
+    bytes_left: AtomicI64,
+    /// Whether a cut is an RST instead of a FIN.
+    resets: AtomicBool,
+    cuts: watch::Sender<u64>,
 }
 
 impl Proxy {
@@ -33,31 +46,68 @@ impl Proxy {
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let hole = Arc::new(AtomicBool::new(false));
-        let (cuts, cut) = watch::channel(0);
-        let swallowing = Arc::clone(&hole);
+        let faults = Arc::new(Faults {
+            server: Mutex::new(server),
+            hole: AtomicBool::new(false),
+            latency_ms: AtomicU64::new(0),
+            bytes_left: AtomicI64::new(-1),
+            resets: AtomicBool::new(false),
+            cuts: watch::channel(0).0,
+        });
+        let (held, is_held) = watch::channel(false);
+        let shared = Arc::clone(&faults);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let Ok(upstream) = TcpStream::connect(server).await else { continue };
-                let (from_client, to_client) = client.into_split();
-                let (from_server, to_server) = upstream.into_split();
-                let (hole, cut) = (Arc::clone(&swallowing), cut.clone());
-                tokio::spawn(forward(from_client, to_server, None, Arc::clone(&hole), cut.clone()));
-                let translation = Some((told(server), told(address)));
-                tokio::spawn(forward(from_server, to_client, translation, hole, cut));
+                tokio::spawn(connect(Arc::clone(&shared), client, address, is_held.clone()));
             }
         });
-        Self { address, hole, cuts, accepting }
+        Self { address, faults, held, accepting }
+    }
+
+    /// New connections go there from now on.
+    pub fn point_at(&self, server: SocketAddr) {
+        *self.faults.server.lock().expect("not poisoned") = server;
     }
 
     /// From now on bytes vanish and connections stay open, or all is well again for new bytes.
     pub fn swallow(&self, on: bool) {
-        self.hole.store(on, Ordering::Relaxed);
+        self.faults.hole.store(on, Ordering::Relaxed);
+    }
+
+    /// From now on bytes wait, as where a network has lost its way, and arrive once that is over.
+    pub fn hold(&self, on: bool) {
+        self.held.send_replace(on);
+    }
+
+    /// Each piece of bytes takes so much longer, in each direction.
+    pub fn slow(&self, latency: Duration) {
+        let ms = u64::try_from(latency.as_millis()).expect("short");
+        self.faults.latency_ms.store(ms, Ordering::Relaxed);
     }
 
     /// Ends all connections; new ones are taken.
     pub fn cut(&self) {
-        self.cuts.send_modify(|cuts| *cuts += 1);
+        self.faults.resets.store(false, Ordering::Relaxed);
+        self.faults.cut();
+    }
+
+    /// The same, and the client is told by an RST.
+    pub fn reset(&self) {
+        self.faults.resets.store(true, Ordering::Relaxed);
+        self.faults.cut();
+    }
+
+    /// Cuts once the server was sent so many more bytes, whether a request ends there or not.
+    pub fn cut_after(&self, bytes: u32) {
+        self.faults.bytes_left.store(i64::from(bytes), Ordering::Relaxed);
+    }
+
+    /// No fault any more; connections that there are stay.
+    pub fn heal(&self) {
+        self.swallow(false);
+        self.hold(false);
+        self.slow(Duration::ZERO);
+        self.faults.bytes_left.store(-1, Ordering::Relaxed);
     }
 }
 
@@ -68,6 +118,26 @@ impl Drop for Proxy {
     }
 }
 
+impl Faults {
+    fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// How many of these bytes still go to the server.
+    fn allowed(&self, bytes: usize) -> usize {
+        let bytes = i64::try_from(bytes).expect("a buffer");
+        let left = self.bytes_left.load(Ordering::Relaxed);
+        if left < 0 || left > bytes {
+            if left > 0 {
+                self.bytes_left.fetch_sub(bytes, Ordering::Relaxed);
+            }
+            return usize::try_from(bytes).expect("a buffer");
+        }
+        self.bytes_left.store(-1, Ordering::Relaxed);
+        usize::try_from(left).expect("a buffer")
+    }
+}
+
 /// An address as the Kafka protocol writes it: the host, then the port in four bytes.
 fn told(address: SocketAddr) -> Vec<u8> {
     let mut bytes = address.ip().to_string().into_bytes();
@@ -75,37 +145,83 @@ fn told(address: SocketAddr) -> Vec<u8> {
     bytes
 }
 
-async fn forward(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+async fn connect(faults: Arc<Faults>, client: TcpStream, address: SocketAddr, held: watch::Receiver<bool>) {
+    let server = *faults.server.lock().expect("not poisoned");
+    let cut = faults.cuts.subscribe();
+    let Ok(upstream) = TcpStream::connect(server).await else { return };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = upstream.into_split();
+    let there = Way { from: from_client, to: to_server, translation: None };
+    let back = Way { from: from_server, to: to_client, translation: Some((told(server), told(address))) };
+    tokio::spawn(there.forward(Arc::clone(&faults), cut.clone(), held.clone()));
+    tokio::spawn(back.forward(faults, cut, held));
+}
+
+/// One direction of a connection. The other direction ends with it, because the halves that it drops close both ends.
+struct Way {
+    from: OwnedReadHalf,
+    to: OwnedWriteHalf,
+    /// What is replaced by what, on the way to the client.
     translation: Option<(Vec<u8>, Vec<u8>)>,
-    hole: Arc<AtomicBool>,
-    mut cut: watch::Receiver<u64>,
-) {
-    cut.mark_unchanged();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let read = tokio::select! {
-            read = from.read(&mut buffer) => read.unwrap_or(0),
-            _ = cut.changed() => 0,
-        };
-        if read == 0 {
-            return;
+}
+
+impl Way {
+    async fn forward(
+        mut self,
+        faults: Arc<Faults>,
+        mut cut: watch::Receiver<u64>,
+        mut held: watch::Receiver<bool>,
+    ) {
+        tokio::select! {
+            () = self.pump(&faults, &mut held) => {}
+            _ = cut.changed() => {}
         }
-        if hole.load(Ordering::Relaxed) {
-            continue;
+        if faults.resets.load(Ordering::Relaxed) && self.translation.is_some() {
+            let client: &TcpStream = self.to.as_ref();
+            let _ = client.set_zero_linger();
         }
-        let bytes = &mut buffer[..read];
-        if let Some((server, proxy)) = &translation {
-            let places: Vec<usize> = (0..bytes.len().saturating_sub(server.len() - 1))
-                .filter(|at| bytes[*at..].starts_with(server))
-                .collect();
-            for at in places {
-                bytes[at..at + proxy.len()].copy_from_slice(proxy);
+    }
+
+    /// Until one side has closed.
+    async fn pump(&mut self, faults: &Faults, held: &mut watch::Receiver<bool>) {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = self.from.read(&mut buffer).await.unwrap_or(0);
+            if read == 0 {
+                return;
+            }
+            if faults.hole.load(Ordering::Relaxed) {
+                continue;
+            }
+            let latency = Duration::from_millis(faults.latency_ms.load(Ordering::Relaxed));
+            if !latency.is_zero() {
+                tokio::time::sleep(latency).await;
+            }
+            if held.wait_for(|held| !held).await.is_err() {
+                return;
+            }
+            let allowed = if self.translation.is_none() { faults.allowed(read) } else { read };
+            let bytes = &mut buffer[..allowed];
+            if let Some((server, proxy)) = &self.translation {
+                translate(bytes, server, proxy);
+            }
+            if self.to.write_all(bytes).await.is_err() {
+                return;
+            }
+            if allowed < read {
+                faults.cut();
+                return;
             }
         }
-        if to.write_all(bytes).await.is_err() {
-            return;
-        }
+    }
+}
+
+/// Both addresses are of one length: the same host, and a port of four bytes.
+fn translate(bytes: &mut [u8], server: &[u8], proxy: &[u8]) {
+    let places: Vec<usize> = (0..bytes.len().saturating_sub(server.len() - 1))
+        .filter(|at| bytes[*at..].starts_with(server))
+        .collect();
+    for at in places {
+        bytes[at..at + proxy.len()].copy_from_slice(proxy);
     }
 }
