@@ -3,8 +3,9 @@
 #
 # `up` starts it and prints the settings that point `ledger` at it on stdout, everything else on stderr, so that
 # `eval "$(scripts/kafka.sh up)"` works. A broker belongs to its data directory: several may run beside each other
-# with different directories. The jars are fetched once and kept in the cache. Deliberately absent: TLS, SASL and
-# more than one node; this is not how to run Kafka in production.
+# with different directories. The jars are fetched once and kept in the cache. `--secure` adds listeners with TLS and
+# SASL, users and an authorizer, beside the plain one, which stays open as the administrator's: for trying how clients
+# behave. Deliberately absent: more than one node; this is not how to run Kafka in production.
 
 set -euo pipefail
 
@@ -20,7 +21,9 @@ data_dir=${XDG_STATE_HOME:-$HOME/.local/state}/ledger/kafka
 port=
 advertise=
 keep=
+secure=
 settings=()
+scram=()
 
 usage() {
   cat <<USAGE
@@ -39,6 +42,9 @@ Options:
   --port PORT        listen on this port of 127.0.0.1 (default: a free one)
   --advertise PORT   also listen on a second free port, which tells clients to come back through PORT;
                      for a proxy in between. The free port is in DIR/proxied-port
+  --secure           also listen with TLS, with SASL, and with both (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512); the users are
+                     `ledger`, who may do everything, and `guest`, who may do nothing. Addresses, the authority's
+                     certificate and the passwords are in DIR/secure; the settings printed are for TLS and SCRAM
   --set KEY=VALUE    one more line of server.properties; may be repeated
   --keep             with down: keep the data, for the next up
 
@@ -132,6 +138,15 @@ running_pid() {
 
 print_env() {
   printf 'LEDGER_BROKER__KIND=kafka\n'
+  if [[ -e $data_dir/secure/listeners ]]; then
+    printf 'LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS=%s\n' "$(sed -n 's/^SASL_SSL //p' "$data_dir/secure/listeners")"
+    printf 'LEDGER_BROKER__KAFKA__TLS=true\n'
+    printf 'LEDGER_BROKER__KAFKA__TLS_CA_FILE=%s\n' "$data_dir/secure/ca.pem"
+    printf 'LEDGER_BROKER__KAFKA__SASL_MECHANISM=scram-sha-512\n'
+    printf 'LEDGER_BROKER__KAFKA__SASL_USERNAME=ledger\n'
+    printf 'LEDGER_BROKER__KAFKA__SASL_PASSWORD_FILE=%s\n' "$data_dir/secure/ledger-password"
+    return
+  fi
   printf 'LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS=%s\n' "$(cat "$data_dir/bootstrap")"
 }
 
@@ -162,14 +177,84 @@ share.coordinator.state.topic.min.isr=1
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 PROPERTIES
+  scram=()
+  [[ -z $secure && ! -e $data_dir/secure/listeners ]] || secure_properties
   ((${#settings[@]} == 0)) || printf '%s\n' "${settings[@]}" >>"$data_dir/server.properties"
+}
+
+# An authority of this directory's own, and a certificate for the broker: for `localhost` and for no other name, so that
+# it can be seen how a client refuses one.
+make_certificates() {
+  local dir=$data_dir/secure key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+  [[ ! -e $dir/broker.pem ]] || return 0
+  cat >"$dir/openssl.cnf" <<'OPENSSL'
+[req]
+distinguished_name = name
+[name]
+[authority]
+basicConstraints = critical,CA:TRUE
+keyUsage = critical,keyCertSign,cRLSign
+subjectKeyIdentifier = hash
+[broker]
+basicConstraints = critical,CA:FALSE
+subjectAltName = DNS:localhost
+extendedKeyUsage = serverAuth
+OPENSSL
+  {
+    openssl req -x509 "${key[@]}" -days 365 -subj "/CN=an authority for trying" -config "$dir/openssl.cnf" \
+      -extensions authority -keyout "$dir/ca-key.pem" -out "$dir/ca.pem" &&
+      openssl req -new "${key[@]}" -subj /CN=localhost -config "$dir/openssl.cnf" \
+        -keyout "$dir/broker-key.pem" -out "$dir/broker.csr" &&
+      openssl x509 -req -in "$dir/broker.csr" -days 365 -CA "$dir/ca.pem" -CAkey "$dir/ca-key.pem" -CAcreateserial \
+        -extfile "$dir/openssl.cnf" -extensions broker -out "$dir/broker-certificate.pem"
+  } >"$dir/openssl.log" 2>&1 || {
+    tail -n 20 "$dir/openssl.log" >&2
+    die "openssl could not make the certificates"
+  }
+  cat "$dir/broker-key.pem" "$dir/broker-certificate.pem" >"$dir/broker.pem"
+}
+
+# Listeners, users and rights, appended to the properties. The plain listener is the administrator's.
+secure_properties() {
+  local dir=$data_dir/secure ledger guest name ports
+  command -v openssl >/dev/null || die "no openssl found; it makes the certificates (Debian: apt-get install openssl)"
+  mkdir -p "$dir"
+  chmod 700 "$dir"
+  make_certificates
+  for name in ledger guest; do
+    [[ -e $dir/$name-password ]] || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$dir/$name-password"
+  done
+  ledger=$(cat "$dir/ledger-password") guest=$(cat "$dir/guest-password")
+  ports=("$(free_port)" "$(free_port)" "$(free_port)")
+  printf '%s localhost:%s\n' SSL "${ports[0]}" SASL_SSL "${ports[1]}" SASL_PLAINTEXT "${ports[2]}" >"$dir/listeners"
+  sed -i "s/^\(listeners=.*\)$/\1,SSL:\/\/127.0.0.1:${ports[0]},SASL_SSL:\/\/127.0.0.1:${ports[1]},SASL_PLAINTEXT:\/\/127.0.0.1:${ports[2]}/
+    s/^\(advertised.listeners=.*\)$/\1,SSL:\/\/localhost:${ports[0]},SASL_SSL:\/\/localhost:${ports[1]},SASL_PLAINTEXT:\/\/localhost:${ports[2]}/
+    s/^\(listener.security.protocol.map=.*\)$/\1,SSL:SSL,SASL_SSL:SASL_SSL,SASL_PLAINTEXT:SASL_PLAINTEXT/" \
+    "$data_dir/server.properties"
+  cat >>"$data_dir/server.properties" <<PROPERTIES
+ssl.keystore.type=PEM
+ssl.keystore.location=$dir/broker.pem
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:ledger
+PROPERTIES
+  for name in sasl_ssl sasl_plaintext; do
+    cat >>"$data_dir/server.properties" <<PROPERTIES
+listener.name.$name.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.$name.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_ledger="$ledger" user_guest="$guest";
+listener.name.$name.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.$name.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+PROPERTIES
+  done
+  for name in SCRAM-SHA-256 SCRAM-SHA-512; do
+    scram+=(--add-scram "$name=[name=ledger,password=$ledger]" --add-scram "$name=[name=guest,password=$guest]")
+  done
 }
 
 format_storage() {
   local id
   [[ -e $data_dir/log/meta.properties ]] && return
   id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
-  run_class kafka.tools.StorageTool format --standalone -t "${id/#-/A}" -c "$data_dir/server.properties" \
+  run_class kafka.tools.StorageTool format --standalone -t "${id/#-/A}" -c "$data_dir/server.properties" "${scram[@]}" \
     >"$data_dir/format.log" 2>&1 || {
     tail -n 20 "$data_dir/format.log" >&2
     die "could not format $data_dir/log"
@@ -268,6 +353,8 @@ down() {
   fi
   # Only what `up` made, by name: a mistyped --data-dir costs nothing.
   rm -rf "$data_dir/log"
+  rm -f "$data_dir"/secure/{openssl.cnf,openssl.log,ca.pem,ca.srl,ca-key.pem,broker-key.pem,broker.csr,broker-certificate.pem,broker.pem,ledger-password,guest-password,listeners}
+  rmdir "$data_dir/secure" 2>/dev/null || true
   rm -f "$data_dir"/{server.properties,kafka.log,format.log,ports,bootstrap,proxied-port,kept,lock}
   rmdir "$data_dir" 2>/dev/null || true
   say "stopped and removed"
@@ -298,6 +385,7 @@ options() {
       --advertise) advertise=$2; shift ;;
       --set) [[ $2 == *=* ]] || misused "--set wants KEY=VALUE, not $2"; settings+=("$2"); shift ;;
       --keep) keep=yes ;;
+      --secure) secure=yes ;;
       -h | --help) usage; exit ;;
       *) misused "unknown option $1" ;;
     esac

@@ -2,7 +2,7 @@
 # Makes sure that what building and testing need is there, and says what it installs.
 #
 #   scripts/setup.sh build   a C compiler and linker, for the crates that hold C
-#   scripts/setup.sh test    the same, and Java and Maven, which bring a real Kafka
+#   scripts/setup.sh test    the same, and Java, Maven and OpenSSL, which bring a real Kafka
 #   scripts/setup.sh bench   the same as test, and PostgreSQL, wrk and Python, for the benchmarks
 #   scripts/setup.sh checks  the same as build, and Python, for checkers that come from its package index
 #
@@ -11,7 +11,7 @@ set -euo pipefail
 
 case "${1:-}" in
   build) wanted=(cc:gcc make:make) ;;
-  test) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven) ;;
+  test) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven openssl:openssl) ;;
   bench) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven psql:postgresql wrk:wrk python3:python3) ;;
   checks) wanted=(cc:gcc make:make python3:python3) ;;
   *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;

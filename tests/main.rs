@@ -18,6 +18,7 @@ mod durability;
 mod http;
 mod idempotency;
 mod import;
+mod kafka_security;
 mod layering;
 mod leases;
 mod openapi;

@@ -6,6 +6,7 @@
 //! is by name: rskafka keeps them in a map. Deliberately absent: transactions and consumer groups.
 
 mod admin;
+mod handshake;
 mod refusal;
 mod security;
 mod wire;
@@ -103,20 +104,28 @@ impl KafkaBroker {
         if let Some(sasl) = &self.security.sasl {
             builder = builder.sasl_config(sasl.clone());
         }
-        let unreachable = |detail: String| BrokerError::Unavailable {
-            detail: format!(
-                "no Kafka at {} (broker.kafka.bootstrap_servers): {detail}",
-                settings.bootstrap_servers
-            ),
+        let connecting = async {
+            // rskafka would try a wrong password or certificate again and again and then not say what it was.
+            admin::probe(&mut self.wire().await?).await?;
+            builder.build().await.map_err(|error| broker_error("", &error))
         };
-        match timeout(settings.connect_timeout, builder.build()).await {
-            Ok(Ok(client)) => Ok(client),
-            Ok(Err(error)) => Err(match broker_error("", &error) {
-                BrokerError::Unavailable { detail } => unreachable(detail),
-                refused => refused,
-            }),
-            Err(_) => Err(unreachable(format!("no answer within {:?}", settings.connect_timeout))),
-        }
+        let outcome = timeout(settings.connect_timeout, connecting).await.unwrap_or_else(|_| {
+            let detail = format!("no answer within {:?}", settings.connect_timeout);
+            Err(BrokerError::Unavailable { detail })
+        });
+        outcome.map_err(|error| match error {
+            BrokerError::Unavailable { detail } => BrokerError::Unavailable {
+                detail: format!(
+                    "no Kafka at {} (broker.kafka.bootstrap_servers): {detail}",
+                    settings.bootstrap_servers
+                ),
+            },
+            refused => refused,
+        })
+    }
+
+    async fn wire(&self) -> Result<Wire, BrokerError> {
+        Wire::open(&self.servers, &self.security, &self.settings.client_id).await
     }
 
     /// A connection that fell silent may be dead without anybody having said so, and rskafka would keep it.
@@ -203,9 +212,7 @@ impl KafkaBroker {
     }
 
     async fn count_partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
-        let topics = self.client().await?.list_topics().await.map_err(|error| broker_error(topic, &error))?;
-        let found = topics.iter().find(|known| known.name == topic);
-        Ok(found.map(|topic| i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX)))
+        admin::count_partitions(&mut self.wire().await?, topic).await
     }
 
     async fn ensure(&self, topic: &TopicSpec, create: bool) -> Result<(), BrokerError> {
@@ -229,17 +236,7 @@ impl KafkaBroker {
 
     async fn create(&self, topic: &TopicSpec) -> Result<(), BrokerError> {
         let timeout_ms = i32::try_from(self.settings.request_timeout.as_millis()).unwrap_or(i32::MAX);
-        if Wire::speaks(&self.security) {
-            let mut wire = Wire::open(&self.servers, &self.security, &self.settings.client_id).await?;
-            return admin::create_topic(&mut wire, topic, timeout_ms).await;
-        }
-        tracing::warn!(topic = topic.name, "min.insync.replicas is not set on the new topic: set it by hand");
-        let controller =
-            self.client().await?.controller_client().map_err(|error| broker_error(&topic.name, &error))?;
-        controller
-            .create_topic(topic.name.as_str(), topic.partitions, topic.replication_factor, timeout_ms)
-            .await
-            .map_err(|error| broker_error(&topic.name, &error))
+        admin::create_topic(&mut self.wire().await?, topic, timeout_ms).await
     }
 
     async fn wait_until_known(&self, topic: &TopicSpec) -> Result<i32, BrokerError> {
@@ -258,8 +255,7 @@ impl KafkaBroker {
         if let Some(coordinator) = known {
             return Ok(coordinator);
         }
-        let mut wire = Wire::open(&self.servers, &self.security, &self.settings.client_id).await?;
-        let coordinator = admin::find_coordinator(&mut wire, group).await?;
+        let coordinator = admin::find_coordinator(&mut self.wire().await?, group).await?;
         lock(&self.coordinators).insert(group.to_owned(), coordinator.clone());
         Ok(coordinator)
     }
@@ -398,7 +394,7 @@ impl Broker for KafkaBroker {
         topic: &str,
         positions: &[(i32, i64)],
     ) -> Result<(), BrokerError> {
-        if positions.is_empty() || !Wire::speaks(&self.security) {
+        if positions.is_empty() {
             return Ok(());
         }
         self.bounded(Duration::ZERO, self.mirror(group, topic, positions)).await

@@ -1,6 +1,7 @@
-//! One real Kafka per test run, by `scripts/kafka.sh`; topics are the tests' own (use fresh names).
+//! One real Kafka per test run, by `scripts/kafka.sh`, and one more with TLS, SASL and rights; topics are the tests' own
+//! (use fresh names).
 //!
-//! `Kafka::get()` answers None where Java or Maven is missing: the test says so and returns. Where the environment
+//! `Kafka::get()` and `Kafka::secured()` answer None where Java or Maven is missing: the test says so and returns. Where the environment
 //! variable CI is set, that is a failure instead: a skipped test must not look like a passed one there.
 
 use std::{
@@ -21,6 +22,7 @@ rm -rf -- "$2"
 pub struct Kafka {
     /// `127.0.0.1:port`.
     pub bootstrap_servers: String,
+    directory: PathBuf,
     /// Holds the watchdog's pipe open for as long as this process lives.
     _watchdog: std::process::Child,
 }
@@ -29,8 +31,18 @@ impl Kafka {
     /// The broker of this run, started by the first test that asks. None, loudly, where it cannot be had.
     pub fn get() -> Option<&'static Self> {
         static KAFKA: OnceLock<Option<Kafka>> = OnceLock::new();
-        let kafka = KAFKA.get_or_init(|| match missing() {
-            None => Some(start()),
+        Self::in_place(&KAFKA, &[])
+    }
+
+    /// The same with `scripts/kafka.sh up --secure`: every kind of listener beside the plain one, users and rights.
+    pub fn secured() -> Option<&'static Self> {
+        static KAFKA: OnceLock<Option<Kafka>> = OnceLock::new();
+        Self::in_place(&KAFKA, &["--secure"])
+    }
+
+    fn in_place(place: &'static OnceLock<Option<Self>>, options: &[&str]) -> Option<&'static Self> {
+        let kafka = place.get_or_init(|| match missing() {
+            None => Some(start(options)),
             Some(missing) => {
                 let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
                 assert!(!ci, "no {missing} in CI: the Kafka tests cannot run");
@@ -51,6 +63,35 @@ impl Kafka {
     pub fn overrides(&self) -> [(&str, &str); 2] {
         [("broker.kind", "kafka"), ("broker.kafka.bootstrap_servers", &self.bootstrap_servers)]
     }
+
+    /// A file that `--secure` made, such as `ca.pem`.
+    pub fn secure_file(&self, name: &str) -> PathBuf {
+        self.directory.join("secure").join(name)
+    }
+
+    /// Where the listener of that security protocol is: `localhost:port`.
+    pub fn listener(&self, protocol: &str) -> String {
+        let listeners = std::fs::read_to_string(self.secure_file("listeners")).expect("a secured Kafka");
+        let address = listeners.lines().find_map(|line| line.strip_prefix(&format!("{protocol} ")));
+        address.expect("a listener of that kind").to_owned()
+    }
+
+    /// What one of Kafka's own tools says, as the administrator; it must succeed.
+    pub async fn tool(&self, class: &str, arguments: &[&str]) -> String {
+        let output = tokio::process::Command::new(script())
+            .args(["tool", class, "--bootstrap-server", &self.bootstrap_servers])
+            .args(arguments)
+            .output()
+            .await
+            .expect("the tool runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{class} {arguments:?}: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        said
+    }
 }
 
 fn missing() -> Option<&'static str> {
@@ -65,7 +106,7 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh")
 }
 
-fn start() -> Kafka {
+fn start(options: &[&str]) -> Kafka {
     let directory = tempfile::Builder::new().prefix("ledger-kafka-").tempdir().expect("directory").keep();
     let watchdog = Command::new("bash")
         .args(["-c", WATCHDOG, "ledger-kafka-watchdog"])
@@ -84,6 +125,7 @@ fn start() -> Kafka {
     let status = Command::new(script())
         .args(["up", "--data-dir"])
         .arg(&directory)
+        .args(options)
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(&output).expect("file"))
         .stderr(std::fs::File::create(&log).expect("file"))
@@ -91,6 +133,9 @@ fn start() -> Kafka {
         .expect("scripts/kafka.sh runs");
     let said = std::fs::read_to_string(&output).expect("read");
     assert!(status.success(), "Kafka did not start: {}", std::fs::read_to_string(&log).expect("read"));
-    let servers = said.lines().find_map(|line| line.strip_prefix("LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS="));
-    Kafka { bootstrap_servers: servers.expect("printed by kafka.sh").to_owned(), _watchdog: watchdog }
+    let bootstrap_servers =
+        std::fs::read_to_string(directory.join("bootstrap")).expect("written by kafka.sh");
+    let bootstrap_servers = bootstrap_servers.trim().to_owned();
+    assert!(said.contains("LEDGER_BROKER__KIND=kafka"), "{said}");
+    Kafka { bootstrap_servers, directory, _watchdog: watchdog }
 }

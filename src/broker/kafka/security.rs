@@ -24,7 +24,25 @@ impl Security {
     /// Reads the files that the configuration names.
     pub(super) fn from_config(settings: &Kafka) -> Result<Self, BrokerError> {
         let tls = settings.tls.then(|| tls_config(settings)).transpose()?;
-        Ok(Self { tls, sasl: sasl_config(settings) })
+        let sasl = sasl_config(settings);
+        if tls.is_none() && matches!(sasl, Some(SaslConfig::Plain(_))) {
+            tracing::warn!(
+                "broker.kafka.sasl_mechanism = \"plain\" without tls: whoever listens reads the password"
+            );
+        }
+        Ok(Self { tls, sasl })
+    }
+}
+
+/// The mechanism by the name that Kafka knows, and whom to authenticate as.
+pub(super) fn credentials(sasl: &SaslConfig) -> Result<(&'static str, &Credentials), BrokerError> {
+    match sasl {
+        SaslConfig::Plain(credentials) => Ok(("PLAIN", credentials)),
+        SaslConfig::ScramSha256(credentials) => Ok(("SCRAM-SHA-256", credentials)),
+        SaslConfig::ScramSha512(credentials) => Ok(("SCRAM-SHA-512", credentials)),
+        SaslConfig::Oauthbearer(_) => {
+            Err(BrokerError::Refused { detail: "OAUTHBEARER is not supported".into() })
+        }
     }
 }
 

@@ -1,26 +1,28 @@
-//! One short connection for what rskafka cannot say: topics with settings, and a group's positions.
+//! One short connection for what rskafka cannot say: topics with settings, a group's positions, and why a cluster
+//! cannot be talked to.
 //!
-//! Requests of fixed, widely supported versions, one at a time, answers bounded in size. Deliberately absent: SCRAM
-//! (such clusters get topics without settings and no mirrored positions), retries and time limits, which are the caller's.
+//! Requests of fixed, widely supported versions, one at a time, answers bounded in size. It is opened under the same
+//! security as rskafka's connections (see [`super::handshake`]). Deliberately absent: retries and time limits, which are
+//! the caller's.
+
+use std::io::ErrorKind;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         ApiKey, CreateTopicsRequest, CreateTopicsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-        OffsetCommitRequest, OffsetCommitResponse, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
-        SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
+        MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, RequestHeader,
+        ResponseHeader, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
+        SaslHandshakeResponse,
     },
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes, encode_request_header_into_buffer},
 };
-use rskafka::client::SaslConfig;
-use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
 
-use super::{BrokerError, security::Security};
+use super::{BrokerError, handshake, security::Security};
 
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -43,6 +45,12 @@ impl Request for SaslAuthenticateRequest {
     type Answer = SaslAuthenticateResponse;
 }
 
+impl Request for MetadataRequest {
+    const KEY: ApiKey = ApiKey::Metadata;
+    const VERSION: i16 = 7;
+    type Answer = MetadataResponse;
+}
+
 impl Request for CreateTopicsRequest {
     const KEY: ApiKey = ApiKey::CreateTopics;
     const VERSION: i16 = 5;
@@ -61,27 +69,20 @@ impl Request for OffsetCommitRequest {
     type Answer = OffsetCommitResponse;
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// What carries the requests: TCP, or TLS over it.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A connection to one broker of the cluster.
 pub(super) struct Wire {
     stream: Box<dyn Stream>,
+    address: String,
     client_id: String,
     correlation_id: i32,
 }
 
-fn unavailable(error: &dyn std::fmt::Display) -> BrokerError {
-    BrokerError::Unavailable { detail: error.to_string() }
-}
-
 impl Wire {
-    /// Whether these settings can be spoken here.
-    pub(super) fn speaks(security: &Security) -> bool {
-        matches!(security.sasl, None | Some(SaslConfig::Plain(_)))
-    }
-
-    /// Opens a connection to the first of `addresses` that answers.
+    /// Opens a connection to the first of `addresses` that answers and takes our credentials.
     pub(super) async fn open(
         addresses: &[String],
         security: &Security,
@@ -98,59 +99,71 @@ impl Wire {
     }
 
     async fn open_one(address: &str, security: &Security, client_id: &str) -> Result<Self, BrokerError> {
-        let failed = |error: &dyn std::fmt::Display| unavailable(&format!("{address}: {error}"));
-        let tcp = TcpStream::connect(address).await.map_err(|error| failed(&error))?;
+        let tcp = TcpStream::connect(address)
+            .await
+            .map_err(|error| BrokerError::Unavailable { detail: format!("{address}: {error}") })?;
         let stream: Box<dyn Stream> = match &security.tls {
             None => Box::new(tcp),
-            Some(tls) => {
-                let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-                let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(&error))?;
-                let connector = TlsConnector::from(tls.clone());
-                Box::new(connector.connect(name, tcp).await.map_err(|error| failed(&error))?)
-            }
+            Some(tls) => handshake::encrypt(address, tcp, tls.clone()).await?,
         };
-        let mut wire = Self { stream, client_id: client_id.to_owned(), correlation_id: 0 };
-        if let Some(SaslConfig::Plain(credentials)) = &security.sasl {
-            wire.authenticate(&credentials.username, &credentials.password).await?;
+        let mut wire =
+            Self { stream, address: address.to_owned(), client_id: client_id.to_owned(), correlation_id: 0 };
+        if let Some(sasl) = &security.sasl {
+            handshake::authenticate(&mut wire, sasl).await?;
         }
         Ok(wire)
     }
 
-    async fn authenticate(&mut self, username: &str, password: &str) -> Result<(), BrokerError> {
-        let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("PLAIN"));
-        let answer = self.call(&handshake).await?;
-        if answer.error_code != 0 {
-            return Err(BrokerError::Refused { detail: "the broker does not offer SASL PLAIN".into() });
-        }
-        let token = format!("\0{username}\0{password}");
-        let authenticate = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from(token));
-        let answer = self.call(&authenticate).await?;
-        match answer.error_code {
-            0 => Ok(()),
-            code => {
-                Err(BrokerError::Refused { detail: format!("SASL authentication failed (error {code})") })
-            }
-        }
+    /// `host:port` that it is open to.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn unavailable(&self, error: &dyn std::fmt::Display) -> BrokerError {
+        BrokerError::Unavailable { detail: format!("{}: {error}", self.address) }
     }
 
     /// Sends one request and reads its answer.
     pub(super) async fn call<R: Request>(&mut self, request: &R) -> Result<R::Answer, BrokerError> {
         self.correlation_id += 1;
-        let frame = self.frame(request).map_err(|error| unavailable(&error))?;
-        self.stream.write_all(&frame).await.map_err(|error| unavailable(&error))?;
-        self.stream.flush().await.map_err(|error| unavailable(&error))?;
-        let length = self.stream.read_i32().await.map_err(|error| unavailable(&error))?;
-        let length = usize::try_from(length).ok().filter(|length| *length <= ANSWER_BYTES_MAX);
-        let length = length.ok_or_else(|| unavailable(&"an answer of impossible length"))?;
-        let mut answer = vec![0; length];
-        self.stream.read_exact(&mut answer).await.map_err(|error| unavailable(&error))?;
-        let mut answer = Bytes::from(answer);
+        let frame = self.frame(request).map_err(|error| self.unavailable(&error))?;
+        let mut answer = match self.exchange(&frame).await {
+            Ok(answer) => Bytes::from(answer),
+            Err(error) => return Err(self.unavailable(&self.told(&error))),
+        };
         let header = ResponseHeader::decode(&mut answer, R::Answer::header_version(R::VERSION))
-            .map_err(|error| unavailable(&error))?;
+            .map_err(|error| self.unavailable(&error))?;
         if header.correlation_id != self.correlation_id {
-            return Err(unavailable(&"an answer to another request"));
+            return Err(self.unavailable(&"an answer to another request"));
         }
-        R::Answer::decode(&mut answer, R::VERSION).map_err(|error| unavailable(&error))
+        R::Answer::decode(&mut answer, R::VERSION).map_err(|error| self.unavailable(&error))
+    }
+
+    async fn exchange(&mut self, frame: &[u8]) -> std::io::Result<Vec<u8>> {
+        self.stream.write_all(frame).await?;
+        self.stream.flush().await?;
+        let length = self.stream.read_i32().await?;
+        let length = usize::try_from(length).ok().filter(|length| *length <= ANSWER_BYTES_MAX);
+        let Some(length) = length else { return Err(ErrorKind::InvalidData.into()) };
+        let mut answer = vec![0; length];
+        self.stream.read_exact(&mut answer).await?;
+        Ok(answer)
+    }
+
+    /// A broker that wants TLS or authentication does not say so: it hangs up on the first request, or answers in TLS.
+    fn told(&self, error: &std::io::Error) -> String {
+        let is_first = self.correlation_id == 1;
+        match error.kind() {
+            ErrorKind::InvalidData => {
+                "an answer of impossible length; does this port speak TLS (broker.kafka.tls)?".into()
+            }
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset if is_first => {
+                "it hung up on the first request; does this port want TLS (broker.kafka.tls) or authentication \
+                 (broker.kafka.sasl_mechanism)?"
+                    .into()
+            }
+            _ => error.to_string(),
+        }
     }
 
     fn frame<R: Request>(&self, request: &R) -> anyhow::Result<Bytes> {

@@ -1,0 +1,248 @@
+//! TLS and SASL against a real Kafka with a listener of each kind: what works, works whole; what is wrong is said in one
+//! line; and nothing that should be secret ever goes out in plain text.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use ledger::{
+    broker::{self, BrokerError, KafkaBroker, OutgoingRecord, SharedBroker, TopicSpec},
+    config::Config,
+};
+use tokio::{io::AsyncReadExt, net::TcpListener};
+
+use crate::support::{binary, binary::Binary, eventually, kafka::Kafka, postgres::TestDatabase};
+
+const MECHANISMS: [&str; 3] = ["plain", "scram-sha-256", "scram-sha-512"];
+const WAIT: Duration = Duration::from_secs(1);
+
+/// Keys of a configuration, and what they are set to.
+type Settings = Vec<(&'static str, String)>;
+
+/// How to reach the listener of that protocol; without a mechanism nobody is authenticated.
+fn settings(kafka: &Kafka, protocol: &str, mechanism: &str) -> Settings {
+    let mut settings = vec![
+        ("broker.kind", "kafka".to_owned()),
+        ("broker.kafka.bootstrap_servers", kafka.listener(protocol)),
+        ("broker.kafka.tls", protocol.ends_with("SSL").to_string()),
+        ("broker.kafka.sasl_mechanism", mechanism.to_owned()),
+    ];
+    if protocol.ends_with("SSL") {
+        settings.push(("broker.kafka.tls_ca_file", kafka.secure_file("ca.pem").display().to_string()));
+    }
+    if !mechanism.is_empty() {
+        let password = kafka.secure_file("ledger-password").display().to_string();
+        settings.push(("broker.kafka.sasl_username", "ledger".to_owned()));
+        settings.push(("broker.kafka.sasl_password_file", password));
+    }
+    settings
+}
+
+fn with(mut settings: Settings, key: &'static str, value: &str) -> Settings {
+    settings.retain(|(known, _)| *known != key);
+    settings.push((key, value.to_owned()));
+    settings
+}
+
+fn config(database: &TestDatabase, settings: &Settings) -> Config {
+    let pairs: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    database.config_with(&pairs)
+}
+
+fn fresh() -> TopicSpec {
+    TopicSpec::new(format!("test-{}", uuid::Uuid::new_v4().simple()), 1)
+}
+
+/// All that a role asks of its broker.
+async fn use_it_all(broker: &SharedBroker, topic: &TopicSpec, group: &str) {
+    broker.ensure_topics(std::slice::from_ref(topic), true).await.expect("created");
+    let record = OutgoingRecord {
+        key: Some(b"k".to_vec()),
+        value: Some(b"v".to_vec()),
+        headers: Vec::new(),
+        timestamp: Utc::now(),
+    };
+    broker.produce(&topic.name, 0, vec![record.clone(), record]).await.expect("published");
+    let found = broker.fetch(&topic.name, 0, 0, 1 << 20, WAIT).await.expect("read");
+    assert_eq!(found.records.len(), 2);
+    assert_eq!(broker.offset_range(&topic.name, 0).await.expect("range").latest, 2);
+    // A broker that has just started may still make the topic that keeps positions.
+    eventually("positions are taken", async || {
+        broker.mirror_positions(group, &topic.name, &[(0, 1)]).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_works_over_tls_and_with_each_mechanism() {
+    let Some(kafka) = Kafka::secured() else { return };
+    let database = TestDatabase::new().await;
+    let mut ways = vec![("SSL", "")];
+    ways.extend(MECHANISMS.map(|mechanism| ("SASL_SSL", mechanism)));
+    ways.extend(MECHANISMS.map(|mechanism| ("SASL_PLAINTEXT", mechanism)));
+    let group = format!("group-{}", uuid::Uuid::new_v4().simple());
+    let mut topics = Vec::new();
+    for (protocol, mechanism) in ways {
+        let config = config(&database, &settings(kafka, protocol, mechanism));
+        let broker = broker::connect(&config, database.pool()).await;
+        let broker = broker.unwrap_or_else(|error| panic!("{protocol} {mechanism}: {error}"));
+        let topic = fresh();
+        use_it_all(&broker, &topic, &group).await;
+        topics.push(topic.name);
+    }
+    let of_group = ["--describe", "--group", &group];
+    let (described, positions) = tokio::join!(
+        kafka.tool("org.apache.kafka.tools.TopicCommand", &["--describe"]),
+        kafka.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &of_group),
+    );
+    // Planted bug that this catches: a wire without SCRAM, which left topics without settings and mirrored nothing.
+    for topic in &topics {
+        let line = described.lines().find(|line| line.contains(topic.as_str())).expect("described");
+        assert!(line.contains("min.insync.replicas=1"), "{line}");
+        let line = positions.lines().find(|line| line.contains(topic.as_str())).expect(&positions);
+        let fields: Vec<&str> = line.split_whitespace().skip(2).take(4).collect();
+        assert_eq!(fields, ["0", "1", "2", "1"], "partition, offset, end, lag");
+    }
+}
+
+/// Why it cannot be connected to.
+async fn refusal(database: &TestDatabase, settings: &Settings) -> BrokerError {
+    let config = config(database, settings);
+    let started = Instant::now();
+    let error = KafkaBroker::connect(&config.broker.kafka).await.err().expect("refused");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}: {error}", started.elapsed());
+    assert!(!error.to_string().contains('\n'), "{error}");
+    error
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_at_once_in_one_line() {
+    let Some(kafka) = Kafka::secured() else { return };
+    let database = TestDatabase::new().await;
+    for mechanism in MECHANISMS {
+        for protocol in ["SASL_SSL", "SASL_PLAINTEXT"] {
+            let mut wrong = settings(kafka, protocol, mechanism);
+            wrong.retain(|(key, _)| *key != "broker.kafka.sasl_password_file");
+            let wrong = with(wrong, "broker.kafka.sasl_password", "hunter2");
+            let error = refusal(&database, &wrong).await;
+            let text = error.to_string();
+            // Planted bug that this catches: leaving it to rskafka, which tries for 10 s and then is "not available".
+            assert!(matches!(error, BrokerError::Refused { .. }), "{text}");
+            assert!(text.contains("authentication as \"ledger\"") && !text.contains("hunter2"), "{text}");
+        }
+    }
+    let tls = settings(kafka, "SSL", "");
+    let by_address = tls[1].1.replace("localhost", "127.0.0.1");
+    let plain_port = kafka.bootstrap_servers.clone();
+    let unencrypted = with(with(tls.clone(), "broker.kafka.tls", "false"), "broker.kafka.tls_ca_file", "");
+    let sasl = settings(kafka, "SASL_SSL", "plain");
+    let to_plain_port = with(with(sasl.clone(), "broker.kafka.tls", "false"), "broker.kafka.tls_ca_file", "");
+    for (what, settings, expected) in [
+        ("another authority", with(tls.clone(), "broker.kafka.tls_ca_file", ""), "UnknownIssuer"),
+        (
+            "another host name",
+            with(tls.clone(), "broker.kafka.bootstrap_servers", &by_address),
+            "not valid for name \"127.0.0.1\"",
+        ),
+        (
+            "TLS to a plain port",
+            with(tls.clone(), "broker.kafka.bootstrap_servers", &plain_port),
+            "hung up on TLS, which broker.kafka.tls asks for",
+        ),
+        ("plain to a TLS port", unencrypted, "does this port"),
+        (
+            "nobody at a port for somebody",
+            with(sasl.clone(), "broker.kafka.sasl_mechanism", ""),
+            "does this port want",
+        ),
+        (
+            "somebody at a port for nobody",
+            with(to_plain_port, "broker.kafka.bootstrap_servers", &plain_port),
+            "mechanisms offered on this port: none",
+        ),
+        (
+            "no such file",
+            with(tls.clone(), "broker.kafka.tls_ca_file", "/nowhere/ca.pem"),
+            "cannot read broker.kafka.tls_ca_file /nowhere/ca.pem",
+        ),
+    ] {
+        let text = refusal(&database, &settings).await.to_string();
+        assert!(text.contains(expected), "{what}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_tls_that_is_asked_for_never_falls_back_to_plain_text() {
+    let database = TestDatabase::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("address").to_string();
+    let heard: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let ears = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut bytes = vec![0; 4096];
+            let read = client.read(&mut bytes).await.unwrap_or(0);
+            bytes.truncate(read);
+            ears.lock().expect("not poisoned").push(bytes);
+            // Hung up on, as a broker without TLS would; whoever falls back comes again in plain text.
+        }
+    });
+    let settings: Settings = vec![
+        ("broker.kind", "kafka".to_owned()),
+        ("broker.kafka.bootstrap_servers", address),
+        ("broker.kafka.tls", "true".to_owned()),
+        ("broker.kafka.sasl_mechanism", "plain".to_owned()),
+        ("broker.kafka.sasl_username", "ledger".to_owned()),
+        ("broker.kafka.sasl_password", "hunter2".to_owned()),
+        ("broker.kafka.connect_timeout", "2s".to_owned()),
+    ];
+    for _ in 0..3 {
+        let text = refusal(&database, &settings).await.to_string();
+        assert!(text.contains("broker.kafka.tls asks for"), "{text}");
+    }
+    let heard = heard.lock().expect("not poisoned");
+    assert!(heard.len() >= 3);
+    for bytes in heard.iter() {
+        // Planted bug that this catches: a wire that does not look at `security.tls`.
+        assert_eq!(bytes.first(), Some(&0x16), "the first byte of a TLS handshake");
+        assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
+    }
+}
+
+/// The environment of a role on that broker.
+fn environment(database: &TestDatabase, settings: &Settings) -> Vec<(String, String)> {
+    let mut environment = vec![
+        ("LEDGER_DATABASE__URL".to_owned(), database.url.clone()),
+        ("LEDGER_ADMIN__LISTEN".to_owned(), "off".to_owned()),
+    ];
+    for (key, value) in settings {
+        environment.push((format!("LEDGER_{}", key.to_ascii_uppercase().replace('.', "__")), value.clone()));
+    }
+    environment
+}
+
+#[tokio::test]
+async fn a_role_runs_with_its_password_from_a_file_and_ends_with_one_line_if_it_is_wrong() {
+    let Some(kafka) = Kafka::secured() else { return };
+    let database = TestDatabase::new().await;
+    let settings = settings(kafka, "SASL_SSL", "scram-sha-512");
+    let right = environment(&database, &settings);
+    let right: Vec<(&str, &str)> =
+        right.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut relay = Binary::start(&["relay"], &right);
+    relay.line_with("relaying");
+    relay.stop();
+
+    let guests = kafka.secure_file("guest-password").display().to_string();
+    let wrong = environment(&database, &with(settings, "broker.kafka.sasl_password_file", &guests));
+    let wrong: Vec<(&str, &str)> =
+        wrong.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let output = binary::run(&["relay"], &wrong);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{said}");
+    assert!(errors[0].contains("authentication as \"ledger\" by SCRAM-SHA-512 failed"), "{said}");
+}
