@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, ops::Range};
 
+use chrono::{DateTime, Utc};
+
 use super::partitions::Partition;
 use crate::{
     broker::{Broker, BrokerError, OutgoingRecord},
@@ -32,7 +34,8 @@ pub(super) async fn publish(broker: &dyn Broker, partition: Partition, rows: Vec
     let mut requests = into_requests(&rows);
     while let Some(range) = requests.pop_front() {
         let part = rows.get(range.clone()).unwrap_or_default();
-        let records = part.iter().map(record).collect();
+        let published_at = Utc::now();
+        let records = part.iter().map(|row| record(row, published_at)).collect();
         match broker.produce(&outcome.partition.topic, outcome.partition.number, records).await {
             Ok(()) => outcome.published.extend(part.iter().map(|row| (row.lane, row.id))),
             Err(BrokerError::RecordTooLarge) if part.len() > 1 => {
@@ -83,12 +86,14 @@ fn headers(row: &OutboxRow) -> Headers {
     })
 }
 
-fn record(row: &OutboxRow) -> OutgoingRecord {
+/// Brokers throw records away by the age of their timestamp. An event may tell of something that is older than that,
+/// as after an import of history, so the timestamp is that of its publication; `ce_time` tells when it happened.
+fn record(row: &OutboxRow, published_at: DateTime<Utc>) -> OutgoingRecord {
     OutgoingRecord {
         key: row.key.clone(),
         value: row.value.clone(),
         headers: headers(row),
-        timestamp: row.created_at,
+        timestamp: published_at,
     }
 }
 
@@ -117,7 +122,7 @@ fn count(outcome: &Outcome) {
 
 #[cfg(test)]
 mod tests {
-    use chrono::Utc;
+    use chrono::TimeDelta;
     use uuid::Uuid;
 
     use super::*;
@@ -142,6 +147,16 @@ mod tests {
         let rows: Vec<OutboxRow> = [400_000, 400_000, 400_000, 2_000_000, 1, 1].map(row).into();
         assert_eq!(into_requests(&rows), [0..2, 2..3, 3..4, 4..6]);
         assert!(into_requests(&[]).is_empty());
+    }
+
+    /// Seen to fail with the row's own time as the timestamp: Kafka deleted imported events before they were consumed.
+    #[test]
+    fn an_event_of_long_ago_is_as_young_as_its_publication() {
+        let (now, long_ago) = (Utc::now(), Utc::now() - TimeDelta::days(400));
+        let record = record(&OutboxRow { created_at: long_ago, ..row(1) }, now);
+        assert_eq!(record.timestamp, now);
+        let (_, time) = record.headers.iter().find(|(name, _)| name == "ce_time").expect("ce_time");
+        assert!(String::from_utf8_lossy(time).starts_with(&long_ago.format("%Y-%m-%dT%H:%M").to_string()));
     }
 
     #[test]

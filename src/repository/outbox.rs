@@ -45,7 +45,7 @@ pub struct OutboxRow {
     /// The CloudEvents type.
     #[diesel(sql_type = Text)]
     pub event_type: String,
-    /// The CloudEvents time, and the record's timestamp.
+    /// The CloudEvents time: when what it tells of happened.
     #[diesel(sql_type = Timestamptz)]
     pub created_at: DateTime<Utc>,
     /// W3C trace context of the request that caused it.
