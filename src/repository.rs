@@ -24,12 +24,13 @@ pub mod verification;
 
 mod connection;
 mod error;
+mod pool;
 mod statement;
+mod tls;
 mod transaction;
 
-pub use connection::{
-    Connection, Pool, PooledConnection, connect, connect_for_long_statements, pool, pooled,
-};
+pub use connection::{Connection, connect, connect_for_long_statements};
 pub use error::RepositoryError;
+pub use pool::{Pool, PooledConnection, evict, pool, pooled};
 pub use statement::{Bind, Statement, statement};
 pub use transaction::{Isolation, Work, transaction, transaction_with};

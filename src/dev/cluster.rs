@@ -103,6 +103,16 @@ impl Home {
 impl Cluster {
     /// Starts a cluster and returns once it takes connections.
     pub async fn start(options: &ClusterOptions) -> anyhow::Result<Self> {
+        Self::start_as(options, None, &[]).await
+    }
+
+    /// Starts a cluster on a port of the caller's choice and with settings beside ours (`name=value`; they win). For
+    /// tests of restarts, TLS and failover: a server that comes back where it was, and one that follows another.
+    pub async fn start_as(
+        options: &ClusterOptions,
+        port: Option<u16>,
+        settings: &[String],
+    ) -> anyhow::Result<Self> {
         let user = OsUser::choose()?;
         let (home, lock) = claim(&options.directory, &user)?;
         // From here on, whatever fails or is given up half way is cleaned up by it.
@@ -115,7 +125,7 @@ impl Cluster {
             None => make(&home, &binaries, &user).await?,
         };
         let (server, process_id, port) =
-            start_server(&home, &binaries, &user, options, &mut watchdog).await?;
+            start_server(&home, &binaries, &user, options, (port, settings), &mut watchdog).await?;
         let ephemeral = options.ephemeral;
         Ok(Self { server, process_id, port, password, home, ephemeral, watchdog, _lock: lock })
     }
@@ -288,13 +298,14 @@ async fn start_server(
     binaries: &Binaries,
     user: &OsUser,
     options: &ClusterOptions,
+    (wanted_port, more): (Option<u16>, &[String]),
     watchdog: &mut Watchdog,
 ) -> anyhow::Result<(Child, u32, u16)> {
     let data = home.data();
     let mut attempt = 1;
     loop {
-        let port = free_port()?;
-        let mut command = server_command(home, binaries, options, port)?;
+        let port = wanted_port.map_or_else(free_port, Ok)?;
+        let mut command = server_command(home, binaries, options, port, more)?;
         user.apply(&mut command);
         let mut server = tokio::process::Command::from(command).spawn().context("cannot start PostgreSQL")?;
         let process_id = server.id().context("PostgreSQL ended at once")?;
@@ -324,6 +335,7 @@ fn server_command(
     binaries: &Binaries,
     options: &ClusterOptions,
     port: u16,
+    more: &[String],
 ) -> anyhow::Result<Command> {
     let log = File::create(home.log()).with_context(|| format!("cannot write {}", home.log().display()))?;
     let durable = if options.durable { "on" } else { "off" };
@@ -351,8 +363,8 @@ fn server_command(
     ];
     let mut command = Command::new(binaries.directory.join("postgres"));
     command.arg("-D").arg(home.data());
-    for setting in settings {
-        command.args(["-c", &setting]);
+    for setting in settings.iter().chain(more) {
+        command.args(["-c", setting]);
     }
     command
         .current_dir(&home.0)
@@ -364,14 +376,15 @@ fn server_command(
     Ok(command)
 }
 
-/// PostgreSQL writes its state into the eighth line of its pid file; `pg_ctl` waits for the same.
+/// PostgreSQL writes its state into the eighth line of its pid file; `pg_ctl` waits for the same. A standby that
+/// takes readers says `standby`.
 async fn ready(data: &Path, process_id: u32) {
     let path = data.join("postmaster.pid");
     loop {
         let text = fs::read_to_string(&path).unwrap_or_default();
         let mut lines = text.lines();
         let ours = lines.next() == Some(process_id.to_string().as_str());
-        if ours && lines.nth(6).is_some_and(|state| state.trim() == "ready") {
+        if ours && lines.nth(6).is_some_and(|state| matches!(state.trim(), "ready" | "standby")) {
             return;
         }
         sleep(POLL_INTERVAL).await;

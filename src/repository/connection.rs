@@ -1,18 +1,12 @@
-//! Connections to PostgreSQL: one at a time for writers, pooled for readers. TLS by rustls where the URL asks for
-//! it; TLS that is asked for never falls back to plain text, and there is no TLS without verification.
+//! Opening connections to PostgreSQL: hosts in turn, with or without TLS, with every time-out set.
+//!
+//! A URL may name several hosts: each is tried for its share of the time until one takes writes, so that a primary
+//! which is gone, hangs or has become a standby is passed over. TLS that is asked for never falls back to plain text,
+//! and there is no TLS without verification of chain and host name (see [`super::tls`]).
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{str::FromStr, time::Duration};
 
-use diesel::result::ConnectionError;
-use diesel_async::{
-    AsyncPgConnection, RunQueryDsl,
-    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolError, RecyclingMethod, deadpool},
-};
-use futures::FutureExt;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::ExposeSecret;
 use tokio_postgres::{
     NoTls,
@@ -20,30 +14,34 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::RepositoryError;
+use super::{RepositoryError, tls};
 use crate::config::Database;
 
 /// A connection.
 pub type Connection = AsyncPgConnection;
-/// A pool of connections.
-pub type Pool = deadpool::Pool<AsyncPgConnection>;
-/// A connection out of a [`Pool`]; goes back when dropped.
-pub type PooledConnection = deadpool::Object<AsyncPgConnection>;
 
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+const PORT_DEFAULT: u16 = 5432;
 
-/// Opens one connection. `role` becomes the `application_name`.
+/// Opens one connection. `role` becomes the `application_name`. Takes at most `database.connect_timeout`, however
+/// many hosts there are.
 pub async fn connect(database: &Database, role: &str) -> Result<Connection, RepositoryError> {
-    let options = options(database, role)?;
-    let address = address(&options);
-    let failed = |detail: String| RepositoryError::Connect { address: address.clone(), detail };
-    let opened = tokio::time::timeout(database.connect_timeout, open(database, &options));
-    match opened.await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(detail)) => Err(failed(detail)),
-        Err(_) => Err(failed(format!("no answer within {:?}", database.connect_timeout))),
+    let hosts = one_for_each_host(&options(database, role)?);
+    let share = database.connect_timeout / u32::try_from(hosts.len()).unwrap_or(1).max(1);
+    let mut addresses = Vec::with_capacity(hosts.len());
+    let mut details = Vec::with_capacity(hosts.len());
+    for host in &hosts {
+        let address = address(host);
+        let detail = match tokio::time::timeout(share, open(database, host)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(detail)) => detail,
+            Err(_) => format!("no answer within {share:?}"),
+        };
+        details.push(if hosts.len() == 1 { detail } else { format!("{address} says {detail}") });
+        addresses.push(address);
     }
+    Err(RepositoryError::Connect { address: addresses.join(","), detail: details.join("; ") })
 }
 
 /// Opens a connection for work that takes long: its statements may run for `statement_timeout`, sort and hash in more
@@ -76,7 +74,7 @@ async fn open(database: &Database, options: &tokio_postgres::Config) -> Result<C
             .await
             .map_err(|error| error.to_string())
     } else {
-        let tls = MakeRustlsConnect::new(tls_config(database)?);
+        let tls = MakeRustlsConnect::new(tls::client_config(database)?);
         let (client, connection) = options.connect(tls).await.map_err(|error| describe(&error))?;
         AsyncPgConnection::try_from_client_and_connection(client, connection)
             .await
@@ -98,19 +96,13 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn options(database: &Database, role: &str) -> Result<tokio_postgres::Config, RepositoryError> {
+/// What the URL says, and what every connection of ours has beside it.
+pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres::Config, RepositoryError> {
     let url = database.url.expose_secret();
     let invalid = |detail: String| RepositoryError::Connect { address: "database.url".into(), detail };
-    // tokio-postgres knows disable, prefer and require; the two verifying modes are what `require` does here.
-    let url =
-        url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    if url.contains("sslmode=prefer") || url.contains("sslmode=allow") {
-        return Err(invalid("sslmode=prefer may fall back to plain text; say disable or verify-full".into()));
-    }
-    let mut options = tokio_postgres::Config::from_str(&url).map_err(|error| invalid(describe(&error)))?;
-    if !url.contains("sslmode=") {
-        options.ssl_mode(SslMode::Disable);
-    }
+    let mut options = tokio_postgres::Config::from_str(&tls::driver_url(url))
+        .map_err(|error| invalid(describe(&error)))?;
+    options.ssl_mode(tls::mode(database, &options).map_err(invalid)?);
     let server_options = format!(
         "-c statement_timeout={} -c idle_in_transaction_session_timeout={}",
         database.statement_timeout.as_millis(),
@@ -128,6 +120,46 @@ fn options(database: &Database, role: &str) -> Result<tokio_postgres::Config, Re
     Ok(options)
 }
 
+/// The driver goes through its hosts by itself, but a host that takes the connection and then says nothing would use
+/// up all the time. So each host gets options of its own.
+fn one_for_each_host(all: &tokio_postgres::Config) -> Vec<tokio_postgres::Config> {
+    if all.get_hosts().len() < 2 || !all.get_hostaddrs().is_empty() {
+        return vec![all.clone()];
+    }
+    let ports = all.get_ports();
+    let with_host = |(position, host): (usize, &Host)| {
+        let mut one = all_but_hosts(all);
+        match host {
+            Host::Tcp(name) => one.host(name),
+            #[cfg(unix)]
+            Host::Unix(path) => one.host_path(path),
+        };
+        one.port(ports.get(position).or(ports.first()).copied().unwrap_or(PORT_DEFAULT));
+        one
+    };
+    all.get_hosts().iter().enumerate().map(with_host).collect()
+}
+
+fn all_but_hosts(all: &tokio_postgres::Config) -> tokio_postgres::Config {
+    let mut one = tokio_postgres::Config::new();
+    all.get_user().map(|user| one.user(user));
+    all.get_password().map(|password| one.password(password));
+    all.get_dbname().map(|name| one.dbname(name));
+    all.get_options().map(|options| one.options(options));
+    all.get_application_name().map(|name| one.application_name(name));
+    all.get_connect_timeout().map(|timeout| one.connect_timeout(*timeout));
+    all.get_tcp_user_timeout().map(|timeout| one.tcp_user_timeout(*timeout));
+    all.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));
+    all.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
+    one.keepalives(all.get_keepalives())
+        .keepalives_idle(all.get_keepalives_idle())
+        .ssl_mode(all.get_ssl_mode())
+        .ssl_negotiation(all.get_ssl_negotiation())
+        .channel_binding(all.get_channel_binding())
+        .target_session_attrs(all.get_target_session_attrs());
+    one
+}
+
 fn address(options: &tokio_postgres::Config) -> String {
     let host = match options.get_hosts().first() {
         Some(Host::Tcp(name)) => name.clone(),
@@ -135,70 +167,6 @@ fn address(options: &tokio_postgres::Config) -> String {
         Some(Host::Unix(path)) => path.display().to_string(),
         None => "localhost".into(),
     };
-    let port = options.get_ports().first().copied().unwrap_or(5432);
+    let port = options.get_ports().first().copied().unwrap_or(PORT_DEFAULT);
     format!("{host}:{port}")
-}
-
-fn tls_config(database: &Database) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    match &database.tls_ca_file {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(path) => {
-            let unreadable = |error: &dyn std::fmt::Display| {
-                format!("cannot read database.tls_ca_file {}: {error}", path.display())
-            };
-            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
-                let certificate = certificate.map_err(|error| unreadable(&error))?;
-                roots.add(certificate).map_err(|error| unreadable(&error))?;
-            }
-        }
-    }
-    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Makes a pool. No connection is opened before the first is asked for.
-pub fn pool(database: &Database, role: &'static str) -> Result<Pool, RepositoryError> {
-    options(database, role)?;
-    let settings = Arc::new(database.clone());
-    let mut manager_config = ManagerConfig::default();
-    manager_config.custom_setup = Box::new(move |_| {
-        let settings = Arc::clone(&settings);
-        async move {
-            connect(&settings, role).await.map_err(|error| ConnectionError::BadConnection(error.to_string()))
-        }
-        .boxed()
-    });
-    // Not `SELECT 1`, which a demoted primary passes: a connection must still be able to write.
-    manager_config.recycling_method = RecyclingMethod::Fast;
-    let manager = AsyncDieselConnectionManager::new_with_config("", manager_config);
-    deadpool::Pool::builder(manager)
-        .max_size(database.pool_size_max)
-        .wait_timeout(Some(database.pool_wait_timeout))
-        .create_timeout(Some(database.connect_timeout))
-        .recycle_timeout(Some(database.connect_timeout))
-        .runtime(::deadpool::Runtime::Tokio1)
-        .build()
-        .map_err(|error| RepositoryError::Connect { address: "database".into(), detail: error.to_string() })
-}
-
-/// Takes a connection out of the pool, waiting at most `database.pool_wait_timeout`.
-pub async fn pooled(pool: &Pool) -> Result<PooledConnection, RepositoryError> {
-    use ::deadpool::managed::{PoolError as Deadpool, TimeoutType};
-    pool.get().await.map_err(|error| match error {
-        Deadpool::Timeout(TimeoutType::Wait) => {
-            RepositoryError::PoolExhausted(pool.timeouts().wait.unwrap_or_default())
-        }
-        Deadpool::Backend(PoolError::ConnectionError(ConnectionError::BadConnection(detail))) => {
-            // `connect` has put the address into the text already.
-            let detail =
-                detail.strip_prefix("cannot connect to PostgreSQL at ").unwrap_or(&detail).to_owned();
-            match detail.split_once(": ") {
-                Some((address, detail)) => {
-                    RepositoryError::Connect { address: address.into(), detail: detail.into() }
-                }
-                None => RepositoryError::Connect { address: "database".into(), detail },
-            }
-        }
-        other => RepositoryError::Connect { address: "database".into(), detail: other.to_string() },
-    })
 }

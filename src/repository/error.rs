@@ -22,6 +22,9 @@ pub enum RepositoryError {
     /// All pooled connections are busy.
     #[error("no free database connection within {0:?}")]
     PoolExhausted(std::time::Duration),
+    /// The server did not answer in time and may still be at it: the outcome is unknown, and the connection must go.
+    #[error("no answer from PostgreSQL within {0:?}")]
+    NoAnswer(std::time::Duration),
     /// The lease's epoch moved on: somebody else holds it now. Roll back and stop.
     #[error("the lease {0} was lost")]
     LeaseLost(String),
@@ -84,7 +87,7 @@ impl RepositoryError {
     /// The connection is of no use any more, or the server is starting, stopping or a standby: connect again.
     pub fn is_connection_lost(&self) -> bool {
         match self {
-            Self::Connect { .. } => true,
+            Self::Connect { .. } | Self::NoAnswer(_) => true,
             Self::Database(DieselError::BrokenTransactionManager) => true,
             Self::Database(DieselError::DatabaseError(kind, info)) => {
                 matches!(

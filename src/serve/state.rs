@@ -50,7 +50,16 @@ impl ApiState {
         T: Send + 'static,
     {
         let pool = self.pool.clone();
-        let reading = self.runtime.spawn(async move { work(repository::pooled(&pool).await?).await });
+        let limit: Duration = self.config.serve.request_timeout;
+        let reading = self.runtime.spawn(async move {
+            let outcome = tokio::time::timeout(limit, async { work(repository::pooled(&pool).await?).await });
+            let outcome = outcome.await.unwrap_or(Err(RepositoryError::NoAnswer(limit)));
+            // It went back to the pool, and its neighbours were opened to the same server.
+            if outcome.as_ref().is_err_and(RepositoryError::is_connection_lost) {
+                repository::evict(&pool);
+            }
+            outcome
+        });
         match self.within_time(reading).await? {
             Ok(outcome) => Ok(outcome?),
             Err(error) => {

@@ -185,7 +185,11 @@ impl Writer {
 
     async fn post(&mut self, group: &[Request]) -> Result<Vec<Decision>, RepositoryError> {
         let started = Instant::now();
-        let outcome = self.post_either_way(group).await;
+        // The server's own time-outs are of no use when the server hangs: whoever asked was answered 503 by then,
+        // and another connection, perhaps to another host, may fare better.
+        let limit = self.config.serve.request_timeout;
+        let outcome = tokio::time::timeout(limit, self.post_either_way(group)).await;
+        let outcome = outcome.unwrap_or(Err(RepositoryError::NoAnswer(limit)));
         metrics::histogram!("ledger_writer_group_size")
             .record(f64::from(u32::try_from(group.len()).unwrap_or(u32::MAX)));
         metrics::histogram!("ledger_writer_commit_duration_seconds").record(started.elapsed().as_secs_f64());
@@ -207,6 +211,8 @@ impl Writer {
     }
 
     async fn post_either_way(&mut self, group: &[Request]) -> Result<Posted, RepositoryError> {
+        // First, since a new connection makes the memory void.
+        self.connection().await?;
         let remembered = self.remembered(group);
         let connection = self.connection().await?;
         if let Some(before) = remembered
@@ -253,6 +259,9 @@ impl Writer {
         };
         let opened: Result<Connection, RepositoryError> = opened.await;
         self.connect_failed_at = opened.is_err().then(Instant::now);
+        // Behind it may be a standby that was promoted without our last commits: then a sequence number of the
+        // memory is used again for another balance, and comparing it would prove nothing.
+        self.known.clear();
         opened
     }
 }
