@@ -15,6 +15,7 @@ mod cli;
 mod consume_risk;
 mod dev;
 mod durability;
+mod failover;
 mod http;
 mod idempotency;
 mod import;
@@ -24,6 +25,8 @@ mod leases;
 mod openapi;
 mod postings;
 mod relay;
+mod restart;
+mod tls;
 mod verify;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]

@@ -100,8 +100,8 @@ fn describe(error: &dyn std::error::Error) -> String {
 pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres::Config, RepositoryError> {
     let url = database.url.expose_secret();
     let invalid = |detail: String| RepositoryError::Connect { address: "database.url".into(), detail };
-    let mut options = tokio_postgres::Config::from_str(&tls::driver_url(url))
-        .map_err(|error| invalid(describe(&error)))?;
+    let mut options =
+        tokio_postgres::Config::from_str(&tls::driver_url(url)).map_err(|error| invalid(describe(&error)))?;
     options.ssl_mode(tls::mode(database, &options).map_err(invalid)?);
     let server_options = format!(
         "-c statement_timeout={} -c idle_in_transaction_session_timeout={}",

@@ -63,10 +63,7 @@ struct ReadOnly {
     setting: String,
 }
 
-async fn still_writable(
-    connection: &mut Connection,
-    metrics: &Metrics,
-) -> Result<(), HookError<PoolError>> {
+async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Result<(), HookError<PoolError>> {
     if metrics.last_used() < RESTED && metrics.recycle_count % USES_UNCHECKED_MAX != 0 {
         return Ok(());
     }

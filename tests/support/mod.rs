@@ -4,8 +4,10 @@
 pub mod api;
 pub mod binary;
 pub mod kafka;
+pub mod load;
 pub mod postgres;
 pub mod proxy;
+pub mod server;
 
 use std::time::{Duration, Instant};
 

@@ -126,7 +126,8 @@ async fn administrator() -> tokio_postgres::Client {
     client(&url("postgres")).await
 }
 
-async fn client(url: &str) -> tokio_postgres::Client {
+/// A driver connection for plain SQL. It lives on the test's runtime.
+pub async fn client(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connection");
     tokio::spawn(connection);
     client
@@ -159,15 +160,19 @@ async fn start() -> Cluster {
     let cluster = Cluster::start(&options).await.expect("a private PostgreSQL");
     let admin = client(cluster.url("postgres").expose_secret()).await;
     admin.batch_execute(&format!("CREATE DATABASE {TEMPLATE}")).await.expect("database");
-    let template = config(cluster.url(TEMPLATE).expose_secret(), &[]);
-    let connection = repository::connect(&template.database, "test").await.expect("connection");
-    repository::migrations::migrate(connection).await.expect("migrated");
+    migrated(cluster.url(TEMPLATE).expose_secret()).await;
     // A template that somebody is connected to cannot be copied.
     admin
         .batch_execute(&format!("ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false"))
         .await
         .expect("altered");
     cluster
+}
+
+/// Brings an empty database to the current schema.
+pub async fn migrated(url: &str) {
+    let connection = repository::connect(&config(url, &[]).database, "test").await.expect("connection");
+    repository::migrations::migrate(connection).await.expect("migrated");
 }
 
 #[tokio::test]

@@ -1,0 +1,118 @@
+//! A PostgreSQL of one test's own: restarted where it was, followed by a standby, or speaking TLS. For whatever
+//! the shared one must not suffer.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use ledger::dev::cluster::{Cluster, ClusterOptions};
+use secrecy::ExposeSecret;
+
+use super::postgres::{client, migrated};
+
+const DATABASE: &str = "ledger";
+
+/// A server with a migrated database. Ends with the test process; its directory is removed.
+pub struct Server {
+    directory: PathBuf,
+    port: u16,
+    settings: Vec<String>,
+    cluster: Option<Cluster>,
+}
+
+impl Server {
+    /// Starts one with settings beside the usual ones.
+    pub async fn start(settings: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
+        let mut server = Self::at(directory, settings).await;
+        server.up().await;
+        let admin = client(&server.url_of("postgres")).await;
+        admin.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await.expect("database");
+        migrated(&server.url()).await;
+        server
+    }
+
+    async fn at(directory: PathBuf, settings: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        Self { directory, port, settings, cluster: None }
+    }
+
+    /// More settings for when it starts again.
+    pub fn set(&mut self, settings: &[&str]) {
+        self.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
+    }
+
+    /// Starts it on its own port.
+    pub async fn up(&mut self) {
+        let options = ClusterOptions {
+            directory: self.directory.clone(),
+            // It comes back; see `Drop` for its end.
+            ephemeral: false,
+            binaries: None,
+            connections_max: 50,
+            durable: false,
+        };
+        let cluster = Cluster::start_as(&options, Some(self.port), &self.settings).await;
+        self.cluster = Some(cluster.expect("a private PostgreSQL"));
+    }
+
+    /// Stops it; open transactions are rolled back.
+    pub async fn down(&mut self) {
+        self.cluster.take().expect("it runs").stop().await.expect("stopped");
+    }
+
+    /// A standby that follows it. The server is stopped for a moment to copy its files: not every installation of
+    /// PostgreSQL has `pg_basebackup`.
+    pub async fn standby(&mut self) -> Self {
+        self.down().await;
+        let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
+        // As its owner, who is not always ourselves.
+        let mut copy = std::process::Command::new("cp");
+        let copied = copy.arg("-a").arg(self.directory.join(".")).arg(&directory).status().expect("cp");
+        assert!(copied.success());
+        let signal = directory.join("postgresql/standby.signal");
+        std::fs::write(&signal, "").expect("written");
+        self.up().await;
+        let primary = format!("primary_conninfo={}", self.url_of("postgres"));
+        let settings: Vec<&str> =
+            self.settings.iter().map(String::as_str).chain([primary.as_str()]).collect();
+        let mut standby = Self::at(directory, &settings).await;
+        standby.up().await;
+        standby
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The directory of its data and of the files that belong to it, such as certificates.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The migrated database, with user and password.
+    pub fn url(&self) -> String {
+        self.url_of(DATABASE)
+    }
+
+    /// The same database at other addresses (`host:port,host:port`).
+    pub fn url_at(&self, addresses: &str) -> String {
+        self.url().replace(&format!("127.0.0.1:{}", self.port), addresses)
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        self.cluster.as_ref().expect("it runs").url(database).expose_secret().to_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The watchdog stops the server as soon as the cluster is dropped; what it still writes goes with its files.
+        drop(self.cluster.take());
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
