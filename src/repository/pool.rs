@@ -64,7 +64,7 @@ struct ReadOnly {
 }
 
 async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Result<(), HookError<PoolError>> {
-    if metrics.last_used() < RESTED && metrics.recycle_count % USES_UNCHECKED_MAX != 0 {
+    if metrics.last_used() < RESTED && !metrics.recycle_count.is_multiple_of(USES_UNCHECKED_MAX) {
         return Ok(());
     }
     let check = statement("SELECT current_setting('transaction_read_only') AS setting")
