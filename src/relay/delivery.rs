@@ -6,7 +6,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -34,7 +37,7 @@ use crate::{
 /// How long a batch waits for its slowest partition before it goes on without it.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Values of one look, over all lanes.
-const BATCH_BYTES_MAX: i64 = 32 << 20;
+const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Rows of one look that are looked through for some that can be published while others cannot.
 const LOOK_PAST_MAX: i64 = 50_000;
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -88,6 +91,7 @@ pub struct Relay {
     broker: SharedBroker,
     sessions: Sessions,
     batch_size_max: i64,
+    row_bytes: AtomicUsize,
     left_alone: LeftAlone,
     slow: Mutex<JoinSet<()>>,
     refusal: Mutex<Option<BrokerError>>,
@@ -104,6 +108,7 @@ impl Relay {
             broker,
             sessions: Sessions::new(config.database.clone()),
             batch_size_max: i64::try_from(config.relay.batch_size_max).unwrap_or(i64::MAX),
+            row_bytes: AtomicUsize::default(),
             left_alone: LeftAlone::default(),
             slow: Mutex::default(),
             refusal: Mutex::default(),
@@ -144,15 +149,24 @@ impl Relay {
     }
 
     async fn read_first(&self, lanes: &[i16]) -> Result<Batch, RelayError> {
-        let lane_count = i64::try_from(lanes.len()).unwrap_or(1).max(1);
-        let per_lane = (self.batch_size_max / lane_count).max(1);
+        let rows_max =
+            i64::try_from(BATCH_BYTES_MAX / self.row_bytes.load(Relaxed).max(1)).unwrap_or(i64::MAX);
+        let lane_count = lanes.len().max(1);
+        let per_lane = self.batch_size_max.min(rows_max) / i64::try_from(lane_count).unwrap_or(1);
+        let bytes_per_lane = BATCH_BYTES_MAX / lane_count;
         let mut connection = self.sessions.take().await?;
-        let bytes_max = BATCH_BYTES_MAX / lane_count;
-        let rows = outbox::read(&mut connection, lanes, per_lane, bytes_max, self.batch_size_max).await?;
+        let look = outbox::read(&mut connection, lanes, per_lane.max(1), bytes_per_lane, self.batch_size_max)
+            .await?;
         self.sessions.give_back(connection);
-        let is_full = holds_full_lane(rows.iter().map(|row| row.lane), per_lane);
-        let counts = self.partition_counts(rows.iter().map(|row| &row.topic)).await?;
-        Ok(Batch { partitions: sort(rows, &counts), is_full })
+        self.note_row_bytes(&look.rows);
+        let counts = self.partition_counts(look.rows.iter().map(|row| &row.topic)).await?;
+        Ok(Batch { partitions: sort(look.rows, &counts), is_full: look.is_full })
+    }
+
+    /// The mean of the last look decides how many rows the next one asks for.
+    fn note_row_bytes(&self, rows: &[OutboxRow]) {
+        let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
+        self.row_bytes.store(bytes / rows.len().max(1), Relaxed);
     }
 
     /// Some partitions are to be left alone: looks past their rows, however many, within a bound.
@@ -166,7 +180,7 @@ impl Relay {
         addresses.truncate(usize::try_from(self.batch_size_max).unwrap_or(usize::MAX));
         let rows = match addresses.is_empty() {
             true => Vec::new(),
-            false => outbox::read_at(&mut connection, &addresses).await?,
+            false => outbox::read_at(&mut connection, &addresses, BATCH_BYTES_MAX).await?,
         };
         self.sessions.give_back(connection);
         Ok(Batch { partitions: sort(rows, &counts), is_full: false })
@@ -323,13 +337,6 @@ fn leases_of(leases: &[Lease], published: &[(i16, i64)], parked: &[ParkedRow]) -
     let lanes: BTreeSet<i16> = of_published.chain(parked.iter().map(|parked| parked.row.lane)).collect();
     let needed = |lease: &&Lease| lane_of_lease(lease).is_some_and(|lane| lanes.contains(&lane));
     leases.iter().filter(needed).cloned().collect()
-}
-
-/// Whether some lane gave as many rows as were asked for; rows come lane by lane.
-fn holds_full_lane(lanes: impl Iterator<Item = i16>, per_lane: i64) -> bool {
-    let mut counts: BTreeMap<i16, i64> = BTreeMap::new();
-    lanes.for_each(|lane| *counts.entry(lane).or_default() += 1);
-    counts.values().any(|count| *count >= per_lane)
 }
 
 fn count_parked(parked: &[ParkedRow]) {

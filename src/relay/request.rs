@@ -75,8 +75,7 @@ fn into_requests(rows: &[OutboxRow]) -> VecDeque<Range<usize>> {
 }
 
 fn size(row: &OutboxRow) -> usize {
-    let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-    length(&row.key) + length(&row.value) + RECORD_OVERHEAD_BYTES
+    row.bytes() + RECORD_OVERHEAD_BYTES
 }
 
 fn headers(row: &OutboxRow) -> Headers {

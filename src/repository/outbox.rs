@@ -3,6 +3,8 @@
 //! There is no cursor: every look begins at the first row that is there, so a row that is committed late, with a lower
 //! id than others, is found all the same. Deliberately absent: inserting, which each writer does in its own statement.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
@@ -11,6 +13,7 @@ use diesel::{
     },
 };
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
+use futures::TryStreamExt as _;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -54,6 +57,14 @@ pub struct OutboxRow {
     /// As `event::headers_to_json` writes them: sent instead of the CloudEvents ones.
     #[diesel(sql_type = Nullable<Json>)]
     pub headers: Option<Value>,
+}
+
+impl OutboxRow {
+    /// Of key and value.
+    pub fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        length(&self.key) + length(&self.value)
+    }
 }
 
 /// A row without what is to be sent.
@@ -115,31 +126,51 @@ pub async fn prepare(connection: &mut Connection) -> Result<(), RepositoryError>
     Ok(())
 }
 
-/// The first rows of each of `lanes`, lane by lane in id order: up to `count_max` and about `bytes_max` of a lane, but
-/// one row always, and up to `total_max` in all.
+/// Rows as one look finds them.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// Lane by lane in id order.
+    pub rows: Vec<OutboxRow>,
+    /// Whether some lane probably has more.
+    pub is_full: bool,
+}
+
+/// The first rows of each of `lanes`: up to `count_max` and about `bytes_max` of a lane, but one row always, and up to
+/// `total_max` in all. What is beyond the bytes is dropped as it arrives, for a sum kept by the server costs more than
+/// all the rest of the query; a caller that meets large rows should ask for fewer.
 pub async fn read(
     connection: &mut Connection,
     lanes: &[i16],
     count_max: i64,
-    bytes_max: i64,
+    bytes_max: usize,
     total_max: i64,
-) -> Result<Vec<OutboxRow>, RepositoryError> {
-    let rows = statement(
+) -> Result<Look, RepositoryError> {
+    let mut found = statement(
         "SELECT o.* FROM unnest(?) AS l (lane) CROSS JOIN LATERAL (
-           SELECT lane, id, topic, key, value, event_id, event_type, created_at, traceparent, headers FROM (
-             SELECT *, sum(octet_length(value))
-               OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before
-             FROM (SELECT * FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS first) AS counted
-           WHERE coalesce(bytes_before, 0) < ?) AS o
+           SELECT lane, id, topic, key, value, event_id, event_type, created_at, traceparent, headers
+           FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS o
          LIMIT ?",
     )
     .bind::<Array<SmallInt>, _>(lanes)
     .bind::<BigInt, _>(count_max)
-    .bind::<BigInt, _>(bytes_max)
     .bind::<BigInt, _>(total_max)
-    .get_results(connection)
+    .load_stream::<OutboxRow>(connection)
     .await?;
-    Ok(rows)
+    let mut look = Look::default();
+    let (mut lane, mut count, mut bytes) = (None, 0, 0);
+    while let Some(row) = found.try_next().await? {
+        if lane != Some(row.lane) {
+            (lane, count, bytes) = (Some(row.lane), 0, 0);
+        }
+        count += 1;
+        let is_beyond = bytes >= bytes_max;
+        look.is_full |= is_beyond || count >= count_max;
+        bytes += row.bytes();
+        if !is_beyond {
+            look.rows.push(row);
+        }
+    }
+    Ok(look)
 }
 
 /// Like [`read`], far more rows but only their addresses: to look past rows that cannot be published now.
@@ -159,21 +190,29 @@ pub async fn read_addresses(
     Ok(rows)
 }
 
-/// The rows at these addresses that are still there, in the order of the addresses.
+/// The rows at these addresses that are still there, in the order of the addresses, until they are about `bytes_max`.
 pub async fn read_at(
     connection: &mut Connection,
     addresses: &[OutboxAddress],
+    bytes_max: usize,
 ) -> Result<Vec<OutboxRow>, RepositoryError> {
     let (lanes, ids): (Vec<i16>, Vec<i64>) =
         addresses.iter().map(|address| (address.lane, address.id)).unzip();
-    let rows = statement(
+    let mut found = statement(
         "SELECT o.* FROM unnest(?, ?) WITH ORDINALITY AS a (lane, id, position)
          JOIN outbox o ON o.lane = a.lane AND o.id = a.id ORDER BY a.position",
     )
     .bind::<Array<SmallInt>, _>(lanes)
     .bind::<Array<BigInt>, _>(ids)
-    .get_results(connection)
+    .load_stream::<OutboxRow>(connection)
     .await?;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = found.try_next().await? {
+        if bytes < bytes_max {
+            bytes += row.bytes();
+            rows.push(row);
+        }
+    }
     Ok(rows)
 }
 
@@ -200,10 +239,24 @@ async fn delete(connection: &mut Connection, rows: &[(i16, i64)]) -> Result<(), 
     if rows.is_empty() {
         return Ok(());
     }
+    let mut spans: BTreeMap<i16, (i64, i64)> = BTreeMap::new();
+    for (lane, id) in rows {
+        let (first, last) = spans.entry(*lane).or_insert((*id, *id));
+        (*first, *last) = ((*first).min(*id), (*last).max(*id));
+    }
+    let span_lanes: Vec<i16> = spans.keys().copied().collect();
+    let (firsts, lasts): (Vec<i64>, Vec<i64>) = spans.into_values().unzip();
     let (lanes, ids): (Vec<i16>, Vec<i64>) = rows.iter().copied().unzip();
+    // One walk along the index per lane, instead of one search from its root per row. `IS TRUE` keeps the planner from
+    // making a join of the list: as it stands it is a hashed subplan.
     statement(
-        "DELETE FROM outbox o USING unnest(?, ?) AS d (lane, id) WHERE o.lane = d.lane AND o.id = d.id",
+        "DELETE FROM outbox o USING unnest(?, ?, ?) AS span (lane, first, last)
+         WHERE o.lane = span.lane AND o.id BETWEEN span.first AND span.last
+           AND ((o.lane, o.id) IN (SELECT * FROM unnest(?, ?))) IS TRUE",
     )
+    .bind::<Array<SmallInt>, _>(span_lanes)
+    .bind::<Array<BigInt>, _>(firsts)
+    .bind::<Array<BigInt>, _>(lasts)
     .bind::<Array<SmallInt>, _>(lanes)
     .bind::<Array<BigInt>, _>(ids)
     .execute(connection)
