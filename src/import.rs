@@ -2,8 +2,8 @@
 //! the API.
 //!
 //! ```text
-//! file ─▶ gunzip ─▶ CSV ─▶ rows ─▶ groups ──bounded channel──▶ one commit a group ─▶ tally
-//!         (one blocking thread)                                (this task)
+//! file ─▶ CSV, gzipped CSV or Parquet ─▶ rows ─▶ groups ──bounded channel──▶ one commit a group ─▶ tally
+//!                (one blocking thread)                                       (this task)
 //! ```
 //!
 //! Guarantees: rows are posted in the order of the file; a row that was posted before is replayed, so an interrupted
@@ -12,12 +12,16 @@
 //! when the file is stopped in the middle; updates of rows that are there already.
 
 mod columns;
+mod csv_file;
+mod parquet_cell;
+mod parquet_file;
 mod poster;
 mod reader;
 mod rehearsal;
 mod rejects;
 mod report;
 mod row;
+mod source;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -42,7 +46,7 @@ const PROGRESS: &str = "{bar:30} {percent}% {msg}, {eta} left";
 /// Flags of `ledger import`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// CSV files with a heading line, plain or gzipped, in the order in which they are to be posted
+    /// Files in the order in which they are to be posted: CSV with a heading line, plain or gzipped, or Parquet
     #[arg(required = true, value_name = "FILE", env = "LEDGER_IMPORT_FILES", value_delimiter = None)]
     pub files: Vec<PathBuf>,
     /// Check everything and say what would happen, but write nothing
@@ -51,6 +55,9 @@ pub struct Args {
     /// A column to leave out; may be given several times
     #[arg(long, value_name = "COLUMN", env = "LEDGER_IMPORT_IGNORE", value_delimiter = ',')]
     pub ignore: Vec<String>,
+    /// Take moments without a time zone, and days, as UTC; without it they are refused
+    #[arg(long, env = "LEDGER_IMPORT_ASSUME_UTC")]
+    pub assume_utc: bool,
     /// Largest distance from expected_balance that is no error, in the account's currency; without it none is
     #[arg(long, value_name = "AMOUNT", env = "LEDGER_IMPORT_BALANCE_TOLERANCE")]
     pub balance_tolerance: Option<String>,
@@ -92,7 +99,9 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     let mut connection = repository::connect(&context.config.database, "import").await?;
     migrations::check_schema(&mut connection).await?;
     drop(connection);
-    let reading = Reading::plan(args)?;
+    let planned = args.clone();
+    let reading =
+        tokio::task::spawn_blocking(move || Reading::plan(&planned)).await.context("reading the files")??;
     let bar = progress_bar(reading.bytes_total(), PROGRESS);
     let mut rejects = Rejects::create(args.rejects.as_deref())?;
     let mut poster = Poster::new(context, args)?;

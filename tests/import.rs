@@ -4,6 +4,8 @@
 //! Seen to fail when planted: posting the rest of a group past a refused row, a connection that is used again after an
 //! error, and a dry run that does not remember the keys of earlier groups.
 
+mod parquet;
+
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -82,6 +84,7 @@ fn args(file: &Path) -> Args {
         files: vec![file.to_owned()],
         dry_run: false,
         ignore: Vec::new(),
+        assume_utc: false,
         balance_tolerance: None,
         rejects: None,
         on_error: OnError::Stop,
@@ -267,8 +270,8 @@ async fn what_is_no_such_file_is_refused_before_anything_is_written() {
     let both = Args { files: vec![good.clone(), unknown.clone()], ..args(&good) };
     let error = scene.refusal(&both).await;
     assert!(error.contains("unknown.csv") && error.contains("did you mean expected_balance?"), "{error}");
-    let parquet = scene.bytes("x.parquet", b"PAR1....");
-    assert!(scene.refusal(&args(&parquet)).await.contains("Parquet"));
+    let picture = scene.bytes("scan.csv", b"\x89PNG\r\n\x1a\n");
+    assert!(scene.refusal(&args(&picture)).await.contains("neither CSV"));
     assert!(scene.refusal(&args(&scene.path("absent.csv"))).await.contains("absent.csv"));
     let empty = scene.bytes("empty.csv", b"");
     assert!(scene.refusal(&args(&empty)).await.contains("\"account_id\" is missing"));

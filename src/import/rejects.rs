@@ -8,6 +8,8 @@ use super::columns::Column;
 
 /// How many are told on stderr where no file was asked for.
 const TOLD_MAX: u64 = 10;
+/// Of a cell that is listed. Longer ones are no account and no key.
+const CELL_BYTES_MAX: usize = 255;
 
 /// Where a row stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +17,9 @@ pub(super) struct Place {
     pub(super) file: Arc<str>,
     /// 1 for the first row below the headings.
     pub(super) row: u64,
-    /// 1 for the headings; differs from `row` by more where cells hold line breaks.
-    pub(super) line: u64,
+    /// 1 for the headings; differs from `row` by more where cells hold line breaks. None where the format has no
+    /// lines.
+    pub(super) line: Option<u64>,
 }
 
 impl fmt::Display for Place {
@@ -45,7 +48,7 @@ impl Reject {
         let cell = |wanted: Column| {
             let position = columns.iter().position(|column| *column == wanted);
             let bytes = position.and_then(|position| record.get(position)).unwrap_or_default();
-            String::from_utf8_lossy(bytes).into_owned()
+            String::from_utf8_lossy(bytes.get(..CELL_BYTES_MAX).unwrap_or(bytes)).into_owned()
         };
         let (account_id, idempotency_key) = (cell(Column::AccountId), cell(Column::IdempotencyKey));
         Self { place, account_id, idempotency_key, reason }
@@ -81,7 +84,7 @@ impl Rejects {
                 Some(file) => file.write_record([
                     &*reject.place.file,
                     &reject.place.row.to_string(),
-                    &reject.place.line.to_string(),
+                    &reject.place.line.map_or_else(String::new, |line| line.to_string()),
                     &reject.account_id,
                     &reject.idempotency_key,
                     &reject.reason,

@@ -1,8 +1,12 @@
 //! One row of a file as a posting, checked by the same rules as a request to the API; or every reason why not.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+};
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, Utc};
+use serde::de::{Deserializer as _, MapAccess, Visitor};
 
 use super::columns::Column;
 use crate::domain::{
@@ -31,18 +35,20 @@ struct Cells<'a> {
     description: &'a str,
     expected_balance: &'a str,
     metadata: BTreeMap<String, serde_json::Value>,
+    metadata_object: &'a str,
 }
 
-/// Checks a row. `now` bounds `created_at`.
+/// Checks a row. `now` bounds `created_at`, which may lack its time zone with `assume_utc`.
 pub(super) fn parse(
     columns: &[Column],
     record: &csv::ByteRecord,
     now: DateTime<Utc>,
+    assume_utc: bool,
 ) -> Result<Parsed, String> {
     if record.len() != columns.len() {
         return Err(format!("has {} cells, but there are {} columns", record.len(), columns.len()));
     }
-    let cells = cells(columns, record)?;
+    let mut cells = cells(columns, record)?;
     let mut wrong = Wrong::default();
     let currency = wrong.check("currency", Currency::parse(cells.currency));
     let parsed = (
@@ -51,7 +57,8 @@ pub(super) fn parse(
         wrong.check("direction", Direction::parse(cells.direction)),
         currency.and_then(|currency| wrong.check("amount", Amount::parse(cells.amount, currency))),
     );
-    let created_at = wrong.check_present("created_at", cells.created_at, |text| moment(text, now));
+    let created_at =
+        wrong.check_present("created_at", cells.created_at, |text| moment(text, now, assume_utc));
     let counterparty = wrong.check_present("counterparty", cells.counterparty, |text| {
         bounded_text(text, COUNTERPARTY_LENGTH_MAX)
     });
@@ -60,6 +67,12 @@ pub(super) fn parse(
     let expected_balance = currency.and_then(|currency| {
         wrong.check_present("expected_balance", cells.expected_balance, |text| parse_minor(text, currency))
     });
+    let object = wrong.check_present("metadata", cells.metadata_object, json_object);
+    for (name, value) in object.unwrap_or_default() {
+        if cells.metadata.insert(name.clone(), value).is_some() {
+            wrong.0.push(format!("metadata has {name:?} twice"));
+        }
+    }
     let metadata = match cells.metadata.is_empty() {
         true => None,
         false => wrong.check("metadata", Metadata::from_json(&cells.metadata)),
@@ -106,19 +119,25 @@ fn cells<'a>(columns: &[Column], record: &'a csv::ByteRecord) -> Result<Cells<'a
             Column::Metadata(name) if !text.is_empty() => {
                 cells.metadata.insert(name.clone(), text.into());
             }
+            Column::MetadataObject => cells.metadata_object = text,
             Column::Metadata(_) | Column::Ignored => {}
         }
     }
     Ok(cells)
 }
 
-/// RFC 3339, as precise as PostgreSQL keeps it. Ids begin with the milliseconds since 1970, and a row in the future
-/// would push all later rows of its account there.
-fn moment(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
-    let at = DateTime::parse_from_rfc3339(text)
-        .map_err(|_| "must be a moment as RFC 3339 writes it, such as 1993-01-31T08:00:00Z".to_owned())?
-        .to_utc()
-        .trunc_subsecs(6);
+/// As precise as PostgreSQL keeps it. Ids begin with the milliseconds since 1970, and a row in the future would push
+/// all later rows of its account there.
+fn moment(text: &str, now: DateTime<Utc>, assume_utc: bool) -> Result<DateTime<Utc>, String> {
+    let at = match (DateTime::parse_from_rfc3339(text), without_zone(text)) {
+        (Ok(at), _) => at.to_utc(),
+        (Err(_), Some(at)) if assume_utc => at.and_utc(),
+        (Err(_), Some(_)) => return Err("has no time zone; --assume-utc takes it as UTC".to_owned()),
+        (Err(_), None) => {
+            return Err("must be a moment as RFC 3339 writes it, such as 1993-01-31T08:00:00Z".to_owned());
+        }
+    };
+    let at = at.trunc_subsecs(6);
     if at < DateTime::UNIX_EPOCH {
         return Err("is before 1970, where the ledger's ids (UUIDv7) begin".to_owned());
     }
@@ -126,6 +145,35 @@ fn moment(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
         return Err("is in the future".to_owned());
     }
     Ok(at)
+}
+
+/// `1993-01-31T08:00:00`, the same with a space, or `1993-01-31` for the beginning of the day.
+fn without_zone(text: &str) -> Option<NaiveDateTime> {
+    let date = || text.parse::<NaiveDate>().ok().map(|date| date.and_time(NaiveTime::MIN));
+    text.replacen(' ', "T", 1).parse().ok().or_else(date)
+}
+
+/// The entries of a JSON object in the order of the text, each as often as it stands there.
+fn json_object(text: &str) -> Result<Vec<(String, serde_json::Value)>, String> {
+    struct Entries;
+    impl<'de> Visitor<'de> for Entries {
+        type Value = Vec<(String, serde_json::Value)>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+            formatter.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let entries = json.deserialize_map(Entries).and_then(|entries| json.end().map(|()| entries));
+    entries.map_err(|_| "must be a JSON object".to_owned())
 }
 
 /// What is wrong with a row, field by field.
@@ -169,9 +217,9 @@ mod tests {
     ];
 
     fn parse_row(cells: [&str; 8]) -> Result<Parsed, String> {
-        let columns = columns::parse(&HEADINGS.iter().collect(), &[]).expect("headings");
+        let columns = columns::parse(HEADINGS, &[]).expect("headings");
         let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
-        parse(&columns, &csv::ByteRecord::from(cells.to_vec()), now)
+        parse(&columns, &csv::ByteRecord::from(cells.to_vec()), now, false)
     }
 
     #[test]
@@ -203,11 +251,11 @@ mod tests {
 
     #[test]
     fn a_row_of_another_length_or_encoding_is_refused() {
-        let columns = columns::parse(&HEADINGS.iter().collect(), &[]).expect("headings");
+        let columns = columns::parse(HEADINGS, &[]).expect("headings");
         let short = csv::ByteRecord::from(vec!["a"]);
-        assert!(parse(&columns, &short, Utc::now()).expect_err("refused").contains("1 cells"));
+        assert!(parse(&columns, &short, Utc::now(), false).expect_err("refused").contains("1 cells"));
         let mut latin = csv::ByteRecord::from(vec!["a"; 7]);
         latin.push_field(b"\xe9");
-        assert_eq!(parse(&columns, &latin, Utc::now()).expect_err("refused"), "is not UTF-8");
+        assert_eq!(parse(&columns, &latin, Utc::now(), false).expect_err("refused"), "is not UTF-8");
     }
 }
