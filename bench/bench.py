@@ -1,218 +1,121 @@
 #!/usr/bin/env python3
 """Measures `ledger serve` beside its yardsticks, in turn, on one private PostgreSQL, and prints one table.
 
-    make bench                    the usual: 3 rounds of 10 s each
-    bench/bench.py --rounds 1 --seconds 3 --only P1,P2
+    make bench                                      all but P10: 3 rounds
+    bench/bench.py --rounds 1 --seconds 3           quicker
+    bench/bench.py --only P1,P4                     some parts
+    bench/bench.py --only P10 --rounds 1            growth: loads 10,000,000 rows first
 
-Needs wrk, pgbench and PostgreSQL's programs (Debian: wrk, postgresql), python3 with venv for the FastAPI yardstick,
-and target/release/ledger. Results go to bench/results/DATE.json. After every run `ledger verify` must be clean, and the
-number of acknowledged transactions must be found in the ledger.
+P1   POST /transactions over 10,000 accounts, 128 and 512 connections; pgbench and FastAPI do the same
+P2   the same on one account; pgbench does the same
+P3   batches of 1,000; a bare INSERT … SELECT into the same tables
+P4   latency at half of P1's rate, from the moment a request was due; FastAPI at half of its own
+P5   balances, 128 connections; FastAPI, and pgbench -S
+P10  P1 and pages of history, on an empty ledger and on one of --rows rows
+P11  memory, time to ready, size of the binary
+
+Needs wrk, PostgreSQL's programs, Python with venv and rustc (scripts/setup.sh bench) and target/release/ledger. Results
+go to bench/results/DATE.json. After every part `ledger verify` must be clean and the ledger must hold what was
+acknowledged: for P4 every single id, otherwise the count, plus at most what was in flight when wrk stopped.
 """
-import argparse
-import contextlib
-import datetime
-import glob
 import json
 import os
-import pathlib
-import pwd
 import re
-import shutil
-import signal
-import socket
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
 import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-LEDGER = ROOT / "target/release/ledger"
-BENCH = ROOT / "bench"
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "ledger/tools"
+from harness import (BENCH, CACHE, LEDGER, Failed, Goal, Ledger, Postgres, Process, answers, arguments, environment, free_port, main,
+                     program, progress, run, step)
+
+ACCOUNTS = 10000
 FASTAPI = "fastapi==0.115.6 uvicorn[standard]==0.34.0 sqlalchemy[asyncio]==2.0.36 asyncpg==0.30.0".split()
-TIME_MAX = 900  # seconds; nothing here takes that long, so whatever does is stuck
-SETTINGS = {"shared_buffers": "512MB", "min_wal_size": "1GB", "max_wal_size": "4GB", "checkpoint_timeout": "15min",
-            "max_connections": "200", "listen_addresses": "127.0.0.1"}
+
+P1 = {c: f"P1 POST /transactions, {ACCOUNTS:,} accounts, {c} connections (tx/s)" for c in (128, 512)}
+PGBENCH = {c: f"P1 pgbench spread, {c} clients (tx/s)" for c in (8, 32)}
+FASTAPI_SPREAD = "P1 FastAPI spread, 64 connections (tx/s)"
+P2, PGBENCH_HOT = "P2 POST /transactions, one account, 512 connections (tx/s)", "P2 pgbench hot, 32 clients (tx/s)"
+P3, BARE = "P3 POST /transactions/batch, 1,000 a call (tx/s)", "P3 bare INSERT … SELECT, 1,000 rows a commit (rows/s)"
+P4, P4_FASTAPI = "P4 p99 at half of P1's rate (ms)", "P4 FastAPI, p99 at half of its rate (ms)"
+FDATASYNC = "P4 fdatasync (ms)"
+P5, P5_FASTAPI, P5_PGBENCH = "P5 GET balance, 128 connections (1/s)", "P5 FastAPI balance, 128 connections (1/s)", "P5 pgbench -S, 32 clients (1/s)"
+READY, IDLE, LOADED, BINARY = "P11 serve, start to ready (ms)", "P11 serve, idle (MiB)", "P11 serve, peak under P1 (MiB)", "P11 release binary (MiB)"
+PAGES = {"account": "newest page of an account", "account-range": "page of an account by time", "ledger": "newest page of the ledger",
+         "ledger-range": "page of the ledger by time"}
+SIZES = ("empty", "grown")
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def p10(size):
+    return f"P10 POST /transactions, {size} (tx/s)"
 
 
-def program(name):
-    found = shutil.which(name) or next(iter(sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), reverse=True)), None)
-    if not found:
-        sys.exit(f"bench: {name} is missing (Debian: apt-get install wrk postgresql)")
-    return found
+def p10_page(size, kind):
+    return f"P10 {PAGES[kind]}, {size}, p99 (ms)"
 
 
-def run(*command, **options):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=TIME_MAX, **options)
-    if done.returncode:
-        sys.exit(f"bench: {' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
+GOALS = [
+    Goal("P1", "POST ÷ pgbench spread", lambda s: s.ratio(list(P1.values()), list(PGBENCH.values())), 4, "×"),
+    Goal("P1", "POST ÷ FastAPI", lambda s: s.ratio(list(P1.values()), FASTAPI_SPREAD), 25, "×"),
+    Goal("P2", "one account ÷ pgbench hot", lambda s: s.ratio(P2, PGBENCH_HOT), 25, "×"),
+    Goal("P2", "one account ÷ 10,000 accounts", lambda s: s.ratio(P2, list(P1.values())), 1, "×"),
+    Goal("P3", "batches ÷ bare INSERT … SELECT", lambda s: s.ratio(P3, BARE), 0.5, "×"),
+    Goal("P4", "p99 at half rate ÷ fdatasync", lambda s: s.ratio(P4, FDATASYNC), 15, "×", at_most=True),
+    Goal("P4", "p99 at half rate ÷ FastAPI's at its own", lambda s: s.ratio(P4, P4_FASTAPI), 0.25, "×", at_most=True),
+    Goal("P5", "balance ÷ FastAPI", lambda s: s.ratio(P5, P5_FASTAPI), 10, "×"),
+    Goal("P5", "balance ÷ pgbench -S", lambda s: s.ratio(P5, P5_PGBENCH), 0.5, "×"),
+    Goal("P10", "POST, grown ÷ empty", lambda s: s.ratio(p10("grown"), p10("empty")), 0.8, "×"),
+    *(Goal("P10", f"{PAGES[kind]}, p99, grown ÷ empty", lambda s, k=kind: s.ratio(p10_page("grown", k), p10_page("empty", k)), 1.5, "×",
+           at_most=True) for kind in PAGES),
+    Goal("P11", "serve, idle", lambda s: s.median(IDLE), 40, "MiB", at_most=True),
+    Goal("P11", "serve, under P1", lambda s: max(s.values[LOADED]) if LOADED in s.values else None, 200, "MiB", at_most=True),
+    Goal("P11", "start to ready", lambda s: s.median(READY), 300, "ms", at_most=True),
+    Goal("P11", "release binary", lambda s: s.median(BINARY), 40, "MiB", at_most=True),
+]
 
 
-class Postgres:
-    """A private cluster with fsync on, owned by an unprivileged user."""
-
-    def __init__(self, directory):
-        self.data, self.port = directory / "data", free_port()
-        self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-        demote = {"user": self.user} if os.geteuid() == 0 else {}
-        if demote:
-            shutil.chown(directory, self.user)
-        run(program("initdb"), "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-instructions", **demote)
-        options = [f"-c{k}={v}" for k, v in SETTINGS.items()] + [f"-cunix_socket_directories={directory}"]
-        self.process = subprocess.Popen([program("postgres"), "-D", str(self.data), f"-p{self.port}", *options],
-                                        stderr=open(directory / "postgres.log", "w"), **demote)
-        wait_for(lambda: self.sql("SELECT 1", check=False), "PostgreSQL")
-
-    def url(self, database, scheme="postgres"):
-        return f"{scheme}://postgres@127.0.0.1:{self.port}/{database}"
-
-    def sql(self, text, database="postgres", check=True):
-        done = subprocess.run([program("psql"), "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-qAt", "-v",
-                               "ON_ERROR_STOP=1", database], input=text, capture_output=True, text=True)
-        if check and done.returncode:
-            sys.exit(f"bench: {text[:200]}: {done.stderr}")
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(30)
-
-
-def wait_for(ready, what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > deadline:
-            sys.exit(f"bench: {what} did not start")
-        time.sleep(0.02)
-
-
-def answers(url):
-    try:
-        urllib.request.urlopen(url, timeout=1).read()
-        return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def process(command, environment, url, log, cwd=None):
-    started = time.monotonic()
-    child = subprocess.Popen([str(c) for c in command], env={**os.environ, **environment}, cwd=cwd,
-                             stdout=open(log, "w"), stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        wait_for(lambda: answers(url), command[0])
-        child.ready_ms = (time.monotonic() - started) * 1000
-        yield child
-    finally:
-        os.killpg(child.pid, signal.SIGTERM)
-        child.wait(20)
-
-
-def memory_mib(pid):
-    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
-
-
-def wrk(url, script, connections, seconds, accounts=10000):
+def wrk(url, script, connections, seconds, **variables):
     out = run(program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", BENCH / "load" / script, url,
-              env={**os.environ, "ACCOUNTS": str(accounts)})
-    wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
-    if wrong:
-        sys.exit(f"bench: {wrong[1]} wrong answers from {url}")
-    number = {"us": 0.001, "ms": 1, "s": 1000}
-    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", out)
-    return {"rate": float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]), "p99_ms": float(p99[1]) * number[p99[2]],
-            "requests": int(re.search(r"(\d+) requests in", out)[1])}
+              env=environment(**variables))
+    if wrong := re.search(r"Non-2xx or 3xx responses: (\d+)", out):
+        raise Failed(f"{wrong[1]} wrong answers from {url}")
+    if errors := re.search(r"Socket errors: .*", out):
+        raise Failed(f"{errors[0]} from {url}")
+    requests = int(re.search(r"(\d+) requests in", out)[1])
+    if not requests:
+        raise Failed(f"not one answer from {url} in {seconds} s; give it more with --seconds")
+    milliseconds = {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s|m)", out)
+    return {"rate": float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]), "p99_ms": float(p99[1]) * milliseconds[p99[2]],
+            "requests": requests}
 
 
-def open_accounts(url):
-    """All 10,000 accounts, so that no balance is missing later."""
-    for start in range(1, 10001, 1000):
-        items = [{"idempotency_key": "open", "account_id": f"acct-{n}", "direction": "credit", "amount": "1.00", "currency": "USD"}
-                 for n in range(start, start + 1000)]
-        request = urllib.request.Request(url + "/transactions/batch", json.dumps({"transactions": items}).encode(),
-                                         {"Content-Type": "application/json"})
-        results = json.load(urllib.request.urlopen(request, timeout=30))["results"]
-        if any(result["status"] != 201 for result in results):
-            sys.exit("bench: the accounts could not be opened")
+def post(url, script, connections, seconds, accounts=ACCOUNTS):
+    return wrk(url, script, connections, seconds, ACCOUNTS=str(accounts))
 
 
-class Ledger:
-    def __init__(self, postgres, work, database="ledger"):
-        self.postgres, self.work, self.database = postgres, work, database
-        postgres.sql(f"DROP DATABASE IF EXISTS {database}")
-        postgres.sql(f"CREATE DATABASE {database}")
-        self.environment = {"LEDGER_DATABASE__URL": postgres.url(database), "LEDGER_ADMIN__LISTEN": "off",
-                            "LEDGER_SERVE__LISTEN": f"127.0.0.1:{free_port()}"}
-        self.url = "http://" + self.environment["LEDGER_SERVE__LISTEN"]
-        run(LEDGER, "migrate", env={**os.environ, **self.environment})
-
-    def serve(self):
-        return process([LEDGER, "serve"], self.environment, self.url + "/accounts/x", self.work / "serve.log")
-
-    def rows(self):
-        return int(self.postgres.sql("SELECT count(*) FROM transactions", self.database))
-
-    def check(self, acknowledged):
-        """`acknowledged` answers were seen; requests in flight when the load ended may add a few rows."""
-        rows = self.rows()
-        if rows < acknowledged:
-            sys.exit(f"bench: {acknowledged} were acknowledged but only {rows} are in the ledger")
-        self.postgres.sql("VACUUM ANALYZE", self.database)
-        run(LEDGER, "verify", env={**os.environ, **self.environment})
+def paced(url, rate, seconds, ids_file):
+    """Keeps a rate with 128 connections; see load/paced.rs."""
+    client = CACHE / "bench-paced"
+    source = BENCH / "load/paced.rs"
+    if not client.exists() or client.stat().st_mtime < source.stat().st_mtime:
+        client.parent.mkdir(parents=True, exist_ok=True)
+        run(program("rustc"), "--edition", "2024", "-O", "-o", client, source)
+    return json.loads(run(client, url.removeprefix("http://"), max(1, int(rate)), seconds, 128, ACCOUNTS, ids_file))
 
 
-def fastapi(postgres, work):
-    venv = CACHE / "bench-fastapi-1"
-    if not (venv / "bin/uvicorn").exists():
-        print("bench: installing the FastAPI yardstick (once)", file=sys.stderr)
-        run(sys.executable, "-m", "venv", venv)
-        run(venv / "bin/pip", "install", "-q", *FASTAPI)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [venv / "bin/uvicorn", "fastapi_service:app", "--workers", "2", "--loop", "uvloop", "--http", "httptools",
-               "--no-access-log", "--port", port]
-    environment = {"DATABASE_URL": postgres.url("yardstick", "postgresql+asyncpg")}
-    return url, process(command, environment, url + "/accounts/x/balance", work / "fastapi.log", cwd=BENCH / "yardstick")
-
-
-def pgbench(postgres, script, clients, seconds, options=()):
+def pgbench(postgres, script, clients, seconds, *options):
     out = run(program("pgbench"), "-h", "127.0.0.1", "-p", postgres.port, "-U", "postgres", "-n", "-M", "prepared", *options,
               *(("-f", BENCH / "yardstick" / script) if script else ()), "-c", clients, "-j", "1", "-T", seconds, "yardstick")
-    return float(re.search(r"tps = ([\d.]+)", out)[1])
-
-
-BARE_INSERT = """
-DO $$ DECLARE n int; began timestamptz := clock_timestamp(); rounds int := 0; BEGIN
-  WHILE clock_timestamp() < began + interval '%d s' LOOP
-    INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, idempotency_key)
-    SELECT 'bare-' || (random() * 10000)::int, nextval('outbox_id'), gen_random_uuid(), 1050, 1050, now(), md5(random()::text)
-    FROM generate_series(1, 1000);
-    INSERT INTO outbox (lane, topic, key, value, event_id, event_type)
-    SELECT i %% 32, 'transactions.v1', 'bare', convert_to(repeat('x', 260), 'UTF8'), gen_random_uuid(), 'TransactionCreated.v1'
-    FROM generate_series(1, 1000) i;
-    COMMIT;
-    rounds := rounds + 1;
-  END LOOP;
-  RAISE NOTICE 'rounds %%', rounds;
-END $$;
-"""
+    found = re.search(r"tps = ([\d.]+)", out)
+    if not found:
+        raise Failed(f"pgbench measured nothing in {seconds} s; give it more with --seconds")
+    return float(found[1])
 
 
 def bare_insert(ledger, seconds):
-    done = subprocess.run([program("psql"), "-h", "127.0.0.1", "-p", str(ledger.postgres.port), "-U", "postgres", "-q", ledger.database],
-                          input=BARE_INSERT % seconds, capture_output=True, text=True)
-    return int(re.search(r"rounds (\d+)", done.stderr)[1]) * 1000 / seconds
+    """Rows per second of one connection that inserts a thousand rows a commit, without looking at anything."""
+    text = (BENCH / "yardstick/bare_insert.sql").read_text().replace(":seconds", str(seconds))
+    ledger.sql(text)
+    return ledger.count("transactions") / seconds
 
 
 def fdatasync_ms(work):
@@ -220,113 +123,235 @@ def fdatasync_ms(work):
     return float(re.search(r"fdatasync\s+[\d.]+ ops/sec\s+([\d.]+) usecs/op", out)[1]) / 1000
 
 
-def simulate(url, rate, seconds):
-    out = run(LEDGER, "simulate", "--url", url, "--rate", int(rate), "--duration", f"{seconds}s", "--output", "json",
-              "--connections", "128", "--duplicate-share", "0", "--hot-share", "0", env={**os.environ, "LEDGER_ADMIN__LISTEN": "off"})
-    return json.loads(out)
+def fastapi(postgres, work):
+    venv = CACHE / "bench-fastapi-1"
+    if not (venv / "bin/uvicorn").exists():
+        progress("installing the FastAPI yardstick (once)")
+        run(sys.executable, "-m", "venv", venv)
+        run(venv / "bin/pip", "install", "-q", *FASTAPI)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [venv / "bin/uvicorn", "fastapi_service:app", "--workers", "2", "--loop", "uvloop", "--http", "httptools",
+               "--no-access-log", "--port", port]
+    env = environment(DATABASE_URL=postgres.url("yardstick", "postgresql+asyncpg"))
+    process = Process(command, env, work / "fastapi.log", lambda: answers(url + "/accounts/x/balance"), cwd=BENCH / "yardstick")
+    process.url = url
+    return process
 
 
-def measure(postgres, work, seconds, wanted, results):
-    def keep(name, value):
-        results.setdefault(name, []).append(value)
-
-    ledger = Ledger(postgres, work)
-    postgres.sql("DROP DATABASE IF EXISTS yardstick")
-    postgres.sql("CREATE DATABASE yardstick")
-    acknowledged = 0
-    fastapi_url, fastapi_process = fastapi(postgres, work)
-    with ledger.serve() as serve:
-        keep("P11 ready, ms", serve.ready_ms)
-        keep("P11 idle, MiB", memory_mib(serve.pid))
-        open_accounts(ledger.url)
-        if "P1" in wanted:
-            for connections in (128, 512):
-                seen = wrk(ledger.url, "post.lua", connections, seconds)
-                acknowledged += seen["requests"]
-                keep(f"P1 spread, {connections} connections, tx/s", seen["rate"])
-                keep(f"P1 spread, {connections} connections, p99 ms", seen["p99_ms"])
-            keep("P11 under P1, MiB", memory_mib(serve.pid))
-        if "P2" in wanted:
-            seen = wrk(ledger.url, "post.lua", 512, seconds, accounts=1)
-            acknowledged += seen["requests"]
-            keep("P2 hot, 512 connections, tx/s", seen["rate"])
-        if "P3" in wanted:
-            seen = wrk(ledger.url, "batch.lua", 4, seconds)
-            acknowledged += seen["requests"] * 1000
-            keep("P3 batches of 1,000, tx/s", seen["rate"] * 1000)
-        if "P5" in wanted:
-            keep("P5 balance, 128 connections, 1/s", wrk(ledger.url, "balance.lua", 128, seconds)["rate"])
-        if "P4" in wanted:
-            half = statistics.median(results["P1 spread, 128 connections, tx/s"]) / 2
-            keep("P4 p99 at half of P1, ms", simulate(ledger.url, min(half, 10000), seconds)["latency_ms"]["p99"])
-    ledger.check(acknowledged)
-    if "P3" in wanted:
-        keep("bare INSERT … SELECT, rows/s", bare_insert(ledger, seconds))
-    with fastapi_process:
-        for script, accounts in (("spread.sql", 10000), ("hot.sql", 1)):
-            for clients in (8, 32) if accounts > 1 else (32,):
-                keep(f"pgbench {script[:-4]}, {clients} clients, tx/s", pgbench(postgres, script, clients, seconds))
-            keep(f"FastAPI {script[:-4]}, tx/s", wrk(fastapi_url, "post.lua", 64, seconds, accounts)["rate"])
-        if "P5" in wanted:
-            postgres.sql("INSERT INTO balances SELECT 'acct-' || i, 'USD', 0 FROM generate_series(1, 10000) i ON CONFLICT DO NOTHING", "yardstick")
-            keep("FastAPI balance, 1/s", wrk(fastapi_url, "balance.lua", 128, seconds)["rate"])
-    if "P5" in wanted:
-        run(program("pgbench"), "-h", "127.0.0.1", "-p", postgres.port, "-U", "postgres", "-i", "-q", "yardstick")
-        keep("pgbench -S, 32 clients, 1/s", pgbench(postgres, None, 32, seconds, ("-S",)))
+def open_accounts(url):
+    """All accounts, so that no balance is missing later."""
+    for start in range(1, ACCOUNTS + 1, 1000):
+        items = [{"idempotency_key": "open", "account_id": f"acct-{n}", "direction": "credit", "amount": "1.00", "currency": "USD"}
+                 for n in range(start, start + 1000)]
+        request = urllib.request.Request(url + "/transactions/batch", json.dumps({"transactions": items}).encode(),
+                                         {"Content-Type": "application/json"})
+        results = json.load(urllib.request.urlopen(request, timeout=30))["results"]
+        if any(result["status"] not in (200, 201) for result in results):
+            raise Failed("the accounts could not be opened")
 
 
-def table(results):
-    width = max(map(len, results))
-    for name, values in results.items():
-        print(f"{name:<{width}}  {statistics.median(values):>10,.1f}   ({min(values):,.1f} … {max(values):,.1f})")
+class Round:
+    """One round: a new database, `serve` on it, and the yardsticks beside it."""
+
+    def __init__(self, postgres, work, sheet, given):
+        self.postgres, self.work, self.sheet, self.given = postgres, work, sheet, given
+        self.ledger = Ledger(postgres, work)
+        self.seconds = given.seconds
+
+    def wants(self, part):
+        return part in self.given.wanted
+
+    def step(self, name, times=1):
+        """Of which the load itself is `times` --seconds."""
+        return step(name, 60 + 2 * times * self.seconds)
+
+    def checked(self, part, load, in_flight, each=1):
+        """Runs a load whose every answer stands for `each` rows, and holds the ledger against what was acknowledged."""
+        before = self.ledger.count("transactions")
+        seen = load()
+        acknowledged = seen["requests"] * each
+        # What was in flight when the client stopped may still be on its way into the ledger.
+        self.wait_until_still()
+        rows = self.ledger.count("transactions") - before
+        if not acknowledged <= rows <= acknowledged + in_flight * each:
+            raise Failed(f"{acknowledged} were acknowledged and up to {in_flight * each} in flight, but {rows} are in the ledger")
+        return seen
+
+    def wait_until_still(self):
+        rows = -1
+        while rows != (rows := self.ledger.count("transactions")):
+            pass
+
+    def verify(self, part):
+        with step(f"{part}: ledger verify", 180):
+            self.ledger.verify()
+
+    def spread(self, serve):
+        for connections, name in P1.items():
+            with self.step(f"P1: {connections} connections"):
+                seen = self.checked("P1", lambda c=connections: post(serve.url, "post.lua", c, self.seconds), connections)
+                self.sheet.add(name, seen["rate"])
+                self.sheet.add(name.replace("(tx/s)", "p99 (ms)"), seen["p99_ms"])
+        if self.wants("P11"):
+            self.sheet.add(LOADED, serve.memory_mib("VmHWM"))
+        self.verify("P1")
+
+    def hot(self, serve):
+        with self.step("P2: one account, 512 connections"):
+            seen = self.checked("P2", lambda: post(serve.url, "post.lua", 512, self.seconds, accounts=1), 512)
+            self.sheet.add(P2, seen["rate"])
+        self.verify("P2")
+
+    def batches(self, serve):
+        with self.step("P3: batches of 1,000, 4 connections"):
+            seen = self.checked("P3", lambda: post(serve.url, "batch.lua", 4, self.seconds), 4, each=1000)
+            self.sheet.add(P3, seen["rate"] * 1000)
+        self.verify("P3")
+
+    def half_rate(self, serve):
+        rate = self.sheet.best(*P1.values())
+        if rate is None:
+            with self.step("P4: what is half of P1's rate?"):
+                rate = post(serve.url, "post.lua", 128, min(5, self.seconds))["rate"]
+        with self.step(f"P4: {rate / 2:,.0f} a second"):
+            ids = self.work / "acknowledged"
+            seen = paced(serve.url, rate / 2, self.seconds, ids)
+            self.sheet.add("P4 rate that was kept (tx/s)", seen["rate"])
+            self.sheet.add("P4 p50 at half of P1's rate (ms)", seen["p50_ms"])
+            self.sheet.add(P4, seen["p99_ms"])
+        with step("P4: looking for every acknowledged id", 60):
+            missing = self.ledger.sql("CREATE TEMP TABLE acknowledged (id uuid);\n\\copy acknowledged FROM '" + str(ids) + "'\n"
+                                      "SELECT count(*) FROM acknowledged LEFT JOIN transactions USING (id) WHERE account_id IS NULL")
+            if missing != "0":
+                raise Failed(f"{missing} acknowledged transactions are not in the ledger")
+        self.verify("P4")
+
+    def ours(self):
+        with step("a new database", 60):
+            self.ledger.create()
+        with self.ledger.serve() as serve:
+            with step("opening the accounts", 60):
+                if self.wants("P11"):
+                    self.sheet.add(READY, serve.ready_ms)
+                    self.sheet.add(IDLE, serve.memory_mib())
+                open_accounts(serve.url)
+            if self.wants("P1"):
+                self.spread(serve)
+            if self.wants("P2"):
+                self.hot(serve)
+            if self.wants("P3"):
+                self.batches(serve)
+            if self.wants("P4"):
+                self.half_rate(serve)
+            if self.wants("P5"):
+                with self.step("P5: balances, 128 connections"):
+                    self.sheet.add(P5, wrk(serve.url, "balance.lua", 128, self.seconds)["rate"])
+
+    def yardsticks(self):
+        with step("a new database for the yardsticks", 60):
+            self.postgres.create("yardstick")
+        if {"P1", "P2", "P4", "P5"} & set(self.given.wanted):
+            with step("starting FastAPI", 300):
+                service = fastapi(self.postgres, self.work).__enter__()
+            try:
+                self.beside_fastapi(service.url)
+            finally:
+                service.stop()
+        if self.wants("P3"):
+            with self.step("P3: bare INSERT … SELECT"):
+                bare = Ledger(self.postgres, self.work, "bare")
+                bare.create()
+                self.sheet.add(BARE, bare_insert(bare, self.seconds))
+
+    def beside_fastapi(self, url):
+        """pgbench writes into the tables that the service has made."""
+        if self.wants("P1"):
+            for clients, name in PGBENCH.items():
+                with self.step(f"P1: pgbench spread, {clients} clients"):
+                    self.sheet.add(name, pgbench(self.postgres, "spread.sql", clients, self.seconds))
+        if self.wants("P1") or self.wants("P4"):
+            with self.step("P1: FastAPI spread"):
+                rate = post(url, "post.lua", 64, self.seconds)["rate"]
+                self.sheet.add(FASTAPI_SPREAD, rate)
+        if self.wants("P2"):
+            with self.step("P2: pgbench hot"):
+                self.sheet.add(PGBENCH_HOT, pgbench(self.postgres, "hot.sql", 32, self.seconds))
+        if self.wants("P4"):
+            with self.step(f"P4: FastAPI, {rate / 2:,.0f} a second"):
+                self.sheet.add(P4_FASTAPI, paced(url, rate / 2, self.seconds, self.work / "acknowledged-by-fastapi")["p99_ms"])
+        if self.wants("P5"):
+            with self.step("P5: FastAPI and pgbench -S", 3):
+                self.postgres.sql(f"INSERT INTO balances SELECT 'acct-' || i, 'USD', 0 FROM generate_series(1, {ACCOUNTS}) i"
+                                  " ON CONFLICT DO NOTHING", "yardstick")
+                self.sheet.add(P5_FASTAPI, wrk(url, "balance.lua", 128, self.seconds)["rate"])
+                run(program("pgbench"), "-h", "127.0.0.1", "-p", self.postgres.port, "-U", "postgres", "-i", "-q", "yardstick")
+                self.sheet.add(P5_PGBENCH, pgbench(self.postgres, None, 32, self.seconds, "-S"))
+
+    def growth(self, size):
+        """P10 on a ledger that is empty but for what the measurement itself writes, or has `--rows` rows before."""
+        with step(f"P10: a new database, {size}", 60):
+            self.ledger.create()
+        if size == "grown":
+            with step(f"P10: loading {self.given.rows:,} rows", 120 + self.given.rows // 10000):
+                self.ledger.sql((BENCH / "yardstick/grow.sql").read_text().replace(":rows", str(self.given.rows))
+                                .replace(":accounts", str(ACCOUNTS)))
+        with self.ledger.serve() as serve:
+            with step("P10: opening the accounts", 60):
+                open_accounts(serve.url)
+            with self.step(f"P10: {size}, warming up"):
+                post(serve.url, "post.lua", 128, self.seconds)
+            with self.step(f"P10: {size}, 128 connections"):
+                self.sheet.add(p10(size), self.checked("P10", lambda: post(serve.url, "post.lua", 128, self.seconds), 128)["rate"])
+            with step("P10: VACUUM ANALYZE", 300):
+                self.ledger.sql("VACUUM ANALYZE; CHECKPOINT")
+            # A quarter into the ledger's life, and a quarter of it long.
+            bounds = self.ledger.sql("SELECT to_char(a AT TIME ZONE 'UTC', f), to_char(b AT TIME ZONE 'UTC', f)"
+                                     " FROM (SELECT min(created_at) + (max(created_at) - min(created_at)) / 4 AS a,"
+                                     " min(created_at) + (max(created_at) - min(created_at)) / 2 AS b FROM transactions) r,"
+                                     " (VALUES ('YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')) AS v (f)").split("|")
+            for kind in PAGES:
+                with self.step(f"P10: {size}, {PAGES[kind]}, 8 connections"):
+                    seen = wrk(serve.url, "page.lua", 8, self.seconds, PAGE=kind, FROM=bounds[0], TO=bounds[1])
+                    self.sheet.add(p10_page(size, kind), seen["p99_ms"])
+                    self.sheet.add(p10_page(size, kind).replace("p99 (ms)", "rate (1/s)"), seen["rate"])
+        with step("P10: the ledger against itself", 300):
+            # `verify` would miss the events of the rows that were loaded.
+            wrong = self.ledger.sql("SELECT count(*) FROM accounts a FULL JOIN (SELECT account_id, count(*), max(account_seq), sum(amount)"
+                                    " FROM transactions GROUP BY account_id) t USING (account_id)"
+                                    " WHERE (a.account_seq, a.account_seq, a.balance) IS DISTINCT FROM (t.count, t.max, t.sum)")
+            if wrong != "0":
+                raise Failed(f"{wrong} accounts are not what their rows add up to")
 
 
-def ratios(results):
-    median = {name: statistics.median(values) for name, values in results.items()}
-    best = lambda start: max((v for k, v in median.items() if k.startswith(start) and "p99" not in k), default=None)
-    pairs = [("P1 / pgbench spread", best("P1 spread"), best("pgbench spread"), 4),
-             ("P1 / FastAPI", best("P1 spread"), median.get("FastAPI spread, tx/s"), 25),
-             ("P2 / pgbench hot", best("P2 hot"), best("pgbench hot"), 25),
-             ("P2 / P1", best("P2 hot"), best("P1 spread"), 1),
-             ("P3 / bare INSERT", best("P3"), best("bare"), 0.5),
-             ("P5 / FastAPI", best("P5"), median.get("FastAPI balance, 1/s"), 10),
-             ("P5 / pgbench -S", best("P5"), best("pgbench -S"), 0.5)]
-    for name, ours, theirs, goal in pairs:
-        if ours and theirs:
-            print(f"{name:<24} {ours / theirs:6.2f}   (goal {goal})")
+def measure(given):
+    def measured(work, sheet, about):
+        cluster = work / "cluster"
+        cluster.mkdir()
+        with step("starting a private PostgreSQL", 60):
+            postgres = Postgres(cluster)
+        try:
+            about.update(postgresql=postgres.version(), settings=postgres.settings)
+            if "P11" in given.wanted:
+                sheet.add(BINARY, LEDGER.stat().st_size / 2**20)
+            for number in range(given.rounds):
+                progress(f"round {number + 1} of {given.rounds}")
+                if "P4" in given.wanted:
+                    with step("P4: fdatasync", 60):
+                        sheet.add(FDATASYNC, fdatasync_ms(work))
+                now = Round(postgres, work, sheet, given)
+                if set(given.wanted) - {"P10"}:
+                    now.ours()
+                    now.yardsticks()
+                if "P10" in given.wanted:
+                    for size in SIZES:
+                        now.growth(size)
+        finally:
+            postgres.stop()
+    return measured
 
 
-def main():
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--seconds", type=int, default=10)
-    options.add_argument("--only", default="P1,P2", help="of P1 spread, P2 hot, P3 batches, P4 latency (needs P1), P5 balances")
-    options = options.parse_args()
-    work = pathlib.Path(tempfile.mkdtemp(prefix="ledger-bench-"))
-    work.chmod(0o755)
-    cluster = work / "cluster"
-    cluster.mkdir()
-    results = {}
-    postgres = Postgres(cluster)
-    try:
-        results["fdatasync, ms"] = [fdatasync_ms(work)]
-        for number in range(options.rounds):
-            print(f"bench: round {number + 1} of {options.rounds}", file=sys.stderr)
-            measure(postgres, work, options.seconds, options.only.split(","), results)
-    finally:
-        postgres.stop()
-        shutil.rmtree(work, ignore_errors=True)
-    results["P11 release binary, MiB"] = [LEDGER.stat().st_size / 2**20]
-    table(results)
-    print()
-    ratios(results)
-    (BENCH / "results").mkdir(exist_ok=True)
-    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    record = {"date": datetime.date.today().isoformat(), "cores": os.cpu_count(), "cpu": cpu[1] if cpu else "", "settings": SETTINGS,
-              "rounds": options.rounds, "seconds": options.seconds, "results": results}
-    path = BENCH / "results" / f"{record['date']}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"\nwritten to {path.relative_to(ROOT)}")
-
-
-main()
+given = arguments(__doc__, ("P1", "P2", "P3", "P4", "P5", "P10", "P11"), ("P1", "P2", "P3", "P4", "P5", "P11"),
+                  rounds=(3, "how often everything is done"), seconds=(8, "how long each load runs"),
+                  rows=(10_000_000, "rows that P10 loads"))
+main("", given, measure(given), GOALS)

@@ -1,0 +1,13 @@
+-- A thousand rows a commit into the ledger's own tables, by one connection that looks at nothing: no account, no
+-- balance, no key that might be there. bench.py fills in the seconds.
+DO $$ DECLARE began timestamptz := clock_timestamp(); BEGIN
+  WHILE clock_timestamp() < began + interval ':seconds s' LOOP
+    INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, idempotency_key)
+    SELECT 'acct-' || (random() * 10000)::int, nextval('outbox_id'), gen_random_uuid(), 1050, 1050, now(), md5(random()::text)
+    FROM generate_series(1, 1000);
+    INSERT INTO outbox (lane, topic, key, value, event_id, event_type)
+    SELECT i % 32, 'transactions.v1', 'acct-1', convert_to(repeat('x', 260), 'UTF8'), gen_random_uuid(), 'TransactionCreated.v1'
+    FROM generate_series(1, 1000) i;
+    COMMIT;
+  END LOOP;
+END $$;
