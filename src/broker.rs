@@ -66,6 +66,19 @@ impl Retention {
     }
 }
 
+/// A topic as it is. What the broker does not tell, or does not have, is None.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicState {
+    /// How many partitions.
+    pub partitions: i32,
+    /// Of its first partition.
+    pub replication_factor: Option<i16>,
+    /// Replicas that must have a record before it counts as published.
+    pub min_insync_replicas: Option<i16>,
+    /// How long its records stay.
+    pub retention: Option<Retention>,
+}
+
 /// A record to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingRecord {
@@ -200,6 +213,13 @@ pub trait Broker: Send + Sync {
 
     /// What the partition holds.
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError>;
+
+    /// The offset of the first record that is not older than `moment`, or the end if there is none.
+    async fn offset_at(&self, topic: &str, partition: i32, moment: DateTime<Utc>)
+    -> Result<i64, BrokerError>;
+
+    /// How the topic is, or None if there is none.
+    async fn describe_topic(&self, topic: &str) -> Result<Option<TopicState>, BrokerError>;
 
     /// Shows a group's position to the broker's own tools, where it has such. Best effort, never on the path.
     async fn mirror_positions(

@@ -43,6 +43,20 @@ enum Command {
         after_help = "Examples:\n  ledger consume-risk\n  ledger consume-risk --rules my-rules.toml   # follows changes of the file"
     )]
     ConsumeRisk(consume_risk::Args),
+    /// Show where each consumer group is, who owns its partitions and how far it is behind
+    #[command(
+        after_help = "Examples:\n  ledger consumers\n  ledger consumers --group risk --output json\n  ledger consumers reset --group risk --to earliest --dry-run"
+    )]
+    Consumers(ops::consumers::ConsumersArgs),
+    /// Show the lanes of the outbox, who owns each and what waits in it
+    #[command(after_help = "Examples:\n  ledger lanes --waiting\n  ledger lanes --output json")]
+    Lanes(ops::lanes::LanesArgs),
+    /// Look at dead letters and run them through the handler again
+    #[command(after_help = "Examples:\n  ledger dlq list --open\n  ledger dlq replay --all --dry-run")]
+    Dlq {
+        #[command(subcommand)]
+        command: ops::dlq::DlqCommand,
+    },
     /// Bring history in from another system, through the same decisions and the same outbox as the API
     #[command(
         after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty,\ndescription, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv"
@@ -85,6 +99,11 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Show the topics as the broker has them, against the configuration
+    #[command(
+        after_help = "Examples:\n  ledger topics\n  ledger topics --partitions\n  ledger topics create --dry-run"
+    )]
+    Topics(ops::topics::TopicsArgs),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  ledger completions bash > /etc/bash_completion.d/ledger")]
     Completions {
@@ -111,6 +130,10 @@ impl Command {
             Self::Migrate => "migrate",
             Self::Aggregate(_) => "aggregate",
             Self::ConsumeRisk(_) => "consume-risk",
+            Self::Consumers(_) => "consumers",
+            Self::Dlq { .. } => "dlq",
+            Self::Lanes(_) => "lanes",
+            Self::Topics(_) => "topics",
             Self::Import(_) => "import",
             Self::Risk { .. } => "risk",
             Self::Verify(_) => "verify",
@@ -129,6 +152,7 @@ impl Command {
     fn overrides(&self) -> Overrides {
         match self {
             Self::ConsumeRisk(args) => args.overrides(),
+            Self::Dlq { command } => command.overrides(),
             Self::Dev(args) => args.overrides(),
             Self::Demo(args) => args.overrides(),
             _ => Overrides::new(),
@@ -140,6 +164,10 @@ impl Command {
             Self::Migrate => migrate(&context).await,
             Self::Aggregate(args) => aggregate::run(context, args).await,
             Self::ConsumeRisk(_) => consume_risk::run(context).await.map(|()| ExitCode::SUCCESS),
+            Self::Consumers(args) => ops::consumers::run(context, args).await,
+            Self::Lanes(args) => ops::lanes::run(context, args).await,
+            Self::Topics(args) => ops::topics::run(context, args).await,
+            Self::Dlq { command } => ops::dlq::run(context, command).await,
             Self::Import(args) => import::run(context, args).await,
             Self::Risk { command } => ops::risk::run(&command),
             Self::Verify(args) => ops::verify::run(context, args).await,

@@ -10,7 +10,7 @@
 //! and never turned into dead letters. Partitions are shared among the instances of a group by leases.
 //!
 //! Deliberately absent: Kafka's own consumer groups, which cannot fence a write to PostgreSQL; and any way to re-score
-//! what has its assessment.
+//! what has its assessment. A dead letter is tried again by [`judge`], on an operator's word.
 
 mod assess;
 mod cache;
@@ -19,6 +19,7 @@ mod decode;
 mod ownership;
 mod partition;
 mod reader;
+mod replay;
 mod rules;
 mod trace;
 
@@ -28,6 +29,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 pub use partition::{PartitionConsumer, Turn};
+pub use replay::{Judgement, Verdict, judge};
 
 use crate::{
     broker::{self, SharedBroker},

@@ -1,4 +1,11 @@
 //! Commands for people who look after a ledger.
 
+pub mod consumers;
+pub mod dlq;
+pub mod lanes;
 pub mod risk;
+pub mod topics;
 pub mod verify;
+
+mod moment;
+mod operator;

@@ -31,6 +31,7 @@ use tokio::{
 };
 
 pub use delivery::{Batch, Delivered, Relay, RelayError};
+pub use lanes::lease_name;
 
 use self::lanes::{Lanes, Share};
 use crate::{

@@ -9,8 +9,18 @@ use std::{
 use crate::support::{binary, postgres::TestDatabase};
 
 /// Commands that need the database from the start.
-const ROLES: &[&[&str]] =
-    &[&["migrate"], &["serve"], &["relay"], &["consume-risk"], &["aggregate"], &["verify"]];
+const ROLES: &[&[&str]] = &[
+    &["migrate"],
+    &["serve"],
+    &["relay"],
+    &["consume-risk"],
+    &["aggregate"],
+    &["verify"],
+    &["topics"],
+    &["consumers"],
+    &["lanes"],
+    &["dlq", "list"],
+];
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")

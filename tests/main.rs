@@ -13,7 +13,9 @@ mod aggregate;
 mod brokers;
 mod cli;
 mod consume_risk;
+mod consumers;
 mod dev;
+mod dlq;
 mod durability;
 mod failover;
 mod http;
@@ -27,6 +29,7 @@ mod postings;
 mod relay;
 mod restart;
 mod tls;
+mod topics;
 mod verify;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]

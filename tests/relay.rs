@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use ledger::{
     broker::{
         self, Broker, BrokerError, Fetched, OffsetRange, OutgoingRecord, PostgresBroker, SharedBroker,
-        TopicSpec,
+        TopicSpec, TopicState,
     },
     event::{attribute, lane_of, partition_of},
     relay::{self, Relay},
@@ -362,6 +362,19 @@ impl Broker for Moody {
 
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {
         self.inner.offset_range(topic, partition).await
+    }
+
+    async fn offset_at(
+        &self,
+        topic: &str,
+        partition: i32,
+        moment: chrono::DateTime<chrono::Utc>,
+    ) -> Result<i64, BrokerError> {
+        self.inner.offset_at(topic, partition, moment).await
+    }
+
+    async fn describe_topic(&self, topic: &str) -> Result<Option<TopicState>, BrokerError> {
+        self.inner.describe_topic(topic).await
     }
 
     async fn mirror_positions(&self, _: &str, _: &str, _: &[(i32, i64)]) -> Result<(), BrokerError> {

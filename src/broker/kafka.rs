@@ -6,6 +6,7 @@
 //! is by name: rskafka keeps them in a map. Deliberately absent: transactions and consumer groups.
 
 mod admin;
+mod describe;
 mod handshake;
 mod refusal;
 mod security;
@@ -18,6 +19,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use rskafka::{
     BackoffConfig,
     client::{
@@ -30,7 +32,10 @@ use rskafka::{
 use tokio::time::{Instant, sleep, timeout};
 
 use self::{refusal::broker_error, security::Security, wire::Wire};
-use super::{Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, Retention, TopicSpec};
+use super::{
+    Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, Retention, TopicSpec,
+    TopicState,
+};
 use crate::config::Kafka;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -212,7 +217,8 @@ impl KafkaBroker {
     }
 
     async fn count_partitions(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
-        admin::count_partitions(&mut self.wire().await?, topic).await
+        let found = describe::layout(&mut self.wire().await?, topic).await?;
+        Ok(found.map(|state| state.partitions))
     }
 
     async fn ensure(&self, topic: &TopicSpec, create: bool) -> Result<(), BrokerError> {
@@ -386,6 +392,26 @@ impl Broker for KafkaBroker {
             Ok(OffsetRange { earliest, latest })
         })
         .await
+    }
+
+    async fn offset_at(
+        &self,
+        topic: &str,
+        partition: i32,
+        moment: DateTime<Utc>,
+    ) -> Result<i64, BrokerError> {
+        self.on_partition(topic, partition, Purpose::Prompt, Duration::ZERO, |client| async move {
+            // Kafka answers −1 if there is no such record.
+            match client.get_offset(OffsetAt::Timestamp(moment)).await? {
+                found if found >= 0 => Ok(found),
+                _ => client.get_offset(OffsetAt::Latest).await,
+            }
+        })
+        .await
+    }
+
+    async fn describe_topic(&self, topic: &str) -> Result<Option<TopicState>, BrokerError> {
+        self.bounded(Duration::ZERO, async { describe::topic(&mut self.wire().await?, topic).await }).await
     }
 
     async fn mirror_positions(

@@ -9,9 +9,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, TopicSpec};
+use super::{
+    Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, TopicSpec, TopicState,
+};
 use crate::{
     event::{headers_from_json, headers_to_json},
     repository::{
@@ -227,6 +230,31 @@ impl Broker for PostgresBroker {
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {
         let range = bounded(self.range(topic, partition)).await?;
         Ok(OffsetRange { earliest: range.earliest, latest: range.latest })
+    }
+
+    async fn offset_at(
+        &self,
+        topic: &str,
+        partition: i32,
+        moment: DateTime<Utc>,
+    ) -> Result<i64, BrokerError> {
+        bounded(async {
+            let range = self.range(topic, partition).await?;
+            let mut connection = self.connection().await?;
+            let found = broker_records::offset_at(&mut connection, topic, partition, moment).await;
+            Ok(found.map_err(refused)?.unwrap_or(range.latest))
+        })
+        .await
+    }
+
+    async fn describe_topic(&self, topic: &str) -> Result<Option<TopicState>, BrokerError> {
+        let partitions = bounded(self.count_partitions(topic)).await?;
+        Ok((partitions > 0).then_some(TopicState {
+            partitions,
+            replication_factor: None,
+            min_insync_replicas: None,
+            retention: None,
+        }))
     }
 
     async fn mirror_positions(

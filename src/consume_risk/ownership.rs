@@ -35,7 +35,7 @@ pub(super) struct Ownership {
 
 /// The lease of a partition.
 pub(super) fn lease_name(group: &str, partition: i32) -> String {
-    format!("consume-risk/{group}/{TRANSACTIONS_TOPIC}/{partition}")
+    PartitionName { group: group.to_owned(), topic: TRANSACTIONS_TOPIC.to_owned(), partition }.lease_name()
 }
 
 impl Ownership {

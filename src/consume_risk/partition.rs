@@ -154,7 +154,9 @@ impl PartitionConsumer {
             tracing::debug!(partition = %self.name, "the last commit: {error:#}");
         }
         self.give_back_open_try().await;
+        // Whoever owns it next tells how it is.
         self.show_lag(0);
+        self.halted(false);
     }
 
     /// One turn: at most one batch, whose commit may still be under way when it returns. After an error nothing in
@@ -190,7 +192,7 @@ impl PartitionConsumer {
         let reader = self.reader.get_or_insert_with(|| {
             Reader::start(self.broker.clone(), &self.name, position.next_offset, config.poll_interval_max)
         });
-        let items = reader.next(config.batch_size_max).await.map_err(halt_text)?;
+        let items = reader.next(config.batch_size_max).await.map_err(|error| halt_text(error, &self.name))?;
         let high_watermark = reader.high_watermark();
         let Some(items) = items else {
             self.finish_commit().await?;
@@ -499,14 +501,16 @@ fn count(assessed: &Assessed, written: usize) {
 }
 
 /// Keeps the broker's error and says what to do about one that halts the partition.
-fn halt_text(error: BrokerError) -> anyhow::Error {
+fn halt_text(error: BrokerError, name: &PartitionName) -> anyhow::Error {
     let halts = matches!(error, BrokerError::OffsetOutOfRange { .. });
     let error = anyhow::Error::new(error);
     if halts {
-        error.context(
+        let PartitionName { group, topic, partition } = name;
+        error.context(format!(
             "the partition is halted, nothing is skipped: records were lost to retention or the topic was made anew; \
-             set next_offset in consumer_positions to go on from another offset",
-        )
+             `ledger consumers reset --group {group} --topic {topic} --partition {partition} --to earliest` goes on \
+             from what is there"
+        ))
     } else {
         error
     }

@@ -14,7 +14,12 @@ const SHARES: i16 = 4;
 
 /// The leases that relays share.
 pub(super) fn lease_names() -> Vec<String> {
-    (0..LANES).map(|lane| format!("{PREFIX}{lane}")).collect()
+    (0..LANES).map(lease_name).collect()
+}
+
+/// The lease of a lane.
+pub fn lease_name(lane: i16) -> String {
+    format!("{PREFIX}{lane}")
 }
 
 /// The lane that a lease is for.

@@ -141,6 +141,26 @@ pub async fn range(
     Ok(range)
 }
 
+/// The first record that is not older than `moment`. Reads from the partition's beginning: not for the path.
+pub async fn offset_at(
+    connection: &mut Connection,
+    topic: &str,
+    partition: i32,
+    moment: DateTime<Utc>,
+) -> Result<Option<i64>, RepositoryError> {
+    let found: Option<Count> = statement(
+        "SELECT record_offset AS count FROM broker_records
+         WHERE topic = ? AND partition = ? AND created_at >= ? ORDER BY record_offset LIMIT 1",
+    )
+    .bind::<Text, _>(topic)
+    .bind::<Integer, _>(partition)
+    .bind::<Timestamptz, _>(moment)
+    .get_result(connection)
+    .await
+    .optional()?;
+    Ok(found.map(|row| row.count))
+}
+
 /// Up to `count_max` records from `offset` on: as many as fit into `bytes_max`, but the first one always.
 pub async fn read(
     connection: &mut Connection,

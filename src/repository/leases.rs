@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use diesel::{
     OptionalExtension, QueryableByName,
-    sql_types::{Array, BigInt, Double, Text},
+    sql_types::{Array, BigInt, Double, Nullable, Text},
 };
 use diesel_async::RunQueryDsl;
 
@@ -61,6 +61,31 @@ pub struct OwnedLease {
     /// Seconds until somebody else may take it; negative if somebody may already.
     #[diesel(sql_type = Double)]
     pub remaining_seconds: f64,
+}
+
+/// A lease of anybody.
+#[derive(Debug, Clone, PartialEq, QueryableByName)]
+pub struct LeaseState {
+    /// What it is for.
+    #[diesel(sql_type = Text)]
+    pub name: String,
+    /// Who holds it, or held it last and fell silent.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub owner: Option<String>,
+    /// Its term.
+    #[diesel(sql_type = BigInt)]
+    pub epoch: i64,
+    /// Seconds until somebody else may take it; negative if somebody may already.
+    #[diesel(sql_type = Nullable<Double>)]
+    pub remaining_seconds: Option<f64>,
+}
+
+#[derive(QueryableByName)]
+struct Revoked {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    owner: Option<String>,
 }
 
 #[derive(QueryableByName)]
@@ -219,6 +244,43 @@ pub async fn release(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Ends the term of whoever holds one of `names`, without asking: raises the epochs and leaves the leases free. They
+/// stay locked until the transaction ends, so nobody works under them before what it does is there to be seen.
+/// Answers from whom they were taken.
+pub async fn revoke(
+    connection: &mut Connection,
+    names: &[String],
+) -> Result<Vec<(String, String)>, RepositoryError> {
+    create(connection, names).await?;
+    let revoked: Vec<Revoked> = statement(
+        "WITH held AS (
+           SELECT name, owner, expires_at FROM leases WHERE name = ANY(?) ORDER BY name FOR UPDATE)
+         UPDATE leases l SET owner = NULL, epoch = l.epoch + 1, expires_at = '-infinity'
+         FROM held WHERE l.name = held.name
+         RETURNING l.name, CASE WHEN held.expires_at >= clock_timestamp() THEN held.owner END AS owner",
+    )
+    .bind::<Array<Text>, _>(names)
+    .get_results(connection)
+    .await?;
+    Ok(revoked.into_iter().filter_map(|row| Some((row.name, row.owner?))).collect())
+}
+
+/// The leases of these names that are there, in no order, for people.
+pub async fn states(
+    connection: &mut Connection,
+    names: &[String],
+) -> Result<Vec<LeaseState>, RepositoryError> {
+    let states = statement(
+        "SELECT name, owner, epoch, CASE WHEN owner IS NOT NULL THEN
+                  extract(epoch FROM expires_at - clock_timestamp())::float8 END AS remaining_seconds
+         FROM leases WHERE name = ANY(?)",
+    )
+    .bind::<Array<Text>, _>(names)
+    .get_results(connection)
+    .await?;
+    Ok(states)
 }
 
 /// Takes `member` out of `group`, so that the others share anew at once.

@@ -1,8 +1,8 @@
 //! Positions of consumer groups: the next offset of each partition, and how often the record there was tried.
 //!
-//! Guarantees: a position is only ever moved from the offset that the caller believes it to be at, so it never goes
-//! back and two owners cannot both move it. Everything here runs inside the caller's transaction, next to the lease's
-//! fence and the results that the move stands for.
+//! Guarantees: a consumer only ever moves a position from the offset that it believes it to be at, so it never goes
+//! back and two owners cannot both move it; [`reset`] alone goes anywhere, and belongs to the operator. Everything here
+//! runs inside the caller's transaction, next to the lease's fence and the results that the move stands for.
 
 use diesel::{
     OptionalExtension, QueryableByName,
@@ -21,6 +21,13 @@ pub struct PartitionName {
     pub topic: String,
     /// The partition.
     pub partition: i32,
+}
+
+impl PartitionName {
+    /// Name of the lease that whoever moves the position must hold.
+    pub fn lease_name(&self) -> String {
+        format!("consume-risk/{self}")
+    }
 }
 
 impl std::fmt::Display for PartitionName {
@@ -61,6 +68,9 @@ pub struct PositionRow {
     /// How often the record there was tried alone.
     #[diesel(sql_type = Integer)]
     pub attempts: i32,
+    /// An owner began its first batch here and never came back.
+    #[diesel(sql_type = Bool)]
+    pub interrupted: bool,
     /// When the position last changed.
     #[diesel(sql_type = Timestamptz)]
     pub updated_at: chrono::DateTime<chrono::Utc>,
@@ -149,13 +159,35 @@ pub async fn note_try(
     expect_one(noted, name)
 }
 
+/// Puts a position anywhere and forgets its tries; answers where it was. Only behind [`super::leases::revoke`] in the
+/// same transaction, so that no consumer goes on from where it was.
+pub async fn reset(
+    connection: &mut Connection,
+    name: &PartitionName,
+    to: i64,
+) -> Result<Option<i64>, RepositoryError> {
+    let before = read(connection, name).await?;
+    statement(
+        "INSERT INTO consumer_positions (consumer_group, topic, partition, next_offset) VALUES (?, ?, ?, ?)
+         ON CONFLICT (consumer_group, topic, partition) DO UPDATE
+         SET next_offset = excluded.next_offset, attempts = 0, interrupted = false, updated_at = clock_timestamp()",
+    )
+    .bind::<Text, _>(&name.group)
+    .bind::<Text, _>(&name.topic)
+    .bind::<Integer, _>(name.partition)
+    .bind::<BigInt, _>(to)
+    .execute(connection)
+    .await?;
+    Ok(before.map(|before| before.next_offset))
+}
+
 /// All positions, or those of one group.
 pub async fn list(
     connection: &mut Connection,
     group: Option<&str>,
 ) -> Result<Vec<PositionRow>, RepositoryError> {
     let rows = statement(
-        "SELECT consumer_group, topic, partition, next_offset, attempts, updated_at FROM consumer_positions
+        "SELECT consumer_group, topic, partition, next_offset, attempts, interrupted, updated_at FROM consumer_positions
          WHERE consumer_group = coalesce(?, consumer_group) ORDER BY consumer_group, topic, partition",
     )
     .bind::<diesel::sql_types::Nullable<Text>, _>(group)

@@ -6,7 +6,6 @@ use kafka_protocol::{
         CreateTopicsRequest, FindCoordinatorRequest, GroupId, MetadataRequest, OffsetCommitRequest,
         TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
-        metadata_request::MetadataRequestTopic,
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
     },
     protocol::StrBytes,
@@ -17,11 +16,11 @@ use super::{BrokerError, Retention, TopicSpec, wire::Wire};
 /// A commit from outside any generation of the group, as a consumer with its own assignment sends it.
 const NO_GENERATION: i32 = -1;
 
-const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
-const RETENTION_MS: &str = "retention.ms";
-const RETENTION_BYTES: &str = "retention.bytes";
+pub(super) const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+pub(super) const RETENTION_MS: &str = "retention.ms";
+pub(super) const RETENTION_BYTES: &str = "retention.bytes";
 
-fn text(value: &str) -> StrBytes {
+pub(super) fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
 
@@ -48,30 +47,6 @@ pub(super) async fn probe(wire: &mut Wire) -> Result<(), BrokerError> {
     // An empty list of topics: only the brokers.
     let request = MetadataRequest::default().with_topics(Some(Vec::new()));
     wire.call(&request).await.map(|_| ())
-}
-
-/// How many partitions a topic has; None if there is no such topic.
-pub(super) async fn count_partitions(wire: &mut Wire, topic: &str) -> Result<Option<i32>, BrokerError> {
-    let wanted = MetadataRequestTopic::default().with_name(Some(TopicName(text(topic))));
-    let request =
-        MetadataRequest::default().with_topics(Some(vec![wanted])).with_allow_auto_topic_creation(false);
-    let answer = wire.call(&request).await?;
-    let found = answer.topics.first();
-    let found = found.ok_or_else(|| BrokerError::Unavailable { detail: "no topic was described".into() })?;
-    match ResponseError::try_from_code(found.error_code) {
-        // A partition without a leader is one all the same.
-        None | Some(ResponseError::LeaderNotAvailable) => {
-            Ok(Some(i32::try_from(found.partitions.len()).unwrap_or(i32::MAX)))
-        }
-        Some(ResponseError::UnknownTopicOrPartition) => Ok(None),
-        Some(error) => {
-            let detail = format!("topic {topic} cannot be described: {error:?}");
-            match error.is_retriable() {
-                true => Err(BrokerError::Unavailable { detail }),
-                false => Err(BrokerError::Refused { detail }),
-            }
-        }
-    }
 }
 
 /// Creates a topic with its settings. A topic that is there already is left as it is.

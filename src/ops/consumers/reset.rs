@@ -1,0 +1,263 @@
+//! `ledger consumers reset`: moves positions on an operator's word.
+//!
+//! Guarantees: the leases of the partitions are taken away in the transaction that moves the positions, and stay locked
+//! until it commits. So a consumer that runs can neither write from where it was nor begin anew before the new position
+//! is there; it need not be stopped, and goes on from there by itself. All partitions move, or none. Deliberately
+//! absent: taking assessments back. An event that is delivered again keeps the one it has.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use super::super::{moment, operator::user_and_host};
+use crate::{
+    broker::{self, OffsetRange, SharedBroker},
+    event::TRANSACTIONS_TOPIC,
+    repository::{
+        self, Connection, leases,
+        positions::{self, PartitionName},
+        transaction,
+    },
+    runtime::{Context, OutputFormat, print_json, table},
+};
+
+/// Flags of `ledger consumers reset`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ResetArgs {
+    /// The consumer group
+    #[arg(long, env = "LEDGER_CONSUMERS_GROUP", value_name = "NAME")]
+    group: String,
+    /// The topic
+    #[arg(long, env = "LEDGER_CONSUMERS_RESET_TOPIC", value_name = "NAME", default_value = TRANSACTIONS_TOPIC)]
+    topic: String,
+    /// Only this partition; without it, all of them
+    #[arg(long, env = "LEDGER_CONSUMERS_RESET_PARTITION", value_name = "NUMBER")]
+    partition: Option<i32>,
+    /// Where to: earliest, latest, an offset, or the first record that is not older than a time, a day or how long
+    /// ago (2h)
+    #[arg(long, env = "LEDGER_CONSUMERS_RESET_TO", value_name = "WHERE", value_parser = parse_target)]
+    to: Target,
+    /// Say what would move and move nothing
+    #[arg(long, env = "LEDGER_CONSUMERS_RESET_DRY_RUN")]
+    dry_run: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_CONSUMERS_OUTPUT")]
+    output: OutputFormat,
+}
+
+/// Where positions are to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Earliest,
+    Latest,
+    Offset(i64),
+    At(DateTime<Utc>),
+}
+
+fn parse_target(text: &str) -> Result<Target, String> {
+    match text {
+        "earliest" => Ok(Target::Earliest),
+        "latest" => Ok(Target::Latest),
+        number if number.bytes().all(|byte| byte.is_ascii_digit()) && !number.is_empty() => {
+            number.parse().map(Target::Offset).map_err(|error| error.to_string())
+        }
+        text => moment::parse(text).map(Target::At).map_err(|_| {
+            "expected earliest, latest, an offset, a time (2026-11-24T10:00:00Z), a day (2026-11-24) or how long ago (2h)"
+                .to_owned()
+        }),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Move {
+    partition: i32,
+    from: Option<i64>,
+    to: i64,
+    /// Who held the partition and was fenced.
+    taken_from: Option<String>,
+}
+
+impl Move {
+    fn meaning(&self) -> String {
+        match self.from.map(|from| self.to - from) {
+            None => String::new(),
+            Some(0) => "stays".to_owned(),
+            Some(back) if back < 0 => format!("{} delivered again", -back),
+            Some(forward) => format!("{forward} skipped"),
+        }
+    }
+}
+
+pub(super) async fn run(
+    context: &Context,
+    connection: &mut Connection,
+    args: &ResetArgs,
+) -> anyhow::Result<ExitCode> {
+    let ResetArgs { group, topic, .. } = args;
+    let known = positions::list(connection, Some(group)).await?;
+    anyhow::ensure!(
+        *group == context.config.consume_risk.group || !known.is_empty(),
+        "there is no consumer group {group}"
+    );
+    let pool = repository::pool(&context.config.database, "consumers")?;
+    let broker = broker::connect(&context.config, pool).await?;
+    let wanted = targets(&broker, args).await?;
+    let moves = match args.dry_run {
+        true => {
+            let at = |partition| known.iter().find(|row| row.topic == *topic && row.partition == partition);
+            let from = |partition| at(partition).map(|row| row.next_offset);
+            let moves = wanted.into_iter().map(|(name, to)| Move {
+                from: from(name.partition),
+                partition: name.partition,
+                to,
+                taken_from: None,
+            });
+            moves.collect()
+        }
+        false => carry_out(connection, &wanted).await?,
+    };
+    if !args.dry_run {
+        tell(args, &moves);
+        show_to_broker(&broker, args, &moves).await;
+    }
+    print(args, &moves)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Each partition that is meant and where it goes, in the order of their leases' names.
+async fn targets(broker: &SharedBroker, args: &ResetArgs) -> anyhow::Result<Vec<(PartitionName, i64)>> {
+    let count = broker.partitions(&args.topic).await?;
+    let partitions = match args.partition {
+        None => (0..count).collect(),
+        Some(partition) => {
+            let topic = &args.topic;
+            anyhow::ensure!(
+                (0..count).contains(&partition),
+                "{topic} has partitions 0 to {}, not {partition}",
+                count - 1
+            );
+            vec![partition]
+        }
+    };
+    let mut targets = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        let range = broker.offset_range(&args.topic, partition).await?;
+        let to = match args.to {
+            Target::Earliest => range.earliest,
+            Target::Latest => range.latest,
+            Target::Offset(offset) => within(range, offset, &args.topic, partition)?,
+            Target::At(moment) => broker.offset_at(&args.topic, partition, moment).await?,
+        };
+        let (group, topic) = (args.group.clone(), args.topic.clone());
+        targets.push((PartitionName { group, topic, partition }, to));
+    }
+    Ok(targets)
+}
+
+fn within(range: OffsetRange, offset: i64, topic: &str, partition: i32) -> anyhow::Result<i64> {
+    let OffsetRange { earliest, latest } = range;
+    anyhow::ensure!(
+        (earliest..=latest).contains(&offset),
+        "{topic}/{partition} holds {earliest} to {latest}, and {offset} is outside; nothing was moved"
+    );
+    Ok(offset)
+}
+
+/// Takes the leases away and moves the positions, in one transaction.
+async fn carry_out(
+    connection: &mut Connection,
+    wanted: &[(PartitionName, i64)],
+) -> anyhow::Result<Vec<Move>> {
+    let names: Vec<String> = wanted.iter().map(|(name, _)| name.lease_name()).collect();
+    let names = &names;
+    let moves = transaction("reset positions", connection, async |connection: &mut Connection| {
+        let revoked = leases::revoke(connection, names).await?;
+        let mut moves = Vec::with_capacity(wanted.len());
+        for (name, to) in wanted {
+            let from = positions::reset(connection, name, *to).await?;
+            let lease_name = name.lease_name();
+            let taken_from = revoked.iter().find(|(lease, _)| *lease == lease_name);
+            moves.push(Move {
+                partition: name.partition,
+                from,
+                to: *to,
+                taken_from: taken_from.map(|(_, owner)| owner.clone()),
+            });
+        }
+        Ok(moves)
+    })
+    .await
+    .context("nothing was moved")?;
+    Ok(moves)
+}
+
+/// The audit: one line for each partition.
+fn tell(args: &ResetArgs, moves: &[Move]) {
+    let by = user_and_host();
+    for moved in moves {
+        let taken_from = moved.taken_from.as_deref();
+        tracing::info!(
+            group = args.group,
+            topic = args.topic,
+            partition = moved.partition,
+            from = moved.from,
+            to = moved.to,
+            taken_from,
+            by,
+            "position reset"
+        );
+    }
+}
+
+/// Kafka's own tools see it at once, also where no consumer runs.
+async fn show_to_broker(broker: &SharedBroker, args: &ResetArgs, moves: &[Move]) {
+    let positions: Vec<(i32, i64)> = moves.iter().map(|moved| (moved.partition, moved.to)).collect();
+    if let Err(error) = broker.mirror_positions(&args.group, &args.topic, &positions).await {
+        tracing::warn!(%error, "the broker's own tools still show the old positions");
+    }
+}
+
+fn print(args: &ResetArgs, moves: &[Move]) -> anyhow::Result<()> {
+    if args.output == OutputFormat::Json {
+        print_json(&serde_json::json!({
+            "dry_run": args.dry_run, "group": args.group, "topic": args.topic, "items": moves,
+        }))?;
+        return Ok(());
+    }
+    let mut rows = table(["group", "topic", "partition", "from", "to", "", "taken from"]);
+    for moved in moves {
+        rows.add_row([
+            args.group.clone(),
+            args.topic.clone(),
+            moved.partition.to_string(),
+            moved.from.map_or_else(|| "none".to_owned(), |from| from.to_string()),
+            moved.to.to_string(),
+            moved.meaning(),
+            moved.taken_from.clone().unwrap_or_default(),
+        ]);
+    }
+    println!("{rows}");
+    if args.dry_run {
+        println!("dry run: nothing was moved");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_word_an_offset_or_a_moment() {
+        assert_eq!(parse_target("earliest"), Ok(Target::Earliest));
+        assert_eq!(parse_target("1200"), Ok(Target::Offset(1200)));
+        assert!(matches!(parse_target("2026-11-24"), Ok(Target::At(_))));
+        assert!(matches!(parse_target("15m"), Ok(Target::At(_))));
+        for wrong in ["", "first", "-5", "99999999999999999999"] {
+            parse_target(wrong).expect_err(wrong);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `ledger dlq list`: pages of dead letters, newest first.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::{ListArgs, letter, place, readable::printable};
+use crate::{
+    repository::{
+        Connection,
+        dead_letter_pages::{self, LetterRow},
+    },
+    runtime::{OutputFormat, print_json, table},
+};
+
+/// Longest error in a table.
+const ERROR_LENGTH_MAX: usize = 80;
+
+/// A letter for programs.
+#[derive(Serialize)]
+pub(super) struct LetterOut<'a> {
+    id: uuid::Uuid,
+    created_at: String,
+    group: &'a str,
+    topic: &'a str,
+    partition: Option<i32>,
+    offset: Option<i64>,
+    stage: &'a str,
+    reason: &'a str,
+    error: &'a str,
+    attempts: i32,
+    event_id: Option<uuid::Uuid>,
+    replays: i64,
+    outcome: Option<&'a str>,
+}
+
+impl<'a> From<&'a LetterRow> for LetterOut<'a> {
+    fn from(row: &'a LetterRow) -> Self {
+        Self {
+            id: row.id,
+            created_at: time(row),
+            group: &row.consumer_group,
+            topic: &row.topic,
+            partition: row.partition,
+            offset: row.record_offset,
+            stage: &row.stage,
+            reason: &row.reason,
+            error: &row.error,
+            attempts: row.attempts,
+            event_id: row.event_id,
+            replays: row.replays,
+            outcome: row.outcome.as_deref(),
+        }
+    }
+}
+
+pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow::Result<ExitCode> {
+    if let Some(before) = args.before {
+        letter(connection, before).await?;
+    }
+    let filter = args.filter.filter(args.open);
+    // One more than asked for says whether there is another page.
+    let mut letters = dead_letter_pages::newest(connection, &filter, args.before, args.limit + 1).await?;
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let has_more = letters.len() > limit;
+    letters.truncate(limit);
+    let next = letters.last().map(|last| last.id).filter(|_| has_more);
+    match args.output {
+        OutputFormat::Json => {
+            let items: Vec<LetterOut> = letters.iter().map(LetterOut::from).collect();
+            print_json(&serde_json::json!({ "items": items, "next_before": next }))?;
+        }
+        OutputFormat::Table => {
+            println!("{}", page(&letters));
+            match (letters.len(), next) {
+                (0, _) => println!("no dead letters"),
+                (_, None) => {}
+                (_, Some(next)) => println!("more: --before {next}"),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn page(letters: &[LetterRow]) -> comfy_table::Table {
+    let mut page = table(["id", "put aside", "by", "record", "reason", "error", "tries", "replays"]);
+    for letter in letters {
+        let replays = match &letter.outcome {
+            None => "none".to_owned(),
+            Some(outcome) => format!("{} ({outcome})", letter.replays),
+        };
+        page.add_row([
+            letter.id.to_string(),
+            time(letter),
+            letter.consumer_group.clone(),
+            place(letter),
+            letter.reason.clone(),
+            shortened(&printable(&letter.error)),
+            letter.attempts.to_string(),
+            replays,
+        ]);
+    }
+    page
+}
+
+/// UTC, to the millisecond.
+pub(super) fn time(letter: &LetterRow) -> String {
+    letter.created_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(ERROR_LENGTH_MAX) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+    }
+}

@@ -1,0 +1,298 @@
+//! `ledger dlq replay`: dead letters through the handler again, one at a time.
+//!
+//! ```text
+//! letter ─▶ decode, ledger, history, rules ─▶ one commit: assessment + announcement + audit
+//!                                       └───▶ still fails: audit alone
+//! ```
+//!
+//! Guarantees: twice has one effect, whether in a row or at the same time as another replay or as the consumer; every
+//! replay leaves a line of the audit, in the commit that has its effect. Nothing is published to the topic that the
+//! record came from: its partition has passed it, and first occurrences there are in order. So an event that the
+//! relay put aside is assessed here but stays unpublished; only what was on its way to the dead-letter topic, which
+//! promises no order, goes back into the outbox.
+
+use std::{process::ExitCode, time::Duration};
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::{super::operator::user_and_host, ReplayArgs, letter, place, readable::printable};
+use crate::{
+    broker::FetchedRecord,
+    consume_risk::{self, Judgement},
+    event::{TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC, headers_from_json},
+    repository::{
+        Connection, RepositoryError,
+        dead_letter_pages::{self, LetterRow},
+        postings, transaction,
+    },
+    risk::Ruleset,
+    runtime::{Context, OutputFormat, Stop, print_json, table},
+};
+
+const RATE_MAX: u32 = 100_000;
+const ALREADY_QUEUED: &str = "it was put into the outbox by an earlier replay; if it was too large again, that is a \
+                              dead letter of its own";
+
+/// What a replay came to, or would come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Assessed,
+    AlreadyAssessed,
+    Queued,
+    AlreadyQueued,
+    Failing,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Assessed => "assessed",
+            Self::AlreadyAssessed => "already_assessed",
+            Self::Queued => "queued",
+            Self::AlreadyQueued => "already_queued",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Replayed {
+    id: Uuid,
+    record: String,
+    outcome: Outcome,
+    detail: String,
+}
+
+/// What is to be done about a letter.
+enum Action {
+    Judge(Judgement),
+    Queue(Option<Vec<u8>>),
+    /// There is no way to handle it again.
+    None(String),
+}
+
+/// `50/s`.
+pub(super) fn parse_rate(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix("/s").and_then(|number| number.parse().ok());
+    number
+        .filter(|rate| (1..=RATE_MAX).contains(rate))
+        .ok_or_else(|| format!("expected a rate from 1/s to {RATE_MAX}/s"))
+}
+
+pub(super) async fn run(
+    context: &Context,
+    connection: &mut Connection,
+    args: &ReplayArgs,
+) -> anyhow::Result<ExitCode> {
+    postings::prepare_writer(connection).await?;
+    let ruleset = consume_risk::load_rules(context).await?;
+    let by = args.by.clone().unwrap_or_else(user_and_host);
+    let (ids, has_more) = chosen(connection, args).await?;
+    let mut pace = Pace::new(args.rate);
+    let mut done = Vec::with_capacity(ids.len());
+    for id in &ids {
+        if !pace.wait(&context.stop).await {
+            break;
+        }
+        let letter = letter(connection, *id).await?;
+        let replayed = replay(connection, &ruleset, &letter, &by, args.dry_run).await?;
+        if !args.dry_run {
+            tracing::info!(id = %id, record = replayed.record, outcome = replayed.outcome.as_str(),
+                detail = replayed.detail, by, "replayed a dead letter");
+        }
+        done.push(replayed);
+    }
+    print(args, &done, has_more)?;
+    anyhow::ensure!(
+        done.len() == ids.len(),
+        "asked to stop after {} of {} dead letters",
+        done.len(),
+        ids.len()
+    );
+    let failing = done.iter().any(|replayed| replayed.outcome == Outcome::Failing);
+    Ok(if failing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The letters that are meant, and whether there are more than the limit. Each that was named is there.
+async fn chosen(connection: &mut Connection, args: &ReplayArgs) -> anyhow::Result<(Vec<Uuid>, bool)> {
+    for id in &args.ids {
+        letter(connection, *id).await?;
+    }
+    if !args.all {
+        return Ok((args.ids.clone(), false));
+    }
+    let filter = args.filter.filter(true);
+    let mut ids = dead_letter_pages::oldest_ids(connection, &filter, args.limit + 1).await?;
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let has_more = ids.len() > limit;
+    ids.truncate(limit);
+    Ok((ids, has_more))
+}
+
+/// Not faster than asked for.
+struct Pace {
+    interval: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    fn new(rate: Option<u32>) -> Self {
+        let interval = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
+        Self { interval, next: Instant::now() }
+    }
+
+    /// False if asked to stop.
+    async fn wait(&mut self, stop: &Stop) -> bool {
+        tokio::select! {
+            () = sleep_until(self.next) => {}
+            () = stop.requested() => {}
+        }
+        self.next = self.next.max(Instant::now()) + self.interval;
+        !stop.is_requested()
+    }
+}
+
+async fn replay(
+    connection: &mut Connection,
+    ruleset: &Ruleset,
+    letter: &LetterRow,
+    by: &str,
+    dry_run: bool,
+) -> Result<Replayed, RepositoryError> {
+    let action = action(connection, ruleset, letter).await?;
+    let (outcome, detail) = match dry_run {
+        true => foreseen(&action, letter),
+        false => carry_out(connection, &action, letter.id, by).await?,
+    };
+    Ok(Replayed { id: letter.id, record: place(letter), outcome, detail })
+}
+
+async fn action(
+    connection: &mut Connection,
+    ruleset: &Ruleset,
+    letter: &LetterRow,
+) -> Result<Action, RepositoryError> {
+    let record = dead_letter_pages::record(connection, letter.id).await?;
+    match letter.topic.as_str() {
+        TRANSACTIONS_TOPIC => {
+            let headers = headers_from_json(&record.headers).ok_or_else(|| RepositoryError::Corrupt {
+                what: "dead letter",
+                detail: format!("the headers of {} are not of the known shape", letter.id),
+            })?;
+            let record = FetchedRecord {
+                offset: letter.record_offset.unwrap_or(-1),
+                key: record.key,
+                value: record.value,
+                headers,
+                timestamp: letter.created_at,
+            };
+            Ok(Action::Judge(consume_risk::judge(connection, ruleset, record).await?))
+        }
+        TRANSACTIONS_DEAD_LETTER_TOPIC => Ok(Action::Queue(record.key)),
+        topic => Ok(Action::None(format!(
+            "publishing to {topic} now would break the order of its account's events; what it tells is in the database"
+        ))),
+    }
+}
+
+fn foreseen(action: &Action, letter: &LetterRow) -> (Outcome, String) {
+    match action {
+        Action::Judge(Judgement::Assessment(verdict)) => (Outcome::Assessed, verdict.summary()),
+        Action::Judge(Judgement::AlreadyAssessed) => (Outcome::AlreadyAssessed, String::new()),
+        Action::Judge(Judgement::Unhandled { stage, reason, error }) => failing(stage, reason, error),
+        Action::Queue(_) if letter.replays > 0 => (Outcome::AlreadyQueued, ALREADY_QUEUED.to_owned()),
+        Action::Queue(_) => (Outcome::Queued, String::new()),
+        Action::None(why) => (Outcome::Failing, why.clone()),
+    }
+}
+
+fn failing(stage: &str, reason: &str, error: &str) -> (Outcome, String) {
+    // PostgreSQL's text cannot hold U+0000, and what a record says may appear in the message.
+    (Outcome::Failing, format!("{reason} ({stage}): {error}").replace('\0', ""))
+}
+
+/// The effect and the line of the audit, together or not at all.
+async fn carry_out(
+    connection: &mut Connection,
+    action: &Action,
+    id: Uuid,
+    by: &str,
+) -> Result<(Outcome, String), RepositoryError> {
+    transaction("replay", connection, async |connection: &mut Connection| {
+        let queued_before = dead_letter_pages::lock(connection, id).await?;
+        let (outcome, detail) = match action {
+            Action::Judge(Judgement::Assessment(verdict)) if verdict.write(connection).await? => {
+                (Outcome::Assessed, verdict.summary())
+            }
+            Action::Judge(Judgement::Assessment(_) | Judgement::AlreadyAssessed) => {
+                (Outcome::AlreadyAssessed, String::new())
+            }
+            Action::Judge(Judgement::Unhandled { stage, reason, error }) => failing(stage, reason, error),
+            Action::Queue(_) if queued_before > 0 => (Outcome::AlreadyQueued, ALREADY_QUEUED.to_owned()),
+            Action::Queue(key) => {
+                dead_letter_pages::queue(connection, id, key.as_deref()).await?;
+                (Outcome::Queued, String::new())
+            }
+            Action::None(why) => (Outcome::Failing, why.clone()),
+        };
+        dead_letter_pages::note_replay(connection, id, by, outcome.as_str(), &detail).await?;
+        Ok((outcome, detail))
+    })
+    .await
+}
+
+fn print(args: &ReplayArgs, done: &[Replayed], has_more: bool) -> anyhow::Result<()> {
+    let count = |outcome| done.iter().filter(|replayed| replayed.outcome == outcome).count();
+    let outcomes = [
+        Outcome::Assessed,
+        Outcome::AlreadyAssessed,
+        Outcome::Queued,
+        Outcome::AlreadyQueued,
+        Outcome::Failing,
+    ];
+    if args.output == OutputFormat::Json {
+        let counts: serde_json::Map<String, serde_json::Value> = outcomes
+            .map(|outcome| (outcome.as_str().to_owned(), count(outcome).into()))
+            .into_iter()
+            .collect();
+        print_json(&serde_json::json!({
+            "dry_run": args.dry_run, "counts": counts, "has_more": has_more, "items": done,
+        }))?;
+        return Ok(());
+    }
+    let heading = if args.dry_run { "would be" } else { "outcome" };
+    let mut rows = table(["id", "record", heading, ""]);
+    for replayed in done {
+        let detail = printable(&replayed.detail);
+        rows.add_row([&replayed.id.to_string(), &replayed.record, replayed.outcome.as_str(), &detail]);
+    }
+    println!("{rows}");
+    let counts = outcomes.map(|outcome| (outcome.as_str(), count(outcome)));
+    let counts: Vec<String> = counts
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    let summary = if counts.is_empty() { "no dead letters".to_owned() } else { counts.join(", ") };
+    println!("{}{summary}", if args.dry_run { "dry run: " } else { "" });
+    if has_more {
+        println!("more of them wait: run it again, or raise --limit");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_number_a_second() {
+        assert_eq!(parse_rate("50/s"), Ok(50));
+        for wrong in ["50", "0/s", "-1/s", "1/m", "1000001/s", "/s"] {
+            parse_rate(wrong).expect_err(wrong);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `ledger dlq show`: one dead letter, readable and whole.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::{
+    ShowArgs, letter,
+    list::{LetterOut, time},
+    place,
+    readable::{Content, for_people, printable},
+};
+use crate::{
+    event::{Headers, headers_from_json},
+    repository::{
+        Connection,
+        dead_letter_pages::{self, LetterRecord, LetterRow, ReplayRow},
+    },
+    runtime::{OutputFormat, print_json},
+};
+
+#[derive(Serialize)]
+struct ShownOut<'a> {
+    #[serde(flatten)]
+    letter: LetterOut<'a>,
+    key: Option<Content>,
+    value: Option<Content>,
+    headers: Vec<(String, Content)>,
+    replay_log: Vec<ReplayOut<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReplayOut<'a> {
+    replayed_at: String,
+    replayed_by: &'a str,
+    outcome: &'a str,
+    detail: &'a str,
+}
+
+pub(super) async fn run(connection: &mut Connection, args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let found = letter(connection, args.id).await?;
+    let record = dead_letter_pages::record(connection, args.id).await?;
+    let replays = dead_letter_pages::replays(connection, args.id).await?;
+    let headers = headers_from_json(&record.headers).ok_or_else(|| {
+        anyhow::anyhow!("the headers of dead letter {} are not of the known shape", args.id)
+    })?;
+    match args.output {
+        OutputFormat::Json => print_json(&shown(&found, &record, &headers, &replays))?,
+        OutputFormat::Table => print_for_people(&found, &record, &headers, &replays),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shown<'a>(
+    found: &'a LetterRow,
+    record: &LetterRecord,
+    headers: &Headers,
+    replays: &'a [ReplayRow],
+) -> ShownOut<'a> {
+    ShownOut {
+        letter: LetterOut::from(found),
+        key: record.key.as_deref().map(Content::of),
+        value: record.value.as_deref().map(Content::of),
+        headers: headers.iter().map(|(name, value)| (name.clone(), Content::of(value))).collect(),
+        replay_log: replays
+            .iter()
+            .map(|replay| ReplayOut {
+                replayed_at: moment(replay),
+                replayed_by: &replay.replayed_by,
+                outcome: &replay.outcome,
+                detail: &replay.detail,
+            })
+            .collect(),
+    }
+}
+
+fn print_for_people(found: &LetterRow, record: &LetterRecord, headers: &Headers, replays: &[ReplayRow]) {
+    let event_id = found.event_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
+    println!("dead letter  {}", found.id);
+    println!("put aside    {} by {} after {} tries", time(found), found.consumer_group, found.attempts);
+    println!("record       {}", place(found));
+    println!("event        {event_id}");
+    println!("why          {} ({}): {}", found.reason, found.stage, printable(&found.error));
+    println!("\nkey\n{}", for_people(record.key.as_deref()));
+    println!("\nheaders");
+    for (name, value) in headers {
+        println!("{}: {}", printable(name), for_people(Some(value)));
+    }
+    println!("\nvalue\n{}", for_people(record.value.as_deref()));
+    println!("\nreplays");
+    if replays.is_empty() {
+        println!("none");
+    }
+    for replay in replays {
+        let detail = if replay.detail.is_empty() { String::new() } else { format!(": {}", replay.detail) };
+        let line = format!("{} {} by {}{detail}", moment(replay), replay.outcome, replay.replayed_by);
+        println!("{}", printable(&line));
+    }
+}
+
+fn moment(replay: &ReplayRow) -> String {
+    replay.replayed_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}

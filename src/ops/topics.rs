@@ -1,0 +1,236 @@
+//! `ledger topics`: the topics of the project as the broker has them, held against the configuration.
+
+mod create;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::{
+    broker::{self, OffsetRange, Retention, SharedBroker, TopicSpec, TopicState},
+    config::BrokerKind,
+    repository::{self, migrations},
+    runtime::{Context, OutputFormat, print_json, table},
+};
+
+/// Flags of `ledger topics`.
+#[derive(Debug, Clone, Args)]
+pub struct TopicsArgs {
+    #[command(subcommand)]
+    command: Option<TopicsCommand>,
+    /// A line for each partition, with its first and next offset
+    #[arg(long, env = "LEDGER_TOPICS_PARTITIONS")]
+    partitions: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_TOPICS_OUTPUT")]
+    output: OutputFormat,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum TopicsCommand {
+    /// Create what is missing as broker.topics says; nothing that exists is changed
+    #[command(
+        after_help = "A topic that has fewer partitions than configured is refused: exit 1. Other settings that differ are told.\n\nExamples:\n  ledger topics create --dry-run\n  LEDGER_BROKER__TOPICS__REPLICATION_FACTOR=3 LEDGER_BROKER__TOPICS__MIN_INSYNC_REPLICAS=2 ledger topics create"
+    )]
+    Create(create::CreateArgs),
+}
+
+/// A topic as it should be and as it is.
+struct Topic {
+    spec: TopicSpec,
+    state: Option<TopicState>,
+    ranges: Vec<OffsetRange>,
+}
+
+impl Topic {
+    fn records(&self) -> Option<i64> {
+        self.state.as_ref()?;
+        Some(self.ranges.iter().map(|range| range.latest - range.earliest).sum())
+    }
+}
+
+#[derive(Serialize)]
+struct TopicOut<'a> {
+    topic: &'a str,
+    exists: bool,
+    partitions: Option<i32>,
+    replication_factor: Option<i16>,
+    min_insync_replicas: Option<i16>,
+    /// Null where the broker does not say; 0 for ever.
+    retention_seconds: Option<u64>,
+    /// Null where the broker does not say; 0 for no limit.
+    retention_bytes: Option<u64>,
+    records: Option<i64>,
+    differences: Vec<String>,
+    offsets: Vec<PartitionOut>,
+}
+
+#[derive(Serialize)]
+struct PartitionOut {
+    partition: usize,
+    earliest: i64,
+    latest: i64,
+}
+
+impl<'a> From<&'a Topic> for TopicOut<'a> {
+    fn from(topic: &'a Topic) -> Self {
+        let state = topic.state.as_ref();
+        let retention = state.and_then(|state| state.retention);
+        Self {
+            topic: &topic.spec.name,
+            exists: state.is_some(),
+            partitions: state.map(|state| state.partitions),
+            replication_factor: state.and_then(|state| state.replication_factor),
+            min_insync_replicas: state.and_then(|state| state.min_insync_replicas),
+            retention_seconds: retention.map(|retention| retention.age.map_or(0, |age| age.as_secs())),
+            retention_bytes: retention.map(|retention| retention.bytes.unwrap_or(0)),
+            records: topic.records(),
+            differences: state.map(|state| differences(&topic.spec, state)).unwrap_or_default(),
+            offsets: topic
+                .ranges
+                .iter()
+                .enumerate()
+                .map(|(partition, range)| PartitionOut {
+                    partition,
+                    earliest: range.earliest,
+                    latest: range.latest,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Runs the command.
+pub async fn run(context: Context, args: TopicsArgs) -> anyhow::Result<ExitCode> {
+    if context.config.broker.kind == BrokerKind::Postgres {
+        let mut connection = repository::connect(&context.config.database, "topics").await?;
+        migrations::check_schema(&mut connection).await?;
+    }
+    let pool = repository::pool(&context.config.database, "topics")?;
+    let broker = broker::connect(&context.config, pool).await?;
+    let specs = broker::topic_specs(&context.config);
+    let kind = kind(context.config.broker.kind);
+    if let Some(TopicsCommand::Create(create)) = &args.command {
+        return create::run(&broker, &specs, kind, create).await;
+    }
+    let mut topics = Vec::with_capacity(specs.len());
+    for spec in specs {
+        topics.push(look(&broker, spec).await?);
+    }
+    match args.output {
+        OutputFormat::Json => {
+            let items: Vec<TopicOut> = topics.iter().map(TopicOut::from).collect();
+            print_json(&serde_json::json!({ "broker": kind, "items": items }))?;
+        }
+        OutputFormat::Table if args.partitions => print_partitions(&topics),
+        OutputFormat::Table => print_topics(&topics, kind),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const fn kind(kind: BrokerKind) -> &'static str {
+    match kind {
+        BrokerKind::Postgres => "postgres",
+        BrokerKind::Kafka => "kafka",
+    }
+}
+
+async fn look(broker: &SharedBroker, spec: TopicSpec) -> anyhow::Result<Topic> {
+    let state = broker.describe_topic(&spec.name).await?;
+    let mut ranges = Vec::new();
+    for partition in 0..state.as_ref().map_or(0, |state| state.partitions) {
+        let range = broker.offset_range(&spec.name, partition).await;
+        ranges.push(range.with_context(|| format!("the offsets of {}/{partition}", spec.name))?);
+    }
+    Ok(Topic { spec, state, ranges })
+}
+
+/// What the topic has otherwise than configured, in words. What the broker does not tell is not held against it.
+fn differences(spec: &TopicSpec, state: &TopicState) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut hold = |name: &str, is: Option<String>, wanted: String| {
+        if let Some(is) = is.filter(|is| *is != wanted) {
+            differences.push(format!("{name} is {is}, configured {wanted}"));
+        }
+    };
+    hold("partitions", Some(state.partitions.to_string()), spec.partitions.to_string());
+    let factor = state.replication_factor.map(|factor| factor.to_string());
+    hold("replication factor", factor, spec.replication_factor.to_string());
+    let replicas = state.min_insync_replicas.map(|replicas| replicas.to_string());
+    hold("min.insync.replicas", replicas, spec.min_insync_replicas.to_string());
+    hold("retention", state.retention.map(age), age(spec.retention));
+    hold("retention bytes", state.retention.map(bytes), bytes(spec.retention));
+    differences
+}
+
+fn age(retention: Retention) -> String {
+    retention
+        .age
+        .map_or_else(|| "for ever".to_owned(), |age| humantime::format_duration(seconds(age)).to_string())
+}
+
+/// Kafka counts milliseconds; nobody sets them.
+fn seconds(age: Duration) -> Duration {
+    if age.as_secs() > 0 { Duration::from_secs(age.as_secs()) } else { age }
+}
+
+fn bytes(retention: Retention) -> String {
+    retention.bytes.map_or_else(|| "no limit".to_owned(), |bytes| bytes.to_string())
+}
+
+fn print_topics(topics: &[Topic], kind: &str) {
+    let headings =
+        ["topic", "broker", "partitions", "replicas", "min in sync", "retention", "bytes", "records", ""];
+    let mut rows = table(headings);
+    for Topic { spec, state, .. } in topics {
+        let Some(state) = state else {
+            rows.add_row([&spec.name, kind, "", "", "", "", "", "", "missing"]);
+            continue;
+        };
+        let text = |number: Option<i16>| number.map_or_else(String::new, |number| number.to_string());
+        let is_fine = differences(spec, state).is_empty();
+        rows.add_row([
+            spec.name.clone(),
+            kind.to_owned(),
+            state.partitions.to_string(),
+            text(state.replication_factor),
+            text(state.min_insync_replicas),
+            state.retention.map(age).unwrap_or_default(),
+            state.retention.map(bytes).unwrap_or_default(),
+            topics_records(topics, &spec.name),
+            if is_fine { "as configured" } else { "differs" }.to_owned(),
+        ]);
+    }
+    println!("{rows}");
+    for Topic { spec, state, .. } in topics {
+        for difference in state.iter().flat_map(|state| differences(spec, state)) {
+            println!("{}: {difference}", spec.name);
+        }
+    }
+    if topics.iter().any(|topic| topic.state.is_none()) {
+        println!("`ledger topics create` makes what is missing");
+    }
+}
+
+fn topics_records(topics: &[Topic], name: &str) -> String {
+    let topic = topics.iter().find(|topic| topic.spec.name == name);
+    topic.and_then(Topic::records).map_or_else(String::new, |records| records.to_string())
+}
+
+fn print_partitions(topics: &[Topic]) {
+    let mut rows = table(["topic", "partition", "earliest", "latest", "records"]);
+    for topic in topics {
+        for (partition, range) in topic.ranges.iter().enumerate() {
+            rows.add_row([
+                topic.spec.name.clone(),
+                partition.to_string(),
+                range.earliest.to_string(),
+                range.latest.to_string(),
+                (range.latest - range.earliest).to_string(),
+            ]);
+        }
+    }
+    println!("{rows}");
+}

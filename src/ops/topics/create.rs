@@ -1,0 +1,105 @@
+//! `ledger topics create`: makes what is missing, as the configuration says. Never changes what is there.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{age, bytes, differences};
+use crate::{
+    broker::{BrokerError, SharedBroker, TopicSpec},
+    runtime::{OutputFormat, print_json, table},
+};
+
+/// Flags of `ledger topics create`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct CreateArgs {
+    /// Say what would be created and create nothing
+    #[arg(long, env = "LEDGER_TOPICS_CREATE_DRY_RUN")]
+    dry_run: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_TOPICS_OUTPUT")]
+    output: OutputFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Created,
+    Exists,
+    /// It has fewer partitions than configured.
+    Refused,
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    topic: &'a str,
+    outcome: Outcome,
+    detail: Vec<String>,
+}
+
+pub(super) async fn run(
+    broker: &SharedBroker,
+    specs: &[TopicSpec],
+    kind: &str,
+    args: &CreateArgs,
+) -> anyhow::Result<ExitCode> {
+    let mut done = Vec::with_capacity(specs.len());
+    for spec in specs {
+        done.push(one(broker, spec, kind, args.dry_run).await?);
+    }
+    print(args, &done)?;
+    let is_refused = done.iter().any(|done| done.outcome == Outcome::Refused);
+    Ok(if is_refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn one<'a>(
+    broker: &SharedBroker,
+    spec: &'a TopicSpec,
+    kind: &str,
+    dry_run: bool,
+) -> Result<Done<'a>, BrokerError> {
+    let topic = spec.name.as_str();
+    if let Some(state) = broker.describe_topic(topic).await? {
+        if state.partitions < spec.partitions {
+            let error = BrokerError::TooFewPartitions {
+                topic: topic.to_owned(),
+                actual: state.partitions,
+                expected: spec.partitions,
+            };
+            return Ok(Done { topic, outcome: Outcome::Refused, detail: vec![error.to_string()] });
+        }
+        return Ok(Done { topic, outcome: Outcome::Exists, detail: differences(spec, &state) });
+    }
+    if !dry_run {
+        broker.ensure_topics(std::slice::from_ref(spec), true).await?;
+        tracing::info!(topic, partitions = spec.partitions, "created the topic");
+    }
+    let mut detail = vec![format!("{} partitions", spec.partitions)];
+    if kind == "kafka" {
+        detail.push(format!("replication factor {}", spec.replication_factor));
+        detail.push(format!("min.insync.replicas {}", spec.min_insync_replicas));
+        detail.push(format!("retention {}, {}", age(spec.retention), bytes(spec.retention)));
+    }
+    Ok(Done { topic, outcome: Outcome::Created, detail })
+}
+
+fn print(args: &CreateArgs, done: &[Done<'_>]) -> anyhow::Result<()> {
+    if args.output == OutputFormat::Json {
+        print_json(&serde_json::json!({ "dry_run": args.dry_run, "items": done }))?;
+        return Ok(());
+    }
+    let mut rows = table(["topic", "", ""]);
+    for Done { topic, outcome, detail } in done {
+        let word = match (outcome, detail.is_empty()) {
+            (Outcome::Created, _) if args.dry_run => "would be created",
+            (Outcome::Created, _) => "created",
+            (Outcome::Exists, true) => "exists as configured",
+            (Outcome::Exists, false) => "exists, left as it is",
+            (Outcome::Refused, _) => "refused",
+        };
+        rows.add_row([*topic, word, &detail.join("\n")]);
+    }
+    println!("{rows}");
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! Dead letters as their operator sees them: pages of them, one whole, and the record of every replay.
+//!
+//! Guarantees: a page is served by the index on time, newest or oldest first, however many letters there are; what a
+//! replay did and the row that says so are written in one transaction, which is the caller's. Deliberately absent:
+//! removing letters.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    OptionalExtension, QueryableByName,
+    sql_types::{
+        BigInt, Binary, Bool, Integer, Json, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    },
+};
+use diesel_async::RunQueryDsl;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Bind, Connection, RepositoryError, statement};
+use crate::event::lane_of;
+
+/// Which letters are meant; a field that is None leaves all.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Who gave it up: a consumer group, or `relay`.
+    pub group: Option<String>,
+    /// Where the record was, or was to go.
+    pub topic: Option<String>,
+    /// The word for why.
+    pub reason: Option<String>,
+    /// Put aside at this moment or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Put aside before this moment.
+    pub until: Option<DateTime<Utc>>,
+    /// Only those that no replay has settled.
+    pub only_open: bool,
+}
+
+/// A letter without its record.
+#[derive(Debug, Clone, PartialEq, QueryableByName)]
+pub struct LetterRow {
+    /// Its id; that of the record in the dead-letter topic too.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// Who gave it up.
+    #[diesel(sql_type = Text)]
+    pub consumer_group: String,
+    /// Where the record was, or was to go.
+    #[diesel(sql_type = Text)]
+    pub topic: String,
+    /// Its partition.
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub partition: Option<i32>,
+    /// Its offset; None if it was never published.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub record_offset: Option<i64>,
+    /// What the handler was doing.
+    #[diesel(sql_type = Text)]
+    pub stage: String,
+    /// A word for metrics and filters.
+    #[diesel(sql_type = Text)]
+    pub reason: String,
+    /// For a person.
+    #[diesel(sql_type = Text)]
+    pub error: String,
+    /// How often it was tried before it was put aside.
+    #[diesel(sql_type = Integer)]
+    pub attempts: i32,
+    /// The event's id, if it could be read.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub event_id: Option<Uuid>,
+    /// When it was put aside.
+    #[diesel(sql_type = Timestamptz)]
+    pub created_at: DateTime<Utc>,
+    /// How often it was replayed.
+    #[diesel(sql_type = BigInt)]
+    pub replays: i64,
+    /// What the last replay came to.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub outcome: Option<String>,
+}
+
+/// A letter's record as it came.
+#[derive(Debug, Clone, PartialEq, QueryableByName)]
+pub struct LetterRecord {
+    /// Record key.
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub key: Option<Vec<u8>>,
+    /// Record value.
+    #[diesel(sql_type = Nullable<Binary>)]
+    pub value: Option<Vec<u8>>,
+    /// Headers as `event::headers_to_json` writes them.
+    #[diesel(sql_type = Json)]
+    pub headers: Value,
+}
+
+/// One replay.
+#[derive(Debug, Clone, PartialEq, QueryableByName)]
+pub struct ReplayRow {
+    /// Who did it.
+    #[diesel(sql_type = Text)]
+    pub replayed_by: String,
+    /// When.
+    #[diesel(sql_type = Timestamptz)]
+    pub replayed_at: DateTime<Utc>,
+    /// What it came to.
+    #[diesel(sql_type = Text)]
+    pub outcome: String,
+    /// Why it failed, where it did.
+    #[diesel(sql_type = Text)]
+    pub detail: String,
+}
+
+#[derive(QueryableByName)]
+struct Id {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// The newest letters that `filter` leaves, or those older than `before`.
+pub async fn newest(
+    connection: &mut Connection,
+    filter: &Filter,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<LetterRow>, RepositoryError> {
+    let rows = statement(
+        "SELECT d.id, d.consumer_group, d.topic, d.partition, d.record_offset, d.stage, d.reason, d.error, d.attempts,
+                d.event_id, d.created_at, r.replays, r.outcome
+         FROM dead_letters d
+         CROSS JOIN LATERAL (
+           SELECT count(*) AS replays, (array_agg(outcome ORDER BY id DESC))[1] AS outcome,
+                  coalesce(bool_or(outcome <> 'failing'), false) AS is_settled
+           FROM dead_letter_replays WHERE dead_letter_id = d.id) r
+         WHERE (d.created_at, d.id) < (
+             coalesce((SELECT b.created_at FROM dead_letters b WHERE b.id = ?), 'infinity'),
+             coalesce(?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+           AND d.created_at >= coalesce(?, '-infinity') AND d.created_at < coalesce(?, 'infinity')
+           AND d.consumer_group = coalesce(?, d.consumer_group) AND d.topic = coalesce(?, d.topic)
+           AND d.reason = coalesce(?, d.reason) AND NOT (? AND r.is_settled)
+         ORDER BY d.created_at DESC, d.id DESC LIMIT ?",
+    )
+    .bind::<Nullable<SqlUuid>, _>(before)
+    .bind::<Nullable<SqlUuid>, _>(before)
+    .bind::<Nullable<Timestamptz>, _>(filter.since)
+    .bind::<Nullable<Timestamptz>, _>(filter.until)
+    .bind::<Nullable<Text>, _>(&filter.group)
+    .bind::<Nullable<Text>, _>(&filter.topic)
+    .bind::<Nullable<Text>, _>(&filter.reason)
+    .bind::<Bool, _>(filter.only_open)
+    .bind::<BigInt, _>(limit)
+    .get_results(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Ids of the oldest letters that `filter` leaves, in the order in which they were put aside.
+pub async fn oldest_ids(
+    connection: &mut Connection,
+    filter: &Filter,
+    limit: i64,
+) -> Result<Vec<Uuid>, RepositoryError> {
+    let rows: Vec<Id> = statement(
+        "SELECT d.id FROM dead_letters d
+         WHERE d.created_at >= coalesce(?, '-infinity') AND d.created_at < coalesce(?, 'infinity')
+           AND d.consumer_group = coalesce(?, d.consumer_group) AND d.topic = coalesce(?, d.topic)
+           AND d.reason = coalesce(?, d.reason)
+           AND NOT (? AND EXISTS (SELECT FROM dead_letter_replays r
+                                  WHERE r.dead_letter_id = d.id AND r.outcome <> 'failing'))
+         ORDER BY d.created_at, d.id LIMIT ?",
+    )
+    .bind::<Nullable<Timestamptz>, _>(filter.since)
+    .bind::<Nullable<Timestamptz>, _>(filter.until)
+    .bind::<Nullable<Text>, _>(&filter.group)
+    .bind::<Nullable<Text>, _>(&filter.topic)
+    .bind::<Nullable<Text>, _>(&filter.reason)
+    .bind::<Bool, _>(filter.only_open)
+    .bind::<BigInt, _>(limit)
+    .get_results(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+/// One letter without its record.
+pub async fn letter(connection: &mut Connection, id: Uuid) -> Result<Option<LetterRow>, RepositoryError> {
+    let row = statement(
+        "SELECT d.id, d.consumer_group, d.topic, d.partition, d.record_offset, d.stage, d.reason, d.error, d.attempts,
+                d.event_id, d.created_at, r.replays, r.outcome
+         FROM dead_letters d
+         CROSS JOIN LATERAL (
+           SELECT count(*) AS replays, (array_agg(outcome ORDER BY id DESC))[1] AS outcome
+           FROM dead_letter_replays WHERE dead_letter_id = d.id) r
+         WHERE d.id = ?",
+    )
+    .bind::<SqlUuid, _>(id)
+    .get_result(connection)
+    .await
+    .optional()?;
+    Ok(row)
+}
+
+/// The record of a letter that is there.
+pub async fn record(connection: &mut Connection, id: Uuid) -> Result<LetterRecord, RepositoryError> {
+    let record = statement("SELECT key, value, headers FROM dead_letters WHERE id = ?")
+        .bind::<SqlUuid, _>(id)
+        .get_result(connection)
+        .await?;
+    Ok(record)
+}
+
+/// Every replay of a letter, oldest first.
+pub async fn replays(connection: &mut Connection, id: Uuid) -> Result<Vec<ReplayRow>, RepositoryError> {
+    let rows = statement(
+        "SELECT replayed_by, replayed_at, outcome, detail FROM dead_letter_replays
+         WHERE dead_letter_id = ? ORDER BY id",
+    )
+    .bind::<SqlUuid, _>(id)
+    .get_results(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Keeps other replays of the letter waiting until the transaction ends, and answers how often it was put into the
+/// outbox again. Call it first in the transaction.
+pub async fn lock(connection: &mut Connection, id: Uuid) -> Result<i64, RepositoryError> {
+    statement("SELECT id FROM dead_letters WHERE id = ? FOR NO KEY UPDATE")
+        .bind::<SqlUuid, _>(id)
+        .execute(connection)
+        .await?;
+    // A statement of its own: the first one's snapshot is older than what it waited for.
+    let queued: Count = statement(
+        "SELECT count(*) AS count FROM dead_letter_replays WHERE dead_letter_id = ? AND outcome = 'queued'",
+    )
+    .bind::<SqlUuid, _>(id)
+    .get_result(connection)
+    .await?;
+    Ok(queued.count)
+}
+
+/// Puts the letter's record into the outbox again, for the topic that it was to go to, with the headers that it had.
+pub async fn queue(connection: &mut Connection, id: Uuid, key: Option<&[u8]>) -> Result<(), RepositoryError> {
+    statement(
+        "INSERT INTO outbox (lane, topic, key, value, event_id, event_type, headers)
+         SELECT ?, topic, key, value, coalesce(event_id, id), 'DeadLetter', headers FROM dead_letters WHERE id = ?",
+    )
+    .bind::<SmallInt, _>(lane_of(key.unwrap_or_default()))
+    .bind::<SqlUuid, _>(id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Writes down who replayed a letter and what it came to.
+pub async fn note_replay(
+    connection: &mut Connection,
+    id: Uuid,
+    replayed_by: &str,
+    outcome: &str,
+    detail: &str,
+) -> Result<(), RepositoryError> {
+    statement(
+        "INSERT INTO dead_letter_replays (dead_letter_id, replayed_by, outcome, detail) VALUES (?, ?, ?, ?)",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<Text, _>(replayed_by)
+    .bind::<Text, _>(outcome)
+    .bind::<Text, _>(detail)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,285 @@
+//! What `ledger dlq` promises: dead letters can be looked at, and running one through the handler again has the effect
+//! that it would have had, once, and leaves a line of the audit.
+//!
+//! Everything goes through the real binary: `relay` and `consume-risk` make the letters, `dlq` looks at them.
+
+use std::process::Output;
+
+use ledger::{
+    broker::{self, OutgoingRecord, SharedBroker, topic_specs},
+    domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
+    event::{TRANSACTION_CREATED, TRANSACTIONS_TOPIC, cloud_event_headers},
+    repository::postings::{self, Request},
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::support::{
+    binary::{self, Binary},
+    eventually,
+    postgres::TestDatabase,
+};
+
+/// Fails on a transaction that is described as `boom`.
+const FRAGILE: &str = "[levels]\nmedium = 40\nhigh = 70\n[[rules]]\nid = \"fragile\"\n\
+    when = \"description != 'boom' || 1 / (account_seq - account_seq) > 0\"\nscore = 1\nreason = \"fine\"\n";
+
+struct Stage {
+    database: TestDatabase,
+    broker: SharedBroker,
+    rules: tempfile::NamedTempFile,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let database = TestDatabase::new().await;
+        let config = database.config_with(&[("broker.topics.transactions_partitions", "2")]);
+        let broker = broker::connect(&config, database.pool()).await.expect("broker");
+        broker.ensure_topics(&topic_specs(&config), true).await.expect("topics");
+        let rules = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(rules.path(), FRAGILE).expect("written");
+        Self { database, broker, rules }
+    }
+
+    fn environment(&self) -> [(&str, &str); 4] {
+        [
+            ("LEDGER_DATABASE__URL", &self.database.url),
+            ("LEDGER_ADMIN__LISTEN", "off"),
+            ("LEDGER_BROKER__TOPICS__TRANSACTIONS_PARTITIONS", "2"),
+            ("LEDGER_DLQ_REPLAY_BY", "the operator"),
+        ]
+    }
+
+    fn fragile(&self) -> &str {
+        self.rules.path().to_str().expect("UTF-8")
+    }
+
+    fn dlq(&self, arguments: &[&str]) -> Output {
+        binary::run(&[&["dlq"], arguments].concat(), &self.environment())
+    }
+
+    /// The answer of a `dlq` command as JSON, and its exit code.
+    fn json(&self, arguments: &[&str]) -> (Value, i32) {
+        let output = self.dlq(&[arguments, &["--output", "json"]].concat());
+        let code = output.status.code().expect("a code");
+        let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+        let json = serde_json::from_str(&stdout);
+        (json.unwrap_or_else(|_| panic!("{stdout}{}", String::from_utf8_lossy(&output.stderr))), code)
+    }
+
+    async fn post(&self, descriptions: &[&str]) {
+        let requests: Vec<Request> = descriptions.iter().map(|description| request(description)).collect();
+        postings::post_locked(&mut self.database.connection().await, &requests).await.expect("posted");
+    }
+
+    async fn count(&self, from: &str) -> usize {
+        self.database.value(&format!("SELECT count(*) FROM {from}")).await.parse().expect("a number")
+    }
+
+    async fn garbage(&self, values: &[&[u8]]) {
+        let records = values.iter().map(|value| OutgoingRecord {
+            key: Some(b"acct".to_vec()),
+            value: Some(value.to_vec()),
+            headers: cloud_event_headers(Uuid::nil(), TRANSACTION_CREATED, chrono::Utc::now(), None),
+            timestamp: chrono::Utc::now(),
+        });
+        self.broker.produce(TRANSACTIONS_TOPIC, 0, records.collect()).await.expect("published");
+    }
+
+    /// Runs relay and consumer until everything is assessed or put aside.
+    async fn settle(&self, letters: usize) {
+        let relay = Binary::start(&["relay"], &self.environment());
+        let consumer = Binary::start(&["consume-risk", "--rules", self.fragile()], &self.environment());
+        eventually("everything is handled", async || {
+            self.count("dead_letters").await == letters
+                && self.count("outbox").await == 0
+                && self.count("transactions").await
+                    == self.count("risk_assessments").await
+                        + self.count("dead_letters WHERE reason = 'rule_error' AND id NOT IN (SELECT dead_letter_id FROM dead_letter_replays WHERE outcome = 'assessed')").await
+        })
+        .await;
+        relay.stop();
+        consumer.stop();
+    }
+
+    async fn audit(&self) -> String {
+        let audit = "SELECT coalesce(string_agg(replayed_by || ': ' || outcome, ', ' ORDER BY id), '') FROM dead_letter_replays";
+        self.database.value(audit).await
+    }
+}
+
+fn request(description: &str) -> Request {
+    let posting = Posting {
+        account_id: AccountId::parse("acct").expect("valid"),
+        idempotency_key: IdempotencyKey::parse(&Uuid::new_v4().to_string()).expect("valid"),
+        direction: Direction::Credit,
+        amount: Amount::from_minor(1_200_000).expect("valid"),
+        currency: Currency::parse("EUR").expect("known"),
+        counterparty: Some("shop".into()),
+        description: Some(description.into()),
+        metadata: None,
+        reverses: None,
+        created_at: None,
+    };
+    Request { posting: posting.into(), traceparent: None }
+}
+
+fn id_of(item: &Value) -> String {
+    item["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_assessed_once_the_rules_are_mended_and_twice_is_once() {
+    let stage = Stage::new().await;
+    stage.post(&["a", "b", "boom", "c"]).await;
+    stage.settle(1).await;
+    let (list, _) = stage.json(&["list", "--open"]);
+    let id = id_of(&list["items"][0]);
+    assert_eq!(list["items"][0]["reason"], "rule_error");
+
+    let (failed, code) = stage.json(&["replay", &id, "--rules", stage.fragile()]);
+    assert_eq!((code, &failed["items"][0]["outcome"]), (1, &"failing".into()), "{failed}");
+    assert!(
+        failed["items"][0]["detail"].as_str().expect("text").starts_with("rule_error (score): "),
+        "{failed}"
+    );
+    assert_eq!(stage.count("risk_assessments").await, 3);
+
+    let (foreseen, code) = stage.json(&["replay", &id, "--dry-run"]);
+    assert_eq!((code, &foreseen["items"][0]["outcome"]), (0, &"assessed".into()), "{foreseen}");
+    assert_eq!(stage.count("risk_assessments").await, 3, "a dry run writes nothing");
+    assert_eq!(stage.audit().await, "the operator: failing");
+
+    for outcome in ["assessed", "already_assessed"] {
+        let (replayed, code) = stage.json(&["replay", &id]);
+        assert_eq!((code, &replayed["items"][0]["outcome"]), (0, &outcome.into()), "{replayed}");
+        assert_eq!(stage.count("risk_assessments").await, 4);
+        assert_eq!(stage.count("outbox WHERE topic = 'risk-assessments.v1'").await, 1, "announced once");
+        assert_eq!(stage.count("outbox WHERE topic = 'transactions.v1'").await, 0, "never published again");
+    }
+    assert_eq!(
+        stage.audit().await,
+        "the operator: failing, the operator: assessed, the operator: already_assessed"
+    );
+    assert_eq!(stage.json(&["list", "--open"]).0["items"], serde_json::json!([]));
+    let (shown, _) = stage.json(&["show", &id]);
+    assert_eq!(shown["value"]["json"]["description"], "boom");
+    assert_eq!(shown["replay_log"][1]["outcome"], "assessed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_event_is_scored_by_what_came_before_it() {
+    let stage = Stage::new().await;
+    stage.post(&["a", "b", "boom", "c", "d"]).await;
+    stage.settle(1).await;
+    let counting = tempfile::NamedTempFile::new().expect("file");
+    let rules = "[levels]\nmedium = 40\nhigh = 70\n[features.seen]\nwindow = \"1h\"\naggregate = \"count\"\n\
+                 [[rules]]\nid = \"r\"\nwhen = \"seen == 3\"\nscore = 41\nreason = \"third\"\n";
+    std::fs::write(counting.path(), rules).expect("written");
+    let (replayed, _) = stage.json(&["replay", "--all", "--rules", counting.path().to_str().expect("UTF-8")]);
+    assert_eq!(replayed["items"][0]["detail"], "medium 41", "{replayed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_a_kind_are_replayed_and_what_still_fails_is_exit_code_1() {
+    let stage = Stage::new().await;
+    stage.post(&["boom", "a", "boom", "boom"]).await;
+    stage.garbage(&[b"{\"half\":", &[0xff, 0x00], b"\x1b[31m red"]).await;
+    stage.settle(6).await;
+    let (replayed, code) = stage.json(&["replay", "--all", "--reason", "rule_error", "--rate", "1000/s"]);
+    assert_eq!((code, &replayed["counts"]["assessed"]), (0, &3.into()), "{replayed}");
+    let (replayed, code) = stage.json(&["replay", "--all", "--limit", "2"]);
+    assert_eq!((code, &replayed["counts"]["failing"]), (1, &2.into()), "{replayed}");
+    assert_eq!((&replayed["counts"]["already_assessed"], &replayed["has_more"]), (&0.into(), &true.into()));
+    let (none, code) = stage.json(&["replay", "--all", "--topic", "elsewhere"]);
+    assert_eq!((code, &none["items"]), (0, &serde_json::json!([])));
+    stage.settle(6).await;
+    assert_eq!(stage.count("risk_assessments").await, 4);
+    let verified = binary::run(&["verify", "--wait", "20s"], &stage.environment());
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_listed_newest_first_by_page_and_shown_without_harm() {
+    let stage = Stage::new().await;
+    stage.post(&["boom"]).await;
+    stage.garbage(&[b"{\"half\":", &[0xff, 0x00], "\u{9b}31m red".as_bytes()]).await;
+    stage.settle(4).await;
+    let (all, _) = stage.json(&["list"]);
+    let times: Vec<&str> = all["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .map(|item| item["created_at"].as_str().expect("time"))
+        .collect();
+    assert!(times.len() == 4 && times.is_sorted_by(|a, b| a >= b), "{times:?}");
+    let (first, _) = stage.json(&["list", "--limit", "3"]);
+    let (second, _) =
+        stage.json(&["list", "--limit", "3", "--before", first["next_before"].as_str().expect("more")]);
+    let pages = [
+        first["items"].as_array().expect("items").clone(),
+        second["items"].as_array().expect("items").clone(),
+    ];
+    assert_eq!(Value::from(pages.concat()), all["items"]);
+    assert_eq!(second["next_before"], Value::Null);
+    for (filter, count) in [
+        (&["--reason", "undecodable"][..], 3),
+        (&["--reason", "rule_error", "--group", "risk", "--topic", "transactions.v1"], 1),
+        (&["--since", "1h"], 4),
+        (&["--until", "1h"], 0),
+        (&["--since", "2099-01-01"], 0),
+    ] {
+        let (found, _) = stage.json(&[&["list"], filter].concat());
+        assert_eq!(found["items"].as_array().expect("items").len(), count, "{filter:?}");
+    }
+    let mut shown = Vec::new();
+    for item in all["items"].as_array().expect("items") {
+        let output = stage.dlq(&["show", &id_of(item)]);
+        assert!(output.status.success());
+        shown.push(String::from_utf8(output.stdout).expect("UTF-8"));
+    }
+    let shown = shown.join("\n");
+    assert!(!shown.contains(['\u{1b}', '\u{9b}']), "nothing steers the terminal: {shown}");
+    for part in ["base64:/wA=", "{\"half\":", "\"description\": \"boom\"", "ce_type: TransactionCreated.v1"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let unknown = stage.dlq(&["show", &Uuid::nil().to_string()]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no dead letter 0000"));
+    assert_eq!(stage.dlq(&["replay"]).status.code(), Some(2), "neither ids nor --all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_relay_put_aside_is_queued_assessed_or_refused_by_its_topic() {
+    let stage = Stage::new().await;
+    stage.post(&["a"]).await;
+    let client = stage.database.client().await;
+    client
+        .batch_execute(
+            "WITH taken AS (DELETE FROM outbox RETURNING key, value, event_id, created_at)
+             INSERT INTO dead_letters (id, consumer_group, topic, partition, key, value, headers, stage, reason, error, attempts, event_id)
+             SELECT gen_random_uuid(), 'relay', topic, 0, key, value,
+                    CASE topic WHEN 'transactions.v1' THEN '[[\"ce_type\",\"VHJhbnNhY3Rpb25DcmVhdGVkLnYx\"]]'::json ELSE '[[\"odd\",\"eA==\"]]'::json END,
+                    'publish', 'record_too_large', 'too large', 1, event_id
+             FROM taken, unnest(ARRAY['transactions.v1', 'transactions.v1.dlq', 'risk-assessments.v1']) AS t (topic)",
+        )
+        .await
+        .expect("parked");
+    let queue = ["replay", "--all", "--topic", "transactions.v1.dlq"];
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert!(stage.dlq(&queue).status.success()));
+        }
+    });
+    assert_eq!(stage.count("outbox WHERE topic = 'transactions.v1.dlq' AND headers->0->>0 = 'odd'").await, 1);
+    assert_eq!(stage.count("dead_letter_replays WHERE outcome = 'queued'").await, 1);
+    let (assessed, code) = stage.json(&["replay", "--all", "--topic", "transactions.v1"]);
+    assert_eq!((code, &assessed["counts"]["assessed"]), (0, &1.into()), "{assessed}");
+    assert_eq!(stage.count("outbox WHERE topic = 'transactions.v1'").await, 0);
+    let (refused, code) = stage.json(&["replay", "--all", "--topic", "risk-assessments.v1"]);
+    assert_eq!((code, &refused["counts"]["failing"]), (1, &1.into()), "{refused}");
+    assert!(
+        refused["items"][0]["detail"].as_str().expect("text").contains("would break the order"),
+        "{refused}"
+    );
+}

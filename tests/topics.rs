@@ -1,0 +1,96 @@
+//! What `ledger topics` promises: it shows what is there against what is configured, and creates what is missing
+//! without changing what exists.
+
+use std::{process::Output, time::Duration};
+
+use ledger::broker::{self, Retention, TopicSpec};
+use serde_json::Value;
+
+use crate::support::{binary, kafka::Kafka, postgres::TestDatabase};
+
+fn topics(database: &TestDatabase, arguments: &[&str], more: &[(&str, &str)]) -> Output {
+    let environment = [&[("LEDGER_DATABASE__URL", &*database.url)], more].concat();
+    binary::run(&[&["topics"], arguments].concat(), &environment)
+}
+
+fn json(output: Output, code: i32) -> Value {
+    assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("json")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_created_once_and_what_exists_is_left_alone() {
+    let database = TestDatabase::new().await;
+    let outcomes = |said: &Value| -> Vec<String> {
+        let items = said["items"].as_array().expect("items").iter();
+        items.map(|item| item["outcome"].as_str().expect("a word").to_owned()).collect()
+    };
+    let missing =
+        |said: &Value| said["items"].as_array().expect("items").iter().all(|item| item["exists"] == false);
+    let all = |arguments: &[&str], code| json(topics(&database, arguments, &[]), code);
+    assert!(missing(&all(&["--output", "json"], 0)));
+    assert_eq!(outcomes(&all(&["create", "--dry-run", "--output", "json"], 0)), ["created"; 3]);
+    assert!(missing(&all(&["--output", "json"], 0)), "a dry run creates nothing");
+    assert_eq!(outcomes(&all(&["create", "--output", "json"], 0)), ["created"; 3]);
+    assert_eq!(outcomes(&all(&["create", "--output", "json"], 0)), ["exists"; 3]);
+    let listed = all(&["--output", "json"], 0);
+    assert_eq!((&listed["broker"], &listed["items"][0]["partitions"]), (&"postgres".into(), &12.into()));
+    assert_eq!(listed["items"][0]["offsets"][11]["latest"], 0);
+    let table = topics(&database, &["--partitions"], &[]);
+    assert_eq!(String::from_utf8_lossy(&table.stdout).matches("transactions.v1 ").count(), 12);
+
+    let more = [("LEDGER_BROKER__TOPICS__TRANSACTIONS_PARTITIONS", "13")];
+    let refused = json(topics(&database, &["create", "--output", "json"], &more), 1);
+    assert_eq!(outcomes(&refused), ["refused", "exists", "exists"]);
+    let detail = refused["items"][0]["detail"][0].as_str().expect("text");
+    assert!(
+        detail.contains("transactions.v1 has 12 partitions, but the configuration expects at least 13"),
+        "{detail}"
+    );
+    let table = topics(&database, &[], &more);
+    assert!(String::from_utf8_lossy(&table.stdout).contains("partitions is 12, configured 13"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_gets_the_settings_and_tells_them() {
+    let Some(kafka) = Kafka::get() else { return };
+    let database = TestDatabase::new().await;
+    let broker =
+        broker::connect(&database.config_with(&kafka.overrides()), database.pool()).await.expect("Kafka");
+    for retention in
+        [Retention { age: Some(Duration::from_secs(3_600)), bytes: Some(1 << 30) }, Retention::default()]
+    {
+        let name = format!("settings-{}", uuid::Uuid::new_v4().simple());
+        assert_eq!(broker.describe_topic(&name).await.expect("an answer"), None);
+        let spec = TopicSpec { retention, ..TopicSpec::new(name.clone(), 3) };
+        broker.ensure_topics(&[spec], true).await.expect("created");
+        let state = broker.describe_topic(&name).await.expect("an answer").expect("there");
+        assert_eq!(
+            (state.partitions, state.replication_factor, state.min_insync_replicas),
+            (3, Some(1), Some(1))
+        );
+        assert_eq!(state.retention, Some(retention));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_tell_who_owns_them_and_what_waits() {
+    let database = TestDatabase::new().await;
+    let rows = "INSERT INTO outbox (lane, topic, key, value, event_id, event_type)
+                SELECT 7, 'transactions.v1', 'k', 'v', gen_random_uuid(), 'T.v1' FROM generate_series(1, 3);
+                INSERT INTO leases (name, owner, epoch, expires_at)
+                VALUES ('relay/lane/7', 'me', 4, now() + interval '1 h'), ('relay/lane/8', 'you', 2, now() - interval '1 h')";
+    database.client().await.batch_execute(rows).await.expect("inserted");
+    let lanes = |arguments: &[&str]| {
+        let environment = [("LEDGER_DATABASE__URL", &*database.url)];
+        json(binary::run(&[&["lanes", "--output", "json"], arguments].concat(), &environment), 0)
+    };
+    let all = lanes(&[]);
+    let states: Vec<&str> =
+        (6..9).map(|lane| all["items"][lane]["state"].as_str().expect("a word")).collect();
+    assert_eq!(states, ["unowned", "owned", "silent"]);
+    let waiting = lanes(&["--waiting"]);
+    assert_eq!(waiting["items"].as_array().expect("items").len(), 1);
+    let lane = &waiting["items"][0];
+    assert_eq!((&lane["lane"], &lane["rows"], &lane["owner"]), (&7.into(), &3.into(), &"me".into()));
+}
