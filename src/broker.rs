@@ -88,7 +88,7 @@ pub struct OutgoingRecord {
     pub value: Option<Vec<u8>>,
     /// In order.
     pub headers: Headers,
-    /// When it happened.
+    /// When it is published: brokers measure retention by it. When it happened is for the event to say.
     pub timestamp: DateTime<Utc>,
 }
 
@@ -134,9 +134,15 @@ pub enum BrokerError {
         /// What happened.
         detail: String,
     },
-    /// The broker will never take this record.
+    /// The broker will never take one of these records.
     #[error("the broker refuses a record as too large")]
     RecordTooLarge,
+    /// The broker will never take one of these records, for what it is and not for its size.
+    #[error("the broker refuses a record for good: {detail}")]
+    RecordInvalid {
+        /// What it said.
+        detail: String,
+    },
     /// The offset is outside what the partition holds (retention took it, or the topic was made anew).
     #[error("offset {offset} of {topic}/{partition} is outside {earliest}..{latest}")]
     OffsetOutOfRange {
@@ -178,6 +184,11 @@ impl BrokerError {
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
+    }
+
+    /// Whether a single record is refused, while the others of the call may be taken.
+    pub fn is_about_a_record(&self) -> bool {
+        matches!(self, Self::RecordTooLarge | Self::RecordInvalid { .. })
     }
 }
 

@@ -26,6 +26,7 @@ mod layering;
 mod leases;
 mod openapi;
 mod postings;
+mod producer_errors;
 mod relay;
 mod restart;
 mod tls;

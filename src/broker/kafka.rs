@@ -196,22 +196,27 @@ impl KafkaBroker {
             })
             .await;
         match outcome {
-            Err(error @ (BrokerError::RecordTooLarge | BrokerError::OffsetOutOfRange { .. })) => Err(error),
+            Err(error @ BrokerError::OffsetOutOfRange { .. }) => Err(error),
+            Err(error) if error.is_about_a_record() => Err(error),
             Err(error) => {
                 lock(&self.partition_clients).remove(&(topic.to_owned(), partition, purpose));
-                Err(self.confirmed(topic, error).await)
+                Err(self.confirmed(topic, partition, error).await)
             }
             Ok(value) => Ok(value),
         }
     }
 
-    /// A broker that has just started may not know its topics yet: it is gone for good only if the cluster says so.
-    async fn confirmed(&self, topic: &str, error: BrokerError) -> BrokerError {
+    /// A broker that has just started may not know its topics yet: a topic or partition is gone for good only if the
+    /// cluster says so.
+    async fn confirmed(&self, topic: &str, partition: i32, error: BrokerError) -> BrokerError {
         if !matches!(error, BrokerError::NoSuchTopic(_)) {
             return error;
         }
         match self.bounded(Duration::ZERO, self.count_partitions(topic)).await {
             Ok(None) => error,
+            Ok(Some(actual)) if actual <= partition => {
+                BrokerError::TooFewPartitions { topic: topic.to_owned(), actual, expected: partition + 1 }
+            }
             _ => BrokerError::Unavailable { detail: format!("topic {topic} is not known everywhere yet") },
         }
     }

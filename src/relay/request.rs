@@ -16,6 +16,9 @@ const REQUEST_BYTES_MAX: usize = 900_000;
 /// Headers and framing.
 const RECORD_OVERHEAD_BYTES: usize = 300;
 const TOO_LARGE: &str = "record_too_large";
+const INVALID: &str = "record_invalid";
+/// Invalid records one after the other beyond which the topic is to blame, and its rows stay.
+const INVALID_IN_A_ROW_MAX: usize = 20;
 
 /// What became of one partition's rows. Those that are neither published nor parked stay.
 pub(super) struct Outcome {
@@ -32,13 +35,17 @@ pub(super) struct Outcome {
 pub(super) async fn publish(broker: &dyn Broker, partition: Partition, rows: Vec<OutboxRow>) -> Outcome {
     let mut outcome = Outcome { partition, published: Vec::new(), parked: Vec::new(), error: None };
     let mut requests = into_requests(&rows);
+    let mut invalid = Vec::new();
     while let Some(range) = requests.pop_front() {
         let part = rows.get(range.clone()).unwrap_or_default();
         let published_at = Utc::now();
         let records = part.iter().map(|row| record(row, published_at)).collect();
         match broker.produce(&outcome.partition.topic, outcome.partition.number, records).await {
-            Ok(()) => outcome.published.extend(part.iter().map(|row| (row.lane, row.id))),
-            Err(BrokerError::RecordTooLarge) if part.len() > 1 => {
+            Ok(()) => {
+                outcome.parked.append(&mut invalid);
+                outcome.published.extend(part.iter().map(|row| (row.lane, row.id)));
+            }
+            Err(error) if error.is_about_a_record() && part.len() > 1 => {
                 let middle = range.start + part.len() / 2;
                 requests.push_front(middle..range.end);
                 requests.push_front(range.start..middle);
@@ -46,12 +53,23 @@ pub(super) async fn publish(broker: &dyn Broker, partition: Partition, rows: Vec
             Err(error @ BrokerError::RecordTooLarge) => {
                 outcome.parked.extend(part.iter().map(|row| parked(row, outcome.partition.number, &error)));
             }
+            Err(error @ BrokerError::RecordInvalid { .. }) => {
+                invalid.extend(part.iter().map(|row| parked(row, outcome.partition.number, &error)));
+                if invalid.len() > INVALID_IN_A_ROW_MAX {
+                    let detail =
+                        format!("{} records of {} in a row: {error}", invalid.len(), outcome.partition);
+                    outcome.error = Some(BrokerError::Refused { detail });
+                    invalid.clear();
+                    break;
+                }
+            }
             Err(error) => {
                 outcome.error = Some(error);
                 break;
             }
         }
     }
+    outcome.parked.append(&mut invalid);
     count(&outcome);
     outcome
 }
@@ -101,7 +119,7 @@ fn parked(row: &OutboxRow, partition: i32, error: &BrokerError) -> ParkedRow {
         row: row.clone(),
         headers: headers(row),
         partition,
-        reason: TOO_LARGE,
+        reason: if matches!(error, BrokerError::RecordTooLarge) { TOO_LARGE } else { INVALID },
         error: format!("{error}: {} bytes", size(row)),
     }
 }

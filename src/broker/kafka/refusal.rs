@@ -27,6 +27,10 @@ pub(super) fn broker_error(topic: &str, error: &Error) -> BrokerError {
             let said = error_message.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
             of_server(topic, *protocol_error, format!("{protocol_error:?} for topic {topic}{said}"))
         }
+        // A partition that its topic does not have; whether that is so for good is asked again.
+        Error::InvalidResponse(text) if text.starts_with("Could not find metadata for partition") => {
+            BrokerError::NoSuchTopic(topic.to_owned())
+        }
         Error::RetryFailed(BackoffError::DeadlineExceded { source, .. }) => {
             match source.downcast_ref::<Error>() {
                 Some(inner) => broker_error(topic, inner),
@@ -43,9 +47,15 @@ pub(super) fn broker_error(topic: &str, error: &Error) -> BrokerError {
     }
 }
 
+/// By Kafka's codes. `InvalidTimestamp` passes: a record carries the time of its publishing, so it says that this clock
+/// and the broker's differ, and no record is to blame. So does `CorruptMessage`: bytes that were damaged on their way.
 fn of_server(topic: &str, error: ProtocolError, detail: String) -> BrokerError {
     match error {
         ProtocolError::MessageTooLarge | ProtocolError::RecordListTooLarge => BrokerError::RecordTooLarge,
+        ProtocolError::InvalidRecord => BrokerError::RecordInvalid { detail },
+        ProtocolError::InvalidTimestamp => BrokerError::Unavailable {
+            detail: format!("{detail}; do this machine's clock and the broker's agree?"),
+        },
         ProtocolError::UnknownTopicOrPartition => BrokerError::NoSuchTopic(topic.to_owned()),
         ProtocolError::TopicAuthorizationFailed
         | ProtocolError::GroupAuthorizationFailed
@@ -61,10 +71,40 @@ fn of_server(topic: &str, error: ProtocolError, detail: String) -> BrokerError {
         | ProtocolError::InvalidPartitions
         | ProtocolError::InvalidReplicationFactor
         | ProtocolError::InvalidConfig
-        | ProtocolError::InvalidTimestamp
-        | ProtocolError::InvalidRecord
         | ProtocolError::InvalidRequiredAcks
         | ProtocolError::PolicyViolation => BrokerError::Refused { detail },
         _ => BrokerError::Unavailable { detail },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those that one node cannot be made to answer; the others are provoked on a real one.
+    #[test]
+    fn codes_are_sorted_by_what_can_be_done() {
+        let sorted = |error| of_server("t", error, String::new());
+        for passing in [
+            ProtocolError::NotEnoughReplicas,
+            ProtocolError::NotEnoughReplicasAfterAppend,
+            ProtocolError::RequestTimedOut,
+            ProtocolError::NotLeaderOrFollower,
+            ProtocolError::KafkaStorageError,
+            ProtocolError::CorruptMessage,
+            ProtocolError::ThrottlingQuotaExceeded,
+            ProtocolError::UnknownServerError,
+        ] {
+            assert!(sorted(passing).is_transient(), "{passing:?}");
+        }
+        for refused in [
+            ProtocolError::InvalidRequiredAcks,
+            ProtocolError::ClusterAuthorizationFailed,
+            ProtocolError::UnsupportedVersion,
+            ProtocolError::PolicyViolation,
+        ] {
+            assert!(matches!(sorted(refused), BrokerError::Refused { .. }), "{refused:?}");
+        }
+        assert!(sorted(ProtocolError::RecordListTooLarge).is_about_a_record());
     }
 }
