@@ -43,7 +43,7 @@ Options:
   --advertise PORT   also listen on a second free port, which tells clients to come back through PORT;
                      for a proxy in between. The free port is in DIR/proxied-port
   --secure           also listen with TLS, with SASL, and with both (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512); the users are
-                     `ledger`, who may do everything, and `guest`, who may do nothing. Addresses, the authority's
+                     "ledger", who may do everything, and "guest", who may do nothing. Addresses, the authority's
                      certificate and the passwords are in DIR/secure; the settings printed are for TLS and SCRAM
   --set KEY=VALUE    one more line of server.properties; may be repeated
   --keep             with down: keep the data, for the next up

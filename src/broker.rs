@@ -232,6 +232,11 @@ pub trait Broker: Send + Sync {
     /// How the topic is, or None if there is none.
     async fn describe_topic(&self, topic: &str) -> Result<Option<TopicState>, BrokerError>;
 
+    /// Removes what the topics' retention lets go, where the broker does not do so by itself; answers how many records.
+    async fn enforce_retention(&self, _topics: &[TopicSpec]) -> Result<u64, BrokerError> {
+        Ok(0)
+    }
+
     /// Shows a group's position to the broker's own tools, where it has such. Best effort, never on the path.
     async fn mirror_positions(
         &self,

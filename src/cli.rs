@@ -12,7 +12,7 @@ use crate::{
     config::{self, Config, Overrides},
     consume_risk,
     dev::{self, demo, simulate},
-    import, ops, relay, repository,
+    event, import, ops, relay, repository,
     runtime::{Context, Health, Stop, fail_point, start_telemetry, stop_on_signals},
     serve,
 };
@@ -76,6 +76,15 @@ enum Command {
         after_help = "Example:\n  LEDGER_BROKER__KIND=kafka LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS=localhost:9092 ledger relay"
     )]
     Relay,
+    /// Print the JSON Schema of the events that are published: of one type, or of all
+    #[command(
+        after_help = "Examples:\n  ledger schemas > events.schema.json\n  ledger schemas TransactionCreated.v1"
+    )]
+    Schemas {
+        /// One type, as the header `ce_type` names it
+        #[arg(value_name = "TYPE", value_parser = clap::builder::PossibleValuesParser::new(event::EVENT_TYPES))]
+        event_type: Option<String>,
+    },
     /// Serve the HTTP API
     #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger serve")]
     Serve,
@@ -138,6 +147,7 @@ impl Command {
             Self::Risk { .. } => "risk",
             Self::Verify(_) => "verify",
             Self::Relay => "relay",
+            Self::Schemas { .. } => "schemas",
             Self::Serve => "serve",
             Self::Openapi => "openapi",
             Self::Dev(_) => "dev",
@@ -178,7 +188,7 @@ impl Command {
             Self::Demo(args) => demo::run(context, args).await,
             Self::Simulate(args) => simulate::run(context, args).await,
             // Answered by `start`, before anything is started.
-            Self::Config { .. } | Self::Completions { .. } => Ok(ExitCode::SUCCESS),
+            Self::Config { .. } | Self::Completions { .. } | Self::Schemas { .. } => Ok(ExitCode::SUCCESS),
         }
     }
 }
@@ -210,6 +220,13 @@ fn answer(cli: &Cli) -> anyhow::Result<Option<String>> {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ledger", &mut text);
             Ok(Some(String::from_utf8(text).context("completions")?))
+        }
+        Command::Schemas { event_type } => {
+            let schema = match event_type {
+                None => Some(event::schemas()?),
+                Some(event_type) => event::schema(event_type)?,
+            };
+            Ok(Some(format!("{:#}\n", schema.context("there is no such type")?)))
         }
         _ => Ok(None),
     }

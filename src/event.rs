@@ -6,11 +6,13 @@
 mod cloud_event;
 mod partition;
 mod risk_assessed;
+mod schema;
 mod transaction_created;
 
 pub use cloud_event::{Headers, attribute, cloud_event_headers, headers_from_json, headers_to_json};
 pub use partition::{LANES, lane_of, murmur2, partition_of};
 pub use risk_assessed::{RISK_ASSESSED, RiskAssessed, RiskReason};
+pub use schema::{EVENT_TYPES, schema, schemas};
 pub use transaction_created::{
     DecodeError, TRANSACTION_CREATED, TransactionCreated, encode_transaction_created,
 };

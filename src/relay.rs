@@ -20,6 +20,7 @@ mod delivery;
 mod lanes;
 mod partitions;
 mod request;
+mod retention;
 mod sessions;
 
 use std::{sync::Arc, time::Duration};
@@ -63,11 +64,13 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let kind = context.config.broker.kind;
     tracing::info!(broker = ?kind, admin = %admin_address, instance = %context.instance, "relaying");
     let watching = tokio::spawn(backlog::watch(context.clone(), pool));
+    let forgetting = tokio::spawn(retention::watch(context.clone(), Arc::clone(&broker)));
     let relay = Arc::new(Relay::new(&context.config, broker));
     context.health.set_ready(true);
     let outcome = relay_until_stopped(&context, &relay).await;
     context.health.set_ready(false);
     watching.abort();
+    forgetting.abort();
     admin.stop().await;
     outcome
 }

@@ -10,6 +10,7 @@
 )]
 
 mod aggregate;
+mod broker_retention;
 mod brokers;
 mod cli;
 mod consume_risk;
@@ -29,6 +30,7 @@ mod postings;
 mod producer_errors;
 mod relay;
 mod restart;
+mod schemas;
 mod tls;
 mod topics;
 mod verify;

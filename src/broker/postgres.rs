@@ -1,6 +1,8 @@
 //! Topics in a PostgreSQL table: nothing else to run, for one machine. Durable means committed; a reader polls.
 //!
-//! Retention is deliberately absent, and so are the broker's own tools: `ledger consumers` shows positions and lag.
+//! Retention is by age and by size, when somebody asks for it (the relay does, every minute), and never takes a record
+//! that a group with a position has still to handle. Deliberately absent: the broker's own tools; `ledger consumers`
+//! shows positions and lag.
 
 use std::{
     collections::HashMap,
@@ -13,7 +15,8 @@ use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, TopicSpec, TopicState,
+    Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, Retention, TopicSpec,
+    TopicState,
 };
 use crate::{
     event::{headers_from_json, headers_to_json},
@@ -30,6 +33,8 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(5);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(50);
 /// Records in one fetch.
 const FETCH_COUNT_MAX: i64 = 10_000;
+/// Records in one removal: short transactions.
+const REMOVED_AT_ONCE_MAX: i64 = 5_000;
 
 /// The broker that is a table.
 pub struct PostgresBroker {
@@ -93,6 +98,14 @@ impl PostgresBroker {
             true => Ok(()),
             false => Err(BrokerError::NoSuchTopic(topic.to_owned())),
         }
+    }
+
+    async fn remove_front(&self, topic: &TopicSpec, partition: i32) -> Result<i64, BrokerError> {
+        let mut connection = self.connection().await?;
+        let Retention { age, bytes } = topic.retention;
+        broker_records::remove_front(&mut connection, &topic.name, partition, age, bytes, REMOVED_AT_ONCE_MAX)
+            .await
+            .map_err(refused)
     }
 
     /// What is there at `offset`, without waiting.
@@ -255,6 +268,26 @@ impl Broker for PostgresBroker {
             min_insync_replicas: None,
             retention: None,
         }))
+    }
+
+    async fn enforce_retention(&self, topics: &[TopicSpec]) -> Result<u64, BrokerError> {
+        let mut sum = 0;
+        for topic in topics.iter().filter(|topic| topic.retention != Retention::default()) {
+            let mut of_topic = 0;
+            for partition in 0..self.partitions(&topic.name).await? {
+                loop {
+                    let removed = bounded(self.remove_front(topic, partition)).await?;
+                    of_topic += removed.unsigned_abs();
+                    if removed < REMOVED_AT_ONCE_MAX {
+                        break;
+                    }
+                }
+            }
+            let name = topic.name.clone();
+            metrics::counter!("ledger_broker_records_removed_total", "topic" => name).increment(of_topic);
+            sum += of_topic;
+        }
+        Ok(sum)
     }
 
     async fn mirror_positions(

@@ -1,12 +1,15 @@
 //! The PostgreSQL broker's tables: partitions with their next offset, and records.
 //!
 //! Guarantees: an offset is drawn under its partition's row lock in the statement that inserts the record, so offsets
-//! have no gaps and become visible in order. Deliberately absent: retention; records stay until somebody deletes them.
+//! have no gaps and become visible in order; records leave only from the front of their partition, so what is there has
+//! no gaps either. Deliberately absent: deciding when records leave, which is the broker's.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::{
     OptionalExtension, QueryableByName,
-    sql_types::{Array, BigInt, Binary, Integer, Json, Nullable, Text, Timestamptz},
+    sql_types::{Array, BigInt, Binary, Double, Integer, Json, Nullable, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
@@ -97,9 +100,10 @@ pub async fn append(
     records: &NewRecords,
 ) -> Result<bool, RepositoryError> {
     let count = records.keys.len();
+    let bytes: usize = records.keys.iter().chain(&records.values).flatten().map(Vec::len).sum();
     let inserted = statement(
         "WITH drawn AS (
-           UPDATE broker_partitions SET next_offset = next_offset + ?
+           UPDATE broker_partitions SET next_offset = next_offset + ?, bytes = bytes + ?
            WHERE topic = ? AND partition = ? RETURNING topic, partition, next_offset),
          record AS (
            SELECT * FROM unnest(?, ?, ?, ?) WITH ORDINALITY AS r (key, value, headers, created_at, position))
@@ -108,6 +112,7 @@ pub async fn append(
          FROM drawn d CROSS JOIN record r",
     )
     .bind::<BigInt, _>(i64::try_from(count).unwrap_or(i64::MAX))
+    .bind::<BigInt, _>(i64::try_from(bytes).unwrap_or(i64::MAX))
     .bind::<Text, _>(topic)
     .bind::<Integer, _>(partition)
     .bind::<Array<Nullable<Binary>>, _>(&records.keys)
@@ -187,4 +192,58 @@ pub async fn read(
     .get_results(connection)
     .await?;
     Ok(records)
+}
+
+/// Removes records from the front of a partition while they are older than `age_max` or the partition holds more than
+/// `bytes_max`, at most `count_max` of them, and none that a group with a position here has still to handle. Answers how
+/// many. Two that do it at once do no harm: one finds nothing left.
+pub async fn remove_front(
+    connection: &mut Connection,
+    topic: &str,
+    partition: i32,
+    age_max: Option<Duration>,
+    bytes_max: Option<u64>,
+    count_max: i64,
+) -> Result<i64, RepositoryError> {
+    let removed: Count = statement(
+        "WITH held AS (
+           SELECT p.bytes - ? AS excess, coalesce((
+             SELECT min(c.next_offset) FROM consumer_positions c
+             WHERE c.topic = p.topic AND c.partition = p.partition), p.next_offset) AS needed
+           FROM broker_partitions p WHERE p.topic = ? AND p.partition = ?),
+         front AS MATERIALIZED (
+           SELECT record_offset, created_at, sum(size) OVER (ORDER BY record_offset) AS bytes_upto FROM (
+             SELECT record_offset, created_at, coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0) AS size
+             FROM broker_records WHERE topic = ? AND partition = ? AND record_offset < (SELECT needed FROM held)
+             ORDER BY record_offset LIMIT ?) AS first),
+         cut AS (
+           SELECT coalesce(
+             min(record_offset) FILTER (
+               WHERE NOT coalesce(created_at < clock_timestamp() - make_interval(secs => ?), false)
+                 AND NOT coalesce(bytes_upto <= (SELECT excess FROM held), false)),
+             max(record_offset) + 1) AS first_kept FROM front),
+         removed AS (
+           DELETE FROM broker_records r
+           WHERE r.topic = ? AND r.partition = ? AND r.record_offset < (SELECT first_kept FROM cut)
+           RETURNING coalesce(octet_length(r.key), 0) + coalesce(octet_length(r.value), 0) AS size),
+         counted AS (SELECT count(*) AS count, coalesce(sum(size), 0)::bigint AS bytes FROM removed),
+         shrunk AS (
+           UPDATE broker_partitions p SET bytes = p.bytes - c.bytes FROM counted c
+           WHERE p.topic = ? AND p.partition = ? AND c.count > 0)
+         SELECT count FROM counted",
+    )
+    .bind::<Nullable<BigInt>, _>(bytes_max.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))
+    .bind::<Text, _>(topic)
+    .bind::<Integer, _>(partition)
+    .bind::<Text, _>(topic)
+    .bind::<Integer, _>(partition)
+    .bind::<BigInt, _>(count_max)
+    .bind::<Nullable<Double>, _>(age_max.map(|age| age.as_secs_f64()))
+    .bind::<Text, _>(topic)
+    .bind::<Integer, _>(partition)
+    .bind::<Text, _>(topic)
+    .bind::<Integer, _>(partition)
+    .get_result(connection)
+    .await?;
+    Ok(removed.count)
 }
