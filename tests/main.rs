@@ -19,6 +19,7 @@ mod dev;
 mod dlq;
 mod durability;
 mod failover;
+mod foreign_records;
 mod http;
 mod idempotency;
 mod import;
