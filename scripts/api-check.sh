@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Holds the API's description against the running API with schemathesis: every check, a bounded number of examples.
+# Before that the description must be valid OpenAPI, and the code in docs/api.md must do what the page says.
 #
 #   scripts/api-check.sh [EXAMPLES [SEED]]     default 50 for each operation, and the same ones each time
 #
@@ -10,13 +11,14 @@ cd "$(dirname "$0")/.."
 examples=${1:-50}
 seed=${2:-1}
 version=4.32.5
-tools=${XDG_CACHE_HOME:-$HOME/.cache}/ledger/tools/schemathesis-$version
+validator=0.9.0
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/ledger/tools/schemathesis-$version-$validator
 ledger=${LEDGER:-target/debug/ledger}
 
 if [ ! -x "$tools/bin/schemathesis" ]; then
   echo "api-check: installing schemathesis $version (once)" >&2
   python3 -m venv "$tools"
-  "$tools/bin/pip" install --quiet "schemathesis==$version"
+  "$tools/bin/pip" install --quiet "schemathesis==$version" "openapi-spec-validator==$validator"
 fi
 
 work=$(mktemp -d)
@@ -45,4 +47,7 @@ if [ -z "$url" ]; then
   exit 1
 fi
 
+"$ledger" openapi >"$work/openapi.json"
+"$tools/bin/openapi-spec-validator" "$work/openapi.json" >&2
+"$tools/bin/python" scripts/check_samples.py "$url" >&2
 "$tools/bin/schemathesis" --config-file config/schemathesis.toml run "$url/openapi.json" --max-examples "$examples" --seed "$seed"

@@ -291,6 +291,6 @@ pub fn load_config(file: &std::path::Path) -> Result<Config, config::ConfigError
 }
 
 fn openapi() -> anyhow::Result<ExitCode> {
-    println!("{}", serve::description().to_pretty_json()?);
+    println!("{}", serde_json::to_string_pretty(&serve::description()?)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,9 @@ mod accounts;
 mod assessments;
 mod batch;
 mod body;
+mod compression;
 mod cursor;
+mod docs;
 mod input;
 mod observe;
 mod openapi;
@@ -73,7 +75,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
             .app_data(state.clone())
             .app_data(limiter.clone())
             .configure(routes)
-            .configure(openapi::routes)
+            .wrap(from_fn(compression::compress))
             .wrap(from_fn(rate_limit::limit))
             .wrap(from_fn(observe::observe))
     })
@@ -135,14 +137,15 @@ fn worker_threads(configured: usize) -> usize {
     }
 }
 
-/// The routes. Each names the methods that it has, so that another one is told so.
+/// The routes. Each names the methods that it has, so that another one is told so. HEAD is GET without the body.
 fn routes(config: &mut web::ServiceConfig) {
     config
         .service(
             web::resource("/transactions")
                 .route(web::post().to(transactions::create))
                 .route(web::get().to(transactions::list))
-                .default_service(only("GET, POST")),
+                .route(web::head().to(transactions::list))
+                .default_service(only("GET, HEAD, POST")),
         )
         .service(
             web::resource("/transactions/batch")
@@ -157,23 +160,40 @@ fn routes(config: &mut web::ServiceConfig) {
         .service(
             web::resource("/transactions/{id}")
                 .route(web::get().to(transactions::find))
-                .default_service(only("GET")),
+                .route(web::head().to(transactions::find))
+                .default_service(only("GET, HEAD")),
         )
         .service(
             web::resource("/accounts/{id}")
                 .route(web::get().to(accounts::find))
+                .route(web::head().to(accounts::find))
                 .route(web::put().to(accounts::put))
-                .default_service(only("GET, PUT")),
+                .default_service(only("GET, HEAD, PUT")),
         )
         .service(
             web::resource("/accounts/{id}/balance")
                 .route(web::get().to(accounts::balance))
-                .default_service(only("GET")),
+                .route(web::head().to(accounts::balance))
+                .default_service(only("GET, HEAD")),
         )
         .service(
             web::resource("/risk-assessments")
                 .route(web::get().to(assessments::list))
-                .default_service(only("GET")),
+                .route(web::head().to(assessments::list))
+                .default_service(only("GET, HEAD")),
+        )
+        .service(
+            web::resource("/openapi.json")
+                .route(web::get().to(docs::openapi))
+                .route(web::head().to(docs::openapi))
+                .default_service(only("GET, HEAD")),
+        )
+        .service(web::redirect("/docs", "/docs/"))
+        .service(
+            web::resource("/docs/{file:.*}")
+                .route(web::get().to(docs::file))
+                .route(web::head().to(docs::file))
+                .default_service(only("GET, HEAD")),
         )
         .default_service(web::to(|| async {
             Err::<String, _>(Problem::new(Kind::NotFound, "there is no such route"))

@@ -17,6 +17,11 @@ async fn bad_input_is_a_clear_4xx_and_stores_nothing() {
         format!("{good} x"),
         good.replace('}', r#","amount":"2.00"}"#),
         deep.clone(),
+        format!("\u{feff}{good}"),
+        good.replace("\"1.00\"", "NaN"),
+        good.replace("\"1.00\"", &"9".repeat(20_000)),
+        good.replace('}', r#","metadata":{"a":1,"a":2}}"#),
+        good.replace('}', r#","colour":1,"colour":2}"#),
         good.replace('}', &format!(r#","metadata":{{"a":{deep}}}}}"#)),
     ];
     for body in &malformed {
@@ -50,6 +55,9 @@ async fn bad_input_is_a_clear_4xx_and_stores_nothing() {
         .is_problem(400, "malformed-request");
     let large = good.replace('}', &format!(r#","description":"{}"}}"#, "x".repeat(70_000)));
     api.post_text("k", &large).await.is_problem(413, "body-too-large");
+    let zipped =
+        [("content-type", "application/json"), ("idempotency-key", "k"), ("content-encoding", "gzip")];
+    api.send("POST", "/transactions", &zipped, good.into()).await.is_problem(415, "unsupported-media-type");
     let text = [("content-type", "text/plain"), ("idempotency-key", "k")];
     api.send("POST", "/transactions", &text, good.into()).await.is_problem(415, "unsupported-media-type");
     assert_eq!(api.database.value("SELECT count(*) FROM accounts").await, "0");
@@ -58,16 +66,24 @@ async fn bad_input_is_a_clear_4xx_and_stores_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_routes_methods_and_parameters_are_refused() {
     let api = Api::start().await;
-    api.get("/nothing").await.is_problem(404, "not-found");
+    for path in ["/nothing", "/", "/docs/nothing", "/accounts/%ff", "/accounts/a%2Fb", "/transactions/"] {
+        api.get(path).await.is_problem(404, "not-found");
+    }
+    let answer = api.send("POST", "/openapi.json", &[], Vec::new()).await;
+    answer.is_problem(405, "method-not-allowed");
+    assert_eq!(answer.headers["allow"], "GET, HEAD");
     let answer = api.send("DELETE", "/transactions", &[], Vec::new()).await;
     answer.is_problem(405, "method-not-allowed");
-    assert_eq!(answer.headers["allow"], "GET, POST");
+    assert_eq!(answer.headers["allow"], "GET, HEAD, POST");
     assert_eq!(answer.json()["instance"], "/transactions");
     for (path, field) in [
         ("/transactions?acount_id=a", "acount_id"),
         ("/transactions?limit=0", "limit"),
         ("/transactions?limit=201", "limit"),
+        ("/transactions?limit=%2B5", "limit"),
         ("/transactions?from=yesterday", "from"),
+        ("/transactions?to=2026-01-31T12:00:00+01:00", "to"),
+        ("/transactions?to=9999-12-31T23:59:59-23:59", "to"),
         ("/transactions?min_amount=-1", "min_amount"),
         ("/transactions?cursor=AAAA", "cursor"),
         ("/transactions?limit=1&limit=2", "limit"),
@@ -78,6 +94,11 @@ async fn unknown_routes_methods_and_parameters_are_refused() {
         answer.is_problem(400, "malformed-request");
         assert_eq!(answer.fields(), [field], "{path}");
     }
+    for query in ["rule=%ff", "rule=%zz", "rule=%4", "rule=%00"] {
+        api.get(&format!("/risk-assessments?{query}")).await.is_problem(400, "malformed-request");
+    }
+    let several = api.get("/transactions?limit=x&from=y&colour=red&direction=up").await;
+    assert_eq!(several.fields(), ["from", "direction", "limit", "colour"]);
     for path in ["/accounts/nobody", "/accounts/nobody/balance", "/accounts/a%20b", "/transactions/42"] {
         api.get(path).await.is_problem(404, "not-found");
     }
@@ -116,6 +137,15 @@ async fn history_pages_are_stable_while_rows_are_added() {
         assert_eq!(seen, sorted, "newest first, each once: {filter}");
         assert!(seen.len() >= 12);
     }
+    let cursor = api.get("/transactions?limit=4").await.json()["next_cursor"].as_str().unwrap().to_owned();
+    for other in
+        ["", "limit=5&", "limit=4&direction=debit&", "limit=4&account_id=a&", "limit=4&min_amount=0&"]
+    {
+        let refused = api.get(&format!("/transactions?{other}cursor={cursor}")).await;
+        refused.is_problem(400, "malformed-request");
+        assert_eq!(refused.fields(), ["cursor"], "{other}");
+    }
+    api.get(&format!("/risk-assessments?limit=4&cursor={cursor}")).await.is_problem(400, "malformed-request");
     let amounts = api.get("/transactions?account_id=b&min_amount=10&max_amount=20.00").await.json();
     let amounts: Vec<_> =
         amounts["items"].as_array().unwrap().iter().map(|item| item["amount"].clone()).collect();

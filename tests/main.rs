@@ -9,10 +9,12 @@
     reason = "a test ends by panicking; nobody reads its docs from outside"
 )]
 
+mod access_log;
 mod aggregate;
 mod broker_retention;
 mod brokers;
 mod cli;
+mod compression;
 mod consume_risk;
 mod consumers;
 mod dev;
@@ -23,6 +25,7 @@ mod foreign_records;
 mod http;
 mod idempotency;
 mod import;
+mod in_flight;
 mod kafka_security;
 mod layering;
 mod leases;
@@ -32,6 +35,8 @@ mod producer_errors;
 mod relay;
 mod restart;
 mod schemas;
+mod slow_bodies;
+mod sockets;
 mod tls;
 mod topics;
 mod verify;

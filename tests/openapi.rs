@@ -17,10 +17,24 @@ async fn every_described_operation_exists_and_answers_as_described() {
             let described = operation["responses"].as_object().expect("responses");
             assert!(described.contains_key(&answer.status.to_string()), "{method} {path}: {answer:?}");
             assert!(!answer.body.contains("no such route"), "{method} {path}: {answer:?}");
+            for status in ["400", "414", "429", "431", "500", "503"] {
+                let reference = described[status]["$ref"].as_str().expect("a shared response");
+                let problem = description.pointer(&reference[1..]).expect("it is there");
+                assert!(problem["headers"]["X-Request-Id"].is_object(), "{method} {path} {status}");
+                let examples = problem["content"]["application/problem+json"]["examples"].as_object();
+                assert!(!examples.expect("examples").is_empty(), "{method} {path} {status}");
+            }
             operations += 1;
         }
     }
     assert_eq!(operations, 9);
+    // Every reference leads somewhere.
+    let text = description.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let path = reference.split('"').next().expect("its end");
+        assert!(description.pointer(path).is_some(), "{path}");
+    }
+    assert!(description["components"]["responses"]["Problem503"]["headers"]["Retry-After"].is_object());
 }
 
 #[tokio::test(flavor = "multi_thread")]

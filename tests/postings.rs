@@ -95,6 +95,101 @@ async fn a_transaction_is_reversed_once_and_a_reversal_never() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reversal_obeys_the_limit_and_nobody_can_take_its_key() {
+    let api = Api::start().await;
+    let headers = [("content-type", "application/json")];
+    let terms = br#"{"currency":"EUR","min_balance":"0.00"}"#.to_vec();
+    assert_eq!(api.send("PUT", "/accounts/a", &headers, terms).await.status, 201);
+    let first = api.post("1", &transaction("a", "credit", "5.00", "EUR")).await.json();
+    let id = first["id"].as_str().unwrap();
+    assert_eq!(api.post("2", &transaction("a", "debit", "4.00", "EUR")).await.status, 201);
+    let path = format!("/transactions/{id}/reversal");
+    api.send("POST", &path, &[], Vec::new()).await.is_problem(422, "limit-exceeded");
+    let taken = format!("reversal:{id}");
+    assert_eq!(api.post(&taken, &transaction("a", "credit", "9.00", "EUR")).await.status, 201);
+    let (one, other) =
+        tokio::join!(api.send("POST", &path, &[], Vec::new()), api.send("POST", &path, &[], Vec::new()));
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!((statuses, &one.body), ([200, 201], &other.body));
+    assert_eq!(one.json()["balance_after"], "5.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_holds_against_debits_at_once_on_two_instances() {
+    let api = std::sync::Arc::new(Api::start().await);
+    let other = std::sync::Arc::new(Api::on(TestDatabase::at(&api.database.url), &[]).await);
+    assert_eq!(api.post("0", &transaction("a", "credit", "20.00", "EUR")).await.status, 201);
+    let headers = [("content-type", "application/json")];
+    let put = async |api: &Api, limit: &str| {
+        let body = json!({"currency": "EUR", "min_balance": limit}).to_string().into_bytes();
+        assert_eq!(api.send("PUT", "/accounts/a", &headers, body).await.status, 200);
+    };
+    put(&api, "5.00").await;
+    let debits: Vec<_> = (1..=30)
+        .map(|n| {
+            let api = std::sync::Arc::clone(if n % 2 == 0 { &api } else { &other });
+            tokio::spawn(
+                async move { api.post(&format!("{n}"), &transaction("a", "debit", "1.00", "EUR")).await },
+            )
+        })
+        .collect();
+    // The same limit again and again, in the middle of it.
+    for _ in 0..5 {
+        put(&other, "5.00").await;
+    }
+    let mut accepted = 0;
+    for debit in debits {
+        let answer = debit.await.unwrap();
+        match answer.status {
+            201 => accepted += 1,
+            _ => answer.is_problem(422, "limit-exceeded"),
+        }
+    }
+    assert_eq!((accepted, api.database.value("SELECT balance FROM accounts").await.as_str()), (15, "500"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_refused_whole_only_for_its_frame() {
+    let api = Api::start().await;
+    // One key in two accounts is two keys.
+    let items = vec![
+        keyed("k", transaction("a", "credit", "1.00", "EUR")),
+        keyed("k", transaction("b", "credit", "1.00", "EUR")),
+    ];
+    let json = batch(&api, items).await.json();
+    assert_eq!((&json["results"][0]["status"], &json["results"][1]["status"]), (&json!(201), &json!(201)));
+    let headers = [("content-type", "application/json")];
+    let send =
+        async |body: &str| api.send("POST", "/transactions/batch", &headers, body.as_bytes().to_vec()).await;
+    send("").await.is_problem(400, "malformed-request");
+    send(r#"{"transactions":[]"#).await.is_problem(400, "malformed-request");
+    send(r#"{"transactions":[],"transactions":[]}"#).await.is_problem(400, "malformed-request");
+    for (body, fields) in [
+        ("{}", &["transactions"][..]),
+        (r#"{"transactions":7}"#, &["transactions"]),
+        (r#"{"transactions":[],"x":1}"#, &["x"]),
+        (r#"{"x":1}"#, &["transactions", "x"]),
+    ] {
+        let answer = send(body).await;
+        answer.is_problem(422, "validation");
+        assert_eq!(answer.fields(), fields, "{body}");
+    }
+    // What is wrong inside an item is the item's affair, whatever it is.
+    let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
+    let answer = send(&format!(r#"{{"transactions":[{deep},{{"a":1,"a":2}},"x",{{}}]}}"#)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let json = answer.json();
+    let statuses: Vec<_> =
+        json["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [400, 400, 400, 422]);
+    assert_eq!(json["results"][3]["problem"]["errors"].as_array().unwrap().len(), 5);
+    let large = format!(r#"{{"transactions":[{}]}}"#, " ".repeat(1024 * 1024));
+    send(&large).await.is_problem(413, "body-too-large");
+    assert_eq!(api.database.value("SELECT count(*) FROM transactions").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_set_ahead_and_seen_by_every_instance_at_once() {
     let api = Api::start().await;
     let headers = [("content-type", "application/json")];

@@ -89,6 +89,8 @@ pub struct Serve {
     pub rate_limit: u32,
     /// Requests that a client may send at once; 0 for as many as its rate.
     pub rate_limit_burst: u32,
+    /// Whether answers say in `Server-Timing` how long they took.
+    pub server_timing: bool,
     /// How many proxies in front are trusted to write `X-Forwarded-For`.
     pub trusted_proxies: usize,
     /// Bound on draining at shutdown.

@@ -72,7 +72,18 @@ impl IdempotencyKey {
         bare.map_or_else(|| Self::parse_bare(""), Self::parse_bare)
     }
 
-    /// Takes the bare key alone, as the database hands it back.
+    /// The key of a transaction's one reversal. Its blank is what no caller's key can have, so nobody can take it
+    /// first.
+    pub fn of_reversal(reversed: Uuid) -> Self {
+        Self(format!("reversal {reversed}").into())
+    }
+
+    /// Takes a key that the ledger keeps, as the database hands it back.
+    pub fn from_ledger(key: String) -> Self {
+        Self(key.into())
+    }
+
+    /// Takes the bare key alone.
     pub fn parse_bare(key: &str) -> Result<Self, FieldError> {
         if (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&key.len())
             && key.bytes().all(|byte| byte.is_ascii_graphic())
@@ -246,6 +257,8 @@ mod tests {
             assert!(IdempotencyKey::parse(text).is_err(), "{text:?}");
         }
         assert!(IdempotencyKey::parse(&"k".repeat(255)).is_ok());
+        let reversal = IdempotencyKey::of_reversal(Uuid::nil());
+        assert!(IdempotencyKey::parse(reversal.as_str()).is_err(), "no caller can take it");
     }
 
     #[test]

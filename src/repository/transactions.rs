@@ -69,8 +69,7 @@ impl TransactionRow {
         let posting = Posting {
             account_id: AccountId::parse(&self.account_id)
                 .map_err(|error| corrupt("account_id", error.to_string()))?,
-            idempotency_key: IdempotencyKey::parse_bare(&self.idempotency_key)
-                .map_err(|error| corrupt("idempotency_key", error.to_string()))?,
+            idempotency_key: IdempotencyKey::from_ledger(self.idempotency_key),
             direction: if self.amount < 0 { Direction::Debit } else { Direction::Credit },
             amount,
             currency,

@@ -5,7 +5,7 @@ use chrono::{SubsecRound, Utc};
 
 use super::{
     body, input, output,
-    problem::{FieldProblem, Kind, Problem},
+    problem::{Kind, Problem},
     query::{self, Parameters},
     state::ApiState,
     transactions::unprintable,
@@ -46,16 +46,13 @@ pub async fn put(
 ) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string())?.end()?;
     let body = body::json(&request, payload, &state).await?;
-    let id = AccountId::parse(&path).map_err(|error| {
-        let field = FieldProblem { field: "account_id".into(), message: error.to_string() };
-        Problem::validation(vec![field])
-    })?;
-    let terms = input::account_terms(&body)?;
+    let terms = input::account_terms(&path, &body)?;
+    let currency = terms.currency;
     let change = move |mut connection: PooledConnection| async move {
-        accounts::open_or_limit(&mut connection, &id, terms.currency, terms.min_balance).await
+        accounts::open_or_limit(&mut connection, &terms.account_id, currency, terms.min_balance).await
     };
     let (opened, account) = state.read(change).await?;
-    if account.state.currency != terms.currency {
+    if account.state.currency != currency {
         let detail = format!("the account holds {}, which never changes", account.state.currency);
         return Err(Problem::new(Kind::CurrencyMismatch, detail));
     }

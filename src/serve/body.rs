@@ -26,6 +26,10 @@ pub async fn json_up_to(
     if !is_json(request) {
         return Err(Problem::new(Kind::UnsupportedMediaType, "send Content-Type: application/json"));
     }
+    if !is_plain(request) {
+        let detail = "send the body without Content-Encoding";
+        return Err(Problem::new(Kind::UnsupportedMediaType, detail));
+    }
     let too_large = || Problem::new(Kind::BodyTooLarge, format!("the body must be at most {limit} bytes"));
     if declared_length(request).is_some_and(|length| length > limit) {
         return Err(too_large());
@@ -66,4 +70,9 @@ fn is_json(request: &HttpRequest) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
+}
+
+fn is_plain(request: &HttpRequest) -> bool {
+    let coding = request.headers().get(header::CONTENT_ENCODING).map(header::HeaderValue::as_bytes);
+    coding.is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"))
 }

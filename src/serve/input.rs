@@ -1,12 +1,15 @@
 //! What clients send, turned into domain values. The strict parse is fast; only when it fails is the body read again
-//! leniently, to name every field that is wrong at once.
+//! leniently, to name every field that is wrong at once (see [`diagnosis`]).
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+mod diagnosis;
+
+use std::{borrow::Cow, sync::Arc};
 
 use actix_web::http::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use self::diagnosis::{KeyPlace, Unique};
 use super::problem::{FieldProblem, Kind, Problem};
 use crate::domain::{
     AccountId, Amount, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction, IdempotencyKey,
@@ -16,7 +19,7 @@ use crate::domain::{
 /// The body of `POST /transactions`, as a client writes it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TransactionIn<'a> {
+struct TransactionIn<'a> {
     #[serde(borrow)]
     account_id: Cow<'a, str>,
     #[serde(borrow)]
@@ -30,98 +33,41 @@ pub struct TransactionIn<'a> {
     #[serde(borrow, default)]
     description: Option<Cow<'a, str>>,
     #[serde(default)]
-    metadata: Option<BTreeMap<String, serde_json::Value>>,
+    metadata: Option<Unique>,
     /// Only in an item of a batch; a single request has it in its header.
     #[serde(borrow, default)]
     idempotency_key: Option<Cow<'a, str>>,
 }
 
-const FIELDS: [&str; 8] = [
-    "account_id",
-    "direction",
-    "amount",
-    "currency",
-    "counterparty",
-    "description",
-    "metadata",
-    "idempotency_key",
-];
-const REQUIRED: [&str; 4] = ["account_id", "direction", "amount", "currency"];
-
-/// Collects what is wrong, field by field.
-#[derive(Default)]
-struct Errors(Vec<FieldProblem>);
-
-impl Errors {
-    fn take<T, E: std::fmt::Display>(&mut self, field: &str, outcome: Result<T, E>) -> Option<T> {
-        match outcome {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.0.push(FieldProblem { field: field.into(), message: error.to_string() });
-                None
-            }
-        }
-    }
-}
-
 /// Parses and validates the body of one transaction.
 pub fn posting(body: &[u8], idempotency_key: IdempotencyKey) -> Result<Arc<Posting>, Problem> {
-    match serde_json::from_slice::<TransactionIn<'_>>(body) {
-        Ok(input) if input.idempotency_key.is_some() => Err(one_field(
-            "idempotency_key",
-            "is not a known field here: send it as the header Idempotency-Key",
-        )),
-        Ok(input) => validate(&input, idempotency_key).map(Arc::new).map_err(Problem::validation),
-        Err(error) => Err(diagnose(body, &error)),
+    let input = serde_json::from_slice::<TransactionIn<'_>>(body);
+    let of_single = input.as_ref().ok().filter(|input| input.idempotency_key.is_none());
+    match of_single.and_then(|input| validate(input, idempotency_key)) {
+        Some(posting) => Ok(Arc::new(posting)),
+        None => Err(diagnosis::transaction(body, input.err().as_ref(), KeyPlace::Header)),
     }
 }
 
-fn one_field(field: &str, message: impl Into<String>) -> Problem {
-    Problem::validation(vec![FieldProblem { field: field.into(), message: message.into() }])
-}
-
-fn validate(
-    input: &TransactionIn<'_>,
-    idempotency_key: IdempotencyKey,
-) -> Result<Posting, Vec<FieldProblem>> {
-    let mut errors = Errors::default();
-    let account_id = errors.take("account_id", AccountId::parse(&input.account_id));
-    let direction = errors.take("direction", Direction::parse(&input.direction));
-    let currency = errors.take("currency", Currency::parse(&input.currency));
-    // Without a currency nobody knows how many decimals are right; the shape can be checked all the same.
-    let amount = match currency {
-        Some(currency) => errors.take("amount", Amount::parse(&input.amount, currency)),
-        None => None,
-    };
+/// The posting, or None if any field is wrong.
+fn validate(input: &TransactionIn<'_>, idempotency_key: IdempotencyKey) -> Option<Posting> {
     let optional = |text: &Option<Cow<'_, str>>, length_max| {
-        text.as_deref().map(|text| bounded_text(text, length_max)).transpose()
+        text.as_deref().map(|text| bounded_text(text, length_max)).transpose().ok()
     };
-    let counterparty = errors.take("counterparty", optional(&input.counterparty, COUNTERPARTY_LENGTH_MAX));
-    let description = errors.take("description", optional(&input.description, DESCRIPTION_LENGTH_MAX));
-    let metadata = errors.take("metadata", input.metadata.as_ref().map(Metadata::from_json).transpose());
-    match (account_id, direction, currency, amount, counterparty, description, metadata) {
-        (
-            Some(account_id),
-            Some(direction),
-            Some(currency),
-            Some(amount),
-            Some(counterparty),
-            Some(description),
-            Some(metadata),
-        ) => Ok(Posting {
-            account_id,
-            idempotency_key,
-            direction,
-            amount,
-            currency,
-            counterparty,
-            description,
-            metadata: metadata.filter(|metadata| metadata.as_json() != "{}"),
-            reverses: None,
-            created_at: None,
-        }),
-        _ => Err(errors.0),
-    }
+    let currency = Currency::parse(&input.currency).ok()?;
+    let entries = input.metadata.as_ref().map(|Unique(entries)| Metadata::from_json(entries));
+    Some(Posting {
+        account_id: AccountId::parse(&input.account_id).ok()?,
+        idempotency_key,
+        direction: Direction::parse(&input.direction).ok()?,
+        amount: Amount::parse(&input.amount, currency).ok()?,
+        currency,
+        counterparty: optional(&input.counterparty, COUNTERPARTY_LENGTH_MAX)?,
+        description: optional(&input.description, DESCRIPTION_LENGTH_MAX)?,
+        metadata: entries.transpose().ok()?.filter(|metadata| metadata.as_json() != "{}"),
+        reverses: None,
+        created_at: None,
+    })
 }
 
 /// The body of `POST /transactions/batch`, cut into its items without looking into them.
@@ -137,98 +83,39 @@ pub const BATCH_SIZE_MAX: usize = 1000;
 
 /// Parses a batch; each item is right or wrong by itself.
 pub fn batch(body: &[u8]) -> Result<Vec<Result<Arc<Posting>, Problem>>, Problem> {
-    let batch: BatchIn<'_> = serde_json::from_slice(body).map_err(|error| {
-        Problem::new(Kind::Malformed, format!("the body must be {{\"transactions\": [\u{2026}]}}: {error}"))
-    })?;
+    let batch: BatchIn<'_> = serde_json::from_slice(body).map_err(|error| diagnosis::batch(body, &error))?;
     let size = batch.transactions.len();
     if !(1..=BATCH_SIZE_MAX).contains(&size) {
-        return Err(one_field("transactions", format!("must hold 1 to {BATCH_SIZE_MAX} items, not {size}")));
+        let message = format!("must hold 1 to {BATCH_SIZE_MAX} items, not {size}");
+        return Err(Problem::validation(vec![FieldProblem { field: "transactions".into(), message }]));
     }
     Ok(batch.transactions.iter().map(|item| batch_item(item.get())).collect())
 }
 
 fn batch_item(text: &str) -> Result<Arc<Posting>, Problem> {
-    let input: TransactionIn<'_> =
-        serde_json::from_str(text).map_err(|error| diagnose(text.as_bytes(), &error))?;
-    let Some(key) = &input.idempotency_key else { return Err(one_field("idempotency_key", "is required")) };
-    let key =
-        IdempotencyKey::parse_bare(key).map_err(|error| one_field("idempotency_key", error.to_string()))?;
-    validate(&input, key).map(Arc::new).map_err(Problem::validation)
-}
-
-/// Says what is wrong with a body that is no `TransactionIn`: not JSON at all, or JSON with wrong fields.
-fn diagnose(body: &[u8], error: &serde_json::Error) -> Problem {
-    let malformed = |detail: String| Problem::new(Kind::Malformed, detail);
-    if body.is_empty() {
-        return malformed("the body is empty; send a JSON object".into());
-    }
-    if std::str::from_utf8(body).is_err() {
-        return malformed("the body is not UTF-8".into());
-    }
-    let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else {
-        return malformed(format!("the body is not valid JSON: {error}"));
-    };
-    let Some(object) = value.as_object() else {
-        return malformed("the body must be a JSON object".into());
-    };
-    // serde reports a repeated name, which a map has already swallowed.
-    if error.to_string().starts_with("duplicate field") {
-        return malformed(format!("the body is not valid: {error}"));
-    }
-    Problem::validation(field_problems(object))
-}
-
-fn field_problems(object: &serde_json::Map<String, serde_json::Value>) -> Vec<FieldProblem> {
-    let mut problems = Vec::new();
-    let mut wrong = |field: &str, message: &str| {
-        problems.push(FieldProblem { field: field.into(), message: message.into() });
-    };
-    for field in REQUIRED {
-        if !object.contains_key(field) {
-            wrong(field, "is required");
-        }
-    }
-    for (field, value) in object {
-        match field.as_str() {
-            "metadata" if !value.is_object() && !value.is_null() => wrong(field, "must be an object"),
-            "metadata" => {}
-            "amount" if value.is_number() => {
-                wrong(field, "must be a decimal string such as \"125.50\": JSON numbers are not exact");
-            }
-            "counterparty" | "description" if value.is_null() => {}
-            known if FIELDS.contains(&known) && !value.is_string() => wrong(field, "must be a string"),
-            known if FIELDS.contains(&known) => {}
-            _ => wrong(field, "is not a known field"),
-        }
-    }
-    let text = |field: &str| object.get(field).and_then(serde_json::Value::as_str);
-    let mut errors = Errors(problems);
-    if let Some(account_id) = text("account_id") {
-        errors.take("account_id", AccountId::parse(account_id));
-    }
-    if let Some(direction) = text("direction") {
-        errors.take("direction", Direction::parse(direction));
-    }
-    if let Some(currency) = text("currency")
-        && let Some(currency) = errors.take("currency", Currency::parse(currency))
-        && let Some(amount) = text("amount")
-    {
-        errors.take("amount", Amount::parse(amount, currency));
-    }
-    errors.0
+    let input = serde_json::from_str::<TransactionIn<'_>>(text);
+    let posting = input.as_ref().ok().and_then(|input| {
+        let key = IdempotencyKey::parse_bare(input.idempotency_key.as_deref()?).ok()?;
+        validate(input, key)
+    });
+    posting
+        .map(Arc::new)
+        .ok_or_else(|| diagnosis::transaction(text.as_bytes(), input.err().as_ref(), KeyPlace::Item))
 }
 
 /// What `PUT /accounts/{id}` asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountTerms {
+    /// Which account.
+    pub account_id: AccountId,
     /// Fixed for ever when the account opens.
     pub currency: Currency,
     /// Minor units; None for no limit.
     pub min_balance: Option<i64>,
 }
 
-/// Parses the body of `PUT /accounts/{id}`: the whole of what can be set, so an absent limit is no limit.
-pub fn account_terms(body: &[u8]) -> Result<AccountTerms, Problem> {
+/// Parses path and body of `PUT /accounts/{id}`: the whole of what can be set, so an absent limit is no limit.
+pub fn account_terms(account_id: &str, body: &[u8]) -> Result<AccountTerms, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct AccountIn<'a> {
@@ -237,20 +124,14 @@ pub fn account_terms(body: &[u8]) -> Result<AccountTerms, Problem> {
         #[serde(borrow, default)]
         min_balance: Option<Cow<'a, str>>,
     }
-    let input: AccountIn<'_> = serde_json::from_slice(body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => one_field("currency, min_balance", error.to_string()),
-        _ => Problem::new(Kind::Malformed, format!("the body is not valid JSON: {error}")),
-    })?;
-    let mut errors = Errors::default();
-    let currency = errors.take("currency", Currency::parse(&input.currency));
-    let min_balance = currency.and_then(|currency| {
-        let limit = input.min_balance.as_deref().map(|text| parse_minor(text, currency)).transpose();
-        errors.take("min_balance", limit)
+    let input = serde_json::from_slice::<AccountIn<'_>>(body);
+    let terms = input.as_ref().ok().and_then(|input| {
+        let currency = Currency::parse(&input.currency).ok()?;
+        let limit = input.min_balance.as_deref().map(|text| parse_minor(text, currency));
+        let account_id = AccountId::parse(account_id).ok()?;
+        Some(AccountTerms { account_id, currency, min_balance: limit.transpose().ok()? })
     });
-    match (currency, min_balance) {
-        (Some(currency), Some(min_balance)) => Ok(AccountTerms { currency, min_balance }),
-        _ => Err(Problem::validation(errors.0)),
-    }
+    terms.ok_or_else(|| diagnosis::account_terms(account_id, body, input.err().as_ref()))
 }
 
 /// Reads the `Idempotency-Key` header: there, once, and well formed.
@@ -287,9 +168,37 @@ mod tests {
             parse(r#"{"account_id":"a b","direction":"up","amount":"1.234","currency":"EUR","x":1}"#)
                 .expect_err("refused");
         assert_eq!(problem.kind, Kind::Validation);
-        assert_eq!(fields(&problem), ["x", "account_id", "direction", "amount"]);
+        assert_eq!(fields(&problem), ["account_id", "direction", "amount", "x"]);
         let problem = parse(r#"{"amount":1.5,"currency":null,"metadata":[]}"#).expect_err("refused");
-        assert_eq!(fields(&problem), ["account_id", "direction", "amount", "currency", "metadata"]);
+        assert_eq!(fields(&problem), ["account_id", "direction", "currency", "amount", "metadata"]);
+        let long = "x".repeat(501);
+        let all = format!(
+            r#"{{"account_id":"","direction":"","amount":"-1","currency":"XXX","counterparty":"","description":"{long}","metadata":{{"a":1.5}},"idempotency_key":"k"}}"#
+        );
+        let expected =
+            ["account_id", "direction", "currency", "amount", "counterparty", "description", "metadata"];
+        assert_eq!(
+            fields(&parse(&all).expect_err("refused")),
+            [&["idempotency_key"][..], &expected].concat()
+        );
+        let item = all.replace("\"k\"", "\"\"");
+        assert_eq!(
+            fields(&batch_item(&item).expect_err("refused")),
+            [&["idempotency_key"][..], &expected].concat()
+        );
+    }
+
+    #[test]
+    fn account_terms_are_wrong_all_at_once() {
+        let refused = |id: &str, body: &str| account_terms(id, body.as_bytes()).expect_err("refused");
+        let problem = refused("a b", r#"{"currency":"eur","min_balance":1,"limit":2}"#);
+        assert_eq!(fields(&problem), ["account_id", "currency", "min_balance", "limit"]);
+        assert_eq!(fields(&refused("a", r#"{"currency":"EUR","min_balance":"1.234"}"#)), ["min_balance"]);
+        assert_eq!(fields(&refused("a", "{}")), ["currency"]);
+        for body in [r#"{"currency":"EUR","currency":"EUR"}"#, "", "[]", "{"] {
+            assert_eq!(refused("a", body).kind, Kind::Malformed, "{body}");
+        }
+        assert!(account_terms("a", br#"{"currency":"EUR","min_balance":null}"#).is_ok());
     }
 
     #[test]
@@ -303,6 +212,8 @@ mod tests {
             "{",
             &format!("{body}x"),
             &body.replace("}", ",\"amount\":\"2\"}"),
+            &body.replace("}", ",\"metadata\":{\"a\":1,\"a\":2}}"),
+            &body.replace("}", ",\"x\":1,\"x\":2}"),
             &"[".repeat(200),
         ] {
             assert_eq!(parse(text).expect_err("refused").kind, Kind::Malformed, "{text}");

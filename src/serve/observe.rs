@@ -1,14 +1,18 @@
 //! What is seen of each request: a request id, a span that continues the caller's trace, metrics, and an access log
 //! without bodies, keys or amounts. It also gives each problem its `instance`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::{
     Error, HttpMessage, HttpRequest,
-    body::{BoxBody, EitherBody, MessageBody},
+    body::{BodySize, BoxBody, EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::header::{HeaderMap, HeaderName, HeaderValue},
+    http::{
+        Method,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
     middleware::Next,
+    web,
 };
 use opentelemetry::{propagation::TextMapPropagator, trace::TraceContextExt};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -16,8 +20,18 @@ use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
-use super::problem::Problem;
+use super::{
+    problem::{Kind, Problem},
+    rate_limit::client_address,
+    state::ApiState,
+};
 
+/// The access log's name in `log.filter`; its lines are of level debug.
+const ACCESS_LOG: &str = "ledger::access";
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const URI_LENGTH_MAX: usize = 8 * 1024;
+const HEADERS_SIZE_MAX: usize = 16 * 1024;
+const INSTANCE_LENGTH_MAX: usize = 1024;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 const TRACEPARENT: &str = "traceparent";
@@ -37,12 +51,12 @@ pub async fn observe(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<EitherBody<impl MessageBody, BoxBody>>, Error> {
     let started = Instant::now();
-    let method = request.method().clone();
+    let method = known_method(request.method());
     // The pattern, not the path: no identifiers in labels.
     let route = request.match_pattern().unwrap_or_else(|| "unmatched".into());
     let request_id = request_id(request.headers());
     let span = tracing::info_span!(
-        "request", otel.kind = "server", http.request.method = %method, http.route = %route, request_id = %request_id,
+        "request", otel.kind = "server", http.request.method = method, http.route = %route, request_id = %request_id,
         http.response.status_code = tracing::field::Empty,
     );
     let parent = TraceContextPropagator::new().extract(&Carrier(request.headers()));
@@ -54,30 +68,103 @@ pub async fn observe(
     if let Some(traceparent) = traceparent(&context) {
         request.extensions_mut().insert(TraceContext(traceparent));
     }
-    let response = next.call(request).instrument(span.clone()).await?;
-    let mut response = with_instance(response);
+    let mut response = match beyond_limits(&request) {
+        Some(problem) => {
+            let answer = problem.respond(short(request.path()));
+            request.into_response(answer).map_into_right_body()
+        }
+        None => with_problem(next.call(request).instrument(span.clone()).await?),
+    };
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let elapsed = started.elapsed();
-    tracing::debug!(parent: &span, %method, route, status, elapsed_us = elapsed.as_micros(), "answered");
-    let labels = [("method", method.to_string()), ("route", route)];
-    metrics::histogram!("ledger_http_request_duration_seconds", &labels).record(elapsed.as_secs_f64());
-    let [method, route] = labels;
-    metrics::counter!("ledger_http_requests_total", &[method, route, ("status", status.to_string())])
+    if says_timing(response.request()) {
+        let value = format!("total;dur={:.3}", elapsed.as_secs_f64() * 1000.0);
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(SERVER_TIMING, value);
+        }
+    }
+    log(&span, &response, method, &route, elapsed);
+    metrics::histogram!("ledger_http_request_duration_seconds", "method" => method, "route" => route.clone())
+        .record(elapsed.as_secs_f64());
+    metrics::counter!("ledger_http_requests_total", "method" => method, "route" => route, "status" => status.to_string())
         .increment(1);
     Ok(response)
 }
 
-/// Problems know everything but the path; now it is known.
-fn with_instance<B: MessageBody>(response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B, BoxBody>> {
+/// The access log: one line a request, off unless the filter asks for it. Neither path nor query are in it, since
+/// they name accounts and amounts.
+fn log<B: MessageBody>(
+    span: &tracing::Span,
+    response: &ServiceResponse<B>,
+    method: &'static str,
+    route: &str,
+    elapsed: Duration,
+) {
+    if !tracing::enabled!(target: ACCESS_LOG, tracing::Level::DEBUG) {
+        return;
+    }
+    let request = response.request();
+    let trusted_proxies = state(request).map_or(0, |state| state.config.serve.trusted_proxies);
+    let peer = request.peer_addr().map(|peer| peer.ip());
+    let client = peer.map(|peer| client_address(peer, request.headers(), trusted_proxies).to_string());
+    let bytes = match response.response().body().size() {
+        BodySize::Sized(bytes) => bytes,
+        _ => 0,
+    };
+    tracing::debug!(
+        target: ACCESS_LOG, parent: span, client, method, route, status = response.status().as_u16(), bytes,
+        elapsed_us = elapsed.as_micros(), "answered"
+    );
+}
+
+fn state(request: &HttpRequest) -> Option<&web::Data<ApiState>> {
+    request.app_data::<web::Data<ApiState>>()
+}
+
+fn says_timing(request: &HttpRequest) -> bool {
+    state(request).is_some_and(|state| state.config.serve.server_timing)
+}
+
+/// A label has few values, whatever a client makes up.
+fn known_method(method: &Method) -> &'static str {
+    let known = ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
+    known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+fn beyond_limits(request: &ServiceRequest) -> Option<Problem> {
+    let uri = request.uri();
+    let uri_length = uri.path().len() + uri.query().map_or(0, str::len);
+    if uri_length > URI_LENGTH_MAX {
+        let detail = format!("path and query must be at most {URI_LENGTH_MAX} bytes");
+        return Some(Problem::new(Kind::UriTooLong, detail));
+    }
+    let headers = request.headers().iter();
+    let headers_size: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let detail = || format!("the headers must be at most {HEADERS_SIZE_MAX} bytes");
+    (headers_size > HEADERS_SIZE_MAX).then(|| Problem::new(Kind::HeadersTooLarge, detail()))
+}
+
+/// The path for a problem's `instance`, which need not be as long as the request.
+fn short(path: &str) -> &str {
+    path.get(..INSTANCE_LENGTH_MAX).unwrap_or(path)
+}
+
+/// Problems know everything but the path; now it is known. An error that is none of ours yet becomes one.
+fn with_problem<B: MessageBody>(response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B, BoxBody>> {
     let problem = response.response().error().and_then(|error| error.as_error::<Problem>().cloned());
+    let problem = problem.or_else(|| {
+        let headers = response.headers().get(header::CONTENT_TYPE);
+        let is_one = headers.is_some_and(|kind| kind == "application/problem+json");
+        if is_one { None } else { Problem::from_status(response.status()) }
+    });
     match problem {
         None => response.map_into_left_body(),
         Some(problem) => {
-            let instance = response.request().path().to_owned();
+            let instance = short(response.request().path()).to_owned();
             let (request, _) = response.into_parts();
             ServiceResponse::new(request, problem.respond(&instance)).map_into_right_body()
         }

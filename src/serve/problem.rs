@@ -34,6 +34,10 @@ pub enum Kind {
     RequestTimeout,
     /// 413: the body is larger than allowed.
     BodyTooLarge,
+    /// 414: the path and query are longer than allowed.
+    UriTooLong,
+    /// 431: the headers are larger than allowed.
+    HeadersTooLarge,
     /// 415: not JSON.
     UnsupportedMediaType,
     /// 422: fields with wrong values.
@@ -57,7 +61,43 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The status code and the name in the type.
+    /// Every kind there is.
+    pub const ALL: [Self; 17] = [
+        Self::Malformed,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::BodyTooLarge,
+        Self::UriTooLong,
+        Self::HeadersTooLarge,
+        Self::UnsupportedMediaType,
+        Self::Validation,
+        Self::IdempotencyKeyReused,
+        Self::CurrencyMismatch,
+        Self::LimitExceeded,
+        Self::BalanceOutOfRange,
+        Self::NotReversible,
+        Self::TooManyRequests,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
+    /// The last part of its type.
+    pub fn name(self) -> &'static str {
+        self.facts().1
+    }
+
+    /// The same for every problem of this kind.
+    pub fn title(self) -> &'static str {
+        self.facts().2
+    }
+
+    /// The HTTP status.
+    pub fn status(self) -> StatusCode {
+        self.facts().0
+    }
+
+    /// The status code, the name in the type, and the title.
     fn facts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Malformed => (StatusCode::BAD_REQUEST, "malformed-request", "The request is malformed"),
@@ -69,6 +109,12 @@ impl Kind {
                 (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request did not arrive in time")
             }
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri-too-long", "The address is too long"),
+            Self::HeadersTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers-too-large",
+                "The headers are too large",
+            ),
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
             }
@@ -153,6 +199,18 @@ impl Problem {
     #[must_use]
     pub fn with_errors(self, errors: Vec<FieldProblem>) -> Self {
         Self { errors, ..self }
+    }
+
+    /// For an error that something below us answered; None if it is no error, or none that we know.
+    pub fn from_status(status: StatusCode) -> Option<Self> {
+        match status {
+            StatusCode::NOT_FOUND => Some(Self::new(Kind::NotFound, "there is no such route")),
+            StatusCode::BAD_REQUEST => Some(Self::new(Kind::Malformed, "the request cannot be read")),
+            status if status.is_server_error() => {
+                Some(Self::new(Kind::Internal, "this is a bug; the server's log tells more"))
+            }
+            _ => None,
+        }
     }
 
     /// 429 with the time to wait.
@@ -264,5 +322,23 @@ impl From<RepositoryError> for Problem {
         }
         tracing::error!(%error, "the database refused a statement");
         Self::new(Kind::Internal, "this is a bug; the server's log tells more")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail when a kind was planted that the page does not know, and when a status in it was changed.
+    #[test]
+    fn every_problem_is_documented_with_its_status() {
+        let page = include_str!("../../docs/problems.md");
+        let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+        for kind in Kind::ALL {
+            let (status, name, _) = kind.facts();
+            let row = format!("| `{name}` | {} |", status.as_u16());
+            assert!(page.contains(&row), "docs/problems.md has no row {row}");
+        }
+        assert_eq!(rows, Kind::ALL.len(), "a row for each, and no other");
     }
 }

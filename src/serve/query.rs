@@ -2,7 +2,7 @@
 //! named at once.
 
 use bigdecimal::BigDecimal;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 
 use super::problem::{FieldProblem, Kind, Problem};
 use crate::domain::{AccountId, Direction};
@@ -62,26 +62,44 @@ impl Parameters {
 }
 
 fn decoded_pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
+    if !is_percent_encoded(query) {
+        let detail = "the query string has a % without two hexadecimal digits behind it";
+        return Err(Problem::new(Kind::Malformed, detail));
+    }
     let decoded = actix_web::web::Query::<Vec<(String, String)>>::from_query(query);
     let pairs =
         decoded.map_err(|_| Problem::new(Kind::Malformed, "the query string cannot be read"))?.into_inner();
     if pairs.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
         return Err(Problem::new(Kind::Malformed, "the query string contains U+0000"));
     }
+    // What is not UTF-8 was decoded to U+FFFD, which would be another question than the one that was asked.
+    if pairs.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}')) {
+        return Err(Problem::new(Kind::Malformed, "the query string is not UTF-8"));
+    }
     Ok(pairs)
+}
+
+fn is_percent_encoded(query: &str) -> bool {
+    query.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
 }
 
 /// An RFC 3339 moment.
 pub fn moment(text: &str) -> Result<DateTime<Utc>, String> {
-    DateTime::parse_from_rfc3339(text)
-        .map(|moment| moment.to_utc())
-        .map_err(|_| "must be an RFC 3339 moment such as 2026-01-31T12:00:00Z".into())
+    let parsed = DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.to_utc());
+    // An offset can lead out of the four digits that a year has.
+    parsed.filter(|moment| (0..=9999).contains(&moment.year())).ok_or_else(|| match text.contains(' ') {
+        true => {
+            "must be an RFC 3339 moment such as 2026-01-31T12:00:00Z; a + in a query is written %2B".into()
+        }
+        false => "must be an RFC 3339 moment such as 2026-01-31T12:00:00Z".into(),
+    })
 }
 
 /// A page size.
 pub fn limit(text: &str) -> Result<i64, String> {
-    text.parse()
-        .ok()
+    let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits
+        .and_then(|text| text.parse().ok())
         .filter(|limit| (1..=LIMIT_MAX).contains(limit))
         .ok_or(format!("must be 1 to {LIMIT_MAX}"))
 }

@@ -7,9 +7,13 @@
 //! share one allowance.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use actix_web::{
@@ -29,6 +33,7 @@ use super::problem::Problem;
 use crate::config::Serve;
 
 const CLIENTS_MAX: usize = 100_000;
+const CLEAR_INTERVAL_MS: u64 = 1000;
 /// The one allowance of everybody whom the table has no room for.
 const EVERYBODY_ELSE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -40,6 +45,9 @@ pub type Limiter = Option<Arc<RateLimit>>;
 pub struct RateLimit {
     clients: DefaultKeyedRateLimiter<IpAddr>,
     trusted_proxies: usize,
+    started: Instant,
+    /// Milliseconds after `started`.
+    cleared_at_ms: AtomicU64,
 }
 
 impl RateLimit {
@@ -48,7 +56,13 @@ impl RateLimit {
         let rate = NonZeroU32::new(config.rate_limit)?;
         let burst = NonZeroU32::new(config.rate_limit_burst).unwrap_or(rate);
         let clients = DefaultKeyedRateLimiter::keyed(Quota::per_second(rate).allow_burst(burst));
-        Some(Arc::new(Self { clients, trusted_proxies: config.trusted_proxies }))
+        let trusted_proxies = config.trusted_proxies;
+        Some(Arc::new(Self {
+            clients,
+            trusted_proxies,
+            started: Instant::now(),
+            cleared_at_ms: AtomicU64::default(),
+        }))
     }
 
     /// Seconds to wait, or None if the request may pass.
@@ -62,6 +76,14 @@ impl RateLimit {
         if self.clients.len() < CLIENTS_MAX {
             return client;
         }
+        // Looking through a full table for those who may be forgotten costs milliseconds: not for each request of
+        // whoever filled it.
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let cleared_at_ms = self.cleared_at_ms.load(Ordering::Relaxed);
+        if now_ms.saturating_sub(cleared_at_ms) < CLEAR_INTERVAL_MS {
+            return EVERYBODY_ELSE;
+        }
+        self.cleared_at_ms.store(now_ms, Ordering::Relaxed);
         self.clients.retain_recent();
         if self.clients.len() < CLIENTS_MAX { client } else { EVERYBODY_ELSE }
     }
@@ -84,13 +106,16 @@ pub async fn limit(
     Ok(next.call(request).await?.map_into_left_body())
 }
 
-fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: usize) -> IpAddr {
+/// Whom a request counts for: its peer, or whom the outermost trusted proxy saw.
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: usize) -> IpAddr {
     let Some(position) = trusted_proxies.checked_sub(1) else { return network(peer) };
     let mut hops: Vec<&str> = Vec::new();
     for value in headers.get_all(FORWARDED_FOR) {
         hops.extend(value.to_str().unwrap_or_default().split(',').map(str::trim));
     }
-    let seen = hops.iter().rev().nth(position).and_then(|hop| hop.parse().ok());
+    // Some proxies write the port as well.
+    let address = |hop: &&str| hop.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip()));
+    let seen = hops.iter().rev().nth(position).and_then(address);
     network(seen.unwrap_or(peer))
 }
 
@@ -134,6 +159,8 @@ mod tests {
         assert_eq!(client_address(peer, &headers, 2), address("1.1.1.1"));
         assert_eq!(client_address(peer, &headers, 4), peer);
         assert_eq!(client_address(peer, &forwarded(&["nonsense"]), 1), peer);
+        assert_eq!(client_address(peer, &forwarded(&["1.1.1.1:443"]), 1), address("1.1.1.1"));
+        assert_eq!(client_address(peer, &forwarded(&["[2001:db8::1]:443"]), 1), address("2001:db8::"));
     }
 
     #[test]

@@ -34,17 +34,16 @@ pub async fn create(
             "it is itself a reversal; post a new transaction instead",
         ));
     }
-    let posting = Arc::new(opposite(&original)?);
+    let posting = Arc::new(opposite(&original));
     answer(&state.post(Request { posting, traceparent: trace_context(&request) }).await?)
 }
 
 /// The key is made from the reversed row, so the scope of "once" is the row itself.
-fn opposite(original: &Transaction) -> Result<Posting, Problem> {
-    let key = IdempotencyKey::parse_bare(&format!("reversal:{}", original.id));
+fn opposite(original: &Transaction) -> Posting {
     let posting = &original.posting;
-    Ok(Posting {
+    Posting {
         account_id: posting.account_id.clone(),
-        idempotency_key: key.map_err(|error| Problem::new(Kind::Internal, error.to_string()))?,
+        idempotency_key: IdempotencyKey::of_reversal(original.id),
         direction: posting.direction.opposite(),
         amount: posting.amount,
         currency: posting.currency,
@@ -53,5 +52,5 @@ fn opposite(original: &Transaction) -> Result<Posting, Problem> {
         metadata: None,
         reverses: Some(original.id),
         created_at: None,
-    })
+    }
 }

@@ -1,0 +1,38 @@
+//! `GET /openapi.json`, and `GET /docs/`: a page to try the API, with all of its assets out of the binary.
+
+use std::sync::Arc;
+
+use actix_web::{HttpResponse, http::header, web};
+use utoipa_swagger_ui::Config;
+
+use super::{
+    openapi::description,
+    problem::{Kind, Problem},
+    transactions::unprintable,
+};
+
+const DESCRIPTION: &str = "/openapi.json";
+/// Whoever tries the API reads the page more than once; a new version of the binary is seen within the hour.
+const CACHE_CONTROL: &str = "max-age=3600";
+
+/// The description, as a client generator or the page asks for it.
+pub async fn openapi() -> Result<HttpResponse, Problem> {
+    let body = serde_json::to_string(&description().map_err(unprintable)?).map_err(unprintable)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
+
+/// A file of the page.
+pub async fn file(path: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let config = Arc::new(Config::from(DESCRIPTION).try_it_out_enabled(true));
+    let found = utoipa_swagger_ui::serve(&path, config).map_err(|error| {
+        tracing::error!(%error, "the page cannot be made");
+        Problem::new(Kind::Internal, "this is a bug; the server's log tells more")
+    })?;
+    let file = found.ok_or_else(|| Problem::new(Kind::NotFound, "the page has no such file"))?;
+    let mut response = HttpResponse::Ok();
+    response.content_type(file.content_type).insert_header((header::CACHE_CONTROL, CACHE_CONTROL));
+    if file.gzpipped {
+        response.insert_header((header::CONTENT_ENCODING, "gzip"));
+    }
+    Ok(response.body(file.bytes.into_owned()))
+}

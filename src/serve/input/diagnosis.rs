@@ -1,0 +1,237 @@
+//! Says what is wrong with a body that the strict parse or the domain refused: not JSON at all, or JSON with wrong
+//! fields, all of which are named at once. Slow paths only, so clarity goes before speed.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Deserializer, de};
+use serde_json::Value;
+
+use super::super::problem::{FieldProblem, Kind, Problem};
+use crate::domain::{
+    AccountId, Amount, AmountError, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction,
+    IdempotencyKey, Metadata, bounded_text, parse_minor,
+};
+
+/// A JSON object in which every name stands once. A plain map would silently keep the last.
+#[derive(Debug)]
+pub(super) struct Unique(pub(super) BTreeMap<String, Value>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> de::Visitor<'de> for Names {
+            type Value = Unique;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
+                let mut unique = BTreeMap::new();
+                while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+                    if unique.contains_key(&name) {
+                        return Err(de::Error::custom(format_args!("{REPEATED} `{name}`")));
+                    }
+                    unique.insert(name, value);
+                }
+                Ok(Unique(unique))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
+
+/// How serde begins what it says of a name that stands twice in a struct; ours says the same.
+const REPEATED: &str = "duplicate field";
+
+/// Where the key of a posting is expected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyPlace {
+    /// The header of a single request.
+    Header,
+    /// A field of an item of a batch.
+    Item,
+}
+
+/// What is wrong with the body of a posting.
+pub(super) fn transaction(body: &[u8], error: Option<&serde_json::Error>, key: KeyPlace) -> Problem {
+    let mut fields = match Fields::of(body, error) {
+        Ok(fields) => fields,
+        Err(malformed) => return malformed,
+    };
+    if key == KeyPlace::Item {
+        fields.required("idempotency_key", IdempotencyKey::parse_bare);
+    } else if fields.object.remove("idempotency_key").is_some() {
+        fields.wrong("idempotency_key", "is not a known field here: send it as the header Idempotency-Key");
+    }
+    fields.required("account_id", AccountId::parse);
+    fields.required("direction", Direction::parse);
+    fields.amount();
+    fields.optional("counterparty", |text| bounded_text(text, COUNTERPARTY_LENGTH_MAX));
+    fields.optional("description", |text| bounded_text(text, DESCRIPTION_LENGTH_MAX));
+    match fields.object.remove("metadata") {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(entries)) => {
+            if let Err(error) = Metadata::from_json(&entries.into_iter().collect()) {
+                fields.wrong("metadata", error);
+            }
+        }
+        Some(_) => fields.wrong("metadata", "must be an object"),
+    }
+    fields.problem(error)
+}
+
+/// What is wrong with the body of a batch; its items are looked at one by one elsewhere.
+pub(super) fn batch(body: &[u8], error: &serde_json::Error) -> Problem {
+    let mut fields = match Fields::of(body, Some(error)) {
+        Ok(fields) => fields,
+        Err(malformed) => return malformed,
+    };
+    match fields.object.remove("transactions") {
+        None => fields.wrong("transactions", "is required"),
+        Some(Value::Array(_)) => {}
+        Some(_) => fields.wrong("transactions", "must be an array of transactions"),
+    }
+    fields.problem(Some(error))
+}
+
+/// What is wrong with `PUT /accounts/{id}`, its path included.
+pub(super) fn account_terms(account_id: &str, body: &[u8], error: Option<&serde_json::Error>) -> Problem {
+    let mut fields = match Fields::of(body, error) {
+        Ok(fields) => fields,
+        Err(malformed) => return malformed,
+    };
+    if let Err(error) = AccountId::parse(account_id) {
+        fields.wrong("account_id", error);
+    }
+    let limit = |currency: Option<Currency>| {
+        move |text: &str| match currency {
+            Some(currency) => parse_minor(text, currency).map(drop),
+            None => Ok(()),
+        }
+    };
+    let currency = fields.required("currency", Currency::parse);
+    match fields.object.get("min_balance") {
+        Some(Value::Number(_)) => {
+            fields.object.remove("min_balance");
+            fields.wrong("min_balance", NOT_EXACT);
+        }
+        _ => drop(fields.optional("min_balance", limit(currency))),
+    }
+    fields.problem(error)
+}
+
+const NOT_EXACT: &str = "must be a decimal string such as \"125.50\": JSON numbers are not exact";
+
+/// The fields that were not looked at yet, and what was found so far.
+struct Fields {
+    object: BTreeMap<String, Value>,
+    errors: Vec<FieldProblem>,
+}
+
+impl Fields {
+    /// The object in a body, or why there is none.
+    fn of(body: &[u8], error: Option<&serde_json::Error>) -> Result<Self, Problem> {
+        let malformed = |detail: String| Problem::new(Kind::Malformed, detail);
+        if body.is_empty() {
+            return Err(malformed("the body is empty; send a JSON object".into()));
+        }
+        if std::str::from_utf8(body).is_err() {
+            return Err(malformed("the body is not UTF-8".into()));
+        }
+        let is_object = match serde_json::from_slice::<Value>(body) {
+            Ok(value) => value.is_object(),
+            Err(error) => return Err(malformed(format!("the body is not valid JSON: {error}"))),
+        };
+        if !is_object {
+            return Err(malformed("the body must be a JSON object".into()));
+        }
+        // A name that stands twice in `metadata` is seen by the strict parse alone.
+        let repeated = error.filter(|error| error.to_string().starts_with(REPEATED));
+        if let Some(error) = repeated {
+            return Err(malformed(format!("the body is not valid: {error}")));
+        }
+        match serde_json::from_slice::<Unique>(body) {
+            Ok(Unique(object)) => Ok(Self { object, errors: Vec::new() }),
+            Err(error) => Err(malformed(format!("the body is not valid: {error}"))),
+        }
+    }
+
+    fn wrong(&mut self, field: &str, message: impl ToString) {
+        self.errors.push(FieldProblem { field: field.into(), message: message.to_string() });
+    }
+
+    fn required<T, E: fmt::Display>(
+        &mut self,
+        field: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        if self.object.contains_key(field) {
+            return self.text(field, parse);
+        }
+        self.wrong(field, "is required");
+        None
+    }
+
+    /// Absent and null are the same.
+    fn optional<T, E: fmt::Display>(
+        &mut self,
+        field: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        if matches!(self.object.get(field), None | Some(Value::Null)) {
+            self.object.remove(field);
+            return None;
+        }
+        self.text(field, parse)
+    }
+
+    fn text<T, E: fmt::Display>(
+        &mut self,
+        field: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match self.object.remove(field) {
+            Some(Value::String(text)) => match parse(&text) {
+                Ok(value) => return Some(value),
+                Err(error) => self.wrong(field, error),
+            },
+            _ => self.wrong(field, "must be a string"),
+        }
+        None
+    }
+
+    /// An amount and its currency: without the one nobody knows how many decimals are right for the other, but what
+    /// is no amount in any currency is told all the same.
+    fn amount(&mut self) {
+        let currency = self.required("currency", Currency::parse);
+        if matches!(self.object.get("amount"), Some(Value::Number(_))) {
+            self.object.remove("amount");
+            return self.wrong("amount", NOT_EXACT);
+        }
+        self.required("amount", |text| match (currency, Currency::parse(MOST_DECIMALS)) {
+            (Some(currency), _) => Amount::parse(text, currency).map(drop),
+            (None, Ok(any)) => match Amount::parse(text, any) {
+                Err(error @ (AmountError::Malformed | AmountError::NotPositive)) => Err(error),
+                _ => Ok(()),
+            },
+            (None, Err(_)) => Ok(()),
+        });
+    }
+
+    /// The problem with all that was found; what is left over is unknown.
+    fn problem(mut self, error: Option<&serde_json::Error>) -> Problem {
+        for field in std::mem::take(&mut self.object).into_keys() {
+            self.wrong(&field, "is not a known field");
+        }
+        if self.errors.is_empty() {
+            // The strict parse knows better; whatever it was, its words are all there is.
+            let why = error.map_or_else(|| "it was refused".into(), ToString::to_string);
+            return Problem::new(Kind::Malformed, format!("the body is not valid: {why}"));
+        }
+        Problem::validation(self.errors)
+    }
+}
+
+/// A currency with as many decimals as any has.
+const MOST_DECIMALS: &str = "CLF";
