@@ -241,6 +241,8 @@ async fn a_balance_in_the_past_is_that_of_the_row_that_was_last_then() {
     }
     let before = api.get("/accounts/a/balance?at=2001-01-01T00:00:00Z").await.json();
     assert_eq!((&before["balance"], &before["account_seq"]), (&json!("0.00"), &json!(0)));
+    let future = api.get("/accounts/a/balance?at=2999-01-01T00:00:00Z").await.json();
+    assert_eq!((&future["balance"], future["as_of"].as_str().unwrap() < "2900"), (&json!("9.00"), true));
     let now = api.get("/accounts/a/balance").await.json();
     assert_eq!((&now["balance"], &now["account_seq"]), (&json!("9.00"), &json!(9)));
 }

@@ -79,7 +79,9 @@ pub async fn balance(
             }
         })
         .await?;
-    let as_of = at.unwrap_or_else(|| Utc::now().trunc_subsecs(6));
+    // Of the future nobody knows more than of now.
+    let now = Utc::now().trunc_subsecs(6);
+    let as_of = at.map_or(now, |at| at.min(now));
     let body = output::balance(&id, &found.ok_or_else(missing)?, as_of).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
