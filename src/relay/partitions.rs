@@ -1,7 +1,7 @@
 //! Rows sorted into partitions, and which partitions are to be left alone for now.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -85,11 +85,11 @@ impl LeftAlone {
         self.state().partitions.values().any(|pause| pause.lasts(now))
     }
 
-    /// Whether this one's rows must stay.
-    pub(super) fn contains(&self, partition: &Partition) -> bool {
+    /// Those whose rows must stay, as of this moment. Judge all rows of a look by one answer.
+    pub(super) fn all(&self) -> HashSet<Partition> {
         let now = Instant::now();
         let state = self.state();
-        state.partitions.get(partition).is_some_and(|pause| pause.lasts(now))
+        state.partitions.iter().filter(|(_, pause)| pause.lasts(now)).map(|(name, _)| name.clone()).collect()
     }
 
     /// A request to it takes long: it stays busy until [`LeftAlone::failed`] or [`LeftAlone::works`].
@@ -174,12 +174,12 @@ mod tests {
     fn a_partition_is_left_alone_while_busy_and_while_it_pauses() {
         let partition = Partition { topic: "t".into(), number: 1 };
         let left_alone = LeftAlone::default();
-        assert!(!left_alone.contains(&partition));
+        assert!(!left_alone.all().contains(&partition));
         left_alone.busy(&partition);
-        assert!(left_alone.contains(&partition));
+        assert!(left_alone.all().contains(&partition));
         left_alone.failed(&partition, &"no leader");
-        assert!(left_alone.contains(&partition));
+        assert!(left_alone.all().contains(&partition));
         left_alone.works(&partition);
-        assert!(!left_alone.is_any() && !left_alone.contains(&partition));
+        assert!(!left_alone.is_any() && left_alone.all().is_empty());
     }
 }
