@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
 
 use super::partition::PartitionConsumer;
 use crate::{
@@ -31,6 +34,8 @@ pub(super) struct Ownership {
     pub broker: SharedBroker,
     pub rules: watch::Receiver<Arc<Ruleset>>,
     owned: BTreeMap<i32, Owned>,
+    /// See [`PartitionConsumer::taking_turns`].
+    turn: Arc<Mutex<()>>,
 }
 
 /// The lease of a partition.
@@ -40,7 +45,7 @@ pub(super) fn lease_name(group: &str, partition: i32) -> String {
 
 impl Ownership {
     pub fn new(context: Context, broker: SharedBroker, rules: watch::Receiver<Arc<Ruleset>>) -> Self {
-        Self { context, broker, rules, owned: BTreeMap::new() }
+        Self { context, broker, rules, owned: BTreeMap::new(), turn: Arc::default() }
     }
 
     /// Until asked to stop.
@@ -92,7 +97,8 @@ impl Ownership {
                 self.rules.clone(),
                 name,
                 lease,
-            );
+            )
+            .taking_turns(Arc::clone(&self.turn));
             let task = tokio::spawn(consumer.run(stop.clone()));
             self.owned.insert(partition, Owned { epoch, stop, task });
         }

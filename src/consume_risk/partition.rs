@@ -11,12 +11,14 @@
 //! fails is thrown away with it. Guarantees: results, their announcement and the position commit together, under the lease's fence; the position
 //! never passes a record that has neither a result nor a dead letter; trouble of the infrastructure is waited out for
 //! ever. The first batch of a new owner is noted before it is tried: if it ends the process, the owner after that finds
-//! the note and tries the records one by one, so that only the fatal one is put aside.
+//! the note and tries the records one by one, so that only the fatal one is put aside. A record whose try was ended
+//! before is tried while no other such record of the process is: the others, noted in the same instant, would be blamed
+//! with it.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -84,6 +86,8 @@ pub struct PartitionConsumer {
     careful_until: Option<i64>,
     /// A noted try that trouble ended: it does not count against the record.
     open_try: Option<i64>,
+    /// Shared by the partitions of the process; held during a try that may end it.
+    turn: Arc<Mutex<()>>,
 }
 
 impl PartitionConsumer {
@@ -111,7 +115,13 @@ impl PartitionConsumer {
             is_noted: false,
             careful_until: None,
             open_try: None,
+            turn: Arc::default(),
         }
+    }
+
+    /// Lets it try suspicious records only when no other partition with this `turn` does.
+    pub fn taking_turns(self, turn: Arc<Mutex<()>>) -> Self {
+        Self { turn, ..self }
     }
 
     /// Turns until asked to stop or until the lease is lost. A turn in progress is dropped at a stop: what it had not
@@ -291,6 +301,8 @@ impl PartitionConsumer {
             item.decoded = Err(unhandled.clone());
             return self.put_aside(connection, position, &item, &unhandled, position.attempts).await;
         }
+        let turn = Arc::clone(&self.turn);
+        let _alone = if attempts > 1 { Some(turn.lock().await) } else { None };
         if !is_counted {
             self.note_try(connection, position.next_offset, attempts).await?;
             self.open_try = Some(position.next_offset);
@@ -450,19 +462,23 @@ impl PartitionConsumer {
         self.cache.clear();
     }
 
-    /// A try that the infrastructure ended is not held against the record by the next owner. Best effort: without it
-    /// one of the tries is missing.
+    /// A try that the infrastructure ended is not held against the record by the next owner, unless that owner is there
+    /// already. Best effort: without it one of the tries is missing.
     async fn give_back_open_try(&mut self) {
         let Some(offset) = self.open_try else { return };
+        let (lease, name) = (&self.lease, &self.name);
         let given_back = async {
             let mut connection = self.connect().await?;
-            let position = positions::read(&mut connection, &self.name).await?;
-            if let Some(Position { next_offset, attempts, .. }) = position
-                && next_offset == offset
-                && attempts > 0
-            {
-                positions::note_try(&mut connection, &self.name, offset, attempts - 1).await?;
-            }
+            transaction("give back a try", &mut connection, async |connection: &mut Connection| {
+                leases::hold(connection, &[lease]).await?;
+                match positions::read(connection, name).await? {
+                    Some(Position { next_offset, attempts, .. }) if next_offset == offset && attempts > 0 => {
+                        positions::note_try(connection, name, offset, attempts - 1).await
+                    }
+                    _ => Ok(()),
+                }
+            })
+            .await?;
             anyhow::Ok(())
         };
         if let Err(error) = given_back.await {
