@@ -27,8 +27,9 @@ use crate::{
 
 pub use crate::repository::leases::Lease;
 
-/// Signs of life come this often at least, so that sharing anew takes seconds also where the ttl is long.
-const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// Signs of life come this often at least, so that what a member gives back is taken within a second also where the ttl
+/// is long.
+const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_millis(500);
 const RETRY_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// How long work under a lease may take to end after a stop before the lease is released all the same.
 const STOP_GRACE: Duration = Duration::from_secs(3);
