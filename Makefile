@@ -1,7 +1,7 @@
 # `make` lists the targets. Each does all of its own set-up.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint fmt build release api-check bench bench-events platform-check container-check audit doc clean
+.PHONY: help demo dev test torture lint fmt build release api-check bench bench-events platform-check container-check audit doc clean
 
 CARGO ?= cargo
 LEDGER := target/debug/ledger
@@ -15,9 +15,17 @@ demo: build ## Watch transactions go the whole way, reconciled at the end (no Ka
 dev: build ## Run everything on this machine until Ctrl-C
 	@$(LEDGER) dev
 
+SECONDS ?= 120
+SEED ?=
+
 test: ## Run all tests, on a real PostgreSQL and a real Kafka
 	@scripts/setup.sh test
 	$(CARGO) test --locked
+
+torture: ## Break everything at random under load, then reconcile: make torture SECONDS=120 SEED=7
+	@scripts/setup.sh test
+	LEDGER_TORTURE_SECONDS=$(SECONDS) LEDGER_TORTURE_SEED=$(SEED) \
+	  $(CARGO) test --locked --test integration torture::nothing -- --ignored --nocapture
 
 lint: ## Check formatting, lints, docs and everything that is shipped
 	@scripts/setup.sh build

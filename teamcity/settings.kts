@@ -78,6 +78,7 @@ object Test : Stage(
   commands =
     """
     make test
+    make torture SECONDS=45 SEED=1
     make api-check
     """,
 )

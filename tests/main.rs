@@ -21,6 +21,7 @@ mod dev;
 mod dlq;
 mod durability;
 mod failover;
+mod faults;
 mod foreign_records;
 mod http;
 mod idempotency;
@@ -39,6 +40,7 @@ mod slow_bodies;
 mod sockets;
 mod tls;
 mod topics;
+mod torture;
 mod verify;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]

@@ -117,6 +117,27 @@ impl Binary {
         }
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("status")
+    }
+
+    /// Whether a signal has frozen it.
+    pub fn is_frozen(&self) -> bool {
+        self.state() == Some('T')
+    }
+
+    /// Whether it has ended, without waiting for it.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state(), None | Some('Z'))
+    }
+
+    /// As the kernel says it.
+    fn state(&self) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        stat.rsplit(')').next()?.trim_start().chars().next()
+    }
+
     /// `kill -9`, and waits for its end.
     pub fn kill(mut self) {
         self.child.kill().expect("killed");

@@ -94,7 +94,7 @@ impl Kafka {
     }
 }
 
-fn missing() -> Option<&'static str> {
+pub(super) fn missing() -> Option<&'static str> {
     ["java", "mvn"].into_iter().find(|program| {
         let found =
             Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -3,11 +3,16 @@
 
 pub mod api;
 pub mod binary;
+pub mod clients;
 pub mod kafka;
 pub mod load;
+pub mod own_kafka;
+pub mod own_postgres;
 pub mod postgres;
 pub mod proxy;
 pub mod server;
+pub mod system;
+pub mod topic_audit;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,138 @@
+//! Consumers that die or freeze between two steps, and records that kill them.
+
+use chrono::Utc;
+use ledger::{broker::OutgoingRecord, event::TRANSACTIONS_TOPIC};
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    binary::Binary,
+    eventually,
+    system::{System, dies},
+};
+
+const PARTITIONS: i32 = 6;
+const SMALL_BATCHES: (&str, &str) = ("LEDGER_CONSUME_RISK__BATCH_SIZE_MAX", "20");
+
+/// Publishes what the outbox holds.
+async fn published(system: &System) {
+    let relay = system.relay(&[]);
+    eventually("the outbox is empty", async || system.count("outbox").await == 0).await;
+    relay.stop();
+}
+
+async fn poison(system: &System, partitions: std::ops::Range<i32>) {
+    let broker = system.broker().await;
+    for partition in partitions {
+        let record = OutgoingRecord {
+            key: Some(b"acct-0".to_vec()),
+            value: Some(b"{poison".to_vec()),
+            headers: vec![("ce_type".into(), b"TransactionCreated.v1".to_vec())],
+            timestamp: Utc::now(),
+        };
+        broker.produce(TRANSACTIONS_TOPIC, partition, vec![record]).await.expect("published");
+    }
+}
+
+async fn reasons(system: &System) -> String {
+    let sql = "SELECT coalesce(string_agg(reason || ':' || count, ' ' ORDER BY reason), '') FROM
+               (SELECT reason, count(*) FROM dead_letters GROUP BY reason) AS r";
+    system.database.value(sql).await
+}
+
+/// Planted bug that this catches: moving the position in a commit of its own, before the results. Whoever dies at
+/// `consume-risk/writing` has passed records without effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_dies_between_any_two_steps_gives_each_event_its_effect_once() {
+    let system = System::on_postgres().await;
+    system.post(0, 600, 60, |_| None).await;
+    published(&system).await;
+    poison(&system, 0..PARTITIONS).await;
+    system.post(600, 600, 60, |_| None).await;
+    published(&system).await;
+    for point in [
+        "consume-risk/assessed@3",
+        "consume-risk/writing@4",
+        "consume-risk/committed@5",
+        "consume-risk/scoring@90",
+        "consume-risk/noted",
+        "consume-risk/putting-aside",
+        "consume-risk/put-aside",
+    ] {
+        let before =
+            system.database.value("SELECT coalesce(sum(next_offset), 0) FROM consumer_positions").await;
+        dies(system.start("consume-risk", &[SMALL_BATCHES, ("LEDGER_FAIL_POINT", point)]));
+        let after =
+            system.database.value("SELECT coalesce(sum(next_offset), 0) FROM consumer_positions").await;
+        let number = |text: &str| text.parse::<i64>().expect("a number");
+        assert!(number(&after) >= number(&before), "no position moves back at {point}");
+    }
+    let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
+    system.is_whole().await;
+    assert_eq!(system.count("risk_assessments").await, 1_200);
+    assert_eq!(reasons(&system).await, format!("undecodable:{PARTITIONS}"), "and nothing else is put aside");
+    relay.stop();
+    consumer.stop();
+}
+
+/// Planted bug that this catches: committing without holding the lease. The rival is frozen before it moves the
+/// position, so only the epoch says that the position is the rival's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_freezes_before_its_commit_writes_nothing_when_it_thaws() {
+    let system = System::on_postgres().await;
+    system.post(0, 600, 1, |_| None).await;
+    published(&system).await;
+    let point = ("LEDGER_FAIL_POINT", "consume-risk/assessed@2:stop");
+    let frozen = system.start("consume-risk", &[SMALL_BATCHES, point]);
+    eventually("it freezes", async || frozen.is_frozen()).await;
+    // Its leases outlast the test: the first one must not come by them again.
+    let long = ("LEDGER_CONSUME_RISK__LEASE_TTL", "60s");
+    let point = ("LEDGER_FAIL_POINT", "consume-risk/noted:stop");
+    let rival = system.start("consume-risk", &[SMALL_BATCHES, long, point]);
+    eventually("the rival takes over and freezes", async || rival.is_frozen()).await;
+    let state = "SELECT (SELECT count(*) FROM risk_assessments) || ' ' || (SELECT max(next_offset) FROM consumer_positions)";
+    let before = system.database.value(state).await;
+    frozen.signal(Signal::SIGCONT);
+    eventually("the first one finds out", async || {
+        ["the lease was lost", "held=0"].iter().any(|sign| frozen.stderr().contains(sign))
+    })
+    .await;
+    frozen.stop();
+    assert_eq!(system.database.value(state).await, before, "a zombie writes nothing");
+    rival.signal(Signal::SIGCONT);
+    let relay = system.relay(&[]);
+    system.is_whole().await;
+    assert_eq!(system.count("risk_assessments").await, 600);
+    assert_eq!(system.count("dead_letters").await, 0);
+    for role in [rival, relay] {
+        role.stop();
+    }
+}
+
+/// One record ends the process each time it is scored; the other partitions are in the middle of their work each time.
+///
+/// Bug that this caught: the other partitions' records, noted as being tried when the process ended, were blamed too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_kills_the_process_takes_no_other_with_it() {
+    let system = System::on_postgres().await;
+    system.post(0, 1_200, 60, |number| (number == 600).then_some("fatal")).await;
+    published(&system).await;
+    let mut deaths = 0;
+    loop {
+        let consumer: Binary = system
+            .start("consume-risk", &[SMALL_BATCHES, ("LEDGER_FAIL_POINT", "consume-risk/scoring=fatal")]);
+        eventually("it dies, or all is assessed", async || {
+            consumer.has_ended() || system.count("risk_assessments").await == 1_199
+        })
+        .await;
+        if !consumer.has_ended() {
+            consumer.stop();
+            break;
+        }
+        deaths += 1;
+        assert!(deaths < 10, "it goes on dying: {}", reasons(&system).await);
+    }
+    assert_eq!(reasons(&system).await, "process_ended:1");
+    let fatal = "SELECT convert_from(value, 'UTF8')::json ->> 'description' FROM dead_letters";
+    assert_eq!(system.database.value(fatal).await, "fatal");
+    assert!(deaths >= 3, "{deaths}");
+}

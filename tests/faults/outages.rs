@@ -1,0 +1,146 @@
+//! Kafka, PostgreSQL and the network between go away under load and come back.
+
+use std::time::Duration;
+
+use ledger::event::TRANSACTIONS_TOPIC;
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    binary::get, clients::Clients, eventually, own_kafka::OwnKafka, own_postgres::OwnPostgres, system::System,
+};
+
+const CLIENTS: usize = 8;
+const ACCOUNTS: usize = 40;
+const PAUSE: Duration = Duration::from_millis(10);
+
+async fn nothing_differs(clients: Clients, system: &System) {
+    let known = clients.finish().await;
+    let differences = known.differences(&system.database).await;
+    assert!(differences.is_empty(), "{differences:#?}");
+    system.is_whole().await;
+}
+
+/// Planted bug that this catches: taking an error of the broker that passes for a refusal, so that the relay ends. Bug
+/// that it caught: a partition's pause that ended in the middle of a look let later rows of an account go first.
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_are_taken_while_kafka_is_away_and_published_when_it_is_back() {
+    let Some(system) = System::on_kafka().await else { return };
+    let (serve, url) = system.serve(&[]);
+    let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
+    let clients = Clients::start(&[url], CLIENTS, ACCOUNTS, PAUSE);
+    clients.more(200).await;
+    for _ in 0..2 {
+        system.kafka().broker.signal(Signal::SIGKILL);
+        clients.more(400).await;
+        assert!(system.count("outbox").await > 200, "they wait");
+        system.kafka().broker.up().await;
+        eventually("the backlog drains", async || system.count("outbox").await < 50).await;
+    }
+    nothing_differs(clients, &system).await;
+    for role in [serve, relay, consumer] {
+        role.stop();
+    }
+}
+
+/// Planted bug that this catches: taking a request without an answer for one that succeeded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_holds_back_resets_cuts_and_crawls_loses_and_reorders_nothing() {
+    let Some(system) = System::on_kafka().await else { return };
+    let (serve, url) = system.serve(&[]);
+    let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
+    let clients = Clients::start(&[url], CLIENTS, ACCOUNTS, PAUSE);
+    let proxy = &system.kafka().proxy;
+    let flows = async || clients.more(60).await;
+    flows().await;
+    // Longer than a request may take: the relay asks again, and then the first request arrives after all.
+    proxy.hold(true);
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    proxy.hold(false);
+    flows().await;
+    for bytes in [1, 200, 3_000, 9_000] {
+        proxy.cut_after(bytes);
+        flows().await;
+    }
+    proxy.reset();
+    flows().await;
+    proxy.slow(Duration::from_millis(150));
+    flows().await;
+    proxy.slow(Duration::ZERO);
+    proxy.swallow(true);
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    proxy.swallow(false);
+    proxy.cut();
+    flows().await;
+    nothing_differs(clients, &system).await;
+    for role in [serve, relay, consumer] {
+        role.stop();
+    }
+}
+
+/// Planted bug that this catches: taking an error of the database for the record's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_crashes_and_restarts_while_all_roles_are_at_work() {
+    let mut postgres = OwnPostgres::start().await;
+    let Some(kafka) = OwnKafka::start().await else { return };
+    let system = System::with(crate::support::postgres::TestDatabase::at(&postgres.url()), kafka).await;
+    let (serve, url) = system.serve(&[]);
+    let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
+    let clients = Clients::start(&[url], CLIENTS, ACCOUNTS, PAUSE);
+    for round in 0..4 {
+        clients.more(150).await;
+        match round % 2 {
+            0 => postgres.crash().await,
+            _ => postgres.down().await,
+        }
+        postgres.up().await;
+    }
+    clients.more(150).await;
+    nothing_differs(clients, &system).await;
+    assert_eq!(system.count("dead_letters").await, 0, "trouble of the database is not the records'");
+    for role in [serve, relay, consumer] {
+        role.stop();
+    }
+}
+
+/// Planted bug that this catches: going on from the first record that is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_retention_removed_halt_their_partition_and_the_others_go_on() {
+    let Some(system) = System::on_kafka().await else { return };
+    let relay = system.relay(&[]);
+    let consumer = system.consumer(&[]);
+    system.post(0, 600, 60, |_| None).await;
+    eventually("all are assessed", async || system.count("risk_assessments").await == 600).await;
+    consumer.stop();
+    system.post(600, 600, 60, |_| None).await;
+    eventually("all are published", async || system.count("outbox").await == 0).await;
+    let position = "SELECT next_offset FROM consumer_positions WHERE partition = 2";
+    let before: i64 = system.database.value(position).await.parse().expect("a number");
+    let file = tempfile::NamedTempFile::new().expect("file");
+    let removed = before + 5;
+    let json = serde_json::json!({"version": 1, "partitions":
+        [{"topic": TRANSACTIONS_TOPIC, "partition": 2, "offset": removed}]});
+    std::fs::write(file.path(), json.to_string()).expect("written");
+    let path = file.path().to_str().expect("UTF-8");
+    let tool = "org.apache.kafka.tools.DeleteRecordsCommand";
+    system.kafka().broker.tool(tool, &["--offset-json-file", path]).await;
+
+    let mut consumer = system.consumer(&[]);
+    let admin = consumer.field("admin");
+    let others = "risk_assessments r WHERE account_seq > 10";
+    let of_others =
+        (0..60).filter(|n| ledger::event::partition_of(format!("acct-{n}").as_bytes(), 6) != 2).count() * 10;
+    eventually("the others go on", async || system.count(others).await == of_others).await;
+    eventually("the alarm is given", async || {
+        let (_, metrics) = get(&admin, "/metrics").expect("metrics");
+        metrics.lines().any(|line| {
+            line.starts_with("ledger_consumer_halted")
+                && line.contains("partition=\"2\"")
+                && line.ends_with(" 1")
+        })
+    })
+    .await;
+    consumer.line_with("nothing is skipped");
+    assert_eq!(system.database.value(position).await, before.to_string(), "halted where it was");
+    consumer.stop();
+    relay.stop();
+}

@@ -1,0 +1,108 @@
+//! A PostgreSQL of one test's own behind a proxy, to be killed and brought back. For whatever the shared one must not
+//! suffer. Clients keep one address whatever port the server comes back on.
+
+use std::path::PathBuf;
+
+use ledger::{
+    dev::cluster::{Cluster, ClusterOptions},
+    repository::{self, databases, migrations},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use secrecy::ExposeSecret;
+
+use super::{postgres::TestDatabase, proxy::Proxy};
+
+const DATABASE: &str = "ledger";
+/// A killed server's children need a moment to notice.
+const START_ATTEMPTS_MAX: usize = 20;
+
+/// The server. Ends when dropped, its files too.
+pub struct OwnPostgres {
+    /// In front of it.
+    pub proxy: Proxy,
+    directory: PathBuf,
+    cluster: Option<Cluster>,
+}
+
+impl OwnPostgres {
+    /// A fresh one with a migrated database.
+    pub async fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
+        let cluster = cluster(&directory).await.expect("a private PostgreSQL");
+        let administrator = TestDatabase::at(cluster.url("postgres").expose_secret());
+        databases::create_if_missing(&mut administrator.connection().await, DATABASE).await.expect("created");
+        let database = TestDatabase::at(cluster.url(DATABASE).expose_secret());
+        let connection = repository::connect(&database.config.database, "test").await.expect("connection");
+        migrations::migrate(connection).await.expect("migrated");
+        let proxy = Proxy::start(([127, 0, 0, 1], cluster.port()).into()).await;
+        Self { proxy, directory, cluster: Some(cluster) }
+    }
+
+    /// The database by way of the proxy, the same for ever.
+    pub fn url(&self) -> String {
+        let cluster = self.cluster.as_ref().expect("running");
+        let port = format!(":{}/", cluster.port());
+        cluster.url(DATABASE).expose_secret().replace(&port, &format!(":{}/", self.proxy.address.port()))
+    }
+
+    /// The database without the proxy, until the next restart.
+    pub fn direct(&self) -> TestDatabase {
+        TestDatabase::at(self.cluster.as_ref().expect("running").url(DATABASE).expose_secret())
+    }
+
+    /// Whether it was not taken down.
+    pub fn is_up(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// Ends it without giving it a chance.
+    pub async fn crash(&mut self) {
+        let mut cluster = self.cluster.take().expect("running");
+        let pid = i32::try_from(cluster.process_id()).expect("a process id");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("killed");
+        let _ = cluster.ended().await;
+    }
+
+    /// Stops it as an administrator would.
+    pub async fn down(&mut self) {
+        self.cluster.take().expect("running").stop().await.expect("stopped");
+    }
+
+    /// Brings it back with its data.
+    pub async fn up(&mut self) {
+        for attempt in 1.. {
+            match cluster(&self.directory).await {
+                Ok(cluster) => {
+                    self.proxy.point_at(([127, 0, 0, 1], cluster.port()).into());
+                    self.cluster = Some(cluster);
+                    return;
+                }
+                Err(error) => assert!(attempt < START_ATTEMPTS_MAX, "{error:#}"),
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    }
+}
+
+async fn cluster(directory: &std::path::Path) -> anyhow::Result<Cluster> {
+    let options = ClusterOptions {
+        directory: directory.to_owned(),
+        // It comes back; see `Drop` for its end.
+        ephemeral: false,
+        binaries: None,
+        connections_max: 100,
+        durable: false,
+    };
+    Cluster::start(&options).await
+}
+
+impl Drop for OwnPostgres {
+    fn drop(&mut self) {
+        // The watchdog stops the server as soon as the cluster is dropped; what it still writes goes with its files.
+        drop(self.cluster.take());
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}

@@ -1,0 +1,205 @@
+//! The whole system as separate processes, with every fault within reach: roles that can be killed, frozen and asked to
+//! stop, and a Kafka behind a proxy. In the end [`System::is_whole`] asks `ledger verify` and an independent reader.
+
+use std::time::Duration;
+
+use ledger::{
+    broker::{self, SharedBroker},
+    domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
+    event::{RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_TOPIC},
+    repository::postings::{self, Request},
+};
+use serde_json::Value;
+
+use super::{
+    binary::{self, Binary},
+    own_kafka::OwnKafka,
+    postgres::TestDatabase,
+    proxy::Proxy,
+    topic_audit::{Audit, audit},
+};
+
+/// A broker of the test's own, and what is in front of it.
+pub struct Behind {
+    pub broker: OwnKafka,
+    pub proxy: Proxy,
+}
+
+/// A database, a broker, and how roles are started on them.
+pub struct System {
+    pub database: TestDatabase,
+    pub kafka: Option<Behind>,
+}
+
+/// Short leases and deadlines, so that a test need not wait long for what happens when they pass.
+const SETTINGS: [(&str, &str); 8] = [
+    ("ADMIN__LISTEN", "127.0.0.1:0"),
+    ("BROKER__TOPICS__TRANSACTIONS_PARTITIONS", "6"),
+    ("BROKER__TOPICS__RISK_ASSESSMENTS_PARTITIONS", "6"),
+    ("BROKER__TOPICS__DEAD_LETTERS_PARTITIONS", "1"),
+    ("BROKER__KAFKA__REQUEST_TIMEOUT", "2s"),
+    ("BROKER__KAFKA__CONNECT_TIMEOUT", "2s"),
+    ("RELAY__LEASE_TTL", "1s"),
+    ("CONSUME_RISK__LEASE_TTL", "1s"),
+];
+
+impl System {
+    /// Topics in a table of a database of the shared server.
+    pub async fn on_postgres() -> Self {
+        Self { database: TestDatabase::new().await, kafka: None }
+    }
+
+    /// Topics on a Kafka of its own. None where that cannot be had.
+    pub async fn on_kafka() -> Option<Self> {
+        let broker = OwnKafka::start().await?;
+        Some(Self::with(TestDatabase::new().await, broker).await)
+    }
+
+    /// On these.
+    pub async fn with(database: TestDatabase, broker: OwnKafka) -> Self {
+        let proxy = Proxy::start(broker.address).await;
+        Self { database, kafka: Some(Behind { broker, proxy }) }
+    }
+
+    /// The Kafka of a system that has one.
+    pub fn kafka(&self) -> &Behind {
+        self.kafka.as_ref().expect("a system on Kafka")
+    }
+
+    fn environment(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
+        let mut all: Vec<(String, String)> =
+            SETTINGS.iter().map(|(name, value)| (format!("LEDGER_{name}"), (*value).to_owned())).collect();
+        all.push(("LEDGER_DATABASE__URL".into(), self.database.url.clone()));
+        if let Some(kafka) = &self.kafka {
+            all.push(("LEDGER_BROKER__KIND".into(), "kafka".into()));
+            all.push(("LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS".into(), kafka.proxy.address.to_string()));
+        }
+        all.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        all
+    }
+
+    /// Starts a role and does not wait for anything.
+    pub fn start(&self, role: &str, more: &[(&str, &str)]) -> Binary {
+        let environment = self.environment(more);
+        let pairs: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        Binary::start(&[role], &pairs)
+    }
+
+    /// A relay at work.
+    pub fn relay(&self, more: &[(&str, &str)]) -> Binary {
+        let mut relay = self.start("relay", more);
+        relay.line_with("relaying");
+        relay
+    }
+
+    /// A consumer at work.
+    pub fn consumer(&self, more: &[(&str, &str)]) -> Binary {
+        let mut consumer = self.start("consume-risk", more);
+        consumer.line_with("consuming");
+        consumer
+    }
+
+    /// An API, and its URL.
+    pub fn serve(&self, more: &[(&str, &str)]) -> (Binary, String) {
+        let mut all = vec![("LEDGER_SERVE__LISTEN", "127.0.0.1:0"), ("LEDGER_ADMIN__LISTEN", "off")];
+        all.extend(more);
+        let mut serve = self.start("serve", &all);
+        let url = format!("http://{}", serve.field("listen"));
+        (serve, url)
+    }
+
+    /// The broker, not by way of the proxy.
+    pub async fn broker(&self) -> SharedBroker {
+        let servers = self.kafka.as_ref().map(|kafka| kafka.broker.address.to_string());
+        let overrides: Vec<(&str, &str)> = match &servers {
+            Some(servers) => vec![("broker.kind", "kafka"), ("broker.kafka.bootstrap_servers", servers)],
+            None => Vec::new(),
+        };
+        let config = self.database.config_with(&overrides);
+        broker::connect(&config, self.database.pool()).await.expect("a broker")
+    }
+
+    /// Posts `count` transactions numbered from `first` on, in turn over the accounts; `describe` names some of them.
+    pub async fn post(
+        &self,
+        first: usize,
+        count: usize,
+        accounts: usize,
+        describe: impl Fn(usize) -> Option<&'static str>,
+    ) {
+        let mut connection = self.database.connection().await;
+        let numbers: Vec<usize> = (first..first + count).collect();
+        for group in numbers.chunks(500) {
+            let requests: Vec<Request> = group
+                .iter()
+                .map(|number| Request {
+                    posting: posting(&format!("acct-{}", number % accounts), *number, describe(*number))
+                        .into(),
+                    traceparent: None,
+                })
+                .collect();
+            postings::post_locked(&mut connection, &requests).await.expect("posted");
+        }
+    }
+
+    /// A number out of the database.
+    pub async fn count(&self, from: &str) -> usize {
+        self.database.value(&format!("SELECT count(*) FROM {from}")).await.parse().expect("a number")
+    }
+
+    /// The topic of transactions as an independent reader finds it.
+    pub async fn audit(&self) -> Audit {
+        audit(&self.broker().await, TRANSACTIONS_TOPIC).await
+    }
+
+    /// Waits until nothing is in flight and says what is not as it must be.
+    pub async fn differences(&self) -> Vec<String> {
+        let environment = self.environment(&[]);
+        let pairs: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let verified = binary::run(&["verify", "--wait", "45s", "--output", "json"], &pairs);
+        let report: Value = serde_json::from_slice(&verified.stdout).unwrap_or_default();
+        let mut differences = Vec::new();
+        match report["checks"].as_array() {
+            None => differences.push(format!("verify: {}", String::from_utf8_lossy(&verified.stderr))),
+            Some(checks) => differences.extend(
+                checks.iter().filter(|check| check["status"] != "ok").map(|check| format!("verify: {check}")),
+            ),
+        }
+        let broker = self.broker().await;
+        for (topic, rows) in
+            [(TRANSACTIONS_TOPIC, "transactions"), (RISK_ASSESSMENTS_TOPIC, "risk_assessments")]
+        {
+            differences.extend(audit(&broker, topic).await.differences(&self.database, rows).await);
+        }
+        differences
+    }
+
+    /// Nothing is lost, doubled or out of order, seen by `verify` and by the independent reader.
+    pub async fn is_whole(&self) {
+        let differences = self.differences().await;
+        let shown = &differences[..differences.len().min(20)];
+        assert!(differences.is_empty(), "{} differences: {shown:#?}", differences.len());
+    }
+}
+
+fn posting(account: &str, number: usize, description: Option<&str>) -> Posting {
+    Posting {
+        account_id: AccountId::parse(account).expect("valid"),
+        idempotency_key: IdempotencyKey::parse(&format!("key-{number}")).expect("valid"),
+        direction: Direction::Credit,
+        amount: Amount::from_minor(i64::try_from(1 + number % 900).expect("small")).expect("valid"),
+        currency: Currency::parse("EUR").expect("known"),
+        counterparty: None,
+        description: description.map(Into::into),
+        metadata: None,
+        reverses: None,
+        created_at: None,
+    }
+}
+
+/// A process that fails on purpose has done so.
+pub fn dies(role: Binary) {
+    use std::os::unix::process::ExitStatusExt;
+    let (status, stderr) = role.ended_within(Duration::from_secs(30));
+    assert_eq!(status.signal(), Some(9), "{status}: {stderr}");
+}
