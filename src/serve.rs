@@ -3,6 +3,7 @@
 //! A 201 is sent after the commit, never before. Unknown routes, methods, fields and query parameters are refused.
 //! Authentication is deliberately absent: it belongs to what stands in front.
 
+mod account_reads;
 mod accounts;
 mod assessments;
 mod batch;

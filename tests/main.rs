@@ -10,6 +10,7 @@
 )]
 
 mod access_log;
+mod account_reads;
 mod aggregate;
 mod broker_retention;
 mod brokers;

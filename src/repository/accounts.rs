@@ -76,6 +76,38 @@ pub async fn find(
     row.map(AccountRow::into_account).transpose()
 }
 
+#[derive(QueryableByName)]
+struct AskedRow {
+    #[diesel(sql_type = BigInt)]
+    ordinal: i64,
+    #[diesel(embed)]
+    row: AccountRow,
+}
+
+/// The accounts in the order of the question, each None if nobody opened it. One probe of the primary key each,
+/// whatever the statistics say.
+pub async fn find_all(
+    connection: &mut Connection,
+    account_ids: &[&str],
+) -> Result<Vec<Option<Account>>, RepositoryError> {
+    let rows = statement(
+        "SELECT w.ordinal, a.* FROM unnest(?) WITH ORDINALITY AS w (account_id, ordinal)
+         CROSS JOIN LATERAL (
+           SELECT account_id, currency, balance, account_seq, min_balance, last_created_at, opened_at
+           FROM accounts a WHERE a.account_id = w.account_id OFFSET 0) AS a",
+    )
+    .bind::<Array<Text>, _>(account_ids)
+    .load::<AskedRow>(connection)
+    .await?;
+    let mut found: Vec<Option<Account>> = account_ids.iter().map(|_| None).collect();
+    for AskedRow { ordinal, row } in rows {
+        let account = row.into_account()?;
+        let place = usize::try_from(ordinal - 1).ok().and_then(|place| found.get_mut(place));
+        place.map(|place| place.replace(account));
+    }
+    Ok(found)
+}
+
 /// The states of those of the accounts that exist, unlocked: they may have moved on when this returns.
 pub(super) async fn states(
     connection: &mut Connection,
@@ -187,10 +219,28 @@ struct Sequence {
     account_seq: i64,
 }
 
+/// The sequence numbers of the account's rows created at or after `from` and before `to`, half open.
+pub(super) async fn seq_range(
+    connection: &mut Connection,
+    account_id: &AccountId,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+) -> Result<(i64, i64), RepositoryError> {
+    let from_seq = match from {
+        Some(from) => first_seq_from(connection, account_id, from).await?,
+        None => 1,
+    };
+    let to_seq = match to {
+        Some(to) => first_seq_from(connection, account_id, to).await?,
+        None => i64::MAX,
+    };
+    Ok((from_seq, to_seq))
+}
+
 /// The sequence number of the account's first row created at or after a moment; one past the last if there is none,
 /// 1 if the account does not exist. A binary search over the primary key, since `created_at` never decreases with
 /// `account_seq`: some twenty probes for a million rows, and no index on time to keep.
-pub(super) async fn first_seq_from(
+async fn first_seq_from(
     connection: &mut Connection,
     account_id: &AccountId,
     from: DateTime<Utc>,

@@ -11,7 +11,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Bind, Connection, RepositoryError, accounts::first_seq_from, statement};
+use super::{Bind, Connection, RepositoryError, accounts::seq_range, statement};
 use crate::domain::{
     AccountId, Amount, Currency, Direction, IdempotencyKey, Metadata, Posting, Transaction,
     transaction_id_floor,
@@ -204,14 +204,7 @@ async fn account_history(
     account_id: &AccountId,
     filter: &HistoryFilter,
 ) -> Result<Vec<TransactionRow>, RepositoryError> {
-    let from_seq = match filter.from {
-        Some(from) => first_seq_from(connection, account_id, from).await?,
-        None => 1,
-    };
-    let to_seq = match filter.to {
-        Some(to) => first_seq_from(connection, account_id, to).await?,
-        None => i64::MAX,
-    };
+    let (from_seq, to_seq) = seq_range(connection, account_id, filter.from, filter.to).await?;
     let rows = statement(concat!(
         "SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
                 t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata

@@ -31,8 +31,7 @@ pub async fn find(
 ) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string())?.end()?;
     let id = account_id(&path)?;
-    let found =
-        state.read(move |mut connection| async move { accounts::find(&mut connection, &id).await }).await?;
+    let found = state.account(id).await?;
     let body = output::account(&found.ok_or_else(missing)?).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
@@ -71,14 +70,15 @@ pub async fn balance(
     parameters.end()?;
     let id = account_id(&path)?;
     let wanted = id.clone();
-    let found = state
-        .read(move |mut connection| async move {
-            match at {
-                None => Ok(accounts::find(&mut connection, &wanted).await?.map(|account| account.state)),
-                Some(at) => accounts::state_at(&mut connection, &wanted, at).await,
-            }
-        })
-        .await?;
+    let found = match at {
+        None => state.account(wanted).await?.map(|account| account.state),
+        Some(at) => {
+            let past = move |mut connection: PooledConnection| async move {
+                accounts::state_at(&mut connection, &wanted, at).await
+            };
+            state.read(past).await?
+        }
+    };
     // Of the future nobody knows more than of now.
     let now = Utc::now().trunc_subsecs(6);
     let as_of = at.map_or(now, |at| at.min(now));

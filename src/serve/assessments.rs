@@ -12,7 +12,7 @@ use super::{
 };
 use crate::repository::{
     PooledConnection,
-    assessment_pages::{self, AssessmentFilter},
+    assessment_pages::{self, AssessmentFilter, AssessmentRow},
 };
 
 /// A page of assessments.
@@ -26,14 +26,19 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
         rule: parameters.take("rule", query::short_text),
         ruleset: parameters.take("ruleset", query::short_text),
         limit: parameters.take("limit", query::limit).unwrap_or(query::LIMIT_DEFAULT),
+        before_seq: None,
         before_id: None,
     };
     let given = parameters.take("cursor", query::short_text);
     parameters.end()?;
     let filters = format!("{filter:?}");
     if let Some(given) = given {
-        filter.before_id = Some(Uuid::from_bytes(cursor::decode(&filters, &given)?));
+        match &filter.account_id {
+            Some(_) => filter.before_seq = Some(i64::from_be_bytes(cursor::decode(&filters, &given)?)),
+            None => filter.before_id = Some(Uuid::from_bytes(cursor::decode(&filters, &given)?)),
+        }
     }
+    let by_account = filter.account_id.is_some();
     let page_size = usize::try_from(filter.limit).unwrap_or(0);
     let read = move |mut connection: PooledConnection| async move {
         assessment_pages::page(&mut connection, &filter).await
@@ -41,8 +46,14 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
     let mut rows = state.read(read).await?;
     let more = rows.len() > page_size;
     rows.truncate(page_size);
-    let next =
-        rows.last().filter(|_| more).map(|last| cursor::encode(&filters, last.transaction_id.as_bytes()));
+    let next = rows.last().filter(|_| more).map(|last| cursor::encode(&filters, &position(last, by_account)));
     let body = output::assessments(&rows, next.as_deref()).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
+}
+
+fn position(last: &AssessmentRow, by_account: bool) -> Vec<u8> {
+    match by_account {
+        true => last.account_seq.to_be_bytes().to_vec(),
+        false => last.transaction_id.as_bytes().to_vec(),
+    }
 }

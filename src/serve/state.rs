@@ -5,19 +5,21 @@ use std::{sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 
 use super::{
+    account_reads::AccountReads,
     problem::{Kind, Problem},
     writer::{Undecided, Writers},
 };
 use crate::{
     config::Config,
-    domain::Decision,
-    repository::{self, Pool, PooledConnection, RepositoryError, postings::Request},
+    domain::{AccountId, Decision},
+    repository::{self, Pool, PooledConnection, RepositoryError, accounts::Account, postings::Request},
 };
 
 /// Shared by all HTTP workers. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
     writers: Writers,
+    accounts: AccountReads,
     pool: Pool,
     /// Connections belong to this runtime; the HTTP workers have runtimes of their own that must not own any.
     runtime: Handle,
@@ -28,7 +30,9 @@ pub struct ApiState {
 impl ApiState {
     /// Puts the parts together; call it on the runtime that owns the connections.
     pub fn new(config: Arc<Config>, writers: Writers, pool: Pool) -> Self {
-        Self { writers, pool, runtime: Handle::current(), config }
+        let serve = &config.serve;
+        let accounts = AccountReads::start(pool.clone(), serve.queue_size_max, serve.request_timeout);
+        Self { writers, accounts, pool, runtime: Handle::current(), config }
     }
 
     /// Posts one request; refusals of every kind come back as problems.
@@ -42,6 +46,11 @@ impl ApiState {
         Ok(outcomes.into_iter().map(|outcome| outcome.map_err(Problem::from)).collect())
     }
 
+    /// An account, or None if nobody opened it.
+    pub async fn account(&self, account_id: AccountId) -> Result<Option<Account>, Problem> {
+        self.within_time(self.accounts.find(account_id)).await?
+    }
+
     /// Reads with a pooled connection.
     pub async fn read<T, F, Done>(&self, work: F) -> Result<T, Problem>
     where
@@ -50,16 +59,8 @@ impl ApiState {
         T: Send + 'static,
     {
         let pool = self.pool.clone();
-        let limit: Duration = self.config.serve.request_timeout;
-        let reading = self.runtime.spawn(async move {
-            let outcome = tokio::time::timeout(limit, async { work(repository::pooled(&pool).await?).await });
-            let outcome = outcome.await.unwrap_or(Err(RepositoryError::NoAnswer(limit)));
-            // It went back to the pool, and its neighbours were opened to the same server.
-            if outcome.as_ref().is_err_and(RepositoryError::is_connection_lost) {
-                repository::evict(&pool);
-            }
-            outcome
-        });
+        let limit = self.config.serve.request_timeout;
+        let reading = self.runtime.spawn(async move { read_pooled(&pool, limit, work).await });
         match self.within_time(reading).await? {
             Ok(outcome) => Ok(outcome?),
             Err(error) => {
@@ -78,6 +79,21 @@ impl ApiState {
             )
         })
     }
+}
+
+/// Works with a pooled connection for at most `limit`.
+pub async fn read_pooled<T, F, Done>(pool: &Pool, limit: Duration, work: F) -> Result<T, RepositoryError>
+where
+    F: FnOnce(PooledConnection) -> Done,
+    Done: Future<Output = Result<T, RepositoryError>>,
+{
+    let outcome = tokio::time::timeout(limit, async { work(repository::pooled(pool).await?).await });
+    let outcome = outcome.await.unwrap_or(Err(RepositoryError::NoAnswer(limit)));
+    // It went back to the pool, and its neighbours were opened to the same server.
+    if outcome.as_ref().is_err_and(RepositoryError::is_connection_lost) {
+        repository::evict(pool);
+    }
+    outcome
 }
 
 impl From<Undecided> for Problem {
