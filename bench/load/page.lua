@@ -1,4 +1,5 @@
--- wrk: pages of history. PAGE is account, account-range, ledger or ledger-range; FROM and TO bound the ranges.
+-- wrk: pages of history. PAGE is account, account-range, ledger or ledger-range; FROM and TO bound the ranges. Pages of
+-- an account are so short that an account of a young ledger fills them too.
 local kind = os.getenv("PAGE") or "account"
 local range = string.format("&from=%s&to=%s", os.getenv("FROM") or "", os.getenv("TO") or "")
 
@@ -9,7 +10,7 @@ end
 function request()
   local path = "/transactions?limit=50"
   if string.find(kind, "account") then
-    path = path .. "&account_id=acct-" .. math.random(1, 10000)
+    path = "/transactions?limit=5&account_id=acct-" .. math.random(1, 10000)
   end
   if string.find(kind, "range") then
     path = path .. range
