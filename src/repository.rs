@@ -18,6 +18,7 @@ pub mod outbox;
 pub mod outbox_lanes;
 pub mod overview;
 pub mod positions;
+pub mod poster;
 pub mod postings;
 pub mod runs;
 pub mod schema;

@@ -22,6 +22,7 @@ mod dev;
 mod dlq;
 mod durability;
 mod failover;
+mod fast_path;
 mod faults;
 mod foreign_records;
 mod http;

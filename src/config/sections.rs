@@ -73,6 +73,8 @@ pub struct Serve {
     pub group_size_max: usize,
     /// Accounts that a writer remembers.
     pub accounts_remembered_max: usize,
+    /// Latest rows that a writer remembers.
+    pub rows_remembered_max: usize,
     /// Bound on receiving a request.
     #[serde(with = "humantime_serde")]
     pub client_timeout: Duration,

@@ -1,9 +1,9 @@
 //! The write path: a group of postings in one commit.
 //!
 //! [`post_locked`] is the truth: it locks the group's accounts, reads which keys exist in a later statement, decides,
-//! and writes. [`post_expected`] is the fast path: it decides from remembered account states and sends the same
-//! writing statement by itself, which checks that every account still stands where it was remembered and ends whole
-//! if one does not, or if a key exists. Nothing rests on the memory being right.
+//! and writes. [`post_expected`] is the fast path: it decides from what a [`Poster`](super::poster::Poster) remembers
+//! and sends the same writing statement by itself, which checks that every account still stands where it was
+//! remembered and ends whole if one does not, or if a key exists. Nothing rests on the memory of accounts being right.
 //!
 //! No foreign wait happens between lock and commit, and no query runs per item.
 
@@ -136,14 +136,19 @@ async fn post_under_lock(connection: &mut Connection, group: &[Request]) -> Resu
     Ok(posted)
 }
 
-/// Posts a group in one statement, if `before` holds all of its accounts as they are. None: it does not, or a
-/// decision needs more than the memory to be sure of; nothing was written, and the group must go the locked way.
+/// Posts a group in one statement, if `before` holds all of its accounts as they are and `existing` all rows that
+/// stand under its keys. None: they do not, or a decision needs more to be sure of; nothing was written, and the
+/// group must go the locked way.
 pub async fn post_expected(
     connection: &mut Connection,
     before: &AccountStates,
+    existing: &ExistingKeys,
     group: &[Request],
 ) -> Result<Option<Posted>, RepositoryError> {
-    let posted = decide_group(before, &ExistingKeys::new(), group);
+    if !group.iter().all(|request| before.contains_key(&request.posting.account_id)) {
+        return Ok(None);
+    }
+    let posted = decide_group(before, existing, group);
     // A refusal rests on what is remembered, and no written row would check it.
     if posted.decisions.iter().any(|decision| matches!(decision, Decision::Refused(_))) {
         return Ok(None);
@@ -213,6 +218,7 @@ impl<'a> Columns<'a> {
 struct Moves<'a> {
     account_ids: Vec<&'a str>,
     expected_seqs: Vec<i64>,
+    expected_balances: Vec<i64>,
     min_balances: Vec<Option<i64>>,
     balances: Vec<i64>,
     account_seqs: Vec<i64>,
@@ -228,6 +234,7 @@ fn moves<'a>(before: &AccountStates, after: &'a AccountStates, touched: &BTreeSe
         };
         moves.account_ids.push(key.as_str());
         moves.expected_seqs.push(old.account_seq);
+        moves.expected_balances.push(old.balance);
         moves.min_balances.push(old.min_balance);
         moves.balances.push(new.balance);
         moves.account_seqs.push(new.account_seq);
@@ -237,7 +244,8 @@ fn moves<'a>(before: &AccountStates, after: &'a AccountStates, touched: &BTreeSe
 }
 
 /// Writes all new rows of a group with one statement, which fails whole unless every account still is where `before`
-/// has it. `outbox.id` is drawn here, after the account's row is locked or checked, in the order of the group.
+/// has it. The balance is compared although it follows from the sequence number: that holds within one history, and
+/// a restore or a failover may have put another in its place. `outbox.id` is drawn here, after the account's row is locked or checked, in the order of the group.
 async fn write(
     connection: &mut Connection,
     before: &AccountStates,
@@ -262,9 +270,9 @@ async fn write(
         "WITH moved AS (
            UPDATE accounts a
            SET balance = m.balance, account_seq = m.account_seq, last_created_at = m.last_created_at
-           FROM unnest(?, ?, ?, ?, ?, ?)
-             AS m (account_id, expected_seq, min_balance, balance, account_seq, last_created_at)
-           WHERE a.account_id = m.account_id AND a.account_seq = m.expected_seq
+           FROM unnest(?, ?, ?, ?, ?, ?, ?)
+             AS m (account_id, expected_seq, expected_balance, min_balance, balance, account_seq, last_created_at)
+           WHERE a.account_id = m.account_id AND a.account_seq = m.expected_seq AND a.balance = m.expected_balance
              AND a.min_balance IS NOT DISTINCT FROM m.min_balance
            RETURNING 1
          ), posted AS (
@@ -287,6 +295,7 @@ async fn write(
     )
     .bind::<Array<Text>, _>(moves.account_ids)
     .bind::<Array<BigInt>, _>(moves.expected_seqs)
+    .bind::<Array<BigInt>, _>(moves.expected_balances)
     .bind::<Array<Nullable<BigInt>>, _>(moves.min_balances)
     .bind::<Array<BigInt>, _>(moves.balances)
     .bind::<Array<BigInt>, _>(moves.account_seqs)

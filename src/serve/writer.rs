@@ -12,12 +12,12 @@
 //! out by its key.
 
 use std::{
-    collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use metrics::{Counter, Gauge, Histogram};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -27,8 +27,9 @@ use crate::{
     config::Config,
     domain::Decision,
     repository::{
-        self, Connection, RepositoryError,
-        postings::{AccountStates, Posted, Request, post_expected, post_locked, prepare_writer},
+        RepositoryError,
+        poster::{MemoryLimits, Poster, Way},
+        postings::Request,
     },
     runtime::{Trouble, fail_point},
 };
@@ -48,7 +49,7 @@ pub enum Undecided {
 
 struct Job {
     request: Request,
-    reply: oneshot::Sender<Result<Decision, Undecided>>,
+    reply: Reply,
 }
 
 /// Hands requests to the writers. Cheap to clone.
@@ -107,31 +108,65 @@ impl Writers {
     }
 }
 
-/// Where a decision arrives.
+/// Where a decision arrives, and who waits for it.
 type Answer = oneshot::Receiver<Result<Decision, Undecided>>;
+type Reply = oneshot::Sender<Result<Decision, Undecided>>;
+
+/// Requests that are posted together, and who waits for each.
+#[derive(Default)]
+struct Group {
+    requests: Vec<Request>,
+    replies: Vec<Reply>,
+}
+
+impl Group {
+    /// Those of the jobs that somebody still waits for; the others were told to try again.
+    fn of_waiting(jobs: impl Iterator<Item = Job>) -> Self {
+        let waiting = jobs.filter(|job| !job.reply.is_closed());
+        let (requests, replies) = waiting.map(|job| (job.request, job.reply)).unzip();
+        Self { requests, replies }
+    }
+
+    fn split_off_half(&mut self) -> Self {
+        let half = self.requests.len() / 2;
+        Self { requests: self.requests.split_off(half), replies: self.replies.split_off(half) }
+    }
+
+    fn answer(self, decisions: Vec<Decision>) {
+        for (reply, decision) in self.replies.into_iter().zip(decisions) {
+            // Nobody waits any more: the row is there all the same, and the retry finds it.
+            let _ = reply.send(Ok(decision));
+        }
+    }
+
+    fn refuse(self, why: Undecided) {
+        for reply in self.replies {
+            let _ = reply.send(Err(why));
+        }
+    }
+}
 
 struct Writer {
     name: String,
     config: Arc<Config>,
     queue: mpsc::Receiver<Job>,
-    connection: Option<Connection>,
+    poster: Option<Poster>,
     connect_failed_at: Option<Instant>,
-    known: AccountStates,
+    meter: Meter,
     trouble: Trouble,
 }
 
 impl Writer {
     fn new(number: usize, config: Arc<Config>, queue: mpsc::Receiver<Job>) -> Self {
         let name = format!("writer {number}");
-        let trouble = Trouble::new(format!("committing by {name}"));
         Self {
-            name,
             config,
             queue,
-            connection: None,
+            poster: None,
             connect_failed_at: None,
-            known: HashMap::new(),
-            trouble,
+            meter: Meter::new(&name),
+            trouble: Trouble::new(format!("committing by {name}")),
+            name,
         }
     }
 
@@ -139,44 +174,41 @@ impl Writer {
         let group_size_max = self.config.serve.group_size_max;
         let mut jobs = Vec::with_capacity(group_size_max);
         // A connection before the first request, so that it need not wait for one.
-        let _ = self.connection().await;
+        let _ = self.poster().await;
         while self.queue.recv_many(&mut jobs, group_size_max).await > 0 {
-            metrics::gauge!("ledger_writer_queue_depth", "writer" => self.name.clone())
-                .set(f64::from(u32::try_from(self.queue.len()).unwrap_or(u32::MAX)));
-            self.run_once(&mut jobs).await;
+            self.meter.queue_depth.set(count(self.queue.len()));
+            self.run_once(Group::of_waiting(jobs.drain(..))).await;
         }
         tracing::debug!(writer = self.name, "all requests are answered");
     }
 
-    /// Commits the jobs as one group and answers each. If PostgreSQL refuses the group for a reason of its content,
-    /// it is halved until the item stands alone.
-    async fn run_once(&mut self, jobs: &mut Vec<Job>) {
-        // Whoever does not wait any more was told to try again.
-        let group: Vec<Job> = jobs.drain(..).filter(|job| !job.reply.is_closed()).collect();
+    /// Commits a group and answers each request. If PostgreSQL refuses the group for a reason of its content, it is
+    /// halved until the item stands alone.
+    async fn run_once(&mut self, group: Group) {
         let mut pending = vec![group];
         while let Some(mut group) = pending.pop() {
-            if group.is_empty() {
+            if group.requests.is_empty() {
                 continue;
             }
-            let requests: Vec<Request> = group.iter().map(|job| job.request.clone()).collect();
-            match self.post(&requests).await {
+            match self.post(&group.requests).await {
                 Ok(decisions) => {
                     fail_point::reach("serve/committed");
                     self.trouble.over();
-                    answer(group, decisions);
+                    self.meter.decided(&decisions);
+                    group.answer(decisions);
                 }
                 Err(error) if error.is_transient() => {
                     self.trouble.met(&error);
-                    refuse(group, Undecided::Unavailable);
+                    group.refuse(Undecided::Unavailable);
                 }
-                Err(error) if group.len() == 1 => {
+                Err(error) if group.requests.len() == 1 => {
                     tracing::error!(writer = self.name, %error, "the database refuses a request");
-                    refuse(group, Undecided::Failed);
+                    group.refuse(Undecided::Failed);
                 }
                 Err(error) => {
-                    tracing::warn!(writer = self.name, requests = group.len(), %error, "halving a refused group");
-                    let second = group.split_off(group.len() / 2);
-                    pending.push(second);
+                    let requests = group.requests.len();
+                    tracing::warn!(writer = self.name, requests, %error, "halving a refused group");
+                    pending.push(group.split_off_half());
                     pending.push(group);
                 }
             }
@@ -188,80 +220,42 @@ impl Writer {
         // The server's own time-outs are of no use when the server hangs: whoever asked was answered 503 by then,
         // and another connection, perhaps to another host, may fare better.
         let limit = self.config.serve.request_timeout;
-        let outcome = tokio::time::timeout(limit, self.post_either_way(group)).await;
+        let outcome = tokio::time::timeout(limit, self.poster().await?.post(group)).await;
         let outcome = outcome.unwrap_or(Err(RepositoryError::NoAnswer(limit)));
-        metrics::histogram!("ledger_writer_group_size")
-            .record(f64::from(u32::try_from(group.len()).unwrap_or(u32::MAX)));
-        metrics::histogram!("ledger_writer_commit_duration_seconds").record(started.elapsed().as_secs_f64());
+        self.meter.group_size.record(count(group.len()));
+        self.meter.commit_duration.record(started.elapsed().as_secs_f64());
         match outcome {
-            Ok(posted) => {
-                self.remember(posted.accounts);
-                Ok(posted.decisions)
+            Ok((decisions, way)) => {
+                self.meter.group_posted(way);
+                Ok(decisions)
             }
             Err(error) => {
-                for request in group {
-                    self.known.remove(&request.posting.account_id);
-                }
                 if error.is_transient() && !error.is_conflict() {
-                    self.connection = None;
+                    self.poster = None;
                 }
                 Err(error)
             }
         }
     }
 
-    async fn post_either_way(&mut self, group: &[Request]) -> Result<Posted, RepositoryError> {
-        // First, since a new connection makes the memory void.
-        self.connection().await?;
-        let remembered = self.remembered(group);
-        let connection = self.connection().await?;
-        if let Some(before) = remembered
-            && let Some(posted) = post_expected(connection, &before, group).await?
-        {
-            return Ok(posted);
+    async fn poster(&mut self) -> Result<&mut Poster, RepositoryError> {
+        if self.poster.is_none() {
+            self.poster = Some(self.connect().await?);
         }
-        post_locked(connection, group).await
+        self.poster.as_mut().ok_or_else(|| unavailable("no connection"))
     }
 
-    /// The states of the group's accounts, if all of them are known.
-    fn remembered(&self, group: &[Request]) -> Option<AccountStates> {
-        let mut states = HashMap::with_capacity(group.len());
-        for request in group {
-            let account_id = &request.posting.account_id;
-            states.insert(account_id.clone(), self.known.get(account_id)?.clone());
-        }
-        Some(states)
-    }
-
-    fn remember(&mut self, accounts: AccountStates) {
-        if self.known.len() + accounts.len() > self.config.serve.accounts_remembered_max {
-            self.known.clear();
-        }
-        self.known.extend(accounts);
-    }
-
-    async fn connection(&mut self) -> Result<&mut Connection, RepositoryError> {
-        if self.connection.is_none() {
-            self.connection = Some(self.connect().await?);
-        }
-        self.connection.as_mut().ok_or_else(|| unavailable("no connection"))
-    }
-
-    async fn connect(&mut self) -> Result<Connection, RepositoryError> {
+    async fn connect(&mut self) -> Result<Poster, RepositoryError> {
         if self.connect_failed_at.is_some_and(|at| at.elapsed() < RECONNECT_PAUSE) {
             return Err(unavailable("the last attempt failed a moment ago"));
         }
-        let opened = async {
-            let mut connection =
-                repository::connect(&self.config.database, &format!("serve {}", self.name)).await?;
-            prepare_writer(&mut connection).await?;
-            Ok(connection)
+        let role = format!("serve {}", self.name);
+        let limits = MemoryLimits {
+            accounts_max: self.config.serve.accounts_remembered_max,
+            rows_max: self.config.serve.rows_remembered_max,
         };
-        let opened: Result<Connection, RepositoryError> = opened.await;
+        let opened = Poster::connect(&self.config.database, &role, limits).await;
         self.connect_failed_at = opened.is_err().then(Instant::now);
-        // Behind it may be a standby that was promoted without our last commits: then a sequence number of the
-        // memory is used again for another balance, and comparing it would prove nothing.
-        self.known.clear();
         opened
     }
 }
@@ -270,24 +264,56 @@ fn unavailable(detail: &str) -> RepositoryError {
     RepositoryError::Connect { address: "database.url".into(), detail: detail.into() }
 }
 
-fn answer(group: Vec<Job>, decisions: Vec<Decision>) {
-    let [mut created, mut replayed, mut refused] = [0_u64; 3];
-    for (job, decision) in group.into_iter().zip(decisions) {
-        match decision {
-            Decision::Create(_) => created += 1,
-            Decision::Replay(_) => replayed += 1,
-            Decision::Mismatch { .. } | Decision::Refused(_) => refused += 1,
+/// A writer's metrics, looked up once: at thousands of requests a second the look-ups would be seen.
+struct Meter {
+    queue_depth: Gauge,
+    group_size: Histogram,
+    commit_duration: Histogram,
+    groups_expected: Counter,
+    groups_locked: Counter,
+    created: Counter,
+    replayed: Counter,
+    refused: Counter,
+}
+
+impl Meter {
+    fn new(writer: &str) -> Self {
+        let groups = |way: Way| metrics::counter!("ledger_writer_groups_total", "way" => way.as_str());
+        let transactions = |outcome| metrics::counter!("ledger_transactions_total", "outcome" => outcome);
+        Self {
+            queue_depth: metrics::gauge!("ledger_writer_queue_depth", "writer" => writer.to_owned()),
+            group_size: metrics::histogram!("ledger_writer_group_size"),
+            commit_duration: metrics::histogram!("ledger_writer_commit_duration_seconds"),
+            groups_expected: groups(Way::Expected),
+            groups_locked: groups(Way::Locked),
+            created: transactions("created"),
+            replayed: transactions("replayed"),
+            refused: transactions("refused"),
         }
-        // Nobody waits any more: the row is there all the same, and the retry finds it.
-        let _ = job.reply.send(Ok(decision));
     }
-    for (outcome, count) in [("created", created), ("replayed", replayed), ("refused", refused)] {
-        metrics::counter!("ledger_transactions_total", "outcome" => outcome).increment(count);
+
+    fn group_posted(&self, way: Way) {
+        match way {
+            Way::Expected => self.groups_expected.increment(1),
+            Way::Locked => self.groups_locked.increment(1),
+        }
+    }
+
+    fn decided(&self, decisions: &[Decision]) {
+        let [mut created, mut replayed, mut refused] = [0_u64; 3];
+        for decision in decisions {
+            match decision {
+                Decision::Create(_) => created += 1,
+                Decision::Replay(_) => replayed += 1,
+                Decision::Mismatch { .. } | Decision::Refused(_) => refused += 1,
+            }
+        }
+        self.created.increment(created);
+        self.replayed.increment(replayed);
+        self.refused.increment(refused);
     }
 }
 
-fn refuse(group: Vec<Job>, why: Undecided) {
-    for job in group {
-        let _ = job.reply.send(Err(why));
-    }
+fn count(items: usize) -> f64 {
+    f64::from(u32::try_from(items).unwrap_or(u32::MAX))
 }
