@@ -240,6 +240,23 @@ async fn a_black_hole_or_a_closed_port_is_told_by_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_server_of_the_list_that_is_silent_does_not_keep_the_others_from_being_asked() {
+    let Some(kafka) = Kafka::get() else { return };
+    let database = TestDatabase::new().await;
+    let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let silent = hole.local_addr().expect("address");
+    let config = database.config_with(&[
+        ("broker.kind", "kafka"),
+        ("broker.kafka.bootstrap_servers", &format!("{silent},{}", kafka.bootstrap_servers)),
+        ("broker.kafka.connect_timeout", "4s"),
+    ]);
+    // Planted bug that this catches: one time limit for the whole list, which the first server uses up.
+    let broker = broker::connect(&config, database.pool()).await.expect("the second server answers");
+    let topic = topic(&broker, 1).await;
+    broker.produce(&topic, 0, vec![record("k", "v")]).await.expect("published");
+}
+
+#[tokio::test]
 async fn a_broker_that_falls_silent_is_told_by_the_deadline_and_works_again_afterwards() {
     let Some(kafka) = Kafka::get() else { return };
     let database = TestDatabase::new().await;

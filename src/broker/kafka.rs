@@ -100,18 +100,19 @@ impl KafkaBroker {
 
     async fn build_client(&self) -> Result<Client, BrokerError> {
         let settings = &self.settings;
-        let mut builder = ClientBuilder::new(self.servers.clone())
-            .client_id(settings.client_id.as_str())
-            .backoff_config(backoff(settings.request_timeout.min(settings.connect_timeout)));
-        if let Some(tls) = &self.security.tls {
-            builder = builder.tls_config(Arc::clone(tls));
-        }
-        if let Some(sasl) = &self.security.sasl {
-            builder = builder.sasl_config(sasl.clone());
-        }
         let connecting = async {
-            // rskafka would try a wrong password or certificate again and again and then not say what it was.
-            admin::probe(&mut self.wire().await?).await?;
+            // rskafka would try a wrong password or certificate again and again and then not say what it was, and it
+            // would wait for ever for the first server that is silent. So it is told of one that answers.
+            let wire = self.wire().await?;
+            let mut builder = ClientBuilder::new(vec![wire.address().to_owned()])
+                .client_id(settings.client_id.as_str())
+                .backoff_config(backoff(settings.request_timeout.min(settings.connect_timeout)));
+            if let Some(tls) = &self.security.tls {
+                builder = builder.tls_config(Arc::clone(tls));
+            }
+            if let Some(sasl) = &self.security.sasl {
+                builder = builder.sasl_config(sasl.clone());
+            }
             builder.build().await.map_err(|error| broker_error("", &error))
         };
         let outcome = timeout(settings.connect_timeout, connecting).await.unwrap_or_else(|_| {
@@ -130,7 +131,12 @@ impl KafkaBroker {
     }
 
     async fn wire(&self) -> Result<Wire, BrokerError> {
-        Wire::open(&self.servers, &self.security, &self.settings.client_id).await
+        self.wire_to(&self.servers).await
+    }
+
+    async fn wire_to(&self, addresses: &[String]) -> Result<Wire, BrokerError> {
+        let settings = &self.settings;
+        Wire::open(addresses, &self.security, &settings.client_id, settings.connect_timeout).await
     }
 
     /// A connection that fell silent may be dead without anybody having said so, and rskafka would keep it.
@@ -274,7 +280,7 @@ impl KafkaBroker {
     async fn mirror(&self, group: &str, topic: &str, positions: &[(i32, i64)]) -> Result<(), BrokerError> {
         let coordinator = self.coordinator(group).await?;
         let outcome = async {
-            let mut wire = Wire::open(&[coordinator], &self.security, &self.settings.client_id).await?;
+            let mut wire = self.wire_to(&[coordinator]).await?;
             admin::commit_positions(&mut wire, group, topic, positions).await
         }
         .await;

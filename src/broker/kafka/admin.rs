@@ -3,8 +3,7 @@
 use kafka_protocol::{
     ResponseError,
     messages::{
-        CreateTopicsRequest, FindCoordinatorRequest, GroupId, MetadataRequest, OffsetCommitRequest,
-        TopicName,
+        CreateTopicsRequest, FindCoordinatorRequest, GroupId, OffsetCommitRequest, TopicName,
         create_topics_request::{CreatableTopic, CreatableTopicConfig},
         offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic},
     },
@@ -40,13 +39,6 @@ pub(super) fn settings(topic: &TopicSpec) -> [(&'static str, String); 3] {
         (RETENTION_MS, age.map_or_else(unbounded, |age| age.as_millis().to_string())),
         (RETENTION_BYTES, bytes.map_or_else(unbounded, |bytes| bytes.to_string())),
     ]
-}
-
-/// Whether the cluster talks to us at all.
-pub(super) async fn probe(wire: &mut Wire) -> Result<(), BrokerError> {
-    // An empty list of topics: only the brokers.
-    let request = MetadataRequest::default().with_topics(Some(Vec::new()));
-    wire.call(&request).await.map(|_| ())
 }
 
 /// Creates a topic with its settings. A topic that is there already is left as it is.

@@ -2,10 +2,10 @@
 //! cannot be talked to.
 //!
 //! Requests of fixed, widely supported versions, one at a time, answers bounded in size. It is opened under the same
-//! security as rskafka's connections (see [`super::handshake`]). Deliberately absent: retries and time limits, which are
-//! the caller's.
+//! security as rskafka's connections (see [`super::handshake`]). Deliberately absent: retries, and a time limit for each
+//! call, which are the caller's.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
@@ -20,6 +20,7 @@ use kafka_protocol::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 
 use super::{BrokerError, handshake, security::Security};
@@ -88,20 +89,27 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Opens a connection to the first of `addresses` that answers and takes our credentials.
+    /// Opens a connection to the first of `addresses` that answers and takes our credentials, within `limit` in all:
+    /// one that is silent has its share of it and no more. What is refused tells more than what is silent.
     pub(super) async fn open(
         addresses: &[String],
         security: &Security,
         client_id: &str,
+        limit: Duration,
     ) -> Result<Self, BrokerError> {
-        let mut last = BrokerError::Unavailable { detail: "no broker address".into() };
+        let share = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let mut why = BrokerError::Unavailable { detail: "no broker address".into() };
         for address in addresses {
-            match Self::open_one(address, security, client_id).await {
+            let opened = timeout(share, Self::open_one(address, security, client_id)).await;
+            let silent =
+                || BrokerError::Unavailable { detail: format!("{address}: no answer within {share:?}") };
+            match opened.unwrap_or_else(|_| Err(silent())) {
                 Ok(wire) => return Ok(wire),
-                Err(error) => last = error,
+                Err(error) if why.is_transient() => why = error,
+                Err(_) => {}
             }
         }
-        Err(last)
+        Err(why)
     }
 
     async fn open_one(address: &str, security: &Security, client_id: &str) -> Result<Self, BrokerError> {
@@ -117,6 +125,8 @@ impl Wire {
         if let Some(sasl) = &security.sasl {
             handshake::authenticate(&mut wire, sasl).await?;
         }
+        // No topics: whether it talks to us at all. Not every port that wants something else has said so until now.
+        wire.call(&MetadataRequest::default().with_topics(Some(Vec::new()))).await?;
         Ok(wire)
     }
 
