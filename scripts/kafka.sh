@@ -225,7 +225,12 @@ secure_properties() {
     [[ -e $dir/$name-password ]] || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$dir/$name-password"
   done
   ledger=$(cat "$dir/ledger-password") guest=$(cat "$dir/guest-password")
-  ports=("$(free_port)" "$(free_port)" "$(free_port)")
+  # Kept data comes back where its clients look for it.
+  if [[ -e $data_dir/log/meta.properties && -e $dir/listeners ]]; then
+    mapfile -t ports < <(sed 's/.*://' "$dir/listeners")
+  else
+    ports=("$(free_port)" "$(free_port)" "$(free_port)")
+  fi
   printf '%s localhost:%s\n' SSL "${ports[0]}" SASL_SSL "${ports[1]}" SASL_PLAINTEXT "${ports[2]}" >"$dir/listeners"
   sed -i "s/^\(listeners=.*\)$/\1,SSL:\/\/127.0.0.1:${ports[0]},SASL_SSL:\/\/127.0.0.1:${ports[1]},SASL_PLAINTEXT:\/\/127.0.0.1:${ports[2]}/
     s/^\(advertised.listeners=.*\)$/\1,SSL:\/\/localhost:${ports[0]},SASL_SSL:\/\/localhost:${ports[1]},SASL_PLAINTEXT:\/\/localhost:${ports[2]}/

@@ -140,7 +140,11 @@ async fn what_is_wrong_is_said_at_once_in_one_line() {
     let sasl = settings(kafka, "SASL_SSL", "plain");
     let to_plain_port = with(with(sasl.clone(), "broker.kafka.tls", "false"), "broker.kafka.tls_ca_file", "");
     for (what, settings, expected) in [
-        ("another authority", with(tls.clone(), "broker.kafka.tls_ca_file", ""), "UnknownIssuer"),
+        (
+            "another authority",
+            with(tls.clone(), "broker.kafka.tls_ca_file", ""),
+            "UnknownIssuer; its authority must be in broker.kafka.tls_ca_file",
+        ),
         (
             "another host name",
             with(tls.clone(), "broker.kafka.bootstrap_servers", &by_address),

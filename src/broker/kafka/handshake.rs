@@ -15,7 +15,7 @@ use kafka_protocol::{
 };
 use rsasl::prelude::{Mechname, SASLClient, SASLConfig, Session};
 use rskafka::client::SaslConfig;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -51,13 +51,13 @@ pub(super) async fn encrypt(
 
 fn tls_error(address: &str, error: &std::io::Error) -> BrokerError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(error @ rustls::Error::InvalidCertificate(_)) => {
+        Some(error @ rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             refused(format!("{address}: {error}; its authority must be in broker.kafka.tls_ca_file"))
         }
         Some(rustls::Error::InvalidMessage(_)) => {
             refused(format!("{address} does not speak TLS, which broker.kafka.tls asks for"))
         }
-        Some(error) => refused(format!("{address}: TLS failed: {error}")),
+        Some(error) => refused(format!("{address}: {error}")),
         None if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
             let detail = format!(
                 "{address} hung up on TLS, which broker.kafka.tls asks for; does this port speak it?"
