@@ -218,6 +218,22 @@ async fn a_client_over_its_rate_is_told_when_to_come_back() {
     assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
 }
 
+/// Seen to fail when planted: counting hops from the left, where the client writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_proxies_a_client_is_whom_the_outermost_trusted_one_saw() {
+    let limits = [("serve.rate_limit", "1"), ("serve.trusted_proxies", "1")];
+    let api = Api::start_with(&limits).await;
+    let status = async |forwarded: &str| {
+        api.send("GET", "/accounts/a", &[("x-forwarded-for", forwarded)], Vec::new()).await.status
+    };
+    // What a client makes up stands further left; a host's other IPv6 addresses and its ports are the same client.
+    for (first, second) in
+        [("1.1.1.1", "9.9.9.9, 1.1.1.1"), ("2.2.2.2", "8.8.8.8, 2.2.2.2:443"), ("2001:db8::1", "2001:db8::2")]
+    {
+        assert_eq!([status(first).await, status(second).await], [404, 429], "{first}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_trickles_is_cut_off_in_time() {
     use std::io::{Read, Write};
