@@ -83,6 +83,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
     .workers(worker_threads(config.serve.workers))
     .max_connections(config.serve.connections_max)
     .client_request_timeout(config.serve.client_timeout)
+    .keep_alive(config.serve.keep_alive)
     .shutdown_timeout(config.serve.shutdown_timeout.as_secs())
     .disable_signals()
     .bind(config.serve.listen)

@@ -1,6 +1,6 @@
 //! What is told of requests: enough to find one, nothing of what was in it.
 //!
-//! Seen to fail when planted: a metric label made from whatever method a client sends, and the path in the access log.
+//! Seen to fail when planted: the address, with its query, in the access log.
 
 use crate::support::{binary, binary::Binary, eventually, postgres::TestDatabase};
 

@@ -1,4 +1,6 @@
 //! Large answers are compressed for whoever takes it; small ones, and those of everybody else, are not.
+//!
+//! Seen to fail when planted: no least size.
 
 use std::io::Read;
 

@@ -1,8 +1,8 @@
 //! A standby takes over: `serve` follows without a restart, whether the primary is gone, has become read-only or
 //! hangs, and nothing that was acknowledged is lost.
 //!
-//! Seen to fail when planted: one time limit over all hosts (a hanging primary uses it up and nobody asks the
-//! standby), no look at pooled connections (readers stay on the old primary for ever), and a writer's memory that
+//! Seen to fail when planted: leaving the hosts to the driver (a hanging primary uses up all the time and nobody asks
+//! the standby), no look at pooled connections (readers stay on the old primary for ever), and a writer's memory that
 //! outlives its connection (balances of a history that is gone).
 
 use std::sync::atomic::Ordering;

@@ -76,6 +76,7 @@ async fn unknown_routes_methods_and_parameters_are_refused() {
     answer.is_problem(405, "method-not-allowed");
     assert_eq!(answer.headers["allow"], "GET, HEAD, POST");
     assert_eq!(answer.json()["instance"], "/transactions");
+    assert!(!answer.headers.contains_key("server-timing"), "only where it is asked for");
     for (path, field) in [
         ("/transactions?acount_id=a", "acount_id"),
         ("/transactions?limit=0", "limit"),

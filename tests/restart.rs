@@ -1,7 +1,6 @@
 //! PostgreSQL stops and comes back while clients post: 503 and nothing else in between, and it heals unaided.
 //!
-//! Seen to fail when planted: not taking "the database system is starting up" for passing trouble (500 instead of
-//! 503), and keeping the writer's connection after it was lost (it never heals).
+//! Seen to fail when planted: taking a refused connection for a bug of ours (500 instead of 503).
 
 use std::sync::atomic::Ordering;
 

@@ -1,7 +1,7 @@
 //! HTTP/1.1 as it stands on the wire: pipelining, bodies that are refused, lengths that lie, clients that go away.
 //!
-//! Seen to fail when planted: answering 413 without closing or reading on (the rest of the body is taken for the next
-//! request), and a HEAD that is a method like any other (405).
+//! Seen to fail when planted: a HEAD that is a method like any other (405). That a refused body is not taken for the
+//! next request is the HTTP library's doing; the test is there for the day when it is not.
 
 use std::{
     io::{Read, Write},

@@ -1,8 +1,7 @@
 //! TLS to PostgreSQL, against a real server with a certificate: verified by chain and by name, never replaced by
 //! plain text.
 //!
-//! Seen to fail when planted: taking the driver's own default for a URL without a mode (plain text where TLS was
-//! configured), and a verifier that looks at the chain alone (another host's certificate is taken).
+//! Seen to fail when planted: plain text for a URL without a mode although a CA file is configured.
 
 use std::path::Path;
 

@@ -78,6 +78,9 @@ pub struct Serve {
     /// Bound on receiving a request.
     #[serde(with = "humantime_serde")]
     pub client_timeout: Duration,
+    /// How long an idle connection is kept for the next request.
+    #[serde(with = "humantime_serde")]
+    pub keep_alive: Duration,
     /// Bound on answering one.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
