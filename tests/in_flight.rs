@@ -1,8 +1,7 @@
 //! A key whose first request is still under way, or whose answer was lost in the middle of the commit.
 //!
 //! Seen to fail when planted: reading which keys exist before the account is locked (the second instance answers
-//! 500), no limit on waiting for an answer, a statement time-out a thousand times as long, and a queue a hundred times
-//! as long.
+//! 500), a statement time-out a thousand times as long, and a queue a hundred times as long.
 
 use std::{sync::Arc, time::Instant};
 

@@ -1,6 +1,4 @@
 //! A thousand clients whose bodies trickle do not slow a healthy one by more than twice.
-//!
-//! Seen to fail when planted: a limit of 200 connections for each HTTP worker (the healthy client waits for its turn).
 
 use std::time::{Duration, Instant};
 
