@@ -9,6 +9,7 @@ mod client;
 mod counts;
 mod latency;
 mod report;
+mod schemes;
 mod traffic;
 
 use std::{
@@ -21,7 +22,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::JoinSet,
+    time::Instant,
+};
 use uuid::Uuid;
 
 pub use self::report::{Percentiles, Report};
@@ -107,8 +112,35 @@ struct Run {
 }
 
 /// Sends the traffic and waits for all answers. With `keep_ids`, the outcome names every acknowledged transaction.
-/// A requested stop ends it early; what was sent until then is reported.
+/// A requested stop ends it early, and so does giving this up; what was sent until a requested stop is reported.
+///
+/// All of it runs on one thread of its own: many connections with little to do each cost less there than on several,
+/// which would spend their time waking each other, and the server under test shares the machine.
 pub async fn drive(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<Outcome> {
+    let stop = stop.child();
+    let (args, its_stop) = (args.clone(), stop.clone());
+    let (sender, outcome) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name("simulate".into())
+        .spawn(move || {
+            // Nobody listens where it was given up.
+            let _ = sender.send(runtime.block_on(drive_here(&args, keep_ids, &its_stop)));
+        })
+        .context("cannot start a thread")?;
+    let _stop_if_dropped = StopIfDropped(stop);
+    outcome.await.context("the simulation broke")?
+}
+
+struct StopIfDropped(Stop);
+
+impl Drop for StopIfDropped {
+    fn drop(&mut self) {
+        self.0.request();
+    }
+}
+
+async fn drive_here(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<Outcome> {
     let seed = args.seed.unwrap_or_else(rand::random);
     let mix = Mix {
         seed,
@@ -137,6 +169,9 @@ pub async fn drive(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<O
     }
     show_progress(&run, args.duration, connections).await?;
     let elapsed = started.elapsed();
+    if run.pace.unsent() > 0 && !stop.is_requested() {
+        run.counts.unsent(run.pace.unsent());
+    }
     let gaps = run.book.gaps();
     if gaps > 0 {
         run.counts.wrong(format!("{gaps} accounts have gaps in account_seq"));
@@ -192,7 +227,7 @@ async fn connection(run: Arc<Run>) {
         }
         match run.client.settle(&request, &run.counts, &run.stop).await {
             Ok(acknowledged) => {
-                run.latencies.record(due.elapsed());
+                run.latencies.record(acknowledged.answered_at.saturating_duration_since(due));
                 run.counts.acknowledge(acknowledged.id);
                 let (account_seq, balance_after) = (acknowledged.account_seq, acknowledged.balance_after);
                 if let Err(what) = run.book.enter(&request, account_seq, balance_after) {
@@ -211,12 +246,18 @@ async fn connection(run: Arc<Run>) {
     }
 }
 
+/// Requests that are due are still sent this long after the end, so that a server that falls behind is measured in
+/// full; one that is not there any more does not hold the run for ever.
+const LATE_MAX: Duration = Duration::from_secs(30);
+
 /// Says which request is due when.
 struct Pace {
     next: AtomicU64,
     started: Instant,
     ends: Instant,
     transactions_max: u64,
+    /// How many there will be; zero where no rate says so.
+    due_total: u64,
     /// Seconds between two requests; None for as fast as possible.
     interval: Option<f64>,
     /// One permit for each request that is due; closed at the end.
@@ -237,11 +278,14 @@ impl Pace {
                 .context("cannot start a thread")?;
         }
         let transactions_max = transactions_max.unwrap_or(u64::MAX);
+        let due_total = (duration.as_nanos() * u128::from(rate)).div_ceil(1_000_000_000);
+        let due_total = u64::try_from(due_total).unwrap_or(u64::MAX).min(transactions_max);
         Ok(Self {
             next: AtomicU64::new(0),
             started,
             ends: started + duration,
             transactions_max,
+            due_total,
             interval,
             due,
         })
@@ -252,12 +296,20 @@ impl Pace {
         if self.interval.is_some() {
             self.due.acquire().await.ok()?.forget();
         }
+        if Instant::now() >= self.ends + LATE_MAX {
+            return None;
+        }
         let i = self.next.fetch_add(1, Ordering::Relaxed);
         let due = match self.interval {
             Some(interval) => self.started + Duration::from_secs_f64(interval * i as f64),
             None => Instant::now(),
         };
         (due < self.ends && i < self.transactions_max).then_some((i, due))
+    }
+
+    /// After the end: how many requests were due and not even begun.
+    fn unsent(&self) -> u64 {
+        self.due_total.saturating_sub(self.next.load(Ordering::Relaxed))
     }
 }
 

@@ -3,7 +3,11 @@
 //! Columns are those of CSV; a struct `metadata` gives the columns `metadata.NAME`. Memory is bounded by one page of
 //! each column, however large the row groups are: texts are read as views into their page.
 
-use std::{fs::File, sync::Arc};
+use std::{
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, ensure};
 use arrow_array::{Array, ArrayRef, RecordBatch, cast::AsArray};
@@ -69,7 +73,7 @@ struct Heading {
 impl ParquetFile {
     pub(super) fn open(file: File, args: &Args) -> anyhow::Result<Self> {
         let bytes_total = file.metadata()?.len();
-        let metadata = metadata(&file).context("is no whole Parquet file")?;
+        let metadata = undamaged(|| metadata(&file))?.context("is no whole Parquet file")?;
         let rows_total = metadata.metadata().file_metadata().num_rows();
         let headings = headings(metadata.schema(), &args.ignore);
         let names = headings.iter().map(|heading| heading.name.as_str());
@@ -115,7 +119,7 @@ impl ParquetFile {
         while self.next_row >= self.batch_rows {
             // The views of the last batch hold its pages.
             self.cells.clear();
-            let Some(batch) = self.batches.next() else {
+            let Some(batch) = undamaged(|| self.batches.next())? else {
                 ensure!(
                     self.rows_read == self.rows_total,
                     "the file ends early, {} rows were promised",
@@ -166,6 +170,12 @@ impl Cell {
             self.parent.as_ref().is_some_and(|parent| parent.is_null(row)) || self.values.is_null(row);
         if is_absent { Ok(()) } else { parquet_cell::render(&self.values, row, text) }
     }
+}
+
+/// Whole files are read without a panic; damaged ones may meet an assertion of the Parquet reader. It is not used again
+/// after one.
+fn undamaged<T>(read: impl FnOnce() -> T) -> anyhow::Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).map_err(|_| anyhow::anyhow!("the Parquet file is damaged"))
 }
 
 /// The footer without the statistics that only a query would need. The types are those that Parquet itself declares,
@@ -243,4 +253,75 @@ fn is_uuid(metadata: &ParquetMetaData, name: &str) -> bool {
     let columns = metadata.file_metadata().schema_descr().columns();
     let column = columns.iter().find(|column| column.path().parts().join(".") == name);
     column.is_some_and(|column| column.logical_type_ref() == Some(&LogicalType::Uuid))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, path::Path};
+
+    use arrow_array::{Decimal128Array, StringArray};
+    use clap::Parser;
+    use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
+    use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+    use super::{super::source::Source, *};
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn whole_file() -> Vec<u8> {
+        const ROWS: i128 = 3_000;
+        let texts = |text: fn(i128) -> String| Arc::new(StringArray::from_iter_values((0..ROWS).map(text)));
+        let amounts = Decimal128Array::from_iter_values((0..ROWS).map(|n| n % 500 + 1));
+        let amounts: ArrayRef = Arc::new(amounts.with_precision_and_scale(20, 2).expect("a decimal"));
+        let columns: [(&str, ArrayRef); 5] = [
+            ("account_id", texts(|n| format!("acct-{}", n % 40))),
+            ("idempotency_key", texts(|n| format!("key-{n}"))),
+            ("direction", texts(|_| "credit".into())),
+            ("amount", amounts),
+            ("currency", texts(|_| "EUR".into())),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).expect("a batch");
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(1_500)).build();
+        let mut file = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut file, batch.schema(), Some(properties)).expect("a writer");
+        writer.write(&batch).expect("written");
+        writer.close().expect("closed");
+        file
+    }
+
+    fn read_all(path: &Path, args: &Args) -> anyhow::Result<u64> {
+        let mut source = Source::open(path, args)?;
+        let (mut record, mut rows) = (csv::ByteRecord::new(), 0);
+        while source.next(&mut record)? {
+            rows += 1;
+        }
+        Ok(rows)
+    }
+
+    /// Seen to fail where the reader's panics are let through.
+    #[test]
+    fn damage_anywhere_is_an_error_or_other_values_but_never_a_panic() {
+        let whole = whole_file();
+        let args = Cli::parse_from(["import", "x"]).args;
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut errors = 0;
+        for _ in 0..120 {
+            let mut damaged = whole.clone();
+            let at = random.random_range(4..whole.len() - 8);
+            for byte in damaged.iter_mut().skip(at).take(random.random_range(1..8)) {
+                *byte = random.random();
+            }
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            file.write_all(&damaged).expect("written");
+            match read_all(file.path(), &args) {
+                Ok(rows) => assert!(rows <= 3_000),
+                Err(error) => errors += usize::from(!error.to_string().is_empty()),
+            }
+        }
+        assert!(errors > 5, "{errors} of 120 damaged files were refused");
+    }
 }

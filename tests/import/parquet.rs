@@ -1,8 +1,8 @@
 //! What `import` promises of Parquet: the same history as from CSV, whatever types it was written with, and a clear
 //! word for what cannot be exact.
 //!
-//! Seen to fail when planted: decimals shown with the scale of their type, a struct's fields read where the struct is
-//! null, and a file that ends after its first row group taken for whole.
+//! Seen to fail when planted: decimals shown with the scale of their type, and a struct's fields read where the struct
+//! is null.
 
 use std::{fs::File, sync::Arc};
 

@@ -35,13 +35,14 @@ pub(super) struct Client {
     transactions_url: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 struct Answer {
     status: StatusCode,
     replayed: bool,
     location: Option<String>,
     body: Bytes,
     tries: u32,
+    at: Instant,
 }
 
 /// What the ledger said about a new transaction.
@@ -51,6 +52,8 @@ pub(super) struct Acknowledged {
     pub(super) account_seq: i64,
     /// Minor units.
     pub(super) balance_after: i64,
+    /// When the answer was there; what is sent again on purpose is not waited for.
+    pub(super) answered_at: Instant,
 }
 
 /// Why there is no acknowledged transaction.
@@ -167,7 +170,8 @@ impl Client {
         let text = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (status, location) = (response.status(), text("location"));
         let replayed = text("idempotent-replayed").as_deref() == Some("true");
-        Ok(Answer { status, replayed, location, body: response.bytes().await?, tries })
+        let body = response.bytes().await?;
+        Ok(Answer { status, replayed, location, body, tries, at: Instant::now() })
     }
 }
 
@@ -217,7 +221,9 @@ fn check_created(request: &Request, answer: &Answer) -> Result<Acknowledged, Str
     let account_seq = body.get("account_seq").and_then(Value::as_i64).filter(|seq| *seq > 0);
     let balance_after = text_field(&body, "balance_after").map(|text| parse_minor(text, request.currency));
     match (account_seq, balance_after) {
-        (Some(account_seq), Some(Ok(balance_after))) => Ok(Acknowledged { id, account_seq, balance_after }),
+        (Some(account_seq), Some(Ok(balance_after))) => {
+            Ok(Acknowledged { id, account_seq, balance_after, answered_at: answer.at })
+        }
         _ => Err(wrong("account_seq or balance_after is missing")),
     }
 }

@@ -53,6 +53,12 @@ impl Counts {
         self.example(what);
     }
 
+    /// Requests that were due and not sent, because those before them were not answered in time.
+    pub(super) fn unsent(&self, requests: u64) {
+        self.unanswered.fetch_add(requests, Ordering::Relaxed);
+        self.example(format!("{requests} requests were due and never sent: the server fell too far behind"));
+    }
+
     fn example(&self, what: String) {
         let mut examples = self.examples.lock().unwrap_or_else(PoisonError::into_inner);
         if examples.len() < EXAMPLES_MAX {

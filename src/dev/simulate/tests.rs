@@ -19,11 +19,17 @@ enum Fault {
     PostsTwice,
     /// A replay looks other than the first answer.
     ReplayDiffers,
-    /// Each third request is 503, half of them after it was carried out.
+    /// Each third request is 503 or 429, half of them after it was carried out.
     Busy,
     /// Amounts come back changed.
     Amount,
+    /// Replays take their time.
+    SlowReplays,
+    /// Once, everything stands still for [`STALL`].
+    Stalls,
 }
+
+const STALL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct State {
@@ -38,18 +44,29 @@ struct Ledger {
 }
 
 async fn post(ledger: web::Data<Ledger>, request: HttpRequest, body: web::Json<Value>) -> HttpResponse {
+    let response = answer(&ledger, &request, body.into_inner());
+    if ledger.fault == Fault::SlowReplays && response.status() == 200 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    response
+}
+
+fn answer(ledger: &Ledger, request: &HttpRequest, mut answer: Value) -> HttpResponse {
     let mut state = ledger.state.lock().expect("not poisoned");
     state.requests += 1;
     let number = state.requests;
     if ledger.fault == Fault::Busy && number.is_multiple_of(6) {
-        return HttpResponse::ServiceUnavailable().finish();
+        return HttpResponse::TooManyRequests().finish();
+    }
+    if ledger.fault == Fault::Stalls && number == 50 {
+        // The server's one thread and its lock: nobody is answered meanwhile, as if the process were stopped.
+        stand_still();
     }
     let key = request.headers().get("idempotency-key").expect("a key").to_str().expect("ascii").to_owned();
-    if let Some(answer) = state.answers.get(&key).filter(|_| ledger.fault != Fault::PostsTwice) {
-        let answer = if ledger.fault == Fault::ReplayDiffers { format!("{answer} ") } else { answer.clone() };
+    if let Some(first) = state.answers.get(&key).filter(|_| ledger.fault != Fault::PostsTwice) {
+        let answer = if ledger.fault == Fault::ReplayDiffers { format!("{first} ") } else { first.clone() };
         return HttpResponse::Ok().insert_header(("Idempotent-Replayed", "true")).body(answer);
     }
-    let mut answer = body.into_inner();
     let currency = Currency::parse(answer["currency"].as_str().expect("text")).expect("currency");
     let mut amount = parse_minor(answer["amount"].as_str().expect("text"), currency).expect("amount");
     if answer["direction"] == "debit" {
@@ -74,6 +91,11 @@ async fn post(ledger: web::Data<Ledger>, request: HttpRequest, body: web::Json<V
         return HttpResponse::ServiceUnavailable().finish();
     }
     HttpResponse::Created().insert_header(("Location", format!("/transactions/{id}"))).body(answer)
+}
+
+#[expect(clippy::disallowed_methods, reason = "to stall is what it is for")]
+fn stand_still() {
+    std::thread::sleep(STALL);
 }
 
 fn serve(fault: Fault) -> SocketAddr {
@@ -170,6 +192,56 @@ async fn a_stalled_server_cannot_hide_in_the_latencies() {
     }
     assert_eq!(late.len(), 10);
     assert!(late[9] > Duration::from_millis(900), "{late:?}");
+}
+
+/// Seen to fail with latencies counted from the moment of sending: the few requests that were under way at the stall
+/// are the only slow ones then, and p50 is a millisecond.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_percentiles_show_a_stall_to_all_who_were_due_in_it() {
+    let flags = ["--rate", "400", "--duration", "1500ms", "--connections", "8"];
+    let Outcome { report, .. } = simulate(Fault::Stalls, &flags).await;
+    assert!(report.is_clean(), "{:?}", report.problems);
+    assert_eq!(report.created, 600);
+    // Some 400 of them were due while nothing was answered, and waited up to a second.
+    let latency = &report.latency_ms;
+    assert!(latency.p50 > 100.0 && latency.p90 > 500.0 && latency.max > 950.0, "{latency:?}");
+}
+
+#[tokio::test]
+async fn what_is_sent_again_on_purpose_is_no_latency_of_the_first() {
+    // The replay of a key takes 50 ms longer; nearly half of all requests wait for one afterwards.
+    let url = format!("http://{}", serve(Fault::SlowReplays));
+    let flags =
+        ["simulate", "--url", &url, "--rate", "100", "--duration", "500ms", "--duplicate-share", "0.9"];
+    let Outcome { report, .. } = drive(&args(&flags), false, &Stop::new()).await.expect("ran");
+    assert!(report.is_clean(), "{:?}", report.problems);
+    assert!(report.replayed > 30 && report.latency_ms.p50 < 50.0, "{report:?}");
+}
+
+#[tokio::test]
+async fn an_interrupted_run_reports_what_was_done_until_then() {
+    let stop = Stop::new();
+    let url = format!("http://{}", serve(Fault::None));
+    let flags = ["simulate", "--url", &url, "--rate", "200", "--duration", "60s", "--connections", "4"];
+    let args = args(&flags);
+    let (outcome, ()) = tokio::join!(drive(&args, true, &stop), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop.request();
+    });
+    let Outcome { report, acknowledged } = outcome.expect("ran");
+    assert!(report.is_clean(), "{:?}", report.problems);
+    assert!(report.created > 20 && report.elapsed_seconds < 5.0, "{report:?}");
+    assert_eq!(acknowledged.len() as u64, report.created);
+}
+
+#[tokio::test]
+async fn requests_that_were_due_and_never_sent_are_counted() {
+    let started = Pace::start(1000, Duration::from_millis(20), None).expect("pace");
+    assert_eq!((started.due_total, started.unsent()), (20, 20));
+    let long_ago = Instant::now().checked_sub(LATE_MAX).expect("the machine is up");
+    let pace = Pace { ends: long_ago, ..started };
+    assert!(pace.next().await.is_none());
+    assert_eq!(pace.unsent(), 20);
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 //! repeated in its shape. Accounts and keys carry the run's own name, so every run posts new transactions to new
 //! accounts, of which it knows everything.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde::Serialize;
 
+use super::schemes::{self, SUSPECTS_MIN};
 use crate::domain::{Currency, Direction, format_minor};
 
 /// How the traffic is mixed. Shares are between 0 and 1.
@@ -24,7 +25,7 @@ const ACCOUNTS_PER_SUSPECT: u32 = 50;
 const HOT_ACCOUNT: usize = 0;
 const SHOPS: u32 = 300;
 /// Spreads neighbouring numbers over all seeds (2^64 divided by the golden ratio).
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(super) const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Whether a request is sent again with the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,16 +60,18 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub(super) struct Traffic {
     mix: Mix,
+    suspicious_millionths: u64,
     run: String,
     currencies: [Currency; 4],
 }
 
-struct Movement {
-    direction: Direction,
-    minor: i64,
-    counterparty: Option<String>,
-    country: &'static str,
-    channel: &'static str,
+pub(super) struct Movement {
+    pub(super) direction: Direction,
+    /// Cents.
+    pub(super) minor: i64,
+    pub(super) counterparty: Option<String>,
+    pub(super) country: &'static str,
+    pub(super) channel: &'static str,
 }
 
 impl Traffic {
@@ -76,7 +79,8 @@ impl Traffic {
     pub(super) fn new(mix: Mix, run: String) -> anyhow::Result<Self> {
         let parse = |code| Currency::parse(code).map_err(|_| anyhow::anyhow!("{code} is no currency"));
         let currencies = [parse("EUR")?, parse("USD")?, parse("JPY")?, parse("BHD")?];
-        Ok(Self { mix, run, currencies })
+        let suspicious_millionths = millionths(mix.suspicious_share);
+        Ok(Self { mix, suspicious_millionths, run, currencies })
     }
 
     /// The hot account, the ordinary ones and the suspects.
@@ -85,15 +89,18 @@ impl Traffic {
     }
 
     fn suspects(&self) -> u32 {
-        self.mix.accounts.div_ceil(ACCOUNTS_PER_SUSPECT)
+        self.mix.accounts.div_ceil(ACCOUNTS_PER_SUSPECT).max(SUSPECTS_MIN)
     }
 
     /// Request number `i`.
     pub(super) fn request(&self, i: u64) -> Request {
         let mut random = SmallRng::seed_from_u64(self.mix.seed ^ i.wrapping_mul(SPREAD));
-        let suspicious = random.random_bool(self.mix.suspicious_share);
-        let account = self.choose_account(suspicious, &mut random);
-        let movement = if suspicious { suspicious_move(i, &mut random) } else { ordinary(&mut random) };
+        let step = self.step_at(i).map(|k| schemes::step(k, self.suspects(), self.mix.seed));
+        let suspicious = step.is_some();
+        let (account, movement) = match step {
+            Some(step) => (1 + self.mix.accounts as usize + step.suspect, step.movement),
+            None => (self.choose_account(&mut random), ordinary(&mut random)),
+        };
         let currency = self.currency(account);
         Request {
             account,
@@ -110,11 +117,15 @@ impl Traffic {
         }
     }
 
-    fn choose_account(&self, suspicious: bool, random: &mut SmallRng) -> usize {
-        let ordinary = self.mix.accounts as usize;
-        if suspicious {
-            1 + ordinary + random.random_range(0..self.suspects()) as usize
-        } else if random.random_bool(self.mix.hot_share) {
+    /// Which step of the suspects request `i` is, if it is one: they are spread evenly.
+    fn step_at(&self, i: u64) -> Option<u64> {
+        let steps_before = |i: u64| u128::from(i) * u128::from(self.suspicious_millionths) / 1_000_000;
+        let k = steps_before(i);
+        (steps_before(i + 1) > k).then(|| u64::try_from(k).unwrap_or(u64::MAX))
+    }
+
+    fn choose_account(&self, random: &mut SmallRng) -> usize {
+        if random.random_bool(self.mix.hot_share) {
             HOT_ACCOUNT
         } else {
             1 + random.random_range(0..self.mix.accounts) as usize
@@ -140,16 +151,22 @@ impl Traffic {
         }
     }
 
-    /// Mostly the first; the others have other decimals.
+    /// Mostly the first; the others have other decimals. Suspects deal in the one that everybody takes.
     fn currency(&self, account: usize) -> Currency {
         let [usual, dollar, no_decimals, three_decimals] = self.currencies;
         match account % 20 {
+            _ if account > self.mix.accounts as usize => usual,
             7 => dollar,
             13 => no_decimals,
             17 => three_decimals,
             _ => usual,
         }
     }
+}
+
+/// Of a share between 0 and 1.
+fn millionths(share: f64) -> u64 {
+    u64::try_from(Duration::from_secs_f64(share).as_micros()).unwrap_or(0)
 }
 
 /// Amounts are thought of in cents; other currencies have other minor units.
@@ -176,30 +193,6 @@ fn ordinary(random: &mut SmallRng) -> Movement {
     };
     let counterparty = Some(format!("shop-{}", random.random_range(0..SHOPS)));
     Movement { direction, minor, counterparty, country: "DE", channel }
-}
-
-/// What the shipped rules look for: large sums, sums just below a limit, money in and at once out, many receivers in
-/// a short time, round sums in series, unusual countries.
-fn suspicious_move(i: u64, random: &mut SmallRng) -> Movement {
-    let debit = |minor, counterparty: String, country| Movement {
-        direction: Direction::Debit,
-        minor,
-        counterparty: Some(counterparty),
-        country,
-        channel: "web",
-    };
-    match random.random_range(0..6) {
-        0 => debit(random.random_range(1_500_000..=9_500_000), "broker-1".into(), "DE"),
-        1 => debit(random.random_range(940_000..=999_900), "exchange-7".into(), "DE"),
-        2 => {
-            let mut movement = debit(random.random_range(480_000..=500_000), "wallet-3".into(), "DE");
-            movement.direction = if i.is_multiple_of(2) { Direction::Credit } else { Direction::Debit };
-            movement
-        }
-        3 => debit(random.random_range(2_000..=9_000), format!("mule-{}", random.random_range(0..500)), "DE"),
-        4 => debit(random.random_range(1..=5) * 100_000, "atm-9".into(), "DE"),
-        _ => debit(random.random_range(20_000..=90_000), "hotel-2".into(), "BR"),
-    }
 }
 
 /// Field order on the wire as a client of the API would write it.
