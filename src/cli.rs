@@ -256,6 +256,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         stop,
         health: Health::default(),
         metrics: telemetry.metrics.clone(),
+        exports_traces: telemetry.exports_traces(),
         instance: instance_name().into(),
     };
     let outcome = cli.command.run(context).await;

@@ -23,9 +23,14 @@ mod state;
 mod transactions;
 mod writer;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
-use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web};
+use actix_web::{
+    App, HttpServer,
+    dev::ServerHandle,
+    middleware::{Condition, from_fn},
+    web,
+};
 use anyhow::Context as _;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -69,15 +74,17 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
     drop(connection);
     let pool = repository::pool(&config.database, "serve reader")?;
     let (writers, writers_running) = Writers::start(config);
-    let state = web::Data::new(ApiState::new(Arc::clone(config), writers, pool));
+    let state = web::Data::new(ApiState::new(context, writers, pool));
     let limiter = web::Data::new(rate_limit::RateLimit::new(&config.serve));
+    let limited = limiter.is_some();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
             .app_data(limiter.clone())
+            .app_data(observe::Meter::default())
             .configure(routes)
             .wrap(from_fn(compression::compress))
-            .wrap(from_fn(rate_limit::limit))
+            .wrap(Condition::new(limited, from_fn(rate_limit::limit)))
             .wrap(from_fn(observe::observe))
     })
     .workers(worker_threads(config.serve.workers))

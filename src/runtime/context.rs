@@ -21,6 +21,8 @@ pub struct Context {
     pub health: Health,
     /// What `/metrics` prints.
     pub metrics: PrometheusHandle,
+    /// Whether spans are exported. Where they are not, hot paths make none.
+    pub exports_traces: bool,
     /// Name of this process among others of its role: host, process id and a random part.
     pub instance: Arc<str>,
 }

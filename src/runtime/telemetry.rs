@@ -22,6 +22,11 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
+    /// Whether spans are exported.
+    pub fn exports_traces(&self) -> bool {
+        self.traces.is_some()
+    }
+
     /// Sends what is still held back. Call it last; it blocks for a bounded time.
     pub fn end(self) {
         if let Some(provider) = self.traces

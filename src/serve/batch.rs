@@ -3,12 +3,11 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::{
     body, input,
     observe::trace_context,
-    output,
+    output::{self, TransactionOut},
     problem::{Kind, Problem, ProblemOut},
     query::Parameters,
     state::ApiState,
@@ -27,7 +26,7 @@ struct BatchOut<'a> {
 struct ResultOut<'a> {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
-    transaction: Option<Box<RawValue>>,
+    transaction: Option<TransactionOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<ProblemOut<'a>>,
 }
@@ -75,6 +74,5 @@ fn result_out(outcome: &Result<Decision, Problem>) -> Result<ResultOut<'_>, serd
             return Ok(ResultOut { status, transaction: None, problem: Some(problem.to_json(INSTANCE)) });
         }
     };
-    let transaction = RawValue::from_string(output::transaction(row)?)?;
-    Ok(ResultOut { status, transaction: Some(transaction), problem: None })
+    Ok(ResultOut { status, transaction: Some(output::transaction_out(row)?), problem: None })
 }

@@ -1,7 +1,11 @@
 //! What is seen of each request: a request id, a span that continues the caller's trace, metrics, and an access log
 //! without bodies, keys or amounts. It also gives each problem its `instance`.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     Error, HttpMessage, HttpRequest,
@@ -14,11 +18,13 @@ use actix_web::{
     middleware::Next,
     web,
 };
+use chrono::Utc;
+use metrics::{Counter, Histogram};
 use opentelemetry::{propagation::TextMapPropagator, trace::TraceContextExt};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use super::{
     problem::{Kind, Problem},
@@ -55,17 +61,8 @@ pub async fn observe(
     // The pattern, not the path: no identifiers in labels.
     let route = request.match_pattern().unwrap_or_else(|| "unmatched".into());
     let request_id = request_id(request.headers());
-    let span = tracing::info_span!(
-        "request", otel.kind = "server", http.request.method = method, http.route = %route, request_id = %request_id,
-        http.response.status_code = tracing::field::Empty,
-    );
-    let parent = TraceContextPropagator::new().extract(&Carrier(request.headers()));
-    // Without an exporter there is no span to continue; the caller's own context travels on instead.
-    let context = match span.set_parent(parent.clone()) {
-        Ok(()) if span.context().span().span_context().is_valid() => span.context(),
-        _ => parent,
-    };
-    if let Some(traceparent) = traceparent(&context) {
+    let span = span(&request, method, &route, &request_id);
+    if let Some(traceparent) = continue_trace(&span, request.headers()) {
         request.extensions_mut().insert(TraceContext(traceparent));
     }
     let mut response = match beyond_limits(&request) {
@@ -77,7 +74,10 @@ pub async fn observe(
     };
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
+    if status == 500 && span.is_disabled() {
+        tracing::error!(request_id, method, route, "answered 500");
+    }
+    if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let elapsed = started.elapsed();
@@ -88,17 +88,70 @@ pub async fn observe(
         }
     }
     log(&span, &response, method, &route, elapsed);
-    metrics::histogram!("ledger_http_request_duration_seconds", "method" => method, "route" => route.clone())
-        .record(elapsed.as_secs_f64());
-    metrics::counter!("ledger_http_requests_total", "method" => method, "route" => route, "status" => status.to_string())
-        .increment(1);
+    if let Some(meter) = response.request().app_data::<Meter>() {
+        meter.answered(method, route, status, elapsed);
+    }
     Ok(response)
+}
+
+/// A span costs several microseconds, so there is one only where somebody sees it: in exported traces, or in a log of
+/// every answer.
+fn span(request: &ServiceRequest, method: &'static str, route: &str, request_id: &str) -> Span {
+    let exported = request.app_data::<web::Data<ApiState>>().is_some_and(|state| state.exports_traces);
+    if !exported && !tracing::enabled!(target: ACCESS_LOG, tracing::Level::DEBUG) {
+        return Span::none();
+    }
+    tracing::info_span!(
+        "request",
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        request_id,
+        http.response.status_code = tracing::field::Empty,
+    )
+}
+
+/// Puts the span into the caller's trace and answers the context for what the request causes. Without an exporter
+/// there is no span to continue; the caller's own context travels on instead.
+fn continue_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
+    let given = headers.contains_key(TRACEPARENT);
+    let parent = given.then(|| TraceContextPropagator::new().extract(&Carrier(headers)));
+    if let Some(parent) = &parent {
+        // It fails without an exporter.
+        let _ = span.set_parent(parent.clone());
+    }
+    let own = if span.is_disabled() { None } else { traceparent(&span.context()) };
+    own.or_else(|| traceparent(&parent?))
+}
+
+/// Method, route and status.
+type Answered = (&'static str, String, u16);
+
+/// The metrics of one HTTP worker, each looked up once and not at every request.
+#[derive(Default)]
+pub struct Meter(RefCell<HashMap<Answered, (Histogram, Counter)>>);
+
+impl Meter {
+    fn answered(&self, method: &'static str, route: String, status: u16, elapsed: Duration) {
+        let mut known = self.0.borrow_mut();
+        let (duration, requests) = known.entry((method, route, status)).or_insert_with_key(look_up);
+        duration.record(elapsed.as_secs_f64());
+        requests.increment(1);
+    }
+}
+
+fn look_up((method, route, status): &Answered) -> (Histogram, Counter) {
+    let (method, route, status) = (*method, route.clone(), status.to_string());
+    (
+        metrics::histogram!("ledger_http_request_duration_seconds", "method" => method, "route" => route.clone()),
+        metrics::counter!("ledger_http_requests_total", "method" => method, "route" => route, "status" => status),
+    )
 }
 
 /// The access log: one line a request, off unless the filter asks for it. Neither path nor query are in it, since
 /// they name accounts and amounts.
 fn log<B: MessageBody>(
-    span: &tracing::Span,
+    span: &Span,
     response: &ServiceResponse<B>,
     method: &'static str,
     route: &str,
@@ -178,7 +231,13 @@ fn request_id(headers: &HeaderMap) -> String {
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
     };
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(plain);
-    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+    given.map_or_else(|| new_request_id().to_string(), str::to_owned)
+}
+
+/// A UUIDv7 as `Uuid::now_v7` makes it, without asking the kernel for randomness each time.
+fn new_request_id() -> Uuid {
+    let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
+    Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }
 
 fn traceparent(context: &opentelemetry::Context) -> Option<String> {

@@ -16,8 +16,9 @@ pub fn moment(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+/// A transaction as clients see it, borrowed from its row.
 #[derive(Serialize)]
-struct TransactionOut<'a> {
+pub struct TransactionOut<'a> {
     id: Uuid,
     account_id: &'a str,
     account_seq: i64,
@@ -53,7 +54,8 @@ struct RiskOut<'a> {
     assessed_at: Option<String>,
 }
 
-fn transaction_out(row: &Transaction) -> Result<TransactionOut<'_>, serde_json::Error> {
+/// The JSON of a transaction, to be printed alone or among others.
+pub fn transaction_out(row: &Transaction) -> Result<TransactionOut<'_>, serde_json::Error> {
     let posting = &row.posting;
     let metadata =
         posting.metadata.as_ref().map(|metadata| serde_json::from_str(metadata.as_json())).transpose()?;

@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     domain::{AccountId, Decision},
     repository::{self, Pool, PooledConnection, RepositoryError, accounts::Account, postings::Request},
+    runtime::Context,
 };
 
 /// Shared by all HTTP workers. Cheap to clone.
@@ -25,14 +26,23 @@ pub struct ApiState {
     runtime: Handle,
     /// The whole configuration.
     pub config: Arc<Config>,
+    /// Whether spans of requests go anywhere.
+    pub exports_traces: bool,
 }
 
 impl ApiState {
     /// Puts the parts together; call it on the runtime that owns the connections.
-    pub fn new(config: Arc<Config>, writers: Writers, pool: Pool) -> Self {
-        let serve = &config.serve;
+    pub fn new(context: &Context, writers: Writers, pool: Pool) -> Self {
+        let serve = &context.config.serve;
         let accounts = AccountReads::start(pool.clone(), serve.queue_size_max, serve.request_timeout);
-        Self { writers, accounts, pool, runtime: Handle::current(), config }
+        Self {
+            writers,
+            accounts,
+            pool,
+            runtime: Handle::current(),
+            config: Arc::clone(&context.config),
+            exports_traces: context.exports_traces,
+        }
     }
 
     /// Posts one request; refusals of every kind come back as problems.

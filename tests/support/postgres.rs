@@ -108,6 +108,7 @@ pub fn context(config: Config) -> Context {
         stop: Stop::new(),
         health: Health::default(),
         metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
+        exports_traces: false,
         instance: format!("test-{}", uuid::Uuid::new_v4().simple()).into(),
     }
 }
