@@ -2,8 +2,8 @@
 //! rows, however wrong the memory of a writer is.
 //!
 //! Seen to fail when planted: a statement that does not count the accounts it moved (a stale memory forks an
-//! account), one that does not compare the limit or the balance, a refusal that rests on the memory, events in another order than
-//! their rows, and a memory of rows that keeps the oldest or everything.
+//! account), one that does not compare the limit, a refusal that rests on the memory, and a memory of rows that keeps
+//! the oldest or everything.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
