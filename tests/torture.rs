@@ -3,8 +3,6 @@
 //!
 //! The seed is printed first and gives the same schedule again; what the processes make of it is up to the machine.
 //! `LEDGER_TORTURE_SECONDS` and `LEDGER_TORTURE_SEED` say how long and which.
-//!
-//! Planted bugs that a run of 45 s was seen to find: see `docs/faults.md`.
 
 mod fleet;
 mod run;
