@@ -16,5 +16,5 @@ pub use context::{Context, Health};
 pub use leases::{Lease, LeaseGroup};
 pub use shutdown::{Stop, stop_on_signals};
 pub use telemetry::{Telemetry, start_telemetry};
-pub use terminal::{OutputFormat, print_json, progress_bar, table};
+pub use terminal::{OutputFormat, print_json, print_text, progress_bar, table};
 pub use trouble::Trouble;

@@ -212,6 +212,7 @@ async fn a_running_consumer_is_fenced_and_goes_back_without_a_second_effect() {
     assert_eq!(place(&stage.consumers(&[]))["state"], "unowned");
 }
 
+/// Seen to fail with a consumer that goes on from the first record that is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offset_lost_to_retention_halts_and_a_reset_goes_on() {
     let name = format!("lost-{}", Uuid::new_v4().simple());
@@ -262,6 +263,7 @@ async fn an_offset_lost_to_retention_halts_and_a_reset_goes_on() {
 }
 
 /// Through the roles themselves: the metric alarms, and clears once the operator has decided.
+/// Seen to fail with a consumer that goes on from the first record that is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_halted_role_alarms_until_it_is_reset() {
     let stage = Stage::with(TRANSACTIONS_TOPIC, &[]).await;

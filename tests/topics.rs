@@ -1,7 +1,10 @@
 //! What `ledger topics` promises: it shows what is there against what is configured, and creates what is missing
 //! without changing what exists.
 
-use std::{process::Output, time::Duration};
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use ledger::broker::{self, Retention, TopicSpec};
 use serde_json::Value;
@@ -18,6 +21,7 @@ fn json(output: Output, code: i32) -> Value {
     serde_json::from_slice(&output.stdout).expect("json")
 }
 
+/// Seen to fail with a dry run that creates.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_created_once_and_what_exists_is_left_alone() {
     let database = TestDatabase::new().await;
@@ -36,6 +40,7 @@ async fn what_is_missing_is_created_once_and_what_exists_is_left_alone() {
     let listed = all(&["--output", "json"], 0);
     assert_eq!((&listed["broker"], &listed["items"][0]["partitions"]), (&"postgres".into(), &12.into()));
     assert_eq!(listed["items"][0]["offsets"][11]["latest"], 0);
+    assert_eq!(listed["items"][2]["retention_seconds"], 30 * 86_400);
     let table = topics(&database, &["--partitions"], &[]);
     assert_eq!(String::from_utf8_lossy(&table.stdout).matches("transactions.v1 ").count(), 12);
 
@@ -51,6 +56,7 @@ async fn what_is_missing_is_created_once_and_what_exists_is_left_alone() {
     assert!(String::from_utf8_lossy(&table.stdout).contains("partitions is 12, configured 13"));
 }
 
+/// Seen to fail with a topic that is created without its retention.
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_gets_the_settings_and_tells_them() {
     let Some(kafka) = Kafka::get() else { return };
@@ -73,6 +79,7 @@ async fn kafka_gets_the_settings_and_tells_them() {
     }
 }
 
+/// Seen to fail with `--waiting` taken for granted.
 #[tokio::test(flavor = "multi_thread")]
 async fn lanes_tell_who_owns_them_and_what_waits() {
     let database = TestDatabase::new().await;
@@ -93,4 +100,18 @@ async fn lanes_tell_who_owns_them_and_what_waits() {
     assert_eq!(waiting["items"].as_array().expect("items").len(), 1);
     let lane = &waiting["items"][0];
     assert_eq!((&lane["lane"], &lane["rows"], &lane["owner"]), (&7.into(), &3.into(), &"me".into()));
+}
+
+/// `ledger lanes | head` ended with a panic while it printed with `println!`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_seen_enough_is_no_error() {
+    let database = TestDatabase::new().await;
+    let environment = [("LEDGER_DATABASE__URL", &*database.url)];
+    for arguments in [&["lanes"][..], &["lanes", "--output", "json"], &["topics"], &["dlq", "list"]] {
+        let mut command = binary::command(arguments, &environment);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("ended");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }

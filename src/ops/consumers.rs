@@ -21,7 +21,7 @@ use crate::{
         migrations,
         positions::{self, PartitionName, PositionRow},
     },
-    runtime::{Context, OutputFormat, print_json, table},
+    runtime::{Context, OutputFormat, print_json, print_text, table},
 };
 
 /// Partitions that the broker is asked about at once.
@@ -59,9 +59,11 @@ struct Place {
 }
 
 impl Place {
+    /// A group that has not begun with a partition will begin with its first record.
     fn lag(&self) -> Option<i64> {
-        let (range, position) = (self.range?, self.position.as_ref()?);
-        Some((range.latest - position.next_offset).max(0))
+        let range = self.range?;
+        let next = self.position.as_ref().map_or(range.earliest, |position| position.next_offset);
+        Some((range.latest - next).max(0))
     }
 
     /// The consumer stands still, because its position is outside of what the partition holds.
@@ -160,7 +162,7 @@ pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCo
             let items: Vec<PlaceOut> = places.iter().map(PlaceOut::from).collect();
             print_json(&serde_json::json!({ "items": items }))?;
         }
-        OutputFormat::Table => print_table(&places),
+        OutputFormat::Table => print_table(&places)?,
     }
     match trouble {
         None => Ok(ExitCode::SUCCESS),
@@ -242,7 +244,7 @@ async fn ask_ranges(broker: &SharedBroker, places: &mut [Place]) -> Option<Broke
     trouble
 }
 
-fn print_table(places: &[Place]) {
+fn print_table(places: &[Place]) -> std::io::Result<()> {
     let headings = [
         "group",
         "topic",
@@ -276,16 +278,19 @@ fn print_table(places: &[Place]) {
             position.map_or(0, |position| position.attempts).to_string(),
         ]);
     }
-    println!("{rows}");
+    print_text(&rows)?;
+    let is_known = places.iter().all(|place| place.range.is_some());
     let lag: i64 = places.iter().filter_map(Place::lag).sum();
-    println!("lag {lag} in {} partitions", places.len());
+    let lag = if is_known { lag.to_string() } else { "unknown".to_owned() };
+    print_text(format_args!("lag {lag} in {} partitions", places.len()))?;
     for place in places.iter().filter(|place| place.is_halted()) {
         let PartitionName { group, topic, partition } = &place.name;
         let (Some(range), Some(position)) = (place.range, &place.position) else { continue };
-        println!(
+        print_text(format_args!(
             "{} is halted: it is at {}, but the partition holds {} to {}; `ledger consumers reset --group {group} \
              --topic {topic} --partition {partition} --to earliest` goes on from what is there",
             place.name, position.next_offset, range.earliest, range.latest
-        );
+        ))?;
     }
+    Ok(())
 }

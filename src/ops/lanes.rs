@@ -13,7 +13,7 @@ use crate::{
         migrations,
         outbox_lanes::{self, LaneBacklog, ROWS_COUNTED_MAX},
     },
-    runtime::{Context, OutputFormat, print_json, table},
+    runtime::{Context, OutputFormat, print_json, print_text, table},
 };
 
 /// Flags of `ledger lanes`.
@@ -75,12 +75,13 @@ pub async fn run(context: Context, args: LanesArgs) -> anyhow::Result<ExitCode> 
     let lanes: Vec<LaneOut> = lanes.filter(|lane| !args.waiting || lane.rows > 0).collect();
     match args.output {
         OutputFormat::Json => print_json(&serde_json::json!({ "items": lanes }))?,
-        OutputFormat::Table => print(&lanes),
+        OutputFormat::Table if lanes.is_empty() => print_text("nothing waits")?,
+        OutputFormat::Table => print(&lanes)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(lanes: &[LaneOut]) {
+fn print(lanes: &[LaneOut]) -> std::io::Result<()> {
     let mut rows = table(["lane", "state", "owner", "lease", "epoch", "waiting", "oldest", "first goes to"]);
     let seconds =
         |seconds: Option<f64>| seconds.map_or_else(String::new, |seconds| format!("{seconds:.1} s"));
@@ -98,5 +99,5 @@ fn print(lanes: &[LaneOut]) {
             lane.topic.clone().unwrap_or_default(),
         ]);
     }
-    println!("{rows}");
+    print_text(&rows)
 }

@@ -12,7 +12,7 @@ use crate::{
     broker::{self, OffsetRange, Retention, SharedBroker, TopicSpec, TopicState},
     config::BrokerKind,
     repository::{self, migrations},
-    runtime::{Context, OutputFormat, print_json, table},
+    runtime::{Context, OutputFormat, print_json, print_text, table},
 };
 
 /// Flags of `ledger topics`.
@@ -117,15 +117,15 @@ pub async fn run(context: Context, args: TopicsArgs) -> anyhow::Result<ExitCode>
     }
     let mut topics = Vec::with_capacity(specs.len());
     for spec in specs {
-        topics.push(look(&broker, spec).await?);
+        topics.push(look(&broker, spec, context.config.broker.kind).await?);
     }
     match args.output {
         OutputFormat::Json => {
             let items: Vec<TopicOut> = topics.iter().map(TopicOut::from).collect();
             print_json(&serde_json::json!({ "broker": kind, "items": items }))?;
         }
-        OutputFormat::Table if args.partitions => print_partitions(&topics),
-        OutputFormat::Table => print_topics(&topics, kind),
+        OutputFormat::Table if args.partitions => print_partitions(&topics)?,
+        OutputFormat::Table => print_topics(&topics, kind)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -137,8 +137,14 @@ const fn kind(kind: BrokerKind) -> &'static str {
     }
 }
 
-async fn look(broker: &SharedBroker, spec: TopicSpec) -> anyhow::Result<Topic> {
-    let state = broker.describe_topic(&spec.name).await?;
+async fn look(broker: &SharedBroker, spec: TopicSpec, kind: BrokerKind) -> anyhow::Result<Topic> {
+    let mut state = broker.describe_topic(&spec.name).await?;
+    if let Some(state) = &mut state
+        && kind == BrokerKind::Postgres
+    {
+        // The relay removes what the configuration lets go: there is no other setting.
+        state.retention = Some(spec.retention);
+    }
     let mut ranges = Vec::new();
     for partition in 0..state.as_ref().map_or(0, |state| state.partitions) {
         let range = broker.offset_range(&spec.name, partition).await;
@@ -180,7 +186,7 @@ fn bytes(retention: Retention) -> String {
     retention.bytes.map_or_else(|| "no limit".to_owned(), |bytes| bytes.to_string())
 }
 
-fn print_topics(topics: &[Topic], kind: &str) {
+fn print_topics(topics: &[Topic], kind: &str) -> std::io::Result<()> {
     let headings =
         ["topic", "broker", "partitions", "replicas", "min in sync", "retention", "bytes", "records", ""];
     let mut rows = table(headings);
@@ -203,15 +209,16 @@ fn print_topics(topics: &[Topic], kind: &str) {
             if is_fine { "as configured" } else { "differs" }.to_owned(),
         ]);
     }
-    println!("{rows}");
+    print_text(&rows)?;
     for Topic { spec, state, .. } in topics {
         for difference in state.iter().flat_map(|state| differences(spec, state)) {
-            println!("{}: {difference}", spec.name);
+            print_text(format_args!("{}: {difference}", spec.name))?;
         }
     }
     if topics.iter().any(|topic| topic.state.is_none()) {
-        println!("`ledger topics create` makes what is missing");
+        print_text("`ledger topics create` makes what is missing")?;
     }
+    Ok(())
 }
 
 fn topics_records(topics: &[Topic], name: &str) -> String {
@@ -219,7 +226,7 @@ fn topics_records(topics: &[Topic], name: &str) -> String {
     topic.and_then(Topic::records).map_or_else(String::new, |records| records.to_string())
 }
 
-fn print_partitions(topics: &[Topic]) {
+fn print_partitions(topics: &[Topic]) -> std::io::Result<()> {
     let mut rows = table(["topic", "partition", "earliest", "latest", "records"]);
     for topic in topics {
         for (partition, range) in topic.ranges.iter().enumerate() {
@@ -232,5 +239,5 @@ fn print_partitions(topics: &[Topic]) {
             ]);
         }
     }
-    println!("{rows}");
+    print_text(&rows)
 }

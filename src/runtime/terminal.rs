@@ -1,6 +1,10 @@
 //! What people see: tables or JSON on stdout, progress on stderr and only where stderr is a terminal.
 
-use std::time::Duration;
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    time::Duration,
+};
 
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,10 +29,17 @@ pub fn table<T: Into<comfy_table::Cell>>(headings: impl IntoIterator<Item = T>) 
     table
 }
 
+/// Prints a line, or several, on stdout. A reader that has seen enough (`| head`) is no error.
+pub fn print_text(text: impl Display) -> io::Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// Prints a value as indented JSON on stdout.
-pub fn print_json(value: &impl Serialize) -> serde_json::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+pub fn print_json(value: &impl Serialize) -> io::Result<()> {
+    print_text(serde_json::to_string_pretty(value)?)
 }
 
 /// A progress bar of `length` units, drawn as `template` says (see indicatif); draws nothing where stderr is no

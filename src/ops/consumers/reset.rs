@@ -21,7 +21,7 @@ use crate::{
         positions::{self, PartitionName},
         transaction,
     },
-    runtime::{Context, OutputFormat, print_json, table},
+    runtime::{Context, OutputFormat, print_json, print_text, table},
 };
 
 /// Flags of `ledger consumers reset`.
@@ -239,9 +239,9 @@ fn print(args: &ResetArgs, moves: &[Move]) -> anyhow::Result<()> {
             moved.taken_from.clone().unwrap_or_default(),
         ]);
     }
-    println!("{rows}");
+    print_text(&rows)?;
     if args.dry_run {
-        println!("dry run: nothing was moved");
+        print_text("dry run: nothing was moved")?;
     }
     Ok(())
 }

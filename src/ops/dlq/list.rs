@@ -10,7 +10,7 @@ use crate::{
         Connection,
         dead_letter_pages::{self, LetterRow},
     },
-    runtime::{OutputFormat, print_json, table},
+    runtime::{OutputFormat, print_json, print_text, table},
 };
 
 /// Longest error in a table.
@@ -70,12 +70,11 @@ pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow:
             let items: Vec<LetterOut> = letters.iter().map(LetterOut::from).collect();
             print_json(&serde_json::json!({ "items": items, "next_before": next }))?;
         }
+        OutputFormat::Table if letters.is_empty() => print_text("no dead letters")?,
         OutputFormat::Table => {
-            println!("{}", page(&letters));
-            match (letters.len(), next) {
-                (0, _) => println!("no dead letters"),
-                (_, None) => {}
-                (_, Some(next)) => println!("more: --before {next}"),
+            print_text(page(&letters))?;
+            if let Some(next) = next {
+                print_text(format_args!("more: --before {next}"))?;
             }
         }
     }

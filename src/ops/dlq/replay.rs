@@ -28,7 +28,7 @@ use crate::{
         postings, transaction,
     },
     risk::Ruleset,
-    runtime::{Context, OutputFormat, Stop, print_json, table},
+    runtime::{Context, OutputFormat, Stop, print_json, print_text, table},
 };
 
 const RATE_MAX: u32 = 100_000;
@@ -269,7 +269,9 @@ fn print(args: &ReplayArgs, done: &[Replayed], has_more: bool) -> anyhow::Result
         let detail = printable(&replayed.detail);
         rows.add_row([&replayed.id.to_string(), &replayed.record, replayed.outcome.as_str(), &detail]);
     }
-    println!("{rows}");
+    if !done.is_empty() {
+        print_text(&rows)?;
+    }
     let counts = outcomes.map(|outcome| (outcome.as_str(), count(outcome)));
     let counts: Vec<String> = counts
         .into_iter()
@@ -277,9 +279,9 @@ fn print(args: &ReplayArgs, done: &[Replayed], has_more: bool) -> anyhow::Result
         .map(|(name, count)| format!("{count} {name}"))
         .collect();
     let summary = if counts.is_empty() { "no dead letters".to_owned() } else { counts.join(", ") };
-    println!("{}{summary}", if args.dry_run { "dry run: " } else { "" });
+    print_text(format_args!("{}{summary}", if args.dry_run { "dry run: " } else { "" }))?;
     if has_more {
-        println!("more of them wait: run it again, or raise --limit");
+        print_text("more of them wait: run it again, or raise --limit")?;
     }
     Ok(())
 }

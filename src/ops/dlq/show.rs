@@ -16,7 +16,7 @@ use crate::{
         Connection,
         dead_letter_pages::{self, LetterRecord, LetterRow, ReplayRow},
     },
-    runtime::{OutputFormat, print_json},
+    runtime::{OutputFormat, print_json, print_text},
 };
 
 #[derive(Serialize)]
@@ -46,7 +46,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ShowArgs) -> anyhow:
     })?;
     match args.output {
         OutputFormat::Json => print_json(&shown(&found, &record, &headers, &replays))?,
-        OutputFormat::Table => print_for_people(&found, &record, &headers, &replays),
+        OutputFormat::Table => print_for_people(&found, &record, &headers, &replays)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -74,28 +74,39 @@ fn shown<'a>(
     }
 }
 
-fn print_for_people(found: &LetterRow, record: &LetterRecord, headers: &Headers, replays: &[ReplayRow]) {
+fn print_for_people(
+    found: &LetterRow,
+    record: &LetterRecord,
+    headers: &Headers,
+    replays: &[ReplayRow],
+) -> std::io::Result<()> {
     let event_id = found.event_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
-    println!("dead letter  {}", found.id);
-    println!("put aside    {} by {} after {} tries", time(found), found.consumer_group, found.attempts);
-    println!("record       {}", place(found));
-    println!("event        {event_id}");
-    println!("why          {} ({}): {}", found.reason, found.stage, printable(&found.error));
-    println!("\nkey\n{}", for_people(record.key.as_deref()));
-    println!("\nheaders");
+    print_text(format_args!("dead letter  {}", found.id))?;
+    print_text(format_args!(
+        "put aside    {} by {} after {} tries",
+        time(found),
+        found.consumer_group,
+        found.attempts
+    ))?;
+    print_text(format_args!("record       {}", place(found)))?;
+    print_text(format_args!("event        {event_id}"))?;
+    print_text(format_args!("why          {} ({}): {}", found.reason, found.stage, printable(&found.error)))?;
+    print_text(format_args!("\nkey\n{}", for_people(record.key.as_deref())))?;
+    print_text("\nheaders")?;
     for (name, value) in headers {
-        println!("{}: {}", printable(name), for_people(Some(value)));
+        print_text(format_args!("{}: {}", printable(name), for_people(Some(value))))?;
     }
-    println!("\nvalue\n{}", for_people(record.value.as_deref()));
-    println!("\nreplays");
+    print_text(format_args!("\nvalue\n{}", for_people(record.value.as_deref())))?;
+    print_text("\nreplays")?;
     if replays.is_empty() {
-        println!("none");
+        print_text("none")?;
     }
     for replay in replays {
         let detail = if replay.detail.is_empty() { String::new() } else { format!(": {}", replay.detail) };
         let line = format!("{} {} by {}{detail}", moment(replay), replay.outcome, replay.replayed_by);
-        println!("{}", printable(&line));
+        print_text(printable(&line))?;
     }
+    Ok(())
 }
 
 fn moment(replay: &ReplayRow) -> String {

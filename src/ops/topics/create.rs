@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{age, bytes, differences};
 use crate::{
     broker::{BrokerError, SharedBroker, TopicSpec},
-    runtime::{OutputFormat, print_json, table},
+    runtime::{OutputFormat, print_json, print_text, table},
 };
 
 /// Flags of `ledger topics create`.
@@ -79,8 +79,8 @@ async fn one<'a>(
     if kind == "kafka" {
         detail.push(format!("replication factor {}", spec.replication_factor));
         detail.push(format!("min.insync.replicas {}", spec.min_insync_replicas));
-        detail.push(format!("retention {}, {}", age(spec.retention), bytes(spec.retention)));
     }
+    detail.push(format!("retention {}, {}", age(spec.retention), bytes(spec.retention)));
     Ok(Done { topic, outcome: Outcome::Created, detail })
 }
 
@@ -100,6 +100,6 @@ fn print(args: &CreateArgs, done: &[Done<'_>]) -> anyhow::Result<()> {
         };
         rows.add_row([*topic, word, &detail.join("\n")]);
     }
-    println!("{rows}");
+    print_text(&rows)?;
     Ok(())
 }
