@@ -16,6 +16,7 @@ mod assess;
 mod cache;
 mod dead_letter;
 mod decode;
+mod memory;
 mod ownership;
 mod partition;
 mod reader;
@@ -28,6 +29,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 use tokio::sync::watch;
 
+pub use memory::Memory;
 pub use partition::{PartitionConsumer, Turn};
 pub use replay::{Judgement, Verdict, judge};
 
@@ -77,7 +79,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let address = admin.address.map(tracing::field::display);
     tracing::info!(group, partitions, ruleset = %rules.borrow().version(), admin = address, "consuming");
     context.health.set_ready(true);
-    ownership::Ownership::new(context.clone(), broker, rules).run(leases).await;
+    let partitions = usize::try_from(partitions).unwrap_or(1);
+    ownership::Ownership::new(context.clone(), broker, rules, partitions).run(leases).await;
     context.health.set_ready(false);
     admin.stop().await;
     Ok(())

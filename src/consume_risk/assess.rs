@@ -27,8 +27,11 @@ use crate::{
     runtime::fail_point,
 };
 
-/// Rows of history that one batch may read.
+/// Rows of history that one batch may read, however much memory there is.
 const HISTORY_ROWS_READ_MAX: i64 = 50_000;
+/// What a row of history takes in memory, and what an account takes, in such rows.
+const HISTORY_ROW_BYTES: usize = 100;
+const ACCOUNT_ROWS: i64 = 16;
 /// Events scored between two chances for other tasks.
 const EVENTS_BETWEEN_YIELDS: usize = 64;
 
@@ -112,6 +115,8 @@ fn plan<'a>(
     let mut next_seqs: HashMap<&str, i64> = HashMap::new();
     let mut seen: HashSet<(&str, i64)> = HashSet::new();
     let reach = i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX);
+    let room = i64::try_from(cache.room() / HISTORY_ROW_BYTES).unwrap_or(i64::MAX);
+    let rows_to_read_max = room.min(HISTORY_ROWS_READ_MAX);
     let mut rows_to_read = 0;
     for (event, row) in events.iter().zip(rows) {
         let is_assessed = match checked(event, row.as_ref()) {
@@ -132,8 +137,8 @@ fn plan<'a>(
             // The history in hand does not end where this event begins, and was used in this batch already.
             (false, _) if known_next.is_some() => break,
             (false, _) => {
-                rows_to_read += (account_seq - 1).min(reach);
-                if rows_to_read > HISTORY_ROWS_READ_MAX && !plan.accounts_to_read.is_empty() {
+                rows_to_read += (account_seq - 1).min(reach) + ACCOUNT_ROWS;
+                if rows_to_read > rows_to_read_max && !plan.accounts_to_read.is_empty() {
                     break;
                 }
                 plan.accounts_to_read.push(account_id);

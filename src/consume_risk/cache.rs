@@ -1,56 +1,75 @@
 //! Account histories in memory, for one partition: the accounts of the last few thousand events need no query.
 //!
-//! Bounded by rows, not by accounts. Two generations stand in for a list of recent use: what is used moves to the
-//! young one, and when that is full the old one is dropped whole. Nothing rests on a history being here.
+//! Bounded by bytes, not by accounts. Two generations stand in for a list of recent use: what is used moves to the
+//! young one, and when both together are too much the old one is dropped whole. So accounts that fit are never
+//! dropped, and nothing rests on a history being here.
 
 use std::collections::HashMap;
 
 use crate::risk::AccountHistory;
 
-/// Rows in one generation; a row takes about 100 bytes.
-const ROWS_MAX: usize = 100_000;
+/// What an account takes beside its history: its name and its place in the map.
+const ACCOUNT_BYTES: usize = 160;
+
+#[derive(Default)]
+struct Generation {
+    histories: HashMap<String, AccountHistory>,
+    bytes: usize,
+}
+
+impl Generation {
+    fn take(&mut self, account_id: &str) -> Option<AccountHistory> {
+        let history = self.histories.remove(account_id)?;
+        self.bytes = self.bytes.saturating_sub(bytes(&history));
+        Some(history)
+    }
+}
 
 #[derive(Default)]
 pub(super) struct HistoryCache {
-    young: HashMap<String, AccountHistory>,
-    old: HashMap<String, AccountHistory>,
-    /// Rows in `young` when they came in, and one for each account.
-    rows: usize,
+    young: Generation,
+    old: Generation,
+    bytes_max: usize,
 }
 
 impl HistoryCache {
+    /// From now on all histories together may take this much; at least the one put in last is kept.
+    pub fn limit(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// How many bytes of histories can be put in at once without dropping one of them again.
+    pub fn room(&self) -> usize {
+        self.bytes_max / 2
+    }
+
     /// Takes a history out, to be put back by [`HistoryCache::put`].
     pub fn take(&mut self, account_id: &str) -> Option<AccountHistory> {
-        let history = self.young.remove(account_id);
-        if let Some(history) = &history {
-            self.rows = self.rows.saturating_sub(weight(history));
-        }
-        history.or_else(|| self.old.remove(account_id))
+        self.young.take(account_id).or_else(|| self.old.take(account_id))
     }
 
     /// The last row that the cache knows of an account.
     pub fn last_account_seq(&self, account_id: &str) -> Option<i64> {
-        let history = self.young.get(account_id).or_else(|| self.old.get(account_id))?;
+        let history = self.young.histories.get(account_id).or_else(|| self.old.histories.get(account_id))?;
         Some(history.last_account_seq())
     }
 
+    /// Puts a history in, and drops others if all together take too much.
     pub fn put(&mut self, account_id: &str, history: AccountHistory) {
-        self.rows += weight(&history);
-        self.young.insert(account_id.to_owned(), history);
-        if self.rows > ROWS_MAX {
+        self.young.bytes += bytes(&history);
+        self.young.histories.insert(account_id.to_owned(), history);
+        if self.young.bytes + self.old.bytes > self.bytes_max {
             self.old = std::mem::take(&mut self.young);
-            self.rows = 0;
         }
     }
 
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { bytes_max: self.bytes_max, ..Self::default() };
     }
 }
 
-/// Windows cost about as much as a few rows.
-fn weight(history: &AccountHistory) -> usize {
-    history.len() + 8
+fn bytes(history: &AccountHistory) -> usize {
+    history.bytes() + ACCOUNT_BYTES
 }
 
 #[cfg(test)]
@@ -58,17 +77,38 @@ mod tests {
     use super::*;
     use crate::risk::Ruleset;
 
+    const ACCOUNTS_MAX: usize = 100;
+
     #[test]
     fn what_is_used_stays_and_the_rest_is_dropped() {
         let ruleset = Ruleset::parse("[levels]\nmedium = 1\nhigh = 2\n").expect("valid");
+        let history = || AccountHistory::new(&ruleset, Vec::new());
         let mut cache = HistoryCache::default();
-        cache.put("used", AccountHistory::new(&ruleset, Vec::new()));
-        for number in 0..ROWS_MAX {
-            cache.put(&number.to_string(), AccountHistory::new(&ruleset, Vec::new()));
+        cache.limit(ACCOUNTS_MAX * bytes(&history()));
+        cache.put("used", history());
+        for number in 0..10 * ACCOUNTS_MAX {
+            cache.put(&number.to_string(), history());
             let used = cache.take("used").expect("still there");
             cache.put("used", used);
+            let kept = cache.young.histories.len() + cache.old.histories.len();
+            assert!(kept <= ACCOUNTS_MAX, "{kept}");
         }
-        assert!(cache.young.len() + cache.old.len() <= ROWS_MAX / 4);
         assert!(cache.take("0").is_none());
+    }
+
+    #[test]
+    fn accounts_that_fit_are_never_dropped() {
+        let ruleset = Ruleset::parse("[levels]\nmedium = 1\nhigh = 2\n").expect("valid");
+        let history = || AccountHistory::new(&ruleset, Vec::new());
+        let mut cache = HistoryCache::default();
+        cache.limit(ACCOUNTS_MAX * bytes(&history()));
+        for round in 0..10 {
+            for number in 0..ACCOUNTS_MAX {
+                let account_id = number.to_string();
+                let known = cache.take(&account_id);
+                assert!(known.is_some() || round == 0, "{account_id} was dropped");
+                cache.put(&account_id, known.unwrap_or_else(history));
+            }
+        }
     }
 }

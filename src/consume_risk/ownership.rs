@@ -7,7 +7,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::partition::PartitionConsumer;
+use super::{memory::Memory, partition::PartitionConsumer};
 use crate::{
     broker::SharedBroker,
     event::TRANSACTIONS_TOPIC,
@@ -33,6 +33,7 @@ pub(super) struct Ownership {
     pub context: Context,
     pub broker: SharedBroker,
     pub rules: watch::Receiver<Arc<Ruleset>>,
+    memory: Arc<Memory>,
     owned: BTreeMap<i32, Owned>,
     /// See [`PartitionConsumer::taking_turns`].
     turn: Arc<Mutex<()>>,
@@ -44,8 +45,14 @@ pub(super) fn lease_name(group: &str, partition: i32) -> String {
 }
 
 impl Ownership {
-    pub fn new(context: Context, broker: SharedBroker, rules: watch::Receiver<Arc<Ruleset>>) -> Self {
-        Self { context, broker, rules, owned: BTreeMap::new(), turn: Arc::default() }
+    pub fn new(
+        context: Context,
+        broker: SharedBroker,
+        rules: watch::Receiver<Arc<Ruleset>>,
+        partitions: usize,
+    ) -> Self {
+        let memory = Arc::new(Memory::of(partitions));
+        Self { context, broker, rules, memory, owned: BTreeMap::new(), turn: Arc::default() }
     }
 
     /// Until asked to stop.
@@ -98,7 +105,8 @@ impl Ownership {
                 name,
                 lease,
             )
-            .taking_turns(Arc::clone(&self.turn));
+            .taking_turns(Arc::clone(&self.turn))
+            .sharing(Arc::clone(&self.memory));
             let task = tokio::spawn(consumer.run(stop.clone()));
             self.owned.insert(partition, Owned { epoch, stop, task });
         }

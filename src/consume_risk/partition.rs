@@ -26,7 +26,8 @@ use super::{
     cache::HistoryCache,
     dead_letter::dead_letter,
     decode::{Unhandled, decode},
-    reader::{Item, Reader},
+    memory::Memory,
+    reader::{Item, Reader, Source},
     trace,
 };
 use crate::{
@@ -76,6 +77,7 @@ pub struct PartitionConsumer {
     commit_connection: Option<Connection>,
     commit: Option<Commit>,
     reader: Option<Reader>,
+    memory: Arc<Memory>,
     cache: HistoryCache,
     /// The version that the cache was made for.
     cached_for: Option<Arc<str>>,
@@ -99,6 +101,8 @@ impl PartitionConsumer {
         name: PartitionName,
         lease: Lease,
     ) -> Self {
+        let mut cache = HistoryCache::default();
+        cache.limit(Memory::of(1).histories_bytes_max());
         Self {
             context,
             broker,
@@ -109,7 +113,8 @@ impl PartitionConsumer {
             commit_connection: None,
             commit: None,
             reader: None,
-            cache: HistoryCache::default(),
+            memory: Arc::new(Memory::of(1)),
+            cache,
             cached_for: None,
             position: None,
             is_noted: false,
@@ -122,6 +127,13 @@ impl PartitionConsumer {
     /// Lets it try suspicious records only when no other partition with this `turn` does.
     pub fn taking_turns(self, turn: Arc<Mutex<()>>) -> Self {
         Self { turn, ..self }
+    }
+
+    /// Uses its part of this memory instead of one of its own.
+    pub fn sharing(mut self, memory: Arc<Memory>) -> Self {
+        self.cache.limit(memory.histories_bytes_max());
+        self.memory = memory;
+        self
     }
 
     /// Turns until asked to stop or until the lease is lost. A turn in progress is dropped at a stop: what it had not
@@ -200,7 +212,14 @@ impl PartitionConsumer {
         let context = self.context.clone();
         let config = &context.config.consume_risk;
         let reader = self.reader.get_or_insert_with(|| {
-            Reader::start(self.broker.clone(), &self.name, position.next_offset, config.poll_interval_max)
+            let source = Source {
+                broker: self.broker.clone(),
+                name: self.name.clone(),
+                wait_max: config.poll_interval_max,
+                batch_size_max: config.batch_size_max,
+                memory: Arc::clone(&self.memory),
+            };
+            Reader::start(source, position.next_offset)
         });
         let items = reader.next(config.batch_size_max).await.map_err(|error| halt_text(error, &self.name))?;
         let high_watermark = reader.high_watermark();

@@ -1,22 +1,28 @@
 //! Reading ahead: one task fetches and decodes the next records of the partition while the last ones are committed.
 //!
-//! At most two chunks wait in memory. After any trouble the reader is thrown away and begun anew at the position.
+//! In memory are one fetch, one batch that waits decoded, and the one that is being handled; a batch is decoded only
+//! when the memory that all partitions share has room for it. After any trouble the reader is thrown away and begun
+//! anew at the position.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::decode::{Event, Unhandled, decode};
+use super::{
+    decode::{Event, Unhandled, decode},
+    memory::{Memory, record_bytes},
+};
 use crate::{
-    broker::{BrokerError, FetchedRecord, SharedBroker},
+    broker::{BrokerError, Fetched, FetchedRecord, SharedBroker},
     repository::positions::PartitionName,
 };
 
-/// Of one fetch: about a thousand events.
-const FETCH_BYTES_MAX: usize = 1 << 19;
-/// Chunks that wait decoded.
-const CHUNKS_AHEAD: usize = 1;
+/// Of one fetch, as the broker counts, which is compressed: between these, so that about one batch comes.
+const FETCH_BYTES_MIN: usize = 1 << 14;
+const FETCH_BYTES_MAX: usize = 1 << 20;
+/// Of one batch, decoded.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// A record and what it means.
 #[derive(Debug)]
@@ -25,35 +31,55 @@ pub(super) struct Item {
     pub decoded: Result<Event, Unhandled>,
 }
 
-struct Chunk {
+struct Batch {
     items: Vec<Item>,
     high_watermark: i64,
+    /// None for no items.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) struct Reader {
     waiting: VecDeque<Item>,
-    chunks: mpsc::Receiver<Result<Chunk, BrokerError>>,
+    batches: mpsc::Receiver<Result<Batch, BrokerError>>,
     high_watermark: i64,
+    /// For the items that wait and for those that were handed out last.
+    room: Option<OwnedSemaphorePermit>,
     _task: AbortOnDropHandle<()>,
+}
+
+/// Where to read, and how much at once.
+pub(super) struct Source {
+    pub broker: SharedBroker,
+    pub name: PartitionName,
+    pub wait_max: Duration,
+    pub batch_size_max: usize,
+    pub memory: Arc<Memory>,
 }
 
 impl Reader {
     /// Begins at `offset`.
-    pub fn start(broker: SharedBroker, name: &PartitionName, offset: i64, wait_max: Duration) -> Self {
-        let (sender, chunks) = mpsc::channel(CHUNKS_AHEAD);
-        let (topic, partition) = (name.topic.clone(), name.partition);
-        let task =
-            tokio::spawn(async move { read(broker, topic, partition, offset, wait_max, sender).await });
-        Self { waiting: VecDeque::new(), chunks, high_watermark: offset, _task: AbortOnDropHandle::new(task) }
+    pub fn start(source: Source, offset: i64) -> Self {
+        let (sender, batches) = mpsc::channel(1);
+        let task = tokio::spawn(source.read(offset, sender));
+        Self {
+            waiting: VecDeque::new(),
+            batches,
+            high_watermark: offset,
+            room: None,
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 
-    /// The next records, at most `count_max`. None after a while in which nothing came.
+    /// The next records, at most `count_max`, when those before have been handled. None after a while in which nothing
+    /// came.
     pub async fn next(&mut self, count_max: usize) -> Result<Option<Vec<Item>>, BrokerError> {
         if self.waiting.is_empty() {
+            self.room = None;
             let ended = || Err(BrokerError::Unavailable { detail: "the reading task has ended".into() });
-            let chunk = self.chunks.recv().await.unwrap_or_else(ended)?;
-            self.high_watermark = self.high_watermark.max(chunk.high_watermark);
-            self.waiting.extend(chunk.items);
+            let batch = self.batches.recv().await.unwrap_or_else(ended)?;
+            self.high_watermark = self.high_watermark.max(batch.high_watermark);
+            self.waiting.extend(batch.items);
+            self.room = batch.room;
         }
         let count = self.waiting.len().min(count_max);
         Ok((count > 0).then(|| self.waiting.drain(..count).collect()))
@@ -72,29 +98,63 @@ impl Reader {
     }
 }
 
-async fn read(
-    broker: SharedBroker,
-    topic: String,
-    partition: i32,
-    mut offset: i64,
-    wait_max: Duration,
-    sender: mpsc::Sender<Result<Chunk, BrokerError>>,
-) {
-    loop {
-        let fetched = broker.fetch(&topic, partition, offset, FETCH_BYTES_MAX, wait_max).await;
-        let chunk = fetched.map(|fetched| {
-            let wanted = fetched.records.into_iter().filter(|record| record.offset >= offset);
-            let items: Vec<Item> = wanted.map(|record| Item { decoded: decode(&record), record }).collect();
-            Chunk { items, high_watermark: fetched.high_watermark }
-        });
-        if let Ok(Chunk { items, .. }) = &chunk
-            && let Some(last) = items.last()
-        {
-            offset = last.record.offset + 1;
+impl Source {
+    /// Until something fails or nobody listens any more.
+    async fn read(self, mut offset: i64, sender: mpsc::Sender<Result<Batch, BrokerError>>) {
+        let (topic, partition) = (&self.name.topic, self.name.partition);
+        let mut bytes_max = FETCH_BYTES_MIN;
+        // Nothing is fetched before there is a place to put it.
+        while let Ok(place) = sender.reserve().await {
+            let fetched = self.broker.fetch(topic, partition, offset, bytes_max, self.wait_max).await;
+            let Fetched { mut records, high_watermark } = match fetched {
+                Ok(fetched) => fetched,
+                Err(error) => return place.send(Err(error)),
+            };
+            records.retain(|record| record.offset >= offset);
+            let is_behind = records.last().is_some_and(|last| last.offset + 1 < high_watermark);
+            bytes_max = self.next_bytes_max(bytes_max, records.len(), is_behind);
+            offset = records.last().map_or(offset, |last| last.offset + 1);
+            let mut records = records.into_iter().peekable();
+            if records.peek().is_none() {
+                place.send(Ok(Batch { items: Vec::new(), high_watermark, room: None }));
+                continue;
+            }
+            drop(place);
+            while records.peek().is_some() {
+                let Ok(place) = sender.reserve().await else { return };
+                place.send(Ok(self.decode_batch(&mut records, high_watermark).await));
+            }
         }
-        let failed = chunk.is_err();
-        if sender.send(chunk).await.is_err() || failed {
-            return;
+    }
+
+    /// Half of it after a fetch of more than two batches, twice as much after one that brought less than one although
+    /// there is more.
+    fn next_bytes_max(&self, bytes_max: usize, count: usize, is_behind: bool) -> usize {
+        let next = match count {
+            count if count > 2 * self.batch_size_max => bytes_max / 2,
+            count if count < self.batch_size_max && is_behind => bytes_max * 2,
+            _ => bytes_max,
+        };
+        next.clamp(FETCH_BYTES_MIN, FETCH_BYTES_MAX)
+    }
+
+    /// The first of `records`, at least one, as soon as there is room for them.
+    async fn decode_batch(
+        &self,
+        records: &mut (impl Iterator<Item = FetchedRecord> + Send),
+        high_watermark: i64,
+    ) -> Batch {
+        let mut bytes = 0;
+        let mut part = Vec::new();
+        for record in records {
+            bytes += record_bytes(&record);
+            part.push(record);
+            if part.len() >= self.batch_size_max || bytes >= BATCH_BYTES_MAX {
+                break;
+            }
         }
+        let room = self.memory.room_for_records(bytes).await;
+        let items = part.into_iter().map(|record| Item { decoded: decode(&record), record }).collect();
+        Batch { items, high_watermark, room }
     }
 }

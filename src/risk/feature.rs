@@ -3,12 +3,9 @@
 //! A window is kept up to date row by row: adding one row costs the rows that leave, not the rows that stay, so a busy
 //! account is scored as fast as a quiet one. The result is the same as if it had been computed from the rows anew.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::VecDeque;
 
-use super::history::HistoryRow;
+use super::history::{HistoryRow, Label};
 use crate::domain::Direction;
 
 /// What is taken over the rows of the window.
@@ -101,7 +98,8 @@ enum State {
     Sum(i128),
     /// Rows that are or can still become the extreme, best first.
     Extreme(VecDeque<(u64, i64)>),
-    Distinct(HashMap<Arc<str>, u32>),
+    /// How often each occurs, sorted.
+    Distinct(Vec<(Label, u32)>),
     /// Number and time of the last row.
     Last(Option<(u64, i64)>),
 }
@@ -112,12 +110,20 @@ impl Window {
             Aggregate::Count => State::Count(0),
             Aggregate::Sum(_) => State::Sum(0),
             Aggregate::Min(_) | Aggregate::Max(_) => State::Extreme(VecDeque::new()),
-            Aggregate::DistinctCounterparty | Aggregate::DistinctMetadata(_) => {
-                State::Distinct(HashMap::new())
-            }
+            Aggregate::DistinctCounterparty | Aggregate::DistinctMetadata(_) => State::Distinct(Vec::new()),
             Aggregate::SecondsSinceLast => State::Last(None),
         };
         Self { first: 0, state }
+    }
+
+    /// About how many bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        let beside = match &self.state {
+            State::Count(_) | State::Sum(_) | State::Last(_) => 0,
+            State::Extreme(rows) => rows.capacity() * size_of::<(u64, i64)>(),
+            State::Distinct(values) => values.capacity() * size_of::<(Label, u32)>(),
+        };
+        size_of::<Self>() + beside
     }
 
     /// The first row that has not left yet.
@@ -142,11 +148,7 @@ impl Window {
                 }
                 rows.push_back((number, value));
             }
-            State::Distinct(values) => {
-                if let Some(value) = labelled(feature, row) {
-                    *values.entry(Arc::clone(value)).or_insert(0) += 1;
-                }
-            }
+            State::Distinct(values) => note(values, labelled(feature, row)),
             State::Last(last) => *last = Some((number, row.at_micros)),
         }
     }
@@ -197,20 +199,30 @@ fn measured(feature: &Feature, row: &HistoryRow) -> i64 {
     }
 }
 
-fn labelled<'a>(feature: &Feature, row: &'a HistoryRow) -> Option<&'a Arc<str>> {
+fn labelled(feature: &Feature, row: &HistoryRow) -> Option<Label> {
     match feature.aggregate {
-        Aggregate::DistinctCounterparty => row.counterparty.as_ref(),
-        Aggregate::DistinctMetadata(place) => row.metadata.get(place)?.as_ref(),
+        Aggregate::DistinctCounterparty => row.counterparty,
+        Aggregate::DistinctMetadata(place) => *row.metadata.get(place)?,
         _ => None,
     }
 }
 
-fn forget(values: &mut HashMap<Arc<str>, u32>, value: Option<&Arc<str>>) {
+fn note(values: &mut Vec<(Label, u32)>, value: Option<Label>) {
     let Some(value) = value else { return };
-    if let Some(count) = values.get_mut(value) {
+    match values.binary_search_by_key(&value, |(known, _)| *known) {
+        Ok(place) => values.get_mut(place).into_iter().for_each(|(_, count)| *count += 1),
+        Err(place) => values.insert(place, (value, 1)),
+    }
+}
+
+fn forget(values: &mut Vec<(Label, u32)>, value: Option<Label>) {
+    let Some(value) = value else { return };
+    if let Ok(place) = values.binary_search_by_key(&value, |(known, _)| *known)
+        && let Some((_, count)) = values.get_mut(place)
+    {
         *count -= 1;
         if *count == 0 {
-            values.remove(value);
+            values.remove(place);
         }
     }
 }

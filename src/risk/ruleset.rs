@@ -10,6 +10,7 @@ use super::{
     build::Builder,
     expression::Expression,
     feature::Feature,
+    history::Label,
     reason::Reason,
     rule_file::{Source, read},
     score::scalar_text,
@@ -193,11 +194,15 @@ impl Ruleset {
     ) -> HistoryRow {
         let mut row = HistoryRow::new(account_seq, created_at, amount);
         if self.tracks_counterparty {
-            row.counterparty = counterparty.map(Into::into);
+            row.counterparty = counterparty.map(Label::of);
         }
         if let Some(metadata) = metadata {
-            let value = |name: &str| metadata.get(name).map(|value| scalar_text(value).into());
-            row.metadata = self.tracked_metadata.iter().map(|name| value(name)).collect();
+            let label = |value: &serde_json::Value| match value {
+                serde_json::Value::String(text) => Label::of(text),
+                other => Label::of(&scalar_text(other)),
+            };
+            let labels = self.tracked_metadata.iter().map(|name| metadata.get(&**name).map(label));
+            row.metadata = labels.collect();
         }
         row
     }
