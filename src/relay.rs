@@ -12,11 +12,13 @@
 //! Duplicates may follow a crash; consumers drop them by event id. A partition that fails holds up its own keys and no
 //! others. A record that the broker finds too large is kept as a dead letter and its lane goes on.
 //!
-//! Deliberately absent: a cursor (a row that commits late with a lower id would be skipped), notifications (they
+//! Deliberately absent: a cursor (a row that commits late with a lower id would be skipped; a look begins where no row
+//! can appear any more, see [`floors`], and no later), notifications (they
 //! serialise commits), and any order between different keys.
 
 mod backlog;
 mod delivery;
+mod floors;
 mod lanes;
 mod partitions;
 mod request;
@@ -63,9 +65,9 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let admin_address = admin.address.map_or_else(|| "off".into(), |address| address.to_string());
     let kind = context.config.broker.kind;
     tracing::info!(broker = ?kind, admin = %admin_address, instance = %context.instance, "relaying");
-    let watching = tokio::spawn(backlog::watch(context.clone(), pool));
     let forgetting = tokio::spawn(retention::watch(context.clone(), Arc::clone(&broker)));
     let relay = Arc::new(Relay::new(&context.config, broker));
+    let watching = tokio::spawn(backlog::watch(context.clone(), pool, Arc::clone(&relay)));
     context.health.set_ready(true);
     let outcome = relay_until_stopped(&context, &relay).await;
     context.health.set_ready(false);

@@ -1,7 +1,8 @@
 //! How far the outbox is behind, as gauges. Every relay shows the whole outbox, not only its own lanes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use super::Relay;
 use crate::{
     repository::{self, Pool, RepositoryError, outbox},
     runtime::{Context, Trouble},
@@ -10,10 +11,10 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Measures again and again until asked to stop.
-pub(super) async fn watch(context: Context, pool: Pool) {
+pub(super) async fn watch(context: Context, pool: Pool, relay: Arc<Relay>) {
     let mut trouble = Trouble::new("measuring the outbox");
     while !context.stop.is_requested() {
-        match run_once(&pool).await {
+        match run_once(&pool, &relay.floors()).await {
             Ok(()) => trouble.over(),
             Err(error) => trouble.met(&error),
         }
@@ -24,9 +25,9 @@ pub(super) async fn watch(context: Context, pool: Pool) {
     }
 }
 
-async fn run_once(pool: &Pool) -> Result<(), RepositoryError> {
+async fn run_once(pool: &Pool, floors: &[i64]) -> Result<(), RepositoryError> {
     let mut connection = repository::pooled(pool).await?;
-    let backlog = outbox::backlog(&mut connection).await?;
+    let backlog = outbox::backlog(&mut connection, floors).await?;
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; nobody counts 2^53 rows")]
     metrics::gauge!("ledger_outbox_rows").set(backlog.rows as f64);
     metrics::gauge!("ledger_outbox_oldest_age_seconds").set(backlog.oldest_age_seconds);

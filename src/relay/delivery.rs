@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    floors::Floors,
     lanes::lane_of_lease,
     partitions::{LeftAlone, Partition, PartitionCounts, partition_number, sort},
     request::{Outcome, publish},
@@ -27,8 +28,9 @@ use super::{
 use crate::{
     broker::{BrokerError, SharedBroker},
     config::Config,
+    event::LANES,
     repository::{
-        RepositoryError,
+        Connection, RepositoryError,
         outbox::{self, OutboxAddress, OutboxRow, ParkedRow},
     },
     runtime::{Backoff, Lease, Trouble, fail_point},
@@ -92,6 +94,7 @@ pub struct Relay {
     sessions: Sessions,
     batch_size_max: i64,
     row_bytes: AtomicUsize,
+    floors: Floors,
     left_alone: LeftAlone,
     slow: Mutex<JoinSet<()>>,
     refusal: Mutex<Option<BrokerError>>,
@@ -109,6 +112,7 @@ impl Relay {
             sessions: Sessions::new(config.database.clone()),
             batch_size_max: i64::try_from(config.relay.batch_size_max).unwrap_or(i64::MAX),
             row_bytes: AtomicUsize::default(),
+            floors: Floors::default(),
             left_alone: LeftAlone::default(),
             slow: Mutex::default(),
             refusal: Mutex::default(),
@@ -148,16 +152,36 @@ impl Relay {
         timeout(DATABASE_TIMEOUT, reading).await.unwrap_or(Err(RelayError::Silent))
     }
 
+    async fn session(&self) -> Result<Connection, RepositoryError> {
+        let (connection, is_new) = self.sessions.take().await?;
+        if is_new {
+            self.floors.forget();
+        }
+        Ok(connection)
+    }
+
+    /// Where looks at all lanes may begin.
+    pub(super) fn floors(&self) -> Vec<i64> {
+        let lanes: Vec<i16> = (0..LANES).collect();
+        self.floors.begin(&lanes).floors
+    }
+
     async fn read_first(&self, lanes: &[i16]) -> Result<Batch, RelayError> {
         let rows_max =
             i64::try_from(BATCH_BYTES_MAX / self.row_bytes.load(Relaxed).max(1)).unwrap_or(i64::MAX);
         let lane_count = lanes.len().max(1);
         let per_lane = self.batch_size_max.min(rows_max) / i64::try_from(lane_count).unwrap_or(1);
         let bytes_per_lane = BATCH_BYTES_MAX / lane_count;
-        let mut connection = self.sessions.take().await?;
-        let look = outbox::read(&mut connection, lanes, per_lane.max(1), bytes_per_lane, self.batch_size_max)
-            .await?;
+        let mut connection = self.session().await?;
+        if self.floors.are_due() {
+            self.floors.settle(outbox::drawn(&mut connection).await?);
+        }
+        let begin = self.floors.begin(lanes);
+        let (floors, rows_max) = (&begin.floors, self.batch_size_max);
+        let look =
+            outbox::read(&mut connection, lanes, floors, per_lane.max(1), bytes_per_lane, rows_max).await?;
         self.sessions.give_back(connection);
+        self.floors.raise(lanes, &begin, &look);
         self.note_row_bytes(&look.rows);
         let counts = self.partition_counts(look.rows.iter().map(|row| &row.topic)).await?;
         Ok(Batch { partitions: sort(look.rows, &counts), is_full: look.is_full })
@@ -172,9 +196,10 @@ impl Relay {
     /// Some partitions are to be left alone: looks past their rows, however many, within a bound.
     async fn read_past(&self, lanes: &[i16]) -> Result<Batch, RelayError> {
         let lane_count = i64::try_from(lanes.len()).unwrap_or(1).max(1);
-        let mut connection = self.sessions.take().await?;
+        let mut connection = self.session().await?;
+        let floors = self.floors.begin(lanes).floors;
         let mut addresses =
-            outbox::read_addresses(&mut connection, lanes, LOOK_PAST_MAX / lane_count).await?;
+            outbox::read_addresses(&mut connection, lanes, &floors, LOOK_PAST_MAX / lane_count).await?;
         let counts = self.partition_counts(addresses.iter().map(|address| &address.topic)).await?;
         // One answer for the whole look: a pause that ended in the middle would let a row overtake one of its own key.
         let left_alone = self.left_alone.all();
@@ -297,7 +322,7 @@ impl Relay {
         published: &[(i16, i64)],
         parked: &[ParkedRow],
     ) -> Result<(), RelayError> {
-        let mut connection = self.sessions.take().await?;
+        let mut connection = self.session().await?;
         outbox::remove(&mut connection, leases, published, parked).await?;
         self.sessions.give_back(connection);
         Ok(())

@@ -19,15 +19,15 @@ impl Sessions {
         Self { database, at_rest: Mutex::default() }
     }
 
-    /// One at rest, or a new one.
-    pub(super) async fn take(&self) -> Result<Connection, RepositoryError> {
+    /// One at rest, or a new one and the word that it is new.
+    pub(super) async fn take(&self) -> Result<(Connection, bool), RepositoryError> {
         let at_rest = self.at_rest.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(connection) = at_rest {
-            return Ok(connection);
+            return Ok((connection, false));
         }
         let mut connection = repository::connect(&self.database, "relay").await?;
         outbox::prepare(&mut connection).await?;
-        Ok(connection)
+        Ok((connection, true))
     }
 
     /// Puts one to rest; only after its last statement succeeded.

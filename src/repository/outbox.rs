@@ -111,7 +111,7 @@ pub struct ParkedRow {
 }
 
 /// Most rows of a lane that are counted one by one.
-const COUNTED_PER_LANE_MAX: i64 = 1_000;
+const COUNTED_PER_LANE_MAX: i64 = 250;
 
 /// Prepares a connection for the statements here. Each of them is served by the primary key, whatever the statistics
 /// of a table that fills and empties all day say. A removal that a crash of the server undoes costs duplicates, which
@@ -135,23 +135,61 @@ pub struct Look {
     pub is_full: bool,
 }
 
-/// The first rows of each of `lanes`: up to `count_max` and about `bytes_max` of a lane, but one row always, and up to
+/// How far ids were drawn, and who may still be about to commit rows with such ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drawn {
+    /// The last id drawn.
+    pub last_id: i64,
+    /// The transactions that had written to the outbox, or were about to, and had not ended.
+    pub open: Vec<String>,
+}
+
+#[derive(QueryableByName)]
+struct LastId {
+    #[diesel(sql_type = BigInt)]
+    last_id: i64,
+}
+
+#[derive(QueryableByName)]
+struct Open {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+/// Asks for the ids first, then for the locks: whoever drew one of them has the lock or has ended.
+pub async fn drawn(connection: &mut Connection) -> Result<Drawn, RepositoryError> {
+    let LastId { last_id } = statement("SELECT last_value - (NOT is_called)::int AS last_id FROM outbox_id")
+        .get_result(connection)
+        .await?;
+    let open: Vec<Open> = statement(
+        "SELECT virtualtransaction AS name FROM pg_locks
+         WHERE relation = 'outbox'::regclass AND mode = 'RowExclusiveLock' AND granted
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    .get_results(connection)
+    .await?;
+    Ok(Drawn { last_id, open: open.into_iter().map(|open| open.name).collect() })
+}
+
+/// The first rows of each of `lanes` that are not below its floor: up to `count_max` and about `bytes_max` of a lane, but one row always, and up to
 /// `total_max` in all. What is beyond the bytes is dropped as it arrives, for a sum kept by the server costs more than
 /// all the rest of the query; a caller that meets large rows should ask for fewer.
 pub async fn read(
     connection: &mut Connection,
     lanes: &[i16],
+    floors: &[i64],
     count_max: i64,
     bytes_max: usize,
     total_max: i64,
 ) -> Result<Look, RepositoryError> {
     let mut found = statement(
-        "SELECT o.* FROM unnest(?) AS l (lane) CROSS JOIN LATERAL (
+        "SELECT o.* FROM unnest(?, ?) AS l (lane, floor) CROSS JOIN LATERAL (
            SELECT lane, id, topic, key, value, event_id, event_type, created_at, traceparent, headers
-           FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS o
+           FROM outbox WHERE outbox.lane = l.lane AND outbox.id >= l.floor ORDER BY id LIMIT ?) AS o
          LIMIT ?",
     )
     .bind::<Array<SmallInt>, _>(lanes)
+    .bind::<Array<BigInt>, _>(floors)
     .bind::<BigInt, _>(count_max)
     .bind::<BigInt, _>(total_max)
     .load_stream::<OutboxRow>(connection)
@@ -177,13 +215,16 @@ pub async fn read(
 pub async fn read_addresses(
     connection: &mut Connection,
     lanes: &[i16],
+    floors: &[i64],
     count_max: i64,
 ) -> Result<Vec<OutboxAddress>, RepositoryError> {
     let rows = statement(
-        "SELECT o.* FROM unnest(?) AS l (lane) CROSS JOIN LATERAL (
-           SELECT lane, id, topic, key FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS o",
+        "SELECT o.* FROM unnest(?, ?) AS l (lane, floor) CROSS JOIN LATERAL (
+           SELECT lane, id, topic, key FROM outbox
+           WHERE outbox.lane = l.lane AND outbox.id >= l.floor ORDER BY id LIMIT ?) AS o",
     )
     .bind::<Array<SmallInt>, _>(lanes)
+    .bind::<Array<BigInt>, _>(floors)
     .bind::<BigInt, _>(count_max)
     .get_results(connection)
     .await?;
@@ -285,18 +326,21 @@ async fn park(connection: &mut Connection, parked: &ParkedRow) -> Result<(), Rep
     Ok(())
 }
 
-/// How far the outbox is behind, at the cost of a few thousand index entries at most.
-pub async fn backlog(connection: &mut Connection) -> Result<Backlog, RepositoryError> {
+/// How far the outbox is behind, at the cost of a few thousand index entries at most, if the floors of all lanes are
+/// known; each is 0 if not.
+pub async fn backlog(connection: &mut Connection, floors: &[i64]) -> Result<Backlog, RepositoryError> {
     let lanes: Vec<i16> = (0..LANES).collect();
     let backlog = statement(
         "WITH lane AS (
            SELECT first.created_at, counted.rows
-           FROM unnest(?) AS l (lane)
+           FROM unnest(?, ?) AS l (lane, floor)
            CROSS JOIN LATERAL (
-             SELECT created_at FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT 1) AS first
+             SELECT created_at FROM outbox
+             WHERE outbox.lane = l.lane AND outbox.id >= l.floor ORDER BY id LIMIT 1) AS first
            CROSS JOIN LATERAL (
              SELECT count(*) AS rows FROM (
-               SELECT 1 FROM outbox WHERE outbox.lane = l.lane ORDER BY id LIMIT ?) AS bounded) AS counted)
+               SELECT 1 FROM outbox
+               WHERE outbox.lane = l.lane AND outbox.id >= l.floor ORDER BY id LIMIT ?) AS bounded) AS counted)
          SELECT CASE WHEN coalesce(max(rows), 0) < ? THEN coalesce(sum(rows), 0)::bigint
                 ELSE greatest(sum(rows)::bigint, (
                   SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = 'outbox'::regclass)) END AS rows,
@@ -304,6 +348,7 @@ pub async fn backlog(connection: &mut Connection) -> Result<Backlog, RepositoryE
          FROM lane",
     )
     .bind::<Array<SmallInt>, _>(lanes)
+    .bind::<Array<BigInt>, _>(floors)
     .bind::<BigInt, _>(COUNTED_PER_LANE_MAX)
     .bind::<BigInt, _>(COUNTED_PER_LANE_MAX)
     .get_result(connection)
