@@ -11,9 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::broker::FetchedRecord;
 
 /// Account histories of all partitions.
-const HISTORIES_BYTES_MAX: usize = 72 << 20;
+const HISTORIES_BYTES_MAX: usize = 56 << 20;
 /// Decoded records of all partitions.
-const RECORDS_BYTES_MAX: usize = 16 << 20;
+const RECORDS_BYTES_MAX: usize = 8 << 20;
 /// Permits count in units of this many bytes.
 const UNIT_BYTES: usize = 1 << 10;
 /// What a record takes decoded: its key and value as they are and as fields, and this much for headers and the rest.
