@@ -1,7 +1,7 @@
 //! What `import` promises of Parquet: the same history as from CSV, whatever types it was written with, and a clear
 //! word for what cannot be exact.
 //!
-//! Seen to fail when planted: decimals shown with the scale of their type, and a struct's fields read where the struct
+//! Meant to fail on (not yet planted): decimals shown with the scale of their type, and a struct's fields read where the struct
 //! is null.
 
 use std::{fs::File, sync::Arc};

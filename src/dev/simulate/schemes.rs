@@ -174,8 +174,8 @@ mod tests {
         }
     }
 
-    /// Seen to fail with a takeover that stays at home, with mules who are always the same one, and with a new rule in
-    /// the shipped file that no scheme trips.
+    /// Meant to fail on (not yet planted) a takeover that stays at home, mules who are always the same one, and a new
+    /// rule in the shipped file that no scheme trips.
     #[test]
     fn every_shipped_rule_finds_what_the_suspects_do() {
         let ruleset = Ruleset::parse(SHIPPED_RULES).expect("the shipped rules");

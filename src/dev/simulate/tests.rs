@@ -194,7 +194,7 @@ async fn a_stalled_server_cannot_hide_in_the_latencies() {
     assert!(late[9] > Duration::from_millis(900), "{late:?}");
 }
 
-/// Seen to fail with latencies counted from the moment of sending: the few requests that were under way at the stall
+/// Meant to fail on (not yet planted) latencies counted from the moment of sending: the few requests that were under way at the stall
 /// are the only slow ones then, and p50 is a millisecond.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_percentiles_show_a_stall_to_all_who_were_due_in_it() {
