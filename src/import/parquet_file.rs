@@ -302,7 +302,7 @@ mod tests {
         Ok(rows)
     }
 
-    /// Seen to fail where the reader's panics are let through.
+    /// Before the reader's panics were caught, some such files ended the whole program.
     #[test]
     fn damage_anywhere_is_an_error_or_other_values_but_never_a_panic() {
         let whole = whole_file();
