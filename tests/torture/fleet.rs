@@ -224,6 +224,8 @@ impl Slot {
         match (status.signal(), status.code()) {
             (Some(9), _) if self.may_be_killed => Ended::Well,
             (_, Some(0)) if self.stopping_since.is_some() => Ended::Well,
+            // Asked in the first milliseconds, before it listens to signals, and so before it has said or done anything.
+            (Some(15), _) if self.stopping_since.is_some() && said.is_empty() => Ended::Well,
             (_, Some(1)) if !was_at_work => Ended::InVain,
             _ => Ended::Badly(self.told(&format!("ended by itself with {status}"))),
         }
