@@ -166,7 +166,7 @@ mod tests {
         assert!(into_requests(&[]).is_empty());
     }
 
-    /// Seen to fail with the row's own time as the timestamp: Kafka deleted imported events before they were consumed.
+    /// With the row's own time as the timestamp Kafka deleted imported events before they were consumed.
     #[test]
     fn an_event_of_long_ago_is_as_young_as_its_publication() {
         let (now, long_ago) = (Utc::now(), Utc::now() - TimeDelta::days(400));
