@@ -10,7 +10,8 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::{BrokerError, Retention, TopicSpec, wire::Wire};
+use super::wire::Wire;
+use crate::broker::{BrokerError, Retention, TopicSpec};
 
 /// A commit from outside any generation of the group, as a consumer with its own assignment sends it.
 const NO_GENERATION: i32 = -1;

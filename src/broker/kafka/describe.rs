@@ -11,10 +11,10 @@ use kafka_protocol::{
 };
 
 use super::{
-    BrokerError, Retention, TopicState,
     admin::{MIN_INSYNC_REPLICAS, RETENTION_BYTES, RETENTION_MS, text},
     wire::Wire,
 };
+use crate::broker::{BrokerError, Retention, TopicState};
 
 /// What Kafka's protocol calls a topic among the things that have settings.
 const RESOURCE_TOPIC: i8 = 2;

@@ -1,0 +1,82 @@
+//! The commit of a batch, on a connection of its own, while the next batch is read and scored.
+
+use anyhow::Context as _;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{super::assess::Assessed, PartitionConsumer};
+use crate::{
+    repository::{
+        Connection, RepositoryError, assessments, leases,
+        positions::{self, Position},
+        transaction,
+    },
+    runtime::fail_point,
+};
+
+/// A batch on its way into the database.
+pub(super) struct Commit {
+    to: i64,
+    /// Gives the connection back.
+    task: AbortOnDropHandle<Result<Connection, RepositoryError>>,
+}
+
+impl PartitionConsumer {
+    /// Results, announcements and position, together or not at all.
+    pub(super) async fn begin_commit(
+        &mut self,
+        position: Position,
+        to: i64,
+        assessed: Assessed,
+        spans: Vec<tracing::Span>,
+    ) -> anyhow::Result<()> {
+        let mut connection = match self.commit_connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        fail_point::reach("consume-risk/assessed");
+        let from = position.next_offset;
+        let interrupted = self.is_careful(to);
+        let ruleset = self.cached_for.clone().unwrap_or_default();
+        let (lease, name) = (self.lease.clone(), self.name.clone());
+        let task = tokio::spawn(async move {
+            let (lease, name, assessed) = (&lease, &name, &assessed);
+            let (rows, ruleset, assessed_at) = (&assessed.rows, &*ruleset, assessed.assessed_at);
+            let written = transaction("assess", &mut connection, async |connection: &mut Connection| {
+                leases::hold(connection, &[lease]).await?;
+                positions::advance(connection, name, from, to, interrupted).await?;
+                let written = assessments::record(connection, rows, ruleset, assessed_at).await;
+                fail_point::reach("consume-risk/writing");
+                written
+            })
+            .await?;
+            fail_point::reach("consume-risk/committed");
+            count(assessed, written);
+            drop(spans);
+            Ok(connection)
+        });
+        self.commit = Some(Commit { to, task: AbortOnDropHandle::new(task) });
+        self.moved_to(to, interrupted);
+        Ok(())
+    }
+
+    /// Waits for the commit under way, if there is one. The position in memory has moved already; an error takes it
+    /// back, because then everything in memory is forgotten.
+    pub(super) async fn finish_commit(&mut self) -> anyhow::Result<()> {
+        if let Some(Commit { to, task }) = self.commit.take() {
+            let connection = task.await.with_context(|| format!("the commit up to {to} was dropped"))??;
+            self.commit_connection = Some(connection);
+        }
+        Ok(())
+    }
+}
+
+fn count(assessed: &Assessed, written: usize) {
+    let written = u64::try_from(written).unwrap_or_default();
+    let expected = u64::try_from(assessed.rows.len()).unwrap_or_default();
+    let duplicates = assessed.duplicates + expected.saturating_sub(written);
+    metrics::counter!("ledger_consumer_events_total", "outcome" => "assessed").increment(written);
+    metrics::counter!("ledger_consumer_events_total", "outcome" => "duplicate").increment(duplicates);
+    for (level, count) in &assessed.levels {
+        metrics::counter!("ledger_risk_assessments_total", "level" => *level).increment(*count);
+    }
+}
