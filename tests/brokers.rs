@@ -313,14 +313,8 @@ async fn positions_are_shown_to_kafkas_own_tools() {
         broker.mirror_positions(&group, &topic, &[(0, 0), (1, 2)]).await.is_ok()
     })
     .await;
-    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh");
-    let told = tokio::process::Command::new(script)
-        .args(["tool", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"])
-        .args(["--bootstrap-server", &kafka.bootstrap_servers, "--describe", "--group", &group])
-        .output()
-        .await
-        .expect("the tool runs");
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+    let told = kafka.tool(class, &["--describe", "--group", &group]).await;
     let line = told.lines().find(|line| line.split_whitespace().nth(2) == Some("1")).expect(&told);
     let fields: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(

@@ -1,7 +1,7 @@
 //! What `ledger consumers` promises: it tells where a group is, and a reset moves it for good: whoever consumes goes on
 //! from there, nothing is doubled, nothing is skipped that was not asked for.
 
-use std::{process::Command, sync::Arc};
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ledger::{
@@ -131,17 +131,8 @@ impl Stage {
         std::fs::write(file.path(), json.to_string()).expect("written");
         let path = file.path().to_str().expect("UTF-8");
         let class = "org.apache.kafka.tools.DeleteRecordsCommand";
-        kafka_tool(class, &["--bootstrap-server", &kafka.bootstrap_servers, "--offset-json-file", path]);
+        kafka.tool(class, &["--offset-json-file", path]).await;
     }
-}
-
-/// One of Kafka's own tools; answers what it prints.
-fn kafka_tool(class: &str, arguments: &[&str]) -> String {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka.sh");
-    let output = Command::new(script).args(["tool", class]).args(arguments).output().expect("runs");
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{class}: {stdout}{}", String::from_utf8_lossy(&output.stderr));
-    stdout
 }
 
 fn request(number: usize) -> Request {
@@ -253,8 +244,7 @@ async fn an_offset_lost_to_retention_halts_and_a_reset_goes_on() {
         if let Some(kafka) = kafka {
             reset("7");
             let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
-            let servers = &*kafka.bootstrap_servers;
-            let said = kafka_tool(class, &["--bootstrap-server", servers, "--describe", "--group", "risk"]);
+            let said = kafka.tool(class, &["--describe", "--group", "risk"]).await;
             let line = said.lines().find(|line| line.contains(&name)).expect("described");
             let words: Vec<&str> = line.split_whitespace().collect();
             assert_eq!(words[2..6], ["0", "7", "10", "3"], "partition, position, end and lag: {line}");

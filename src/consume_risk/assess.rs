@@ -12,11 +12,12 @@ use chrono::{DateTime, SubsecRound, Utc};
 use uuid::Uuid;
 
 use super::{
-    cache::HistoryCache,
+    cache::{HistoryCache, Known},
     decode::{Event, Unhandled},
     reader::Item,
 };
 use crate::{
+    domain::Currency,
     event::RiskAssessed,
     repository::{
         Connection, RepositoryError,
@@ -39,13 +40,22 @@ const EVENTS_BETWEEN_YIELDS: usize = 64;
 #[derive(Default)]
 pub(super) struct Assessed {
     pub rows: Vec<NewAssessment>,
-    pub levels: HashMap<&'static str, u64>,
     pub duplicates: u64,
     /// Items from the front that are dealt with by `rows` and `duplicates`.
     pub handled: usize,
     /// Why the next item cannot be handled, if that is what ended the batch.
     pub unhandled: Option<Unhandled>,
     pub assessed_at: DateTime<Utc>,
+}
+
+/// How much to ask the ledger about events that go on where the cache ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// Only for the row itself. That such an event has its assessment already happens after a reset or a replay only; it
+    /// is scored for nothing then, because writing it finds out.
+    Rows,
+    /// For everything: what cannot be scored may have its assessment.
+    Everything,
 }
 
 /// What to do with an event.
@@ -61,7 +71,7 @@ enum Step {
 /// How far the batch goes, and the histories to read for it.
 struct Plan<'a> {
     steps: Vec<(&'a Event, Step)>,
-    accounts_to_read: Vec<&'a str>,
+    accounts_to_read: Vec<(&'a str, Currency)>,
     before_seqs: Vec<i64>,
     unhandled: Option<Unhandled>,
 }
@@ -72,16 +82,22 @@ pub(super) async fn assess(
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
     items: &[Item],
+    ask: Ask,
 ) -> Result<Assessed, RepositoryError> {
     let (events, undecodable) = decoded_prefix(items);
+    let currencies = match ask {
+        Ask::Rows => known_currencies(cache, &events),
+        Ask::Everything => events.iter().map(|_| None).collect(),
+    };
     let (account_ids, account_seqs): (Vec<&str>, Vec<i64>) = events.iter().map(|event| event.place()).unzip();
-    let rows = history::ledger_rows(connection, &account_ids, &account_seqs).await?;
+    let known: Vec<bool> = currencies.iter().map(Option::is_some).collect();
+    let rows = history::ledger_rows(connection, &account_ids, &account_seqs, &known).await?;
     let mut of_event: Vec<Option<LedgerRow>> = events.iter().map(|_| None).collect();
     for row in rows {
         let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| of_event.get_mut(place));
         place.map(|place| place.replace(row));
     }
-    let mut plan = plan(ruleset, cache, &events, &of_event);
+    let mut plan = plan(ruleset, cache, &events, &of_event, &currencies);
     if plan.unhandled.is_none() && plan.steps.len() == events.len() {
         plan.unhandled = undecodable;
     }
@@ -100,11 +116,29 @@ fn decoded_prefix(items: &[Item]) -> (Vec<&Event>, Option<Unhandled>) {
     (events, None)
 }
 
+/// The currency of the account for each event that follows on what the cache knows of it, by the others of the batch.
+fn known_currencies(cache: &HistoryCache, events: &[&Event]) -> Vec<Option<Currency>> {
+    let mut next_seqs: HashMap<&str, i64> = HashMap::new();
+    let places = events.iter().map(|event| event.place());
+    places
+        .map(|(account_id, account_seq)| {
+            let known = cache.get(account_id)?;
+            let next = next_seqs.entry(account_id).or_insert_with(|| known.history.last_account_seq() + 1);
+            if *next != account_seq {
+                return None;
+            }
+            *next += 1;
+            Some(known.currency)
+        })
+        .collect()
+}
+
 fn plan<'a>(
     ruleset: &Ruleset,
     cache: &HistoryCache,
     events: &[&'a Event],
     rows: &[Option<LedgerRow>],
+    currencies: &[Option<Currency>],
 ) -> Plan<'a> {
     let mut plan = Plan {
         steps: Vec::with_capacity(events.len()),
@@ -118,8 +152,8 @@ fn plan<'a>(
     let room = i64::try_from(cache.room() / HISTORY_ROW_BYTES).unwrap_or(i64::MAX);
     let rows_to_read_max = room.min(HISTORY_ROWS_READ_MAX);
     let mut rows_to_read = 0;
-    for (event, row) in events.iter().zip(rows) {
-        let is_assessed = match checked(event, row.as_ref()) {
+    for ((event, row), currency) in events.iter().zip(rows).zip(currencies) {
+        let is_assessed = match checked(event, row.as_ref(), *currency) {
             Ok(is_assessed) => is_assessed,
             Err(unhandled) => {
                 plan.unhandled = Some(unhandled);
@@ -129,7 +163,8 @@ fn plan<'a>(
         let (account_id, account_seq) = event.place();
         let is_duplicate = is_assessed || !seen.insert((account_id, account_seq));
         let known_next = next_seqs.get(account_id).copied();
-        let next = known_next.or_else(|| cache.last_account_seq(account_id).map(|last| last + 1));
+        let next =
+            known_next.or_else(|| cache.get(account_id).map(|known| known.history.last_account_seq() + 1));
         let step = match (is_duplicate, next) {
             (true, Some(next)) if next == account_seq => Step::Remember,
             (true, _) => Step::Skip,
@@ -141,7 +176,7 @@ fn plan<'a>(
                 if rows_to_read > rows_to_read_max && !plan.accounts_to_read.is_empty() {
                     break;
                 }
-                plan.accounts_to_read.push(account_id);
+                plan.accounts_to_read.push((account_id, event.currency));
                 plan.before_seqs.push(account_seq);
                 Step::Score
             }
@@ -154,8 +189,9 @@ fn plan<'a>(
     plan
 }
 
-/// Whether the event tells of the ledger's own row, and if so whether that has its assessment.
-fn checked(event: &Event, row: Option<&LedgerRow>) -> Result<bool, Unhandled> {
+/// Whether the event tells of the ledger's own row, and if so whether that has its assessment. `currency` is the
+/// account's, if it is known without asking.
+fn checked(event: &Event, row: Option<&LedgerRow>, currency: Option<Currency>) -> Result<bool, Unhandled> {
     let created = &event.created;
     let unhandled = |reason, error: String| Err(Unhandled { stage: "ledger", reason, error });
     let Some(row) = row else {
@@ -165,9 +201,10 @@ fn checked(event: &Event, row: Option<&LedgerRow>) -> Result<bool, Unhandled> {
         );
         return unhandled("not_in_ledger", error);
     };
+    let currency = currency.map(Currency::code).or(row.currency.as_deref());
     let differences = [
         ("transaction_id", row.id != created.transaction_id),
-        ("currency", row.currency != created.currency),
+        ("currency", currency != Some(created.currency.as_str())),
         ("amount", row.amount != event.amount),
         ("balance_after", row.balance_after != event.balance_after),
         ("created_at", row.created_at != created.created_at),
@@ -188,7 +225,8 @@ async fn read_histories(
         return Ok(());
     }
     let reach = i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX);
-    let earlier = history::earlier_rows(connection, &plan.accounts_to_read, &plan.before_seqs, reach).await?;
+    let account_ids: Vec<&str> = plan.accounts_to_read.iter().map(|(account_id, _)| *account_id).collect();
+    let earlier = history::earlier_rows(connection, &account_ids, &plan.before_seqs, reach).await?;
     let mut of_account: Vec<Vec<_>> = plan.accounts_to_read.iter().map(|_| Vec::new()).collect();
     for row in earlier {
         let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| of_account.get_mut(place));
@@ -196,9 +234,10 @@ async fn read_histories(
         let row = ruleset.history_row(row.account_seq, row.created_at, row.amount, counterparty, metadata);
         place.into_iter().for_each(|rows| rows.push(row.clone()));
     }
-    for (account_id, rows) in plan.accounts_to_read.iter().zip(of_account) {
+    for ((account_id, currency), rows) in plan.accounts_to_read.iter().zip(of_account) {
         cache.take(account_id);
-        cache.put(account_id, AccountHistory::new(ruleset, rows));
+        let history = AccountHistory::new(ruleset, rows);
+        cache.put(account_id, Known { history, currency: *currency });
     }
     Ok(())
 }
@@ -219,20 +258,20 @@ async fn score(
         }
         let (account_id, account_seq) = event.place();
         // Dropped by the cache between plan and score: the next batch reads it.
-        let history = if step == Step::Skip { None } else { cache.take(account_id) };
-        match (step, history) {
+        let known = if step == Step::Skip { None } else { cache.take(account_id) };
+        match (step, known) {
             (Step::Skip, _) => assessed.duplicates += 1,
             (_, None) => return Ok(assessed),
-            (_, Some(history)) if history.last_account_seq() + 1 != account_seq => return Ok(assessed),
-            (Step::Remember, Some(mut history)) => {
-                ruleset.remember(&mut history, &event.subject());
-                cache.put(account_id, history);
+            (_, Some(known)) if known.history.last_account_seq() + 1 != account_seq => return Ok(assessed),
+            (Step::Remember, Some(mut known)) => {
+                ruleset.remember(&mut known.history, &event.subject());
+                cache.put(account_id, known);
                 assessed.duplicates += 1;
             }
-            (Step::Score, Some(mut history)) => {
+            (Step::Score, Some(mut known)) => {
                 fail_point::reach_with("consume-risk/scoring", event.created.description.as_deref());
-                let outcome = ruleset.score(&mut history, &event.subject());
-                cache.put(account_id, history);
+                let outcome = ruleset.score(&mut known.history, &event.subject());
+                cache.put(account_id, known);
                 match outcome {
                     Ok(assessment) => assessed.push(event, assessment)?,
                     Err(error) => {
@@ -273,7 +312,6 @@ impl Assessed {
             ruleset: Arc::clone(&assessment.ruleset).to_string(),
             assessed_at: self.assessed_at,
         };
-        *self.levels.entry(assessment.risk_level.as_str()).or_insert(0) += 1;
         self.rows.push(NewAssessment {
             account_id: created.account_id.clone(),
             account_seq: created.account_seq,

@@ -6,22 +6,28 @@
 
 use std::collections::HashMap;
 
-use crate::risk::AccountHistory;
+use crate::{domain::Currency, risk::AccountHistory};
 
 /// What an account takes beside its history: its name and its place in the map.
 const ACCOUNT_BYTES: usize = 160;
 
+/// What is known of an account: its rows up to one of them, which were all held against the ledger.
+pub(super) struct Known {
+    pub history: AccountHistory,
+    pub currency: Currency,
+}
+
 #[derive(Default)]
 struct Generation {
-    histories: HashMap<String, AccountHistory>,
+    accounts: HashMap<String, Known>,
     bytes: usize,
 }
 
 impl Generation {
-    fn take(&mut self, account_id: &str) -> Option<AccountHistory> {
-        let history = self.histories.remove(account_id)?;
-        self.bytes = self.bytes.saturating_sub(bytes(&history));
-        Some(history)
+    fn take(&mut self, account_id: &str) -> Option<Known> {
+        let known = self.accounts.remove(account_id)?;
+        self.bytes = self.bytes.saturating_sub(bytes(&known));
+        Some(known)
     }
 }
 
@@ -44,20 +50,19 @@ impl HistoryCache {
     }
 
     /// Takes a history out, to be put back by [`HistoryCache::put`].
-    pub fn take(&mut self, account_id: &str) -> Option<AccountHistory> {
+    pub fn take(&mut self, account_id: &str) -> Option<Known> {
         self.young.take(account_id).or_else(|| self.old.take(account_id))
     }
 
-    /// The last row that the cache knows of an account.
-    pub fn last_account_seq(&self, account_id: &str) -> Option<i64> {
-        let history = self.young.histories.get(account_id).or_else(|| self.old.histories.get(account_id))?;
-        Some(history.last_account_seq())
+    /// What it knows of an account.
+    pub fn get(&self, account_id: &str) -> Option<&Known> {
+        self.young.accounts.get(account_id).or_else(|| self.old.accounts.get(account_id))
     }
 
     /// Puts a history in, and drops others if all together take too much.
-    pub fn put(&mut self, account_id: &str, history: AccountHistory) {
-        self.young.bytes += bytes(&history);
-        self.young.histories.insert(account_id.to_owned(), history);
+    pub fn put(&mut self, account_id: &str, known: Known) {
+        self.young.bytes += bytes(&known);
+        self.young.accounts.insert(account_id.to_owned(), known);
         if self.young.bytes + self.old.bytes > self.bytes_max {
             self.old = std::mem::take(&mut self.young);
         }
@@ -68,8 +73,8 @@ impl HistoryCache {
     }
 }
 
-fn bytes(history: &AccountHistory) -> usize {
-    history.bytes() + ACCOUNT_BYTES
+fn bytes(known: &Known) -> usize {
+    known.history.bytes() + ACCOUNT_BYTES
 }
 
 #[cfg(test)]
@@ -79,10 +84,15 @@ mod tests {
 
     const ACCOUNTS_MAX: usize = 100;
 
+    fn known(ruleset: &Ruleset) -> Known {
+        let currency = Currency::parse("EUR").expect("known");
+        Known { history: AccountHistory::new(ruleset, Vec::new()), currency }
+    }
+
     #[test]
     fn what_is_used_stays_and_the_rest_is_dropped() {
         let ruleset = Ruleset::parse("[levels]\nmedium = 1\nhigh = 2\n").expect("valid");
-        let history = || AccountHistory::new(&ruleset, Vec::new());
+        let history = || known(&ruleset);
         let mut cache = HistoryCache::default();
         cache.limit(ACCOUNTS_MAX * bytes(&history()));
         cache.put("used", history());
@@ -90,7 +100,7 @@ mod tests {
             cache.put(&number.to_string(), history());
             let used = cache.take("used").expect("still there");
             cache.put("used", used);
-            let kept = cache.young.histories.len() + cache.old.histories.len();
+            let kept = cache.young.accounts.len() + cache.old.accounts.len();
             assert!(kept <= ACCOUNTS_MAX, "{kept}");
         }
         assert!(cache.take("0").is_none());
@@ -99,15 +109,15 @@ mod tests {
     #[test]
     fn accounts_that_fit_are_never_dropped() {
         let ruleset = Ruleset::parse("[levels]\nmedium = 1\nhigh = 2\n").expect("valid");
-        let history = || AccountHistory::new(&ruleset, Vec::new());
+        let history = || known(&ruleset);
         let mut cache = HistoryCache::default();
         cache.limit(ACCOUNTS_MAX * bytes(&history()));
         for round in 0..10 {
             for number in 0..ACCOUNTS_MAX {
                 let account_id = number.to_string();
-                let known = cache.take(&account_id);
-                assert!(known.is_some() || round == 0, "{account_id} was dropped");
-                cache.put(&account_id, known.unwrap_or_else(history));
+                let taken = cache.take(&account_id);
+                assert!(taken.is_some() || round == 0, "{account_id} was dropped");
+                cache.put(&account_id, taken.unwrap_or_else(history));
             }
         }
     }

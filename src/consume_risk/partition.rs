@@ -26,7 +26,7 @@ use tokio::sync::{Mutex, watch};
 
 use self::{commit::Commit, signs::halt_text};
 use super::{
-    assess::{Assessed, assess},
+    assess::{Ask, Assessed, assess},
     cache::HistoryCache,
     memory::Memory,
     reader::{Item, Reader, Source},
@@ -269,7 +269,7 @@ impl PartitionConsumer {
             self.note_try(connection, position.next_offset, 0).await?;
         }
         let spans = trace::spans(&items);
-        let assessed = self.assess(connection, &items).await?;
+        let assessed = self.assess(connection, &items, Ask::Rows).await?;
         self.finish_commit().await?;
         let rest = items.split_off(assessed.handled.min(items.len()));
         let is_stuck = assessed.unhandled.is_some();
@@ -290,14 +290,19 @@ impl PartitionConsumer {
         Ok(Turn::Handled(handled))
     }
 
-    async fn assess(&mut self, connection: &mut Connection, items: &[Item]) -> anyhow::Result<Assessed> {
+    async fn assess(
+        &mut self,
+        connection: &mut Connection,
+        items: &[Item],
+        ask: Ask,
+    ) -> anyhow::Result<Assessed> {
         let ruleset = Arc::clone(&self.rules.borrow());
         let version = ruleset.version();
         if self.cached_for.as_ref() != Some(&version) {
             self.cache.clear();
             self.cached_for = Some(version);
         }
-        Ok(assess(connection, &ruleset, &mut self.cache, items).await?)
+        Ok(assess(connection, &ruleset, &mut self.cache, items, ask).await?)
     }
 
     fn moved_to(&mut self, next_offset: i64, interrupted: bool) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{
-    assess::assess,
+    assess::{Ask, assess},
     cache::HistoryCache,
     decode::{Unhandled, decode},
     reader::Item,
@@ -49,7 +49,7 @@ impl Verdict {
     /// Writes it and its announcement, in the caller's transaction. False if somebody else was quicker.
     pub async fn write(&self, connection: &mut Connection) -> Result<bool, RepositoryError> {
         let written = assessments::record(connection, &self.rows, &self.ruleset, self.assessed_at).await?;
-        Ok(written > 0)
+        Ok(!written.is_empty())
     }
 
     /// What the rules say, for people: level and score.
@@ -65,7 +65,7 @@ pub async fn judge(
     record: FetchedRecord,
 ) -> Result<Judgement, RepositoryError> {
     let items = [Item { decoded: decode(&record), record }];
-    let assessed = assess(connection, ruleset, &mut HistoryCache::default(), &items).await?;
+    let assessed = assess(connection, ruleset, &mut HistoryCache::default(), &items, Ask::Everything).await?;
     Ok(match assessed.unhandled {
         Some(Unhandled { stage, reason, error }) => Judgement::Unhandled { stage, reason, error },
         None if assessed.rows.is_empty() => Judgement::AlreadyAssessed,

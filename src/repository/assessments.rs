@@ -41,10 +41,15 @@ pub struct NewAssessment {
     pub traceparent: Option<String>,
 }
 
-#[derive(QueryableByName)]
-struct Count {
+/// How many assessments of a level were written.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+pub struct Written {
+    /// `low`, `medium` or `high`.
+    #[diesel(sql_type = Text)]
+    pub risk_level: String,
+    /// How many.
     #[diesel(sql_type = BigInt)]
-    count: i64,
+    pub count: i64,
 }
 
 #[derive(Default)]
@@ -84,20 +89,21 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Writes those that have no assessment yet, announces them and marks their days. Answers how many were written.
+/// Writes those that have no assessment yet, announces them and marks their days. Answers how many of
+/// each level were written.
 pub async fn record(
     connection: &mut Connection,
     batch: &[NewAssessment],
     ruleset: &str,
     assessed_at: DateTime<Utc>,
-) -> Result<usize, RepositoryError> {
+) -> Result<Vec<Written>, RepositoryError> {
     if batch.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let columns = Columns::of(batch);
     // `IS TRUE` keeps the planner from making a join of it, which a writer's settings would turn into a nested loop of
     // a thousand times a thousand; as it stands it is a hashed subplan.
-    let written: Count = statement(
+    let written = statement(
         "WITH given AS (
            SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WITH ORDINALITY
              AS g (account_id, account_seq, transaction_id, day, risk_score, risk_level, reasons, shadow_reasons,
@@ -107,7 +113,7 @@ pub async fn record(
                                          shadow_reasons, ruleset, assessed_at)
            SELECT account_id, account_seq, transaction_id, risk_score, risk_level, reasons::json,
                   shadow_reasons::json, ?, ?
-           FROM given ON CONFLICT DO NOTHING RETURNING transaction_id
+           FROM given ON CONFLICT DO NOTHING RETURNING transaction_id, risk_level
          ), fresh AS MATERIALIZED (
            SELECT * FROM given WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
          ), announced AS (
@@ -118,7 +124,7 @@ pub async fn record(
          ), marked AS (
            INSERT INTO fact_marks (day) SELECT DISTINCT day FROM fresh
          )
-         SELECT count(*) AS count FROM assessed",
+         SELECT risk_level, count(*) AS count FROM assessed GROUP BY risk_level",
     )
     .bind::<Array<Text>, _>(columns.account_ids)
     .bind::<Array<BigInt>, _>(columns.account_seqs)
@@ -135,7 +141,7 @@ pub async fn record(
     .bind::<Text, _>(ruleset)
     .bind::<Timestamptz, _>(assessed_at)
     .bind::<Timestamptz, _>(assessed_at)
-    .get_result(connection)
+    .get_results(connection)
     .await?;
-    Ok(usize::try_from(written.count).unwrap_or_default())
+    Ok(written)
 }

@@ -29,10 +29,10 @@ pub struct LedgerRow {
     /// When it was created.
     #[diesel(sql_type = Timestamptz)]
     pub created_at: DateTime<Utc>,
-    /// The account's.
-    #[diesel(sql_type = Text)]
-    pub currency: String,
-    /// Whether it has its assessment already.
+    /// The account's. None for an account that was told to be known.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub currency: Option<String>,
+    /// Whether it has its assessment already. False for one of an account that was told to be known.
     #[diesel(sql_type = Bool)]
     pub is_assessed: bool,
 }
@@ -60,24 +60,31 @@ pub struct EarlierRow {
     pub metadata: Option<String>,
 }
 
-/// The ledger's rows at these places; places that the ledger does not have are missing from the answer.
+/// The ledger's rows at these places; places that the ledger does not have are missing from the answer. Where `known`
+/// says that the caller knows the account and what came before, neither account nor assessment is looked up, which is
+/// half of the work.
 pub async fn ledger_rows(
     connection: &mut Connection,
     account_ids: &[&str],
     account_seqs: &[i64],
+    known: &[bool],
 ) -> Result<Vec<LedgerRow>, RepositoryError> {
     // OFFSET 0 keeps each subquery a probe of its own, whatever the statistics say of young tables.
     let rows = statement(
-        "SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at, a.currency,
-                EXISTS (SELECT FROM risk_assessments r
-                        WHERE r.account_id = e.account_id AND r.account_seq = e.account_seq OFFSET 0) AS is_assessed
-         FROM unnest(?, ?) WITH ORDINALITY AS e (account_id, account_seq, ordinal)
+        "SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at,
+                CASE WHEN NOT e.is_known THEN
+                  (SELECT currency FROM accounts a WHERE a.account_id = e.account_id OFFSET 0) END AS currency,
+                CASE WHEN e.is_known THEN false ELSE
+                  EXISTS (SELECT FROM risk_assessments r
+                          WHERE r.account_id = e.account_id AND r.account_seq = e.account_seq OFFSET 0)
+                END AS is_assessed
+         FROM unnest(?, ?, ?) WITH ORDINALITY AS e (account_id, account_seq, is_known, ordinal)
          CROSS JOIN LATERAL (SELECT id, amount, balance_after, created_at FROM transactions t
-                             WHERE t.account_id = e.account_id AND t.account_seq = e.account_seq OFFSET 0) t
-         CROSS JOIN LATERAL (SELECT currency FROM accounts a WHERE a.account_id = e.account_id OFFSET 0) a",
+                             WHERE t.account_id = e.account_id AND t.account_seq = e.account_seq OFFSET 0) t",
     )
     .bind::<Array<Text>, _>(account_ids)
     .bind::<Array<BigInt>, _>(account_seqs)
+    .bind::<Array<Bool>, _>(known)
     .get_results(connection)
     .await?;
     Ok(rows)

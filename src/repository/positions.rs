@@ -51,7 +51,7 @@ pub struct Position {
 }
 
 /// A row for people.
-#[derive(Debug, Clone, PartialEq, QueryableByName)]
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 pub struct PositionRow {
     /// The consumer group.
     #[diesel(sql_type = Text)]

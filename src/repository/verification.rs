@@ -12,7 +12,7 @@ mod ledger;
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Integer, Text},
+    sql_types::{BigInt, Text},
 };
 use diesel_async::{RunQueryDsl, methods::LoadQuery};
 
@@ -27,7 +27,11 @@ pub use ledger::{
     sequences,
 };
 
-use super::{Bind, Connection, Isolation, RepositoryError, statement, transaction_with};
+use super::{
+    Bind, Connection, Isolation, RepositoryError,
+    positions::{self, PositionRow},
+    statement, transaction_with,
+};
 
 /// How many examples a question answers at most.
 pub const EXAMPLES_MAX: usize = 10;
@@ -87,23 +91,6 @@ where
     })
 }
 
-/// Where a group is in a partition.
-#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
-pub struct GroupPosition {
-    /// The group.
-    #[diesel(sql_type = Text)]
-    pub consumer_group: String,
-    /// The topic.
-    #[diesel(sql_type = Text)]
-    pub topic: String,
-    /// The partition.
-    #[diesel(sql_type = Integer)]
-    pub partition: i32,
-    /// The first offset that is not handled.
-    #[diesel(sql_type = BigInt)]
-    pub next_offset: i64,
-}
-
 /// What [`snapshot`] saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -112,7 +99,7 @@ pub struct Snapshot {
     /// Rows of the outbox that are for `transactions.v1`.
     pub outbox_transactions: i64,
     /// All consumer positions.
-    pub positions: Vec<GroupPosition>,
+    pub positions: Vec<PositionRow>,
 }
 
 /// Remembers one moment in temporary tables of the connection: each account's last sequence number, what is in the
@@ -137,9 +124,7 @@ pub async fn snapshot(connection: &mut Connection) -> Result<Snapshot, Repositor
             for table in tables {
                 diesel::sql_query(table).execute(&mut *connection).await?;
             }
-            let positions = statement("SELECT consumer_group, topic, partition, next_offset FROM consumer_positions")
-                .get_results(&mut *connection)
-                .await?;
+            let positions = positions::list(&mut *connection, None).await?;
             let outbox: Count =
                 statement("SELECT count(*) AS count FROM verify_outbox WHERE topic = 'transactions.v1'")
                     .get_result(&mut *connection)

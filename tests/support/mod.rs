@@ -5,6 +5,7 @@ pub mod api;
 pub mod binary;
 pub mod clients;
 pub mod kafka;
+pub mod kafka_script;
 pub mod load;
 pub mod own_kafka;
 pub mod own_postgres;

@@ -6,7 +6,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{super::assess::Assessed, PartitionConsumer};
 use crate::{
     repository::{
-        Connection, RepositoryError, assessments, leases,
+        Connection, RepositoryError,
+        assessments::{self, Written},
+        leases,
         positions::{self, Position},
         transaction,
     },
@@ -50,7 +52,7 @@ impl PartitionConsumer {
             })
             .await?;
             fail_point::reach("consume-risk/committed");
-            count(assessed, written);
+            count(assessed, &written);
             drop(spans);
             Ok(connection)
         });
@@ -70,13 +72,15 @@ impl PartitionConsumer {
     }
 }
 
-fn count(assessed: &Assessed, written: usize) {
-    let written = u64::try_from(written).unwrap_or_default();
-    let expected = u64::try_from(assessed.rows.len()).unwrap_or_default();
-    let duplicates = assessed.duplicates + expected.saturating_sub(written);
-    metrics::counter!("ledger_consumer_events_total", "outcome" => "assessed").increment(written);
-    metrics::counter!("ledger_consumer_events_total", "outcome" => "duplicate").increment(duplicates);
-    for (level, count) in &assessed.levels {
-        metrics::counter!("ledger_risk_assessments_total", "level" => *level).increment(*count);
+fn count(assessed: &Assessed, written: &[Written]) {
+    let mut fresh = 0;
+    for Written { risk_level, count } in written {
+        let count = u64::try_from(*count).unwrap_or_default();
+        fresh += count;
+        metrics::counter!("ledger_risk_assessments_total", "level" => risk_level.clone()).increment(count);
     }
+    let expected = u64::try_from(assessed.rows.len()).unwrap_or_default();
+    let duplicates = assessed.duplicates + expected.saturating_sub(fresh);
+    metrics::counter!("ledger_consumer_events_total", "outcome" => "assessed").increment(fresh);
+    metrics::counter!("ledger_consumer_events_total", "outcome" => "duplicate").increment(duplicates);
 }

@@ -7,6 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     super::{
+        assess::Ask,
         dead_letter::dead_letter,
         decode::{Unhandled, decode},
         reader::Item,
@@ -58,7 +59,7 @@ impl PartitionConsumer {
         item.decoded = decode(&item.record);
         let items = vec![item];
         let spans = trace::spans(&items);
-        let assessed = self.assess(connection, &items).await?;
+        let assessed = self.assess(connection, &items, Ask::Everything).await?;
         let Some(unhandled) = &assessed.unhandled else {
             let handled = assessed.handled;
             if let (1, Some(item)) = (handled, items.first()) {

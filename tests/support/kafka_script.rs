@@ -1,0 +1,116 @@
+//! `scripts/kafka.sh` as tests use it: a data directory that goes when the test process has ended, and the tools.
+
+use std::{
+    fs::{self, File},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+/// Ends the broker when the test process has ended: its input is a pipe that only we hold.
+const WATCHDOG: &str = r#"
+while read -r _; do :; done
+"$1" down --data-dir "$2"
+rm -rf -- "$2"
+"#;
+
+/// Whether there can be a Kafka here. If not, that is said loudly, and where the environment variable CI is set it is a
+/// failure: a skipped test must not look like a passed one there.
+pub(super) fn is_possible() -> bool {
+    let Some(program) = ["java", "mvn"].into_iter().find(|program| !runs(program)) else { return true };
+    let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+    assert!(!ci, "no {program} in CI: the Kafka tests cannot run");
+    false
+}
+
+/// Straight to the terminal: the test harness hides what passing tests print.
+pub(super) fn say_skipped() {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let warning = format!("\nSKIPPED {test}: Kafka needs java and mvn (Debian: apt-get install maven)\n");
+    let _ = fs::write("/dev/stderr", &warning).or_else(|_| fs::write("/dev/tty", &warning));
+}
+
+fn runs(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    found.is_ok_and(|status| status.success())
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh")
+}
+
+/// Where a broker keeps everything. The broker is ended and the directory removed when this is dropped or the process
+/// ends, however it ends.
+pub(super) struct DataDirectory {
+    pub path: PathBuf,
+    _watchdog: Child,
+}
+
+impl DataDirectory {
+    pub fn new() -> Self {
+        let path = tempfile::Builder::new().prefix("ledger-kafka-").tempdir().expect("directory").keep();
+        let watchdog = Command::new("bash")
+            .args(["-c", WATCHDOG, "ledger-kafka-watchdog"])
+            .arg(script())
+            .arg(&path)
+            // A Ctrl-C in the terminal is for the tests; their end is what it waits for.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("bash");
+        Self { path, _watchdog: watchdog }
+    }
+
+    /// Starts the broker, anew or with the data that is there, and returns when it answers.
+    pub fn up_blocking(&self, options: &[&str]) {
+        let status = self.command(options).status().expect("scripts/kafka.sh runs");
+        self.check(status);
+    }
+
+    /// The same with so much memory, while other tasks go on.
+    pub async fn up(&self, heap: &str) {
+        let mut command = tokio::process::Command::from(self.command(&[]));
+        let status = command.env("LEDGER_KAFKA_HEAP", heap).status().await.expect("scripts/kafka.sh runs");
+        self.check(status);
+    }
+
+    fn command(&self, options: &[&str]) -> Command {
+        let mut command = Command::new(script());
+        command.args(["up", "--data-dir"]).arg(&self.path).args(options).stdin(Stdio::null());
+        // Into files: the broker lives on and would hold a pipe open.
+        command.stdout(self.file("up")).stderr(self.file("up.log"));
+        command
+    }
+
+    fn file(&self, name: &str) -> File {
+        File::create(self.path.join(name)).expect("file")
+    }
+
+    fn check(&self, status: ExitStatus) {
+        let read = |name| fs::read_to_string(self.path.join(name)).expect("read");
+        assert!(status.success(), "Kafka did not start: {}", read("up.log"));
+        assert!(read("up").contains("LEDGER_BROKER__KIND=kafka"), "{}", read("up"));
+    }
+
+    /// Where it listens, `127.0.0.1:port`, also after it was brought back.
+    pub fn address(&self) -> String {
+        let address = fs::read_to_string(self.path.join("bootstrap")).expect("written by kafka.sh");
+        address.trim().to_owned()
+    }
+}
+
+/// What one of Kafka's own tools says; it must succeed.
+pub(super) async fn tool(address: &str, class: &str, arguments: &[&str]) -> String {
+    let output = tokio::process::Command::new(script())
+        .args(["tool", class, "--bootstrap-server", address])
+        .args(arguments)
+        .output()
+        .await
+        .expect("the tool runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{class} {arguments:?}: {said}{stderr}");
+    said
+}
