@@ -265,29 +265,27 @@ async fn write(
     }
     let moves = moves(before, &posted.accounts, &touched);
     let expected = i64::try_from(touched.len()).unwrap_or(i64::MAX);
+    let keys: Vec<&[u8]> = columns.account_ids.iter().map(|account_id| account_id.as_bytes()).collect();
     let days: Vec<NaiveDate> = columns.days.iter().copied().collect();
     statement(
         "WITH moved AS (
            UPDATE accounts a
            SET balance = m.balance, account_seq = m.account_seq, last_created_at = m.last_created_at
-           FROM unnest(?, ?, ?, ?, ?, ?, ?)
-             AS m (account_id, expected_seq, expected_balance, min_balance, balance, account_seq, last_created_at)
+           FROM (SELECT unnest(?) AS account_id, unnest(?) AS expected_seq, unnest(?) AS expected_balance,
+                        unnest(?) AS min_balance, unnest(?) AS balance, unnest(?) AS account_seq,
+                        unnest(?) AS last_created_at) m
            WHERE a.account_id = m.account_id AND a.account_seq = m.expected_seq AND a.balance = m.expected_balance
              AND a.min_balance IS NOT DISTINCT FROM m.min_balance
            RETURNING 1
          ), posted AS (
            INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, reverses,
                                      idempotency_key, counterparty, description, metadata)
-           SELECT account_id, account_seq, id, amount, balance_after, created_at, reverses,
-                  idempotency_key, counterparty, description, metadata::json
-           FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-             AS t (account_id, account_seq, id, amount, balance_after, created_at, reverses,
-                   idempotency_key, counterparty, description, metadata)
+           SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?), unnest(?), unnest(?),
+                  unnest(?), unnest(?), unnest(?), unnest(?)::json
          ), announced AS (
            INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
-           SELECT lane, 'transactions.v1', convert_to(account_id, 'UTF8'), value, event_id, 'TransactionCreated.v1',
-                  created_at, traceparent
-           FROM unnest(?, ?, ?, ?, ?, ?) AS o (lane, account_id, value, event_id, created_at, traceparent)
+           SELECT unnest(?), 'transactions.v1', unnest(?), unnest(?), unnest(?), 'TransactionCreated.v1',
+                  unnest(?), unnest(?)
          ), marked AS (
            INSERT INTO fact_marks (day) SELECT unnest(?)
          )
@@ -312,7 +310,7 @@ async fn write(
     .bind::<Array<Nullable<Text>>, _>(columns.descriptions)
     .bind::<Array<Nullable<Text>>, _>(columns.metadata)
     .bind::<Array<SmallInt>, _>(columns.lanes)
-    .bind::<Array<Text>, _>(&columns.account_ids)
+    .bind::<Array<Binary>, _>(keys)
     .bind::<Array<Binary>, _>(columns.values)
     .bind::<Array<SqlUuid>, _>(&columns.ids)
     .bind::<Array<Timestamptz>, _>(&columns.created_ats)
