@@ -26,7 +26,7 @@ mod writer;
 use std::net::SocketAddr;
 
 use actix_web::{
-    App, HttpServer,
+    App, HttpServer, Resource,
     dev::ServerHandle,
     middleware::{Condition, from_fn},
     web,
@@ -73,7 +73,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
     repository::migrations::check_schema(&mut connection).await?;
     drop(connection);
     let pool = repository::pool(&config.database, "serve reader")?;
-    let (writers, writers_running) = Writers::start(config);
+    let (writers, writers_running) = Writers::start(config).context("cannot start the writers")?;
     let state = web::Data::new(ApiState::new(context, writers, pool));
     let limiter = web::Data::new(rate_limit::RateLimit::new(&config.serve));
     let limited = limiter.is_some();
@@ -150,56 +150,56 @@ fn worker_threads(configured: usize) -> usize {
 fn routes(config: &mut web::ServiceConfig) {
     config
         .service(
-            web::resource("/transactions")
+            resource("/transactions")
                 .route(web::post().to(transactions::create))
                 .route(web::get().to(transactions::list))
                 .route(web::head().to(transactions::list))
                 .default_service(only("GET, HEAD, POST")),
         )
         .service(
-            web::resource("/transactions/batch")
+            resource("/transactions/batch")
                 .route(web::post().to(batch::create))
                 .default_service(only("POST")),
         )
         .service(
-            web::resource("/transactions/{id}/reversal")
+            resource("/transactions/{id}/reversal")
                 .route(web::post().to(reversal::create))
                 .default_service(only("POST")),
         )
         .service(
-            web::resource("/transactions/{id}")
+            resource("/transactions/{id}")
                 .route(web::get().to(transactions::find))
                 .route(web::head().to(transactions::find))
                 .default_service(only("GET, HEAD")),
         )
         .service(
-            web::resource("/accounts/{id}")
+            resource("/accounts/{id}")
                 .route(web::get().to(accounts::find))
                 .route(web::head().to(accounts::find))
                 .route(web::put().to(accounts::put))
                 .default_service(only("GET, HEAD, PUT")),
         )
         .service(
-            web::resource("/accounts/{id}/balance")
+            resource("/accounts/{id}/balance")
                 .route(web::get().to(accounts::balance))
                 .route(web::head().to(accounts::balance))
                 .default_service(only("GET, HEAD")),
         )
         .service(
-            web::resource("/risk-assessments")
+            resource("/risk-assessments")
                 .route(web::get().to(assessments::list))
                 .route(web::head().to(assessments::list))
                 .default_service(only("GET, HEAD")),
         )
         .service(
-            web::resource("/openapi.json")
+            resource("/openapi.json")
                 .route(web::get().to(docs::openapi))
                 .route(web::head().to(docs::openapi))
                 .default_service(only("GET, HEAD")),
         )
         .service(web::redirect("/docs", "/docs/"))
         .service(
-            web::resource("/docs/{file:.*}")
+            resource("/docs/{file:.*}")
                 .route(web::get().to(docs::file))
                 .route(web::head().to(docs::file))
                 .default_service(only("GET, HEAD")),
@@ -207,6 +207,11 @@ fn routes(config: &mut web::ServiceConfig) {
         .default_service(web::to(|| async {
             Err::<String, _>(Problem::new(Kind::NotFound, "there is no such route"))
         }));
+}
+
+/// A resource whose requests are counted under its pattern.
+fn resource(pattern: &'static str) -> Resource {
+    web::resource(pattern).app_data(observe::Route(pattern))
 }
 
 fn only(allow: &'static str) -> actix_web::Route {

@@ -42,6 +42,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 const TRACEPARENT: &str = "traceparent";
 
+/// The pattern of a resource, as its data. In labels it stands for the path, which has identifiers; asking actix for
+/// it would mean to match the path once more at every request.
+pub struct Route(pub &'static str);
+const UNMATCHED: &str = "unmatched";
+
 /// The trace context that a request's event carries.
 #[derive(Clone)]
 struct TraceContext(String);
@@ -58,10 +63,8 @@ pub async fn observe(
 ) -> Result<ServiceResponse<EitherBody<impl MessageBody, BoxBody>>, Error> {
     let started = Instant::now();
     let method = known_method(request.method());
-    // The pattern, not the path: no identifiers in labels.
-    let route = request.match_pattern().unwrap_or_else(|| "unmatched".into());
     let request_id = request_id(request.headers());
-    let span = span(&request, method, &route, &request_id);
+    let span = span(&request, method, &request_id);
     if let Some(traceparent) = continue_trace(&span, request.headers()) {
         request.extensions_mut().insert(TraceContext(traceparent));
     }
@@ -73,6 +76,7 @@ pub async fn observe(
         None => with_problem(next.call(request).instrument(span.clone()).await?),
     };
     let status = response.status().as_u16();
+    let route = response.request().app_data::<Route>().map_or(UNMATCHED, |route| route.0);
     span.record("http.response.status_code", status);
     if status == 500 && span.is_disabled() {
         tracing::error!(request_id, method, route, "answered 500");
@@ -87,7 +91,7 @@ pub async fn observe(
             response.headers_mut().insert(SERVER_TIMING, value);
         }
     }
-    log(&span, &response, method, &route, elapsed);
+    log(&span, &response, method, route, elapsed);
     if let Some(meter) = response.request().app_data::<Meter>() {
         meter.answered(method, route, status, elapsed);
     }
@@ -96,7 +100,7 @@ pub async fn observe(
 
 /// A span costs several microseconds, so there is one only where somebody sees it: in exported traces, or in a log of
 /// every answer.
-fn span(request: &ServiceRequest, method: &'static str, route: &str, request_id: &str) -> Span {
+fn span(request: &ServiceRequest, method: &'static str, request_id: &str) -> Span {
     let exported = request.app_data::<web::Data<ApiState>>().is_some_and(|state| state.exports_traces);
     if !exported && !tracing::enabled!(target: ACCESS_LOG, tracing::Level::DEBUG) {
         return Span::none();
@@ -105,7 +109,7 @@ fn span(request: &ServiceRequest, method: &'static str, route: &str, request_id:
         "request",
         otel.kind = "server",
         http.request.method = method,
-        http.route = route,
+        http.route = request.match_pattern().as_deref().unwrap_or(UNMATCHED),
         request_id,
         http.response.status_code = tracing::field::Empty,
     )
@@ -125,14 +129,14 @@ fn continue_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
 }
 
 /// Method, route and status.
-type Answered = (&'static str, String, u16);
+type Answered = (&'static str, &'static str, u16);
 
 /// The metrics of one HTTP worker, each looked up once and not at every request.
 #[derive(Default)]
 pub struct Meter(RefCell<HashMap<Answered, (Histogram, Counter)>>);
 
 impl Meter {
-    fn answered(&self, method: &'static str, route: String, status: u16, elapsed: Duration) {
+    fn answered(&self, method: &'static str, route: &'static str, status: u16, elapsed: Duration) {
         let mut known = self.0.borrow_mut();
         let (duration, requests) = known.entry((method, route, status)).or_insert_with_key(look_up);
         duration.record(elapsed.as_secs_f64());
@@ -141,9 +145,9 @@ impl Meter {
 }
 
 fn look_up((method, route, status): &Answered) -> (Histogram, Counter) {
-    let (method, route, status) = (*method, route.clone(), status.to_string());
+    let (method, route, status) = (*method, *route, status.to_string());
     (
-        metrics::histogram!("ledger_http_request_duration_seconds", "method" => method, "route" => route.clone()),
+        metrics::histogram!("ledger_http_request_duration_seconds", "method" => method, "route" => route),
         metrics::counter!("ledger_http_requests_total", "method" => method, "route" => route, "status" => status),
     )
 }

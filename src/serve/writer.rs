@@ -6,8 +6,9 @@
 //!      └───────────── oneshot, after the commit ──────┘
 //! ```
 //!
-//! Requests of one account always meet the same writer, so they queue here instead of on a row lock. No timer: while
-//! one group commits, the next gathers. A full queue is told at once. An answer is given only after the commit; when
+//! Requests of one account always meet the same writer, so they queue here instead of on a row lock. Each writer has a
+//! thread and a runtime of its own, so that it, its connection and its timers wake nobody else. No timer: while one
+//! group commits, the next gathers. A full queue is told at once. An answer is given only after the commit; when
 //! the connection is lost in the middle nobody knows the outcome, so the answer is "try again", and the retry finds
 //! out by its key.
 
@@ -62,16 +63,19 @@ pub struct Writers {
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 
 impl Writers {
-    /// Starts the writers on the current runtime. They end when all clones of the handle are gone and their queues
-    /// are empty; wait for that with the join set.
-    pub fn start(config: &Arc<Config>) -> (Self, JoinSet<()>) {
+    /// Starts the writers. They end when all clones of the handle are gone and their queues are empty; wait for that
+    /// with the join set.
+    pub fn start(config: &Arc<Config>) -> std::io::Result<(Self, JoinSet<()>)> {
         let mut running = JoinSet::new();
-        let queues = (0..config.serve.writers).map(|number| {
+        let mut queues = Vec::with_capacity(config.serve.writers);
+        for number in 0..config.serve.writers {
             let (sender, receiver) = mpsc::channel(config.serve.queue_size_max);
-            running.spawn(Writer::new(number, Arc::clone(config), receiver).run());
-            sender
-        });
-        (Self { queues: queues.collect() }, running)
+            let writer = Writer::new(number, Arc::clone(config), receiver);
+            let ended = start_thread(format!("writer {number}"), writer.run())?;
+            running.spawn(async move { drop(ended.await) });
+            queues.push(sender);
+        }
+        Ok((Self { queues: queues.into() }, running))
     }
 
     /// Posts one request and waits for its commit.
@@ -106,6 +110,20 @@ impl Writers {
         })?;
         Ok(answer)
     }
+}
+
+/// Runs a task on a thread and a runtime of its own. What it returns resolves when the thread ends, however it ends.
+fn start_thread(
+    name: String,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<oneshot::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (ending, ended) = oneshot::channel();
+    std::thread::Builder::new().name(name).spawn(move || {
+        runtime.block_on(task);
+        drop(ending);
+    })?;
+    Ok(ended)
 }
 
 /// Where a decision arrives, and who waits for it.
