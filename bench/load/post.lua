@@ -10,14 +10,17 @@ end
 
 function init()
   math.randomseed(os.time() * 1000 + thread)
-  seed = math.random(1, 1000000000)
+  prefix = math.random(1, 1000000000) .. "-" .. thread
 end
+
+-- One format and no table a request: the client takes processor time from what it measures.
+local form = "POST /transactions HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\nContent-Type: application/json\r\n" ..
+  "Idempotency-Key: %s-%d\r\nContent-Length: %d\r\n\r\n%s"
 
 function request()
   sent = sent + 1
   local body = string.format(
     '{"account_id":"acct-%d","amount":"%d.%02d","currency":"USD","direction":"%s"}',
     math.random(1, accounts), math.random(1, 500), math.random(0, 99), (sent % 3 == 0) and "debit" or "credit")
-  local headers = {["content-type"] = "application/json", ["idempotency-key"] = seed .. "-" .. thread .. "-" .. sent}
-  return wrk.format("POST", "/transactions", headers, body)
+  return string.format(form, prefix, sent, #body, body)
 end
