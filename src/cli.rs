@@ -62,8 +62,8 @@ enum Command {
         after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty,\ndescription, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv"
     )]
     Import(import::Args),
-    /// Validate risk rules
-    #[command(after_help = "Example:\n  ledger risk check my-rules.toml")]
+    /// Validate risk rules, and assess transactions whose events are lost
+    #[command(after_help = "Examples:\n  ledger risk check my-rules.toml\n  ledger risk assess --dry-run")]
     Risk {
         #[command(subcommand)]
         command: ops::risk::RiskCommand,
@@ -163,6 +163,7 @@ impl Command {
         match self {
             Self::ConsumeRisk(args) => args.overrides(),
             Self::Dlq { command } => command.overrides(),
+            Self::Risk { command } => command.overrides(),
             Self::Dev(args) => args.overrides(),
             Self::Demo(args) => args.overrides(),
             _ => Overrides::new(),
@@ -179,7 +180,7 @@ impl Command {
             Self::Topics(args) => ops::topics::run(context, args).await,
             Self::Dlq { command } => ops::dlq::run(context, command).await,
             Self::Import(args) => import::run(context, args).await,
-            Self::Risk { command } => ops::risk::run(&command),
+            Self::Risk { command } => ops::risk::run(context, &command).await,
             Self::Verify(args) => ops::verify::run(context, args).await,
             Self::Relay => relay::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Serve => serve::run(context).await.map(|()| ExitCode::SUCCESS),

@@ -10,9 +10,11 @@
 //! and never turned into dead letters. Partitions are shared among the instances of a group by leases.
 //!
 //! Deliberately absent: Kafka's own consumer groups, which cannot fence a write to PostgreSQL; and any way to re-score
-//! what has its assessment. A dead letter is tried again by [`judge`], on an operator's word.
+//! what has its assessment. On an operator's word a dead letter is tried again by [`judge`], and what never came to the
+//! topic is assessed by [`Backfill`].
 
 mod assess;
+mod backfill;
 mod cache;
 mod dead_letter;
 mod decode;
@@ -29,6 +31,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 use tokio::sync::watch;
 
+pub use backfill::{Backfill, Backfilled, Failing};
 pub use memory::Memory;
 pub use partition::{PartitionConsumer, Turn};
 pub use replay::{Judgement, Verdict, judge};

@@ -23,6 +23,7 @@ pub mod postings;
 pub mod runs;
 pub mod schema;
 pub mod transactions;
+pub mod unassessed;
 pub mod verification;
 
 mod connection;

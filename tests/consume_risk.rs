@@ -4,6 +4,7 @@
 //! Seen to fail when planted: a commit without the fence, announcing rows that were there already, and tries that are
 //! not committed before they are made.
 
+mod backfill;
 mod known_accounts;
 mod scene;
 

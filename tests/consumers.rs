@@ -1,6 +1,8 @@
 //! What `ledger consumers` promises: it tells where a group is, and a reset moves it for good: whoever consumes goes on
 //! from there, nothing is doubled, nothing is skipped that was not asked for.
 
+mod forget;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};

@@ -9,7 +9,7 @@ use std::{
 use ledger::broker::{self, Retention, TopicSpec};
 use serde_json::Value;
 
-use crate::support::{binary, kafka::Kafka, postgres::TestDatabase};
+use crate::support::{binary, kafka::Kafka, own_kafka::OwnKafka, postgres::TestDatabase};
 
 fn topics(database: &TestDatabase, arguments: &[&str], more: &[(&str, &str)]) -> Output {
     let environment = [&[("LEDGER_DATABASE__URL", &*database.url)], more].concat();
@@ -77,6 +77,57 @@ async fn kafka_gets_the_settings_and_tells_them() {
         );
         assert_eq!(state.retention, Some(retention));
     }
+}
+
+/// The commands themselves, on a Kafka that has nothing but a topic which somebody made too small.
+/// Seen to fail when fewer partitions than configured were taken for a difference to be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_gets_what_is_missing_and_a_topic_with_too_few_partitions_is_refused() {
+    let Some(kafka) = OwnKafka::start().await else { return };
+    let database = TestDatabase::new().await;
+    let address = kafka.address.to_string();
+    let environment = [
+        ("LEDGER_BROKER__KIND", "kafka"),
+        ("LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS", &address),
+        ("LEDGER_BROKER__TOPICS__TRANSACTIONS_PARTITIONS", "3"),
+        ("LEDGER_BROKER__TOPICS__RISK_ASSESSMENTS_PARTITIONS", "2"),
+        ("LEDGER_BROKER__TOPICS__RISK_ASSESSMENTS_RETENTION", "36h"),
+        ("LEDGER_ADMIN__LISTEN", "127.0.0.1:0"),
+    ];
+    let said = |arguments: &[&str], code| {
+        json(topics(&database, &[arguments, &["--output", "json"]].concat(), &environment), code)
+    };
+    let class = "org.apache.kafka.tools.TopicCommand";
+    let small = ["--create", "--topic", "transactions.v1", "--partitions", "2"];
+    kafka.tool(class, &small).await;
+    let outcomes = |said: &Value| -> Vec<String> {
+        let items = said["items"].as_array().expect("items").iter();
+        items.map(|item| item["outcome"].as_str().expect("a word").to_owned()).collect()
+    };
+    assert_eq!(outcomes(&said(&["create", "--dry-run"], 1)), ["refused", "created", "created"]);
+    assert_eq!(said(&[], 0)["items"][1]["exists"], false, "a dry run creates nothing");
+    let refused = said(&["create"], 1);
+    assert_eq!(outcomes(&refused), ["refused", "created", "created"]);
+    let why = "topic transactions.v1 has 2 partitions, but the configuration expects at least 3";
+    assert!(refused["items"][0]["detail"][0].as_str().expect("text").contains(why), "{refused}");
+    for role in ["relay", "consume-risk"] {
+        let url = [("LEDGER_DATABASE__URL", &*database.url)];
+        let output = binary::run(&[role], &[&url[..], &environment].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{role}: {stderr}");
+        assert!(stderr.contains(why), "{role}: {stderr}");
+    }
+    kafka.tool(class, &["--alter", "--topic", "transactions.v1", "--partitions", "3"]).await;
+    assert_eq!(outcomes(&said(&["create"], 0)), ["exists"; 3]);
+    let listed = said(&[], 0);
+    assert_eq!((&listed["broker"], &listed["items"][0]["partitions"]), (&"kafka".into(), &3.into()));
+    assert_eq!(listed["items"][1]["differences"], serde_json::json!([]), "{listed}");
+    let told = kafka.tool(class, &["--describe", "--topic", "risk-assessments.v1"]).await;
+    for part in ["PartitionCount: 2", "retention.ms=129600000", "min.insync.replicas=1"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let table = topics(&database, &["--partitions"], &environment);
+    assert_eq!(String::from_utf8_lossy(&table.stdout).matches("transactions.v1 ").count(), 3);
 }
 
 /// Seen to fail with `--waiting` taken for granted.

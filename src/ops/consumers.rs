@@ -3,6 +3,7 @@
 //! Positions and owners are the database's, ends are the broker's; the two are read one after the other, so a lag is
 //! right to within what happened in between. With the broker away, what the database knows is shown all the same.
 
+mod forget;
 mod reset;
 
 use std::{collections::HashMap, process::ExitCode};
@@ -42,6 +43,11 @@ pub struct ConsumersArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 enum ConsumersCommand {
+    /// Remove the positions of a group that was given up; refused while any of its consumers lives
+    #[command(
+        after_help = "A group that nobody runs any more keeps the PostgreSQL broker from removing old records, and `ledger verify` calls\nits positions wrong once retention has passed them. Should the group begin again, it begins with the first record\nthat is there; assessments are kept, so nothing is doubled.\n\nExamples:\n  ledger consumers forget old-group --dry-run\n  ledger consumers forget old-group"
+    )]
+    Forget(forget::ForgetArgs),
     /// Move a group's positions; consumers that run are fenced and go on from there by themselves
     #[command(
         after_help = "Moving back delivers events again: what has its assessment keeps it, so nothing is doubled. Moving forward skips:\nthe transactions in between stay pending.\n\nExamples:\n  ledger consumers reset --group risk --to earliest --dry-run\n  ledger consumers reset --group risk --partition 3 --to 1200\n  ledger consumers reset --group risk --to 2026-11-24T10:00:00Z"
@@ -139,8 +145,10 @@ impl<'a> From<&'a Place> for PlaceOut<'a> {
 pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCode> {
     let mut connection = repository::connect(&context.config.database, "consumers").await?;
     migrations::check_schema(&mut connection).await?;
-    if let Some(ConsumersCommand::Reset(reset)) = args.command {
-        return reset::run(&context, &mut connection, &reset).await;
+    match &args.command {
+        Some(ConsumersCommand::Forget(forget)) => return forget::run(&mut connection, forget).await,
+        Some(ConsumersCommand::Reset(reset)) => return reset::run(&context, &mut connection, reset).await,
+        None => {}
     }
     let pool = repository::pool(&context.config.database, "consumers")?;
     let (broker, mut trouble) = match broker::connect(&context.config, pool).await {

@@ -1,4 +1,6 @@
-//! `ledger risk`: for the people who write rules.
+//! `ledger risk`: checks rule files, and assesses what no event came for.
+
+mod assess;
 
 use std::{
     path::{Path, PathBuf},
@@ -8,11 +10,20 @@ use std::{
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use crate::risk::{Mode, Ruleset, SHIPPED_RULES};
+use crate::{
+    config::Overrides,
+    risk::{Mode, Ruleset, SHIPPED_RULES},
+    runtime::Context,
+};
 
 /// What can be done with rules.
 #[derive(Debug, Subcommand)]
 pub enum RiskCommand {
+    /// Assess transactions whose events are lost, from the ledger; exit 1 if any still fails
+    #[command(
+        after_help = "For what stays pending after positions were reset over a gap. Each transaction that has neither an assessment nor a\ndead letter goes through the rules as they are configured now; its assessment and the announcement are one commit, so\ndoing it twice, or while a consumer runs, has one effect.\n\nExamples:\n  ledger risk assess --dry-run\n  ledger risk assess --from 2026-11-24T10:00:00Z --to 2026-11-24T12:00:00Z"
+    )]
+    Assess(assess::AssessArgs),
     /// Validate a rule file: shape, names, expressions, and a trial on made-up transactions
     #[command(
         after_help = "Examples:\n  ledger risk check my-rules.toml\n  ledger risk check   # what the binary carries"
@@ -24,9 +35,20 @@ pub enum RiskCommand {
     },
 }
 
+impl RiskCommand {
+    /// What the flags say over the configuration.
+    pub fn overrides(&self) -> Overrides {
+        let Self::Assess(assess::AssessArgs { rules: Some(rules), .. }) = self else {
+            return Overrides::new();
+        };
+        vec![("risk.rules".to_owned(), rules.display().to_string())]
+    }
+}
+
 /// Runs the command. A file that is refused is exit code 1, with line, field and reason on stderr.
-pub fn run(command: &RiskCommand) -> anyhow::Result<ExitCode> {
+pub async fn run(context: Context, command: &RiskCommand) -> anyhow::Result<ExitCode> {
     match command {
+        RiskCommand::Assess(args) => assess::run(&context, args).await,
         RiskCommand::Check { file } => check(file.as_deref()),
     }
 }

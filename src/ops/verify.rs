@@ -159,10 +159,14 @@ async fn check_assessments(
     let pending = pending(connection, &context.config.consume_risk.group).await?;
     let waited = args.wait.is_some();
     let lost = if waited || pending.differences > in_flight { pending.clone() } else { Found::default() };
+    let is_lost = lost.differences > 0;
     let check =
         Check::of("pending", "rows without an assessment are on their way", pending.differences, lost);
     report.push(match pending.differences {
         0 => check,
+        count if is_lost => check.with_note(format!(
+            "{count} pending, up to {in_flight} in flight; `ledger risk assess` assesses rows whose events are lost"
+        )),
         count => check.with_note(format!("{count} pending, up to {in_flight} in flight")),
     });
     Ok(())

@@ -283,6 +283,37 @@ pub async fn states(
     Ok(states)
 }
 
+/// Who takes part in `group` and gave a sign of life within its time, sorted.
+pub async fn members(connection: &mut Connection, group: &str) -> Result<Vec<String>, RepositoryError> {
+    let members: Vec<Name> = statement(
+        "SELECT member AS name FROM lease_members
+         WHERE lease_group = ? AND expires_at >= clock_timestamp() ORDER BY member",
+    )
+    .bind::<Text, _>(group)
+    .get_results(connection)
+    .await?;
+    Ok(members.into_iter().map(|row| row.name).collect())
+}
+
+/// Who holds one of `names` and has not fallen silent, sorted. The leases stay locked until the transaction ends, so
+/// nobody takes one of them before that.
+pub async fn lock_and_ask(
+    connection: &mut Connection,
+    names: &[String],
+) -> Result<Vec<String>, RepositoryError> {
+    create(connection, names).await?;
+    let owners: Vec<Name> = statement(
+        "WITH locked AS (
+           SELECT owner, expires_at FROM leases WHERE name = ANY(?) ORDER BY name FOR UPDATE)
+         SELECT DISTINCT owner AS name FROM locked
+         WHERE owner IS NOT NULL AND expires_at >= clock_timestamp() ORDER BY owner",
+    )
+    .bind::<Array<Text>, _>(names)
+    .get_results(connection)
+    .await?;
+    Ok(owners.into_iter().map(|row| row.name).collect())
+}
+
 /// Takes `member` out of `group`, so that the others share anew at once.
 pub async fn leave(connection: &mut Connection, group: &str, member: &str) -> Result<(), RepositoryError> {
     statement("DELETE FROM lease_members WHERE lease_group = ? AND member = ?")

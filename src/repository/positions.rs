@@ -181,6 +181,15 @@ pub async fn reset(
     Ok(before.map(|before| before.next_offset))
 }
 
+/// Removes all positions of a group. Only with its leases locked in the same transaction. Answers how many.
+pub async fn forget(connection: &mut Connection, group: &str) -> Result<usize, RepositoryError> {
+    let forgotten = statement("DELETE FROM consumer_positions WHERE consumer_group = ?")
+        .bind::<Text, _>(group)
+        .execute(connection)
+        .await?;
+    Ok(forgotten)
+}
+
 /// All positions, or those of one group.
 pub async fn list(
     connection: &mut Connection,

@@ -1,0 +1,111 @@
+//! `ledger consumers forget`: removes the positions of a group that was given up.
+//!
+//! Guarantees: not while a consumer of the group lives, which is asked with its leases locked, so none can begin in
+//! between; all positions go, or none. A consumer that was frozen and thaws afterwards writes nothing: its position is
+//! gone. Deliberately absent: the group's dead letters, which are evidence, and what Kafka's own tools show of it, which
+//! Kafka forgets by itself.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::Serialize;
+
+use super::super::operator::user_and_host;
+use crate::{
+    repository::{
+        Connection, leases,
+        positions::{self, PartitionName, PositionRow},
+        transaction,
+    },
+    runtime::{OutputFormat, print_json, print_text, table},
+};
+
+/// Flags of `ledger consumers forget`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ForgetArgs {
+    /// The consumer group
+    #[arg(value_name = "GROUP", env = "LEDGER_CONSUMERS_FORGET_GROUP")]
+    group: String,
+    /// Say what would be forgotten and forget nothing
+    #[arg(long, env = "LEDGER_CONSUMERS_FORGET_DRY_RUN")]
+    dry_run: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_CONSUMERS_OUTPUT")]
+    output: OutputFormat,
+}
+
+#[derive(Serialize)]
+struct Forgotten<'a> {
+    topic: &'a str,
+    partition: i32,
+    position: i64,
+}
+
+pub(super) async fn run(connection: &mut Connection, args: &ForgetArgs) -> anyhow::Result<ExitCode> {
+    let group = args.group.as_str();
+    let alive = transaction("forget a group", connection, async |connection: &mut Connection| {
+        let positions = positions::list(connection, Some(group)).await?;
+        let names: Vec<String> = positions.iter().map(|row| name(row).lease_name()).collect();
+        let mut alive = leases::lock_and_ask(connection, &names).await?;
+        alive.extend(leases::members(connection, &format!("consume-risk/{group}")).await?);
+        if alive.is_empty() && !args.dry_run {
+            positions::forget(connection, group).await?;
+        }
+        Ok((positions, alive))
+    })
+    .await
+    .context("nothing was forgotten")?;
+    let (positions, mut alive) = alive;
+    alive.sort();
+    alive.dedup();
+    anyhow::ensure!(!positions.is_empty(), "there is no consumer group {group}");
+    anyhow::ensure!(
+        alive.is_empty(),
+        "consumer group {group} lives, nothing was forgotten: stop {} first",
+        alive.join(", ")
+    );
+    if !args.dry_run {
+        tell(&positions);
+    }
+    print(args, &positions)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn name(row: &PositionRow) -> PartitionName {
+    PartitionName { group: row.consumer_group.clone(), topic: row.topic.clone(), partition: row.partition }
+}
+
+/// The audit: one line for each partition.
+fn tell(positions: &[PositionRow]) {
+    let by = user_and_host();
+    for row in positions {
+        let (group, topic, partition) = (&row.consumer_group, &row.topic, row.partition);
+        tracing::info!(group, topic, partition, position = row.next_offset, by, "position forgotten");
+    }
+}
+
+fn print(args: &ForgetArgs, positions: &[PositionRow]) -> anyhow::Result<()> {
+    if args.output == OutputFormat::Json {
+        let items: Vec<Forgotten<'_>> = positions
+            .iter()
+            .map(|row| Forgotten { topic: &row.topic, partition: row.partition, position: row.next_offset })
+            .collect();
+        print_json(&serde_json::json!({ "dry_run": args.dry_run, "group": args.group, "items": items }))?;
+        return Ok(());
+    }
+    let mut rows = table(["group", "topic", "partition", "position", "last moved"]);
+    for row in positions {
+        rows.add_row([
+            row.consumer_group.clone(),
+            row.topic.clone(),
+            row.partition.to_string(),
+            row.next_offset.to_string(),
+            row.updated_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        ]);
+    }
+    print_text(&rows)?;
+    let what = if args.dry_run { "dry run: nothing was forgotten" } else { "forgotten" };
+    print_text(what)?;
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! `ledger risk assess`: assesses transactions from the ledger whose events are lost.
+//!
+//! Guarantees: the same decisions and the same single effect as through the topic, in bounded batches; what the consumer
+//! or a replay assesses meanwhile keeps that assessment, so it can be stopped and run again at any time. Deliberately
+//! absent: rows with a dead letter, which `ledger dlq replay` settles, and any way to assess a second time.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::Args;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::super::{moment, operator::user_and_host};
+use crate::{
+    consume_risk::{self, Backfill, Backfilled, Failing},
+    domain::transaction_id_floor,
+    repository::{self, Connection, migrations, postings, unassessed},
+    runtime::{Context, OutputFormat, print_json, print_text, progress_bar, table},
+};
+
+/// Rows of the ledger looked at in one question.
+const PIECE_ROWS_MAX: i64 = 10_000;
+/// Rows assessed in one commit.
+const BATCH_ROWS_MAX: usize = 1_000;
+/// What is younger is probably on its way through the topic.
+const YOUNGEST: TimeDelta = TimeDelta::minutes(10);
+/// How many of those that fail are shown.
+const FAILING_SHOWN_MAX: usize = 20;
+/// Of one question over a piece.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+const PROGRESS: &str = "{spinner} {pos} assessed, looked through up to {msg} ({elapsed})";
+
+/// Flags of `ledger risk assess`.
+#[derive(Debug, Clone, Args)]
+pub struct AssessArgs {
+    /// Only transactions created since then: a time, a day, or how long ago (2h)
+    #[arg(long, env = "LEDGER_RISK_ASSESS_FROM", value_name = "MOMENT", value_parser = moment::parse)]
+    from: Option<DateTime<Utc>>,
+    /// Only those created before then; without it, 10 minutes ago: what is younger is probably on its way
+    #[arg(long, env = "LEDGER_RISK_ASSESS_TO", value_name = "MOMENT", value_parser = moment::parse)]
+    to: Option<DateTime<Utc>>,
+    /// Say what would come of it and write nothing
+    #[arg(long, env = "LEDGER_RISK_ASSESS_DRY_RUN")]
+    dry_run: bool,
+    /// The rule file, instead of risk.rules; without either, the rules that the binary carries
+    #[arg(long, env = "LEDGER_RISK_ASSESS_RULES", value_name = "FILE")]
+    pub(super) rules: Option<PathBuf>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_RISK_ASSESS_OUTPUT")]
+    output: OutputFormat,
+}
+
+#[derive(Default)]
+struct Tally {
+    found: usize,
+    done: Backfilled,
+}
+
+impl Tally {
+    fn add(&mut self, more: Backfilled) {
+        for (level, count) in more.assessed {
+            *self.done.assessed.entry(level).or_default() += count;
+        }
+        self.done.already += more.already;
+        self.done.failing.extend(more.failing);
+    }
+
+    fn assessed(&self) -> i64 {
+        self.done.assessed.values().sum()
+    }
+}
+
+#[derive(Serialize)]
+struct FailingOut<'a> {
+    transaction_id: Uuid,
+    error: &'a str,
+}
+
+pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<ExitCode> {
+    let database = &context.config.database;
+    let mut reading =
+        repository::connect_for_long_statements(database, "risk assess", STATEMENT_TIMEOUT).await?;
+    migrations::check_schema(&mut reading).await?;
+    let mut writing = repository::connect(database, "risk assess").await?;
+    postings::prepare_writer(&mut writing).await?;
+    let backfill = Backfill::new(consume_risk::load_rules(context).await?, args.dry_run);
+    let bar = progress_bar(0, PROGRESS);
+    let mut work = Work { reading, writing, backfill };
+    let (tally, is_whole) = work.go_through(context, args, &bar).await?;
+    bar.finish_and_clear();
+    if !args.dry_run && tally.found > 0 {
+        let (assessed, failing) = (tally.assessed(), tally.done.failing.len());
+        tracing::info!(
+            assessed,
+            already = tally.done.already,
+            failing,
+            by = user_and_host(),
+            "assessed from the ledger"
+        );
+    }
+    print(args, &tally)?;
+    anyhow::ensure!(is_whole, "asked to stop before everything was looked through; run it again");
+    Ok(if tally.done.failing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A connection for questions over many rows, one that writes as the role does, and what decides.
+struct Work {
+    reading: Connection,
+    writing: Connection,
+    backfill: Backfill,
+}
+
+impl Work {
+    /// Answers what was done, and whether that is all.
+    async fn go_through(
+        &mut self,
+        context: &Context,
+        args: &AssessArgs,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<(Tally, bool)> {
+        let group = &context.config.consume_risk.group;
+        let mut after = args.from.map_or(Uuid::nil(), |from| before_id(transaction_id_floor(from)));
+        let before = transaction_id_floor(args.to.unwrap_or_else(|| Utc::now() - YOUNGEST));
+        let mut tally = Tally::default();
+        while let Some(upto) = unassessed::piece_end(&mut self.reading, after, before, PIECE_ROWS_MAX).await?
+        {
+            let rows = unassessed::unassessed(&mut self.reading, group, after, upto).await?;
+            for batch in rows.chunks(BATCH_ROWS_MAX) {
+                if context.stop.is_requested() {
+                    return Ok((tally, false));
+                }
+                tally.found += batch.len();
+                tally.add(self.backfill.assess(&mut self.writing, batch).await?);
+                bar.set_position(u64::try_from(tally.assessed()).unwrap_or_default());
+            }
+            bar.set_message(upto.to_string());
+            after = upto;
+        }
+        Ok((tally, true))
+    }
+}
+
+/// The greatest id that is less.
+fn before_id(id: Uuid) -> Uuid {
+    Uuid::from_u128(id.as_u128().saturating_sub(1))
+}
+
+fn print(args: &AssessArgs, tally: &Tally) -> anyhow::Result<()> {
+    let Backfilled { assessed, already, failing } = &tally.done;
+    if args.output == OutputFormat::Json {
+        let shown = failing.iter().take(FAILING_SHOWN_MAX);
+        let shown: Vec<FailingOut<'_>> = shown
+            .map(|Failing { transaction_id, error }| FailingOut { transaction_id: *transaction_id, error })
+            .collect();
+        print_json(&serde_json::json!({
+            "dry_run": args.dry_run, "found": tally.found, "assessed": tally.assessed(), "levels": assessed,
+            "already_assessed": already, "failing": failing.len(), "examples": shown,
+        }))?;
+        return Ok(());
+    }
+    if !failing.is_empty() {
+        let mut rows = table(["transaction", "still fails"]);
+        for Failing { transaction_id, error } in failing.iter().take(FAILING_SHOWN_MAX) {
+            rows.add_row([&transaction_id.to_string(), error]);
+        }
+        print_text(&rows)?;
+    }
+    let levels: Vec<String> = assessed.iter().map(|(level, count)| format!("{count} {level}")).collect();
+    let levels = if levels.is_empty() { String::new() } else { format!(" ({})", levels.join(", ")) };
+    let (dry_run, would) = if args.dry_run { ("dry run: ", "would be ") } else { ("", "") };
+    print_text(format_args!(
+        "{dry_run}{} without an assessment: {} {would}assessed{levels}, {already} assessed meanwhile, {} failing",
+        tally.found,
+        tally.assessed(),
+        failing.len()
+    ))?;
+    Ok(())
+}
