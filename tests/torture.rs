@@ -5,8 +5,10 @@
 //! `LEDGER_TORTURE_SECONDS` and `LEDGER_TORTURE_SEED` say how long and which.
 
 mod fleet;
+mod records;
 mod run;
 mod schedule;
+mod strangers;
 
 use std::time::Duration;
 

@@ -16,9 +16,13 @@ use super::DEADLINE;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Another build of the binary than the one that cargo made for the tests, such as the release.
+const OTHER_BINARY: &str = "LEDGER_TEST_BINARY";
+
 /// A command of the binary with a clean environment: nothing of the developer's own `LEDGER_…` or `OTEL_…` leaks in.
 pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ledger"));
+    let program = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_ledger").into());
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("LEDGER_") || name.starts_with("OTEL_") {

@@ -15,6 +15,8 @@ use crate::support::{binary::Binary, system::System};
 const FAIL_POINT_FREEZE: Duration = Duration::from_millis(2_500);
 /// 5 s are promised; the rest is for a machine that has nine processes on two cores.
 const STOP_MAX: Duration = Duration::from_secs(7);
+/// An orchestrator leaves a process alone for a while that ended as soon as it began.
+const PAUSE_AFTER_VAIN_START: Duration = Duration::from_millis(500);
 
 /// All of them.
 pub struct Fleet {
@@ -36,6 +38,8 @@ struct Slot {
     may_be_killed: bool,
     stopping_since: Option<Instant>,
     thaws_at: Option<Instant>,
+    /// Not started again before.
+    rests_until: Option<Instant>,
     /// For the next start.
     fail_point: Option<String>,
 }
@@ -52,6 +56,7 @@ impl Fleet {
             may_be_killed: false,
             stopping_since: None,
             thaws_at: None,
+            rests_until: None,
             fail_point: None,
         });
         Self { slots: slots.collect(), differences: Vec::new(), starts: 0, starts_in_vain: 0 }
@@ -73,11 +78,15 @@ impl Fleet {
             if let Some(ended) = slot.ended() {
                 match ended {
                     Ended::Well => {}
-                    Ended::InVain => self.starts_in_vain += 1,
+                    Ended::InVain => {
+                        self.starts_in_vain += 1;
+                        slot.rests_until = Some(Instant::now() + PAUSE_AFTER_VAIN_START);
+                    }
                     Ended::Badly(how) => self.differences.push(how),
                 }
             }
-            if slot.wanted && slot.running.is_none() {
+            let rests = slot.rests_until.is_some_and(|until| until > Instant::now());
+            if slot.wanted && slot.running.is_none() && !rests {
                 slot.start(system);
                 self.starts += 1;
             }

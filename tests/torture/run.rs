@@ -6,17 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::Utc;
-use ledger::{
-    broker::OutgoingRecord,
-    event::{TRANSACTIONS_TOPIC, partition_of},
-};
 use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 
 use super::{
     fleet::Fleet,
+    records,
     schedule::{CONSUMERS, Fault, Planned, SLOTS},
+    strangers::Strangers,
 };
 use crate::support::{
     clients::Clients, own_kafka::OwnKafka, own_postgres::OwnPostgres, postgres::TestDatabase, system::System,
@@ -27,15 +24,26 @@ const CLIENTS: usize = 12;
 const ACCOUNTS: usize = 60;
 const CLIENT_PAUSE: Duration = Duration::from_millis(25);
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// Transactions that are taken each second of an outage of Kafka, whatever else goes wrong meanwhile.
+const TAKEN_PER_SECOND_MIN: usize = 5;
+const KAFKA_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A fault that ends later.
 enum Later {
     KafkaUp,
+    OutageOver,
     KafkaThaw,
     KafkaFlows,
     KafkaQuick,
     PostgresFlows,
     PostgresQuick,
+}
+
+/// A long absence of Kafka.
+struct Outage {
+    began: Instant,
+    /// Transactions that had been acknowledged by then.
+    acknowledged: usize,
 }
 
 /// Everything at work.
@@ -47,6 +55,9 @@ pub struct Run {
     later: Vec<(Instant, Later)>,
     kafka_starting: Option<JoinHandle<()>>,
     kafka_is_up: bool,
+    outage: Option<Outage>,
+    strangers: Strangers,
+    differences: Vec<String>,
     counts: BTreeMap<String, usize>,
     started: Instant,
 }
@@ -70,6 +81,9 @@ impl Run {
             later: Vec::new(),
             kafka_starting: None,
             kafka_is_up: true,
+            outage: None,
+            strangers: Strangers::default(),
+            differences: Vec::new(),
             counts: BTreeMap::new(),
             started: Instant::now(),
         })
@@ -84,8 +98,8 @@ impl Run {
                 self.tick().await;
                 if reported.elapsed() > REPORT_INTERVAL {
                     reported = Instant::now();
-                    let acknowledged = self.clients.as_ref().map(Clients::count).unwrap_or_default();
-                    self.say(&format!("{acknowledged} acknowledged, {} starts", self.fleet.starts));
+                    let (acknowledged, starts) = (self.acknowledged(), self.fleet.starts);
+                    self.say(&format!("{acknowledged} acknowledged, {starts} starts"));
                 }
                 tokio::time::sleep(TICK).await;
             }
@@ -93,6 +107,10 @@ impl Run {
             *self.counts.entry(kind(&planned.fault)).or_default() += 1;
             self.happen(planned.fault).await;
         }
+    }
+
+    fn acknowledged(&self) -> usize {
+        self.clients.as_ref().map(Clients::count).unwrap_or_default()
     }
 
     fn say(&self, what: &str) {
@@ -105,7 +123,10 @@ impl Run {
         self.later = later;
         let due: Vec<(Instant, Later)> = due;
         for (_, later) in due {
-            self.end(later);
+            match later {
+                Later::OutageOver => self.end_outage().await,
+                later => self.end(later),
+            }
         }
         if self.kafka_starting.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(starting) = self.kafka_starting.take()
@@ -119,7 +140,7 @@ impl Run {
     fn end(&mut self, later: Later) {
         let kafka = self.system.kafka();
         match later {
-            Later::KafkaUp => {
+            Later::KafkaUp | Later::OutageOver => {
                 let system = Arc::clone(&self.system);
                 self.kafka_starting = Some(tokio::spawn(async move { system.kafka().broker.up().await }));
             }
@@ -150,9 +171,15 @@ impl Run {
             }
             Fault::KafkaCutAfter(bytes) => self.system.kafka().proxy.cut_after(bytes),
             Fault::KafkaReset => self.system.kafka().proxy.reset(),
-            Fault::Double => self.double().await,
-            Fault::Poison => self.poison().await,
-            Fault::LockAccount(time) => self.lock_account(time),
+            Fault::Double | Fault::DoubleTails | Fault::Poison if !self.kafka_is_up => {}
+            Fault::Double => records::double_middle(&self.system.broker().await).await,
+            Fault::DoubleTails => records::double_tails(&self.system.broker().await).await,
+            Fault::Poison => records::poison(&self.system.broker().await).await,
+            Fault::KafkaAway(away) => self.begin_outage(away).await,
+            Fault::LockAccount(time) => Strangers::lock_account(self.postgres.direct(), time),
+            Fault::LeaveOpen(time, commits) => {
+                self.strangers.leave_open(self.postgres.direct(), time, commits);
+            }
             _ => self.happen_to_postgres(fault).await,
         }
     }
@@ -184,6 +211,34 @@ impl Run {
         }
     }
 
+    /// What went wrong with it before is over first, so that it is away for all of that time.
+    async fn begin_outage(&mut self, away: Duration) {
+        let deadline = Instant::now() + KAFKA_UP_TIMEOUT;
+        while !self.kafka_is_up {
+            assert!(Instant::now() < deadline, "Kafka does not come back");
+            self.tick().await;
+            tokio::time::sleep(TICK).await;
+        }
+        self.system.kafka().broker.signal(Signal::SIGKILL);
+        self.kafka_is_up = false;
+        self.outage = Some(Outage { began: Instant::now(), acknowledged: self.acknowledged() });
+        self.later(away, Later::OutageOver);
+    }
+
+    async fn end_outage(&mut self) {
+        if let Some(Outage { began, acknowledged }) = self.outage.take() {
+            let (took, taken) = (began.elapsed(), self.acknowledged() - acknowledged);
+            let waiting = self.postgres.direct().value("SELECT count(*) FROM outbox").await;
+            let told =
+                format!("{took:.1?} without Kafka: {taken} transactions were taken, {waiting} rows wait");
+            self.say(&told);
+            if taken < TAKEN_PER_SECOND_MIN * usize::try_from(took.as_secs()).expect("short") {
+                self.differences.push(told);
+            }
+        }
+        self.end(Later::KafkaUp);
+    }
+
     async fn happen_to_postgres(&mut self, fault: Fault) {
         let proxy = &self.postgres.proxy;
         match fault {
@@ -209,61 +264,14 @@ impl Run {
         }
     }
 
-    fn lock_account(&self, time: Duration) {
-        let database = self.postgres.direct();
-        tokio::spawn(async move {
-            let mut client = database.client().await;
-            if let Ok(transaction) = client.transaction().await {
-                let _ = transaction
-                    .execute("SELECT 1 FROM accounts WHERE account_id = 'hot' FOR UPDATE", &[])
-                    .await;
-                tokio::time::sleep(time).await;
-            }
-        });
-    }
-
-    /// Some records of a partition are published once more, as a relay that was cut off does.
-    async fn double(&self) {
-        if !self.kafka_is_up {
-            return;
-        }
-        let broker = self.system.broker().await;
-        let partition = partition_of(b"hot", 6);
-        let Ok(range) = broker.offset_range(TRANSACTIONS_TOPIC, partition).await else { return };
-        let from = range.latest / 2;
-        let Ok(found) = broker.fetch(TRANSACTIONS_TOPIC, partition, from, 20_000, Duration::ZERO).await
-        else {
-            return;
-        };
-        let again = found.records.into_iter().map(|record| OutgoingRecord {
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-            timestamp: record.timestamp,
-        });
-        // In doubt or not: the reader counts what is there.
-        let _ = broker.produce(TRANSACTIONS_TOPIC, partition, again.collect()).await;
-    }
-
-    async fn poison(&self) {
-        if !self.kafka_is_up {
-            return;
-        }
-        let record = OutgoingRecord {
-            key: Some(b"hot".to_vec()),
-            value: Some(b"\xff poison".to_vec()),
-            headers: vec![("ce_type".into(), b"TransactionCreated.v1".to_vec())],
-            timestamp: Utc::now(),
-        };
-        let broker = self.system.broker().await;
-        let _ = broker.produce(TRANSACTIONS_TOPIC, partition_of(b"hot", 6), vec![record]).await;
-    }
-
     /// Everything is well again; what should hold now and does not?
     pub async fn settle(mut self) -> Vec<String> {
         self.say("all is well again");
         for (_, later) in std::mem::take(&mut self.later) {
-            self.end(later);
+            match later {
+                Later::OutageOver => self.end_outage().await,
+                later => self.end(later),
+            }
         }
         self.system.kafka().proxy.heal();
         self.postgres.proxy.heal();
@@ -271,17 +279,21 @@ impl Run {
             starting.await.expect("Kafka comes back");
         }
         self.fleet.heal();
-        let mut differences = Vec::new();
+        let mut differences = std::mem::take(&mut self.differences);
         if let Some(clients) = self.clients.take() {
             // Tended, for they need somebody to answer.
             let mut finishing = Box::pin(clients.finish());
-            let known = loop {
+            let mut known = loop {
                 tokio::select! {
                     known = &mut finishing => break known,
                     () = tokio::time::sleep(TICK) => self.fleet.tend(&self.system),
                 }
             };
             self.say(&format!("{} acknowledged, answers {:?}", known.acknowledged.len(), known.answers));
+            let strangers = std::mem::take(&mut self.strangers);
+            let (told, wrong) = strangers.ended(&mut known, &self.system.database).await;
+            self.say(&told);
+            differences.extend(wrong);
             differences.extend(known.differences(&self.system.database).await);
         }
         differences.extend(self.system.differences().await);
@@ -332,6 +344,10 @@ fn described(fault: &Fault) -> String {
         Fault::Terminate(slot) => format!("SIGTERM {}", SLOTS[*slot].0),
         Fault::Freeze(slot, time) => format!("freeze {} for {time:?}", SLOTS[*slot].0),
         Fault::FailAt(slot, point) => format!("{} fails at {point}", SLOTS[*slot].0),
+        Fault::LeaveOpen(time, true) => format!("a transaction is left open for {time:?} and then committed"),
+        Fault::LeaveOpen(time, false) => {
+            format!("a transaction is left open for {time:?} and never committed")
+        }
         other => format!("{other:?}"),
     }
 }

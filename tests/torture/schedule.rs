@@ -48,7 +48,17 @@ pub enum Fault {
     Double,
     /// A record that is no event.
     Poison,
+    /// Somebody posts in a transaction that stays open for that time, and then commits, or else vanishes.
+    LeaveOpen(Duration, bool),
+    /// The last records of every partition of all topics are published again.
+    DoubleTails,
+    /// Kafka is killed and stays away for so long that backlogs grow.
+    KafkaAway(Duration),
 }
+
+/// There is one such outage in each of these, so none in a short run.
+const OUTAGE_INTERVAL: Duration = Duration::from_secs(240);
+const OUTAGE: Duration = Duration::from_secs(60);
 
 /// A fault and its time.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,12 +69,50 @@ pub struct Planned {
 
 /// All that goes wrong within that time.
 pub fn plan(seed: u64, length: Duration) -> Vec<Planned> {
+    let mut planned = common(seed, length);
+    planned.extend(rare(seed, length));
+    planned.extend(outages(seed, length));
+    planned.sort_by_key(|planned| planned.at);
+    planned
+}
+
+/// About one a second.
+fn common(seed: u64, length: Duration) -> Vec<Planned> {
     let mut dice = Dice(seed);
     let mut at = Duration::from_secs(2);
     let mut planned = Vec::new();
     while at < length {
         planned.push(Planned { at, fault: fault(&mut dice) });
         at += dice.milliseconds(150, 1_600);
+    }
+    planned
+}
+
+/// With dice of their own, so that what is common stays the same for a seed.
+fn rare(seed: u64, length: Duration) -> Vec<Planned> {
+    let mut dice = Dice(!seed);
+    let mut at = Duration::from_secs(4);
+    let mut planned = Vec::new();
+    while at < length {
+        let fault = match dice.below(10) {
+            0..7 => Fault::LeaveOpen(dice.milliseconds(500, 7_000), dice.below(3) > 0),
+            _ => Fault::DoubleTails,
+        };
+        planned.push(Planned { at, fault });
+        at += dice.milliseconds(3_000, 15_000);
+    }
+    planned
+}
+
+/// Late enough that there is something to be missed, early enough to see what comes after.
+fn outages(seed: u64, length: Duration) -> Vec<Planned> {
+    let mut dice = Dice(seed.rotate_left(32));
+    let mut planned = Vec::new();
+    let mut begin = Duration::ZERO;
+    while begin + OUTAGE_INTERVAL <= length {
+        let at = begin + dice.milliseconds(30_000, 120_000);
+        planned.push(Planned { at, fault: Fault::KafkaAway(OUTAGE) });
+        begin += OUTAGE_INTERVAL;
     }
     planned
 }
@@ -136,4 +184,8 @@ fn a_seed_is_a_schedule() {
     assert_ne!(plan(7, minute), plan(8, minute));
     assert_eq!(plan(7, minute / 2), plan(7, minute)[..plan(7, minute / 2).len()]);
     assert!(plan(7, minute).len() > 40);
+    let outages = |minutes| {
+        plan(7, minute * minutes).iter().filter(|planned| planned.fault == Fault::KafkaAway(OUTAGE)).count()
+    };
+    assert_eq!([outages(1), outages(4), outages(10)], [0, 1, 2]);
 }

@@ -1,0 +1,62 @@
+//! Records that nobody wanted in the topics: such as came before, and such as are no events.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use ledger::{
+    broker::{OutgoingRecord, SharedBroker},
+    event::{RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC, partition_of},
+};
+
+const TOPICS: [&str; 3] = [TRANSACTIONS_TOPIC, RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC];
+/// Of one partition.
+const TAIL_RECORDS: i64 = 100;
+const TAIL_BYTES_MAX: usize = 200_000;
+const MIDDLE_BYTES_MAX: usize = 20_000;
+
+/// Of the topic of transactions, as the system is set up.
+const PARTITIONS: i32 = 6;
+
+/// Some records from the middle of the hot partition, as a relay publishes them that was cut off long ago.
+pub async fn double_middle(broker: &SharedBroker) {
+    let partition = partition_of(b"hot", PARTITIONS);
+    let Ok(range) = broker.offset_range(TRANSACTIONS_TOPIC, partition).await else { return };
+    again(broker, TRANSACTIONS_TOPIC, partition, range.latest / 2, MIDDLE_BYTES_MAX).await;
+}
+
+/// The last records of every partition of all topics, each once more.
+pub async fn double_tails(broker: &SharedBroker) {
+    for topic in TOPICS {
+        let Ok(partitions) = broker.partitions(topic).await else { return };
+        for partition in 0..partitions {
+            let Ok(range) = broker.offset_range(topic, partition).await else { return };
+            let from = range.earliest.max(range.latest - TAIL_RECORDS);
+            if from < range.latest {
+                again(broker, topic, partition, from, TAIL_BYTES_MAX).await;
+            }
+        }
+    }
+}
+
+async fn again(broker: &SharedBroker, topic: &str, partition: i32, from: i64, bytes_max: usize) {
+    let Ok(found) = broker.fetch(topic, partition, from, bytes_max, Duration::ZERO).await else { return };
+    let again = found.records.into_iter().map(|record| OutgoingRecord {
+        key: record.key,
+        value: record.value,
+        headers: record.headers,
+        timestamp: record.timestamp,
+    });
+    // In doubt or not: the reader counts what is there.
+    let _ = broker.produce(topic, partition, again.collect()).await;
+}
+
+/// A record that is no event, under the hot account's key.
+pub async fn poison(broker: &SharedBroker) {
+    let record = OutgoingRecord {
+        key: Some(b"hot".to_vec()),
+        value: Some(b"\xff poison".to_vec()),
+        headers: vec![("ce_type".into(), b"TransactionCreated.v1".to_vec())],
+        timestamp: Utc::now(),
+    };
+    let _ = broker.produce(TRANSACTIONS_TOPIC, partition_of(b"hot", PARTITIONS), vec![record]).await;
+}
