@@ -29,6 +29,7 @@ mod http;
 mod idempotency;
 mod import;
 mod in_flight;
+mod kafka_rights;
 mod kafka_security;
 mod layering;
 mod leases;

@@ -158,6 +158,7 @@ impl PartitionConsumer {
                     }
                     trouble.met(&format!("{error:#}"));
                     let broker = error.downcast_ref::<BrokerError>();
+                    signs::count_error(broker, &self.name);
                     if matches!(broker, Some(BrokerError::OffsetOutOfRange { .. })) {
                         self.halted(true);
                         pause(HALTED_WAIT, &stop).await;

@@ -138,11 +138,10 @@ impl Faults {
     }
 }
 
-/// An address as the Kafka protocol writes it: the host, then the port in four bytes.
-fn told(address: SocketAddr) -> Vec<u8> {
-    let mut bytes = address.ip().to_string().into_bytes();
-    bytes.extend(u32::from(address.port()).to_be_bytes());
-    bytes
+/// An address as the Kafka protocol writes it, by number and by name: the host, then the port in four bytes.
+fn told(address: SocketAddr) -> [Vec<u8>; 2] {
+    [address.ip().to_string(), "localhost".to_owned()]
+        .map(|host| [host.as_bytes(), &u32::from(address.port()).to_be_bytes()].concat())
 }
 
 async fn connect(faults: Arc<Faults>, client: TcpStream, address: SocketAddr, held: watch::Receiver<bool>) {
@@ -162,7 +161,7 @@ struct Way {
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
     /// What is replaced by what, on the way to the client.
-    translation: Option<(Vec<u8>, Vec<u8>)>,
+    translation: Option<([Vec<u8>; 2], [Vec<u8>; 2])>,
 }
 
 impl Way {
@@ -203,7 +202,7 @@ impl Way {
             let allowed = if self.translation.is_none() { faults.allowed(read) } else { read };
             let bytes = &mut buffer[..allowed];
             if let Some((server, proxy)) = &self.translation {
-                translate(bytes, server, proxy);
+                server.iter().zip(proxy).for_each(|(server, proxy)| translate(bytes, server, proxy));
             }
             if self.to.write_all(bytes).await.is_err() {
                 return;

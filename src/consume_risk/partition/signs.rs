@@ -23,6 +23,20 @@ impl PartitionConsumer {
     }
 }
 
+/// A turn that failed and will be made again. None: the trouble is not the broker's.
+pub(super) fn count_error(error: Option<&BrokerError>, name: &PartitionName) {
+    let reason = match error {
+        None => "database",
+        Some(BrokerError::Unavailable { .. }) => "unavailable",
+        Some(BrokerError::OffsetOutOfRange { .. }) => "offset_out_of_range",
+        Some(BrokerError::NoSuchTopic(_) | BrokerError::TooFewPartitions { .. }) => "no_such_topic",
+        Some(_) => "refused",
+    };
+    let (group, topic) = (name.group.clone(), name.topic.clone());
+    metrics::counter!("ledger_consumer_errors_total", "group" => group, "topic" => topic, "reason" => reason)
+        .increment(1);
+}
+
 /// Keeps the broker's error and says what to do about one that halts the partition.
 pub(super) fn halt_text(error: BrokerError, name: &PartitionName) -> anyhow::Error {
     let halts = matches!(error, BrokerError::OffsetOutOfRange { .. });
