@@ -5,7 +5,8 @@
 # `eval "$(scripts/kafka.sh up)"` works. A broker belongs to its data directory: several may run beside each other
 # with different directories. The jars are fetched once and kept in the cache. `--secure` adds listeners with TLS and
 # SASL, users and an authorizer, beside the plain one, which stays open as the administrator's: for trying how clients
-# behave. Deliberately absent: more than one node; this is not how to run Kafka in production.
+# behave. `--beside` makes it the second broker of another one's cluster, for trying what happens when a replica is lost.
+# Deliberately absent: more than one controller; this is not how to run Kafka in production.
 
 set -euo pipefail
 
@@ -22,6 +23,7 @@ port=
 advertise=
 keep=
 secure=
+beside=
 settings=()
 scram=()
 
@@ -45,6 +47,7 @@ Options:
   --secure           also listen with TLS, with SASL, and with both (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512); the users are
                      "ledger", who may do everything, and "guest", who may do nothing. Addresses, the authority's
                      certificate and the passwords are in DIR/secure; the settings printed are for TLS and SCRAM
+  --beside DIR       be the second broker of the cluster whose first one has its data in DIR
   --set KEY=VALUE    one more line of server.properties; may be repeated
   --keep             with down: keep the data, for the next up
 
@@ -177,9 +180,20 @@ share.coordinator.state.topic.min.isr=1
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 PROPERTIES
+  [[ ! -e $data_dir/beside ]] || join_cluster "$(cat "$data_dir/beside")"
   scram=()
   [[ -z $secure && ! -e $data_dir/secure/listeners ]] || secure_properties
   ((${#settings[@]} == 0)) || printf '%s\n' "${settings[@]}" >>"$data_dir/server.properties"
+}
+
+# The properties of a broker that is no controller.
+join_cluster() {
+  local controller_port
+  read -r _ controller_port <"$1/ports"
+  sed -i "s/^process.roles=.*/process.roles=broker/
+    s/^node.id=.*/node.id=2/
+    s/^\(controller.quorum.bootstrap.servers\)=.*/\1=127.0.0.1:$controller_port/
+    s/^\(listeners=.*\),CONTROLLER:[^,]*/\1/" "$data_dir/server.properties"
 }
 
 # An authority of this directory's own, and a certificate for the broker: for `localhost` and for no other name, so that
@@ -256,10 +270,14 @@ PROPERTIES
 }
 
 format_storage() {
-  local id
+  local id alone=(--standalone)
   [[ -e $data_dir/log/meta.properties ]] && return
   id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
-  run_class kafka.tools.StorageTool format --standalone -t "${id/#-/A}" -c "$data_dir/server.properties" "${scram[@]}" \
+  if [[ -e $data_dir/beside ]]; then
+    id=$(sed -n 's/^cluster.id=//p' "$(cat "$data_dir/beside")/log/meta.properties")
+    alone=()
+  fi
+  run_class kafka.tools.StorageTool format "${alone[@]}" -t "${id/#-/A}" -c "$data_dir/server.properties" "${scram[@]}" \
     >"$data_dir/format.log" 2>&1 || {
     tail -n 20 "$data_dir/format.log" >&2
     die "could not format $data_dir/log"
@@ -293,6 +311,7 @@ up() {
   data_dir=$(cd "$data_dir" && pwd -P)
   exec 8>"$data_dir/lock"
   flock 8
+  [[ -z $beside ]] || (cd "$beside" && pwd -P) >"$data_dir/beside"
   if running_pid >/dev/null; then
     say "already running on $(cat "$data_dir/bootstrap"); options of this call change nothing"
     print_env
@@ -360,7 +379,7 @@ down() {
   rm -rf "$data_dir/log"
   rm -f "$data_dir"/secure/{openssl.cnf,openssl.log,ca.pem,ca.srl,ca-key.pem,broker-key.pem,broker.csr,broker-certificate.pem,broker.pem,ledger-password,guest-password,listeners}
   rmdir "$data_dir/secure" 2>/dev/null || true
-  rm -f "$data_dir"/{server.properties,kafka.log,format.log,ports,bootstrap,proxied-port,kept,lock}
+  rm -f "$data_dir"/{server.properties,kafka.log,format.log,ports,bootstrap,proxied-port,beside,kept,lock}
   rmdir "$data_dir" 2>/dev/null || true
   say "stopped and removed"
 }
@@ -382,12 +401,13 @@ environment() {
 options() {
   while (($#)); do
     case $1 in
-      --data-dir | --port | --advertise | --set) (($# >= 2)) || misused "$1 needs a value" ;;
+      --data-dir | --port | --advertise | --beside | --set) (($# >= 2)) || misused "$1 needs a value" ;;
     esac
     case $1 in
       --data-dir) data_dir=$2; shift ;;
       --port) port=$2; shift ;;
       --advertise) advertise=$2; shift ;;
+      --beside) beside=$2; shift ;;
       --set) [[ $2 == *=* ]] || misused "--set wants KEY=VALUE, not $2"; settings+=("$2"); shift ;;
       --keep) keep=yes ;;
       --secure) secure=yes ;;

@@ -167,6 +167,18 @@ async fn a_row_that_commits_while_its_day_is_rebuilt_keeps_its_mark() {
     assert_eq!(facts_equal_the_ledger(&database).await, 26);
 }
 
+/// Planted bug that this catches: rebuilding only for marks that are older than every open transaction of the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_writer_in_another_database_holds_up_no_day() {
+    let database = TestDatabase::new().await;
+    let elsewhere = TestDatabase::new().await.client().await;
+    elsewhere.batch_execute("BEGIN; INSERT INTO accounts VALUES ('a', 'EUR')").await.unwrap();
+    fill(&database).await;
+    assert_eq!(run(&database, Scope::Touched).await.days_rebuilt, 3);
+    assert_eq!(facts_equal_the_ledger(&database).await, 25);
+    elsewhere.batch_execute("COMMIT").await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_assessment_rebuilds_just_its_day() {
     let database = TestDatabase::new().await;

@@ -102,6 +102,10 @@ impl Stage {
         consumer.stop();
     }
 
+    async fn waiting_for_locks(&self) -> usize {
+        self.count("pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").await
+    }
+
     async fn audit(&self) -> String {
         let audit = "SELECT coalesce(string_agg(replayed_by || ': ' || outcome, ', ' ORDER BY id), '') FROM dead_letter_replays";
         self.database.value(audit).await
@@ -165,6 +169,35 @@ async fn a_letter_is_assessed_once_the_rules_are_mended_and_twice_is_once() {
     let (shown, _) = stage.json(&["show", &id]);
     assert_eq!(shown["value"]["json"]["description"], "boom");
     assert_eq!(shown["replay_log"][1]["outcome"], "assessed");
+}
+
+/// Planted bug that this catches: committing the effect before the line of the audit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_whose_commit_fails_has_no_effect_and_can_be_done_again() {
+    let stage = Stage::new().await;
+    stage.post(&["a", "boom", "b"]).await;
+    stage.settle(1).await;
+    let client = stage.database.client().await;
+    let failing =
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'disk full'; END $$;
+        CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON dead_letter_replays
+          DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()";
+    client.batch_execute(failing).await.expect("a commit that fails");
+    let output = stage.dlq(&["replay", "--all"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("disk full"), "{said}");
+    assert_eq!(stage.count("risk_assessments").await, 2, "no effect");
+    assert_eq!((stage.count("outbox").await, &*stage.audit().await), (0, ""));
+    assert_eq!(stage.json(&["list", "--open"]).0["items"].as_array().expect("items").len(), 1);
+
+    client.batch_execute("DROP TRIGGER fail ON dead_letter_replays").await.expect("mended");
+    let (replayed, code) = stage.json(&["replay", "--all"]);
+    assert_eq!((code, &replayed["counts"]["assessed"]), (0, &1.into()), "{replayed}");
+    assert_eq!(stage.count("risk_assessments").await, 3);
+    // Planted bug that this catches: `--all` that takes settled letters too.
+    let (again, code) = stage.json(&["replay", "--all"]);
+    assert_eq!((code, &again["items"]), (0, &serde_json::json!([])), "{again}");
+    assert_eq!(stage.audit().await, "the operator: assessed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,10 +298,20 @@ async fn what_the_relay_put_aside_is_queued_assessed_or_refused_by_its_topic() {
         )
         .await
         .expect("parked");
+    // Planted bug that this catches: not locking the letter. Both replays are then past the question whether it was
+    // queued before; while nobody may write to the outbox they are made to meet there.
     let queue = ["replay", "--all", "--topic", "transactions.v1.dlq"];
+    client.batch_execute("BEGIN; LOCK TABLE outbox IN SHARE MODE").await.expect("locked");
     std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| assert!(stage.dlq(&queue).status.success()));
+        let replays = [(); 2].map(|()| scope.spawn(|| stage.dlq(&queue)));
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                eventually("both wait", async || stage.waiting_for_locks().await == 2).await;
+                client.batch_execute("COMMIT").await.expect("unlocked");
+            });
+        });
+        for replay in replays {
+            assert!(replay.join().expect("no panic").status.success());
         }
     });
     assert_eq!(stage.count("outbox WHERE topic = 'transactions.v1.dlq' AND headers->0->>0 = 'odd'").await, 1);

@@ -5,5 +5,6 @@
 mod consumers;
 mod outages;
 mod relays;
+mod replicas;
 mod scaling;
 mod shutdown;

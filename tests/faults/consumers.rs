@@ -1,11 +1,14 @@
 //! Consumers that die or freeze between two steps, and records that kill them.
 
 use chrono::Utc;
-use ledger::{broker::OutgoingRecord, event::TRANSACTIONS_TOPIC};
+use ledger::{
+    broker::{FetchedRecord, OutgoingRecord},
+    event::{RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC},
+};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    binary::Binary,
+    binary::{Binary, get},
     eventually,
     system::{System, dies},
 };
@@ -139,4 +142,37 @@ async fn a_record_that_kills_the_process_takes_no_other_with_it() {
     let fatal = "SELECT convert_from(value, 'UTF8')::json ->> 'description' FROM dead_letters";
     assert_eq!(system.database.value(fatal).await, "fatal");
     assert!(deaths >= 3, "{deaths}");
+}
+
+/// All that the topics hold is delivered once more, in the order in which it came; then new events follow.
+///
+/// Planted bug that this catches: announcing rows that were there already.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_of_all_topics_delivered_twice_changes_nothing() {
+    let Some(system) = System::on_kafka().await else { return };
+    let (relay, mut consumer) = (system.relay(&[]), system.consumer(&[SMALL_BATCHES]));
+    let admin = consumer.field("admin");
+    system.post(0, 600, 60, |_| None).await;
+    poison(&system, 0..PARTITIONS).await;
+    system.is_whole().await;
+    let state = "SELECT md5(string_agg(r::text, '|' ORDER BY r::text)) FROM risk_assessments r WHERE account_seq <= 10";
+    let before = system.database.value(state).await;
+    let is_event = |record: &FetchedRecord| record.value.as_deref() != Some(b"{poison");
+    let mut again = 0;
+    for topic in [TRANSACTIONS_TOPIC, RISK_ASSESSMENTS_TOPIC] {
+        again += system.publish_again(topic, is_event).await;
+    }
+    assert_eq!(again, 1_200);
+    assert_eq!(system.publish_again(TRANSACTIONS_DEAD_LETTER_TOPIC, |_| true).await, 6);
+    system.post(600, 300, 60, |_| None).await;
+    eventually("all are assessed", async || system.count("risk_assessments").await == 900).await;
+    system.is_whole().await;
+    assert_eq!(system.audit().await.duplicates, 600);
+    let (_, metrics) = get(&admin, "/metrics").expect("metrics");
+    assert!(metrics.contains("ledger_consumer_events_total{outcome=\"duplicate\"} 600"), "{metrics}");
+    assert_eq!(system.database.value(state).await, before);
+    assert_eq!(reasons(&system).await, format!("undecodable:{PARTITIONS}"));
+    for role in [relay, consumer] {
+        role.stop();
+    }
 }

@@ -1,17 +1,28 @@
 //! Kafka, PostgreSQL and the network between go away under load and come back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger::event::TRANSACTIONS_TOPIC;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    binary::get, clients::Clients, eventually, own_kafka::OwnKafka, own_postgres::OwnPostgres, system::System,
+    binary::get,
+    clients::{Clients, timed},
+    eventually,
+    own_kafka::OwnKafka,
+    own_postgres::OwnPostgres,
+    system::System,
 };
 
 const CLIENTS: usize = 8;
 const ACCOUNTS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long Kafka is away at least: `LEDGER_TEST_OUTAGE_SECONDS`, for a look at longer ones than a test should take.
+fn outage() -> Duration {
+    let seconds = std::env::var("LEDGER_TEST_OUTAGE_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(0, |text| text.parse().expect("a number of seconds")))
+}
 
 async fn nothing_differs(clients: Clients, system: &System) {
     let known = clients.finish().await;
@@ -31,10 +42,19 @@ async fn transactions_are_taken_while_kafka_is_away_and_published_when_it_is_bac
     clients.more(200).await;
     for _ in 0..2 {
         system.kafka().broker.signal(Signal::SIGKILL);
+        let (began, before) = (Instant::now(), clients.count());
         clients.more(400).await;
-        assert!(system.count("outbox").await > 200, "they wait");
+        while began.elapsed() < outage() {
+            clients.more(1).await;
+        }
+        let waiting = system.count("outbox").await;
+        assert!(waiting > 200, "they wait");
+        let (away, taken) = (began.elapsed(), clients.count() - before);
         system.kafka().broker.up().await;
-        eventually("the backlog drains", async || system.count("outbox").await < 50).await;
+        let drained = timed("the backlog drains", async || system.count("outbox").await < 50).await;
+        println!(
+            "Kafka away for {away:.1?}: {taken} taken, {waiting} waited, drained {drained:.1?} after it came back"
+        );
     }
     nothing_differs(clients, &system).await;
     for role in [serve, relay, consumer] {

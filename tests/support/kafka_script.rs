@@ -70,10 +70,17 @@ impl DataDirectory {
     }
 
     /// The same with so much memory, while other tasks go on.
-    pub async fn up(&self, heap: &str) {
-        let mut command = tokio::process::Command::from(self.command(&[]));
+    pub async fn up(&self, heap: &str, options: &[&str]) {
+        let mut command = tokio::process::Command::from(self.command(options));
         let status = command.env("LEDGER_KAFKA_HEAP", heap).status().await.expect("scripts/kafka.sh runs");
         self.check(status);
+    }
+
+    /// Stops the broker and keeps its data.
+    pub async fn down(&self) {
+        let mut command = tokio::process::Command::new(script());
+        command.args(["down", "--keep", "--data-dir"]).arg(&self.path).stdin(Stdio::null());
+        assert!(command.status().await.expect("scripts/kafka.sh runs").success());
     }
 
     fn command(&self, options: &[&str]) -> Command {

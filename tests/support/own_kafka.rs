@@ -16,6 +16,16 @@ static AT_ONCE: Semaphore = Semaphore::const_new(1);
 
 const HEAP: &str = "320m";
 
+/// The second broker of a cluster.
+pub struct SecondBroker(DataDirectory);
+
+impl SecondBroker {
+    /// Asks it to stop; returns when its partitions are led by the other one.
+    pub async fn stop(&self) {
+        self.0.down().await;
+    }
+}
+
 /// A running broker, or one that was killed. Ends when dropped.
 pub struct OwnKafka {
     /// Where it listens, also after it was brought back.
@@ -33,7 +43,7 @@ impl OwnKafka {
         }
         let turn = AT_ONCE.acquire().await.expect("never closed");
         let data = DataDirectory::new();
-        data.up(HEAP).await;
+        data.up(HEAP, &[]).await;
         let address = data.address().parse().expect("an address");
         Some(Self { address, data, _turn: turn })
     }
@@ -46,7 +56,14 @@ impl OwnKafka {
 
     /// Starts it again after it was killed, on its port and with its data; returns when it answers.
     pub async fn up(&self) {
-        self.data.up(HEAP).await;
+        self.data.up(HEAP, &[]).await;
+    }
+
+    /// Starts a second broker of its cluster.
+    pub async fn beside(&self) -> SecondBroker {
+        let data = DataDirectory::new();
+        data.up(HEAP, &["--beside", self.data.path.to_str().expect("UTF-8")]).await;
+        SecondBroker(data)
     }
 
     /// Runs one of Kafka's own tools against it and answers what it printed.

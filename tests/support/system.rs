@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ledger::{
-    broker::{self, SharedBroker},
+    broker::{self, FetchedRecord, OutgoingRecord, SharedBroker},
     domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
     event::{RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_TOPIC},
     repository::postings::{self, Request},
@@ -145,6 +145,31 @@ impl System {
     /// A number out of the database.
     pub async fn count(&self, from: &str) -> usize {
         self.database.value(&format!("SELECT count(*) FROM {from}")).await.parse().expect("a number")
+    }
+
+    /// Publishes the records of a topic once more, in their order, if `keep` says so; answers how many.
+    pub async fn publish_again(&self, topic: &str, keep: impl Fn(&FetchedRecord) -> bool) -> usize {
+        let broker = self.broker().await;
+        let mut count = 0;
+        for partition in 0..broker.partitions(topic).await.expect("a topic") {
+            let (mut next, end) = (0, broker.offset_range(topic, partition).await.expect("a range").latest);
+            while next < end {
+                let found = broker.fetch(topic, partition, next, 1 << 20, Duration::from_secs(1)).await;
+                let mut records = found.expect("read").records;
+                records.retain(|record| record.offset < end);
+                next = records.last().expect("some").offset + 1;
+                records.retain(|record| keep(record));
+                count += records.len();
+                let again = records.into_iter().map(|record| OutgoingRecord {
+                    key: record.key,
+                    value: record.value,
+                    headers: record.headers,
+                    timestamp: record.timestamp,
+                });
+                broker.produce(topic, partition, again.collect()).await.expect("published");
+            }
+        }
+        count
     }
 
     /// The topic of transactions as an independent reader finds it.

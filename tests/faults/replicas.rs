@@ -1,0 +1,63 @@
+//! A cluster of two brokers loses one: what must be on both waits, what need not be goes on.
+
+use ledger::event::{RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC};
+
+use crate::support::{binary::get, eventually, system::System};
+
+const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
+const CONFIGS: &str = "kafka.admin.ConfigCommand";
+
+/// How often a relay was told no, and tries again.
+fn tries(admin: &str) -> u64 {
+    let (_, metrics) = get(admin, "/metrics").expect("metrics");
+    let name = "ledger_relay_errors_total{reason=\"unavailable\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(name));
+    count.map_or(0, |count| count.parse().expect("a number"))
+}
+
+/// The relay is told `NotEnoughReplicas` by a real Kafka. Kafka asks for no more replicas than a topic has, so a second
+/// broker is needed to provoke it.
+///
+/// Planted bug that this catches: taking too few replicas for a refusal, so that the relay ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_replicas_hold_up_their_topic_and_no_other_until_fewer_are_asked_for() {
+    let Some(system) = System::on_kafka().await else { return };
+    let kafka = &system.kafka().broker;
+    let create = async |topic, how: &[&str]| {
+        kafka.tool(TOPICS, &[&["--create", "--topic", topic], how].concat()).await;
+    };
+    let (second, ..) = tokio::join!(
+        kafka.beside(),
+        create(RISK_ASSESSMENTS_TOPIC, &["--replica-assignment", "1,1,1,1,1,1"]),
+        create(TRANSACTIONS_DEAD_LETTER_TOPIC, &["--replica-assignment", "1"]),
+    );
+    let on_both = ["--partitions", "6", "--replication-factor", "2", "--config", "min.insync.replicas=2"];
+    create(TRANSACTIONS_TOPIC, &on_both).await;
+    let mut relay = system.relay(&[]);
+    let admin = relay.field("admin");
+    system.post(0, 120, 60, |_| None).await;
+    eventually("all is published", async || system.count("outbox").await == 0).await;
+
+    second.stop().await;
+    system.post(120, 120, 60, |_| None).await;
+    relay.line_with("NotEnoughReplicas");
+    let client = system.database.client().await;
+    let elsewhere = "INSERT INTO outbox (lane, topic, key, value, event_id, event_type)
+                     SELECT 0, 'transactions.v1.dlq', 'k', 'v', gen_random_uuid(), 'Test.v1'";
+    client.batch_execute(elsewhere).await.expect("inserted");
+    let waiting = "outbox WHERE topic = 'transactions.v1.dlq'";
+    eventually("a topic on one broker goes on", async || system.count(waiting).await == 0).await;
+    let before = tries(&admin);
+    eventually("it goes on trying", async || tries(&admin) > before + 6).await;
+    assert_eq!(system.count("outbox").await, 120, "nothing is lost");
+
+    let fewer = ["--alter", "--entity-type", "topics", "--entity-name", TRANSACTIONS_TOPIC];
+    kafka.tool(CONFIGS, &[&fewer[..], &["--add-config", "min.insync.replicas=1"]].concat()).await;
+    let consumer = system.consumer(&[]);
+    system.is_whole().await;
+    relay.line_with("works again after");
+    assert_eq!(system.count("dead_letters").await, 0);
+    for role in [relay, consumer] {
+        role.stop();
+    }
+}
