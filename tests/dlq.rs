@@ -3,7 +3,7 @@
 //!
 //! Everything goes through the real binary: `relay` and `consume-risk` make the letters, `dlq` looks at them.
 
-use std::process::Output;
+use std::{process::Output, sync::Arc};
 
 use ledger::{
     broker::{self, OutgoingRecord, SharedBroker, topic_specs},
@@ -302,18 +302,16 @@ async fn what_the_relay_put_aside_is_queued_assessed_or_refused_by_its_topic() {
     // queued before; while nobody may write to the outbox they are made to meet there.
     let queue = ["replay", "--all", "--topic", "transactions.v1.dlq"];
     client.batch_execute("BEGIN; LOCK TABLE outbox IN SHARE MODE").await.expect("locked");
-    std::thread::scope(|scope| {
-        let replays = [(); 2].map(|()| scope.spawn(|| stage.dlq(&queue)));
-        tokio::task::block_in_place(|| {
-            tokio::runtime::Handle::current().block_on(async {
-                eventually("both wait", async || stage.waiting_for_locks().await == 2).await;
-                client.batch_execute("COMMIT").await.expect("unlocked");
-            });
-        });
-        for replay in replays {
-            assert!(replay.join().expect("no panic").status.success());
-        }
+    let stage = Arc::new(stage);
+    let replays = [(); 2].map(|()| {
+        let stage = Arc::clone(&stage);
+        tokio::task::spawn_blocking(move || stage.dlq(&queue))
     });
+    eventually("both wait", async || stage.waiting_for_locks().await == 2).await;
+    client.batch_execute("COMMIT").await.expect("unlocked");
+    for replay in replays {
+        assert!(replay.await.expect("no panic").status.success());
+    }
     assert_eq!(stage.count("outbox WHERE topic = 'transactions.v1.dlq' AND headers->0->>0 = 'odd'").await, 1);
     assert_eq!(stage.count("dead_letter_replays WHERE outcome = 'queued'").await, 1);
     let (assessed, code) = stage.json(&["replay", "--all", "--topic", "transactions.v1"]);

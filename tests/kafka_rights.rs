@@ -44,7 +44,6 @@ fn errors(admin: &str, reason: &str) -> u64 {
     line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().expect("a number"))
 }
 
-/// Planted bug that this catches: a refusal of the broker that ends the partition's consumer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_whose_right_or_password_is_taken_away_waits_for_it_and_says_so() {
     let Some(kafka) = Kafka::secured() else { return };

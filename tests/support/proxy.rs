@@ -138,8 +138,11 @@ impl Faults {
     }
 }
 
+/// Its spellings.
+type Told = [Vec<u8>; 2];
+
 /// An address as the Kafka protocol writes it, by number and by name: the host, then the port in four bytes.
-fn told(address: SocketAddr) -> [Vec<u8>; 2] {
+fn told(address: SocketAddr) -> Told {
     [address.ip().to_string(), "localhost".to_owned()]
         .map(|host| [host.as_bytes(), &u32::from(address.port()).to_be_bytes()].concat())
 }
@@ -151,7 +154,7 @@ async fn connect(faults: Arc<Faults>, client: TcpStream, address: SocketAddr, he
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = upstream.into_split();
     let there = Way { from: from_client, to: to_server, translation: None };
-    let back = Way { from: from_server, to: to_client, translation: Some((told(server), told(address))) };
+    let back = Way { from: from_server, to: to_client, translation: Some([told(server), told(address)]) };
     tokio::spawn(there.forward(Arc::clone(&faults), cut.clone(), held.clone()));
     tokio::spawn(back.forward(faults, cut, held));
 }
@@ -161,7 +164,7 @@ struct Way {
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
     /// What is replaced by what, on the way to the client.
-    translation: Option<([Vec<u8>; 2], [Vec<u8>; 2])>,
+    translation: Option<[Told; 2]>,
 }
 
 impl Way {
@@ -201,7 +204,7 @@ impl Way {
             }
             let allowed = if self.translation.is_none() { faults.allowed(read) } else { read };
             let bytes = &mut buffer[..allowed];
-            if let Some((server, proxy)) = &self.translation {
+            if let Some([server, proxy]) = &self.translation {
                 server.iter().zip(proxy).for_each(|(server, proxy)| translate(bytes, server, proxy));
             }
             if self.to.write_all(bytes).await.is_err() {

@@ -15,6 +15,9 @@ use crate::support::{binary::Binary, system::System};
 const FAIL_POINT_FREEZE: Duration = Duration::from_millis(2_500);
 /// 5 s are promised; the rest is for a machine that has nine processes on two cores.
 const STOP_MAX: Duration = Duration::from_secs(7);
+/// Here a consumer is ended or loses its leases every few seconds, so that three times in a row on one healthy record
+/// is no more than chance.
+const ATTEMPTS_MAX: &str = "9";
 /// An orchestrator leaves a process alone for a while that ended as soon as it began.
 const PAUSE_AFTER_VAIN_START: Duration = Duration::from_millis(500);
 
@@ -170,6 +173,9 @@ impl Slot {
         let mut more = Vec::new();
         if let Some(listen) = &self.listen {
             more.extend([("LEDGER_SERVE__LISTEN", listen.as_str()), ("LEDGER_ADMIN__LISTEN", "off")]);
+        }
+        if self.role == "consume-risk" {
+            more.push(("LEDGER_CONSUME_RISK__ATTEMPTS_MAX", ATTEMPTS_MAX));
         }
         let fail_point = self.fail_point.take();
         if let Some(point) = &fail_point {

@@ -44,7 +44,10 @@ impl PartitionConsumer {
             let died = Unhandled {
                 stage: "process",
                 reason: "process_ended",
-                error: format!("the process ended during each of {} tries", position.attempts),
+                error: format!(
+                    "the process ended, or lost the partition, during each of {} tries",
+                    position.attempts
+                ),
             };
             let unhandled = item.decoded.err().unwrap_or(died);
             item.decoded = Err(unhandled.clone());
