@@ -197,7 +197,12 @@ fn routes(config: &mut web::ServiceConfig) {
                 .route(web::head().to(docs::openapi))
                 .default_service(only("GET, HEAD")),
         )
-        .service(web::redirect("/docs", "/docs/"))
+        .service(
+            web::resource("/docs")
+                .route(web::get().to(docs::page))
+                .route(web::head().to(docs::page))
+                .default_service(only("GET, HEAD")),
+        )
         .service(
             resource("/docs/{file:.*}")
                 .route(web::get().to(docs::file))

@@ -77,6 +77,11 @@ async fn unknown_routes_methods_and_parameters_are_refused() {
     assert_eq!(answer.headers["allow"], "GET, HEAD, POST");
     assert_eq!(answer.json()["instance"], "/transactions");
     assert!(!answer.headers.contains_key("server-timing"), "only where it is asked for");
+    // There is nothing to negotiate but the methods, which this says as well.
+    let answer = api.send("OPTIONS", "/accounts/a", &[], Vec::new()).await;
+    answer.is_problem(405, "method-not-allowed");
+    assert_eq!(answer.headers["allow"], "GET, HEAD, PUT");
+    api.send("DELETE", "/docs", &[], Vec::new()).await.is_problem(405, "method-not-allowed");
     for (path, field) in [
         ("/transactions?acount_id=a", "acount_id"),
         ("/transactions?limit=0", "limit"),
@@ -90,6 +95,9 @@ async fn unknown_routes_methods_and_parameters_are_refused() {
         ("/transactions?limit=1&limit=2", "limit"),
         ("/accounts/a/balance?at=1", "at"),
         ("/accounts/a?x=1", "x"),
+        ("/openapi.json?format=yaml", "format"),
+        ("/docs?url=other", "url"),
+        ("/docs/?url=other", "url"),
     ] {
         let answer = api.get(path).await;
         answer.is_problem(400, "malformed-request");

@@ -25,6 +25,7 @@ mod failover;
 mod fast_path;
 mod faults;
 mod foreign_records;
+mod history_pages;
 mod http;
 mod idempotency;
 mod import;

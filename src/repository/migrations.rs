@@ -1,13 +1,16 @@
 //! The embedded migrations: applying them, and refusing to run on a schema that is not ours.
 
+use std::time::Duration;
+
 use diesel::{
     QueryableByName,
     migration::{Migration, MigrationSource},
     pg::Pg,
-    sql_types::{Nullable, Text},
+    sql_types::{Bool, Nullable, Text},
 };
 use diesel_async::{AsyncMigrationHarness, RunQueryDsl};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use tokio::time::Instant;
 
 use super::{Connection, RepositoryError};
 
@@ -20,6 +23,16 @@ const MIGRATE_FIRST: &str = "run `ledger migrate` against this database first";
 const UPGRADE_FIRST: &str =
     "the schema is newer than this binary: upgrade `ledger` to the release that migrated it";
 
+/// How long to wait for another `migrate`, and between two looks.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+#[derive(QueryableByName)]
+struct Locked {
+    #[diesel(sql_type = Bool)]
+    locked: bool,
+}
+
 #[derive(QueryableByName)]
 struct Version {
     #[diesel(sql_type = Nullable<Text>)]
@@ -31,7 +44,7 @@ struct Version {
 pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, RepositoryError> {
     diesel::sql_query("SET lock_timeout = '60s'").execute(&mut connection).await?;
     diesel::sql_query("SET statement_timeout = 0").execute(&mut connection).await?;
-    diesel::sql_query(format!("SELECT pg_advisory_lock({ADVISORY_LOCK})")).execute(&mut connection).await?;
+    lock(&mut connection).await?;
     let wanted = newest_embedded()?;
     if let Some(found) = newest_applied(&mut connection).await?
         && found > wanted
@@ -48,6 +61,26 @@ pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, Reposito
     applied
         .map_err(|error| RepositoryError::Migration(error.to_string()))?
         .map_err(RepositoryError::Migration)
+}
+
+/// Takes the lock of `migrate`, which ends with the connection. Asking again and again instead of waiting inside
+/// PostgreSQL: a statement that waits holds a snapshot, and an index that another `migrate` builds concurrently would
+/// wait for it, each for the other.
+async fn lock(connection: &mut Connection) -> Result<(), RepositoryError> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        let query = format!("SELECT pg_try_advisory_lock({ADVISORY_LOCK}) AS locked");
+        if diesel::sql_query(query).get_result::<Locked>(connection).await?.locked {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let what = format!(
+                "another `ledger migrate` is at work for more than {LOCK_TIMEOUT:?}; try again later"
+            );
+            return Err(RepositoryError::Migration(what));
+        }
+        tokio::time::sleep(LOCK_POLL_INTERVAL).await;
+    }
 }
 
 /// Refuses a schema that is older or newer than this binary, naming the command to run.

@@ -1,34 +1,17 @@
-//! Reading the ledger: rows by id, by idempotency key, and pages of history.
+//! Reading the ledger: rows by id and by idempotency key.
 
 use std::sync::Arc;
 
-use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
 use diesel::{
     OptionalExtension, QueryableByName,
-    sql_types::{Array, BigInt, Nullable, Numeric, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Bind, Connection, RepositoryError, accounts::seq_range, statement};
-use crate::domain::{
-    AccountId, Amount, Currency, Direction, IdempotencyKey, Metadata, Posting, Transaction,
-    transaction_id_floor,
-};
-
-/// Filters that no index serves: they are applied row by row to what the keyset gives, each only if it is asked for.
-/// Four binds: the amount's sign or 0, least and greatest amount or null, risk level or null.
-macro_rules! residual_filters {
-    () => {
-        " AND (SELECT (f.sign = 0 OR sign(t.amount) = f.sign)
-                  AND (f.least IS NULL OR abs(t.amount) >= f.least * (SELECT 10::numeric ^ c.decimals FROM currencies c WHERE c.code = a.currency))
-                  AND (f.greatest IS NULL OR abs(t.amount) <= f.greatest * (SELECT 10::numeric ^ c.decimals FROM currencies c WHERE c.code = a.currency))
-                  AND (f.level IS NULL OR f.level = coalesce((SELECT r.risk_level FROM risk_assessments r
-                         WHERE r.account_id = t.account_id AND r.account_seq = t.account_seq), 'pending'))
-               FROM (SELECT ?::smallint, ?::numeric, ?::numeric, ?::text) AS f (sign, least, greatest, level))"
-    };
-}
+use super::{Bind, Connection, RepositoryError, statement};
+use crate::domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Metadata, Posting, Transaction};
 
 /// A ledger row as PostgreSQL holds it, with its account's currency.
 #[derive(QueryableByName, Debug)]
@@ -160,105 +143,4 @@ pub(super) async fn existing(
     .load::<TransactionRow>(connection)
     .await?;
     rows.into_iter().map(TransactionRow::into_transaction).collect()
-}
-
-/// What a page of history is asked for; newest first.
-#[derive(Debug, Clone)]
-pub struct HistoryFilter {
-    /// Of one account only.
-    pub account_id: Option<AccountId>,
-    /// Created at or after.
-    pub from: Option<DateTime<Utc>>,
-    /// Created before.
-    pub to: Option<DateTime<Utc>>,
-    /// Credits or debits only.
-    pub direction: Option<Direction>,
-    /// At least this much, in the currency's own unit.
-    pub min_amount: Option<BigDecimal>,
-    /// At most this much, in the currency's own unit.
-    pub max_amount: Option<BigDecimal>,
-    /// `low`, `medium`, `high` or `pending`.
-    pub risk_level: Option<String>,
-    /// Rows wanted; one more is read, to know whether there is another page.
-    pub limit: i64,
-    /// With an account: only rows before this sequence number.
-    pub before_seq: Option<i64>,
-    /// Without an account: only rows before this id.
-    pub before_id: Option<Uuid>,
-}
-
-/// A page of history: of one account by its sequence numbers, of the whole ledger by id, which sorts by time. The
-/// currency is probed for each row (OFFSET 0 keeps it so): with a join, the plan for parameters that PostgreSQL does
-/// not know read the whole range and hashed it for the sake of fifty rows.
-pub async fn history(
-    connection: &mut Connection,
-    filter: &HistoryFilter,
-) -> Result<Vec<Transaction>, RepositoryError> {
-    let rows = match &filter.account_id {
-        Some(account_id) => account_history(connection, account_id, filter).await?,
-        None => ledger_history(connection, filter).await?,
-    };
-    rows.into_iter().map(TransactionRow::into_transaction).collect()
-}
-
-async fn account_history(
-    connection: &mut Connection,
-    account_id: &AccountId,
-    filter: &HistoryFilter,
-) -> Result<Vec<TransactionRow>, RepositoryError> {
-    let (from_seq, to_seq) = seq_range(connection, account_id, filter.from, filter.to).await?;
-    let rows = statement(concat!(
-        "SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
-                t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata
-         FROM transactions t CROSS JOIN LATERAL (
-           SELECT currency FROM accounts WHERE accounts.account_id = t.account_id OFFSET 0) AS a
-         WHERE t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?",
-        residual_filters!(),
-        " ORDER BY t.account_seq DESC LIMIT ?"
-    ))
-    .bind::<Text, _>(account_id.as_str())
-    .bind::<BigInt, _>(from_seq)
-    .bind::<BigInt, _>(filter.before_seq.unwrap_or(i64::MAX).min(to_seq))
-    .bind::<SmallInt, _>(sign(filter.direction))
-    .bind::<Nullable<Numeric>, _>(filter.min_amount.clone())
-    .bind::<Nullable<Numeric>, _>(filter.max_amount.clone())
-    .bind::<Nullable<Text>, _>(filter.risk_level.as_deref())
-    .bind::<BigInt, _>(filter.limit + 1)
-    .load(connection)
-    .await?;
-    Ok(rows)
-}
-
-async fn ledger_history(
-    connection: &mut Connection,
-    filter: &HistoryFilter,
-) -> Result<Vec<TransactionRow>, RepositoryError> {
-    let to_id = filter.to.map_or(Uuid::max(), transaction_id_floor);
-    let rows = statement(concat!(
-        "SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
-                t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata
-         FROM transactions t CROSS JOIN LATERAL (
-           SELECT currency FROM accounts WHERE accounts.account_id = t.account_id OFFSET 0) AS a
-         WHERE t.id >= ? AND t.id < ?",
-        residual_filters!(),
-        " ORDER BY t.id DESC LIMIT ?"
-    ))
-    .bind::<SqlUuid, _>(filter.from.map_or(Uuid::nil(), transaction_id_floor))
-    .bind::<SqlUuid, _>(filter.before_id.unwrap_or(Uuid::max()).min(to_id))
-    .bind::<SmallInt, _>(sign(filter.direction))
-    .bind::<Nullable<Numeric>, _>(filter.min_amount.clone())
-    .bind::<Nullable<Numeric>, _>(filter.max_amount.clone())
-    .bind::<Nullable<Text>, _>(filter.risk_level.as_deref())
-    .bind::<BigInt, _>(filter.limit + 1)
-    .load(connection)
-    .await?;
-    Ok(rows)
-}
-
-fn sign(direction: Option<Direction>) -> i16 {
-    match direction {
-        Some(Direction::Credit) => 1,
-        Some(Direction::Debit) => -1,
-        None => 0,
-    }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::repository::{
     PooledConnection,
-    assessment_pages::{self, AssessmentFilter, AssessmentRow},
+    assessment_pages::{self, AssessmentFilter, AssessmentPosition},
 };
 
 /// A page of assessments.
@@ -39,21 +39,18 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
         }
     }
     let by_account = filter.account_id.is_some();
-    let page_size = usize::try_from(filter.limit).unwrap_or(0);
     let read = move |mut connection: PooledConnection| async move {
         assessment_pages::page(&mut connection, &filter).await
     };
-    let mut rows = state.read(read).await?;
-    let more = rows.len() > page_size;
-    rows.truncate(page_size);
-    let next = rows.last().filter(|_| more).map(|last| cursor::encode(&filters, &position(last, by_account)));
-    let body = output::assessments(&rows, next.as_deref()).map_err(unprintable)?;
+    let page = state.read(read).await?;
+    let next = page.next.map(|next| cursor::encode(&filters, &position(next, by_account)));
+    let body = output::assessments(&page.rows, next.as_deref()).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
 
-fn position(last: &AssessmentRow, by_account: bool) -> Vec<u8> {
+fn position(position: AssessmentPosition, by_account: bool) -> Vec<u8> {
     match by_account {
-        true => last.account_seq.to_be_bytes().to_vec(),
-        false => last.transaction_id.as_bytes().to_vec(),
+        true => position.account_seq.to_be_bytes().to_vec(),
+        false => position.transaction_id.as_bytes().to_vec(),
     }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpResponse, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use utoipa_swagger_ui::Config;
 
 use super::{
     openapi::description,
     problem::{Kind, Problem},
+    query::Parameters,
     transactions::unprintable,
 };
 
@@ -16,13 +17,21 @@ const DESCRIPTION: &str = "/openapi.json";
 const CACHE_CONTROL: &str = "max-age=3600";
 
 /// The description, as a client generator or the page asks for it.
-pub async fn openapi() -> Result<HttpResponse, Problem> {
+pub async fn openapi(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Parameters::parse(request.query_string())?.end()?;
     let body = serde_json::to_string(&description().map_err(unprintable)?).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
 
+/// The page's own address ends in a slash, so that its files are found beside it.
+pub async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Parameters::parse(request.query_string())?.end()?;
+    Ok(HttpResponse::TemporaryRedirect().insert_header((header::LOCATION, "/docs/")).finish())
+}
+
 /// A file of the page.
-pub async fn file(path: web::Path<String>) -> Result<HttpResponse, Problem> {
+pub async fn file(request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Problem> {
+    Parameters::parse(request.query_string())?.end()?;
     let config = Arc::new(Config::from(DESCRIPTION).try_it_out_enabled(true));
     let found = utoipa_swagger_ui::serve(&path, config).map_err(|error| {
         tracing::error!(%error, "the page cannot be made");

@@ -14,8 +14,9 @@ use super::{
 use crate::{
     domain::{Decision, Transaction},
     repository::{
+        history_pages::{self, HistoryFilter, HistoryPosition},
         postings::Request,
-        transactions::{self, HistoryFilter, RiskSummary},
+        transactions::{self, RiskSummary},
     },
 };
 
@@ -111,22 +112,18 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
         }
     }
     let by_account = filter.account_id.is_some();
-    let page_size = usize::try_from(filter.limit).unwrap_or(0);
-    let mut rows = state
-        .read(move |mut connection| async move { transactions::history(&mut connection, &filter).await })
+    let page = state
+        .read(move |mut connection| async move { history_pages::history(&mut connection, &filter).await })
         .await?;
-    // One row more than asked for was read, to know whether there is another page.
-    let more = rows.len() > page_size;
-    rows.truncate(page_size);
-    let next = rows.last().filter(|_| more).map(|last| cursor::encode(&filters, &position(last, by_account)));
-    let body = output::transactions(&rows, next.as_deref()).map_err(unprintable)?;
+    let next = page.next.map(|next| cursor::encode(&filters, &position(next, by_account)));
+    let body = output::transactions(&page.rows, next.as_deref()).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
 
-fn position(last: &Transaction, by_account: bool) -> Vec<u8> {
+fn position(position: HistoryPosition, by_account: bool) -> Vec<u8> {
     match by_account {
-        true => last.account_seq.to_be_bytes().to_vec(),
-        false => last.id.as_bytes().to_vec(),
+        true => position.account_seq.to_be_bytes().to_vec(),
+        false => position.id.as_bytes().to_vec(),
     }
 }
 

@@ -146,8 +146,9 @@ pub(super) struct RiskReason {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "a shape that is described, never made")]
 pub(super) struct TransactionPage {
+    /// At most `limit`; fewer, even none, where few of the rows that were looked at match.
     items: Vec<Transaction>,
-    /// Give it as `cursor` to go on; null on the last page.
+    /// Give it as `cursor` to go on; null on the last page, and only there.
     next_cursor: Option<String>,
 }
 
@@ -249,7 +250,9 @@ pub(super) struct Balance {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "a shape that is described, never made")]
 pub(super) struct AssessmentPage {
+    /// At most `limit`; fewer, even none, where few of the rows that were looked at match.
     items: Vec<Assessment>,
+    /// Give it as `cursor` to go on; null on the last page, and only there.
     next_cursor: Option<String>,
 }
 

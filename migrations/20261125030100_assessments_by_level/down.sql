@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY risk_assessments_by_level;

@@ -1,0 +1,274 @@
+//! Pages of history, newest first: of one account by its sequence numbers, of the whole ledger by id, which sorts by
+//! time.
+//!
+//! Every page is a walk along an index. Without filters it is as long as the page; by a level that is not `low` it goes
+//! along the index of assessments; any other filter is applied row by row, over a bounded number of rows (see
+//! `walk`).
+
+use bigdecimal::BigDecimal;
+use chrono::{DateTime, Utc};
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Bool, Nullable, Numeric, SmallInt, Text, Uuid as SqlUuid},
+};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::{
+    Bind, Connection, RepositoryError,
+    accounts::seq_range,
+    statement,
+    transactions::TransactionRow,
+    walk::{Page, Walked, walk_rows_max},
+};
+use crate::domain::{AccountId, Direction, Transaction, transaction_id_floor};
+
+/// What a page of history is asked for; newest first.
+#[derive(Debug, Clone)]
+pub struct HistoryFilter {
+    /// Of one account only.
+    pub account_id: Option<AccountId>,
+    /// Created at or after.
+    pub from: Option<DateTime<Utc>>,
+    /// Created before.
+    pub to: Option<DateTime<Utc>>,
+    /// Credits or debits only.
+    pub direction: Option<Direction>,
+    /// At least this much, in the currency's own unit.
+    pub min_amount: Option<BigDecimal>,
+    /// At most this much, in the currency's own unit.
+    pub max_amount: Option<BigDecimal>,
+    /// `low`, `medium`, `high` or `pending`.
+    pub risk_level: Option<String>,
+    /// Rows wanted.
+    pub limit: i64,
+    /// With an account: only rows before this sequence number.
+    pub before_seq: Option<i64>,
+    /// Without an account: only rows before this id.
+    pub before_id: Option<Uuid>,
+}
+
+/// A place in a history: its number in the account's, its id in the ledger's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryPosition {
+    /// In the account's.
+    pub account_seq: i64,
+    /// In the ledger's.
+    pub id: Uuid,
+}
+
+#[derive(QueryableByName)]
+struct WalkedRow {
+    #[diesel(embed)]
+    found: TransactionRow,
+    #[diesel(sql_type = Bool)]
+    matches: bool,
+    #[diesel(sql_type = Bool)]
+    is_last: bool,
+}
+
+/// What a page answers of `$rows`, which are named `t` and in the order of `place`. The currency is probed for each row
+/// of the page (OFFSET 0 keeps it so): with a join, the plan for parameters that PostgreSQL does not know read the
+/// whole range and hashed it for the sake of fifty rows. The last bind is the number of rows.
+macro_rules! page_of {
+    ($($rows:expr),+) => {
+        concat!(
+            "SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
+                    t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata, t.matches, t.is_last
+             FROM (",
+            $($rows),+,
+            ") AS t CROSS JOIN LATERAL (
+               SELECT currency FROM accounts WHERE accounts.account_id = t.account_id OFFSET 0) AS a
+             WHERE t.matches OR t.is_last ORDER BY t.place DESC LIMIT ?"
+        )
+    };
+}
+
+/// All rows of `transactions` within some bounds.
+macro_rules! plain {
+    ($place:literal, $bounds:literal) => {
+        page_of!(
+            "SELECT t.*, t.",
+            $place,
+            " AS place, true AS matches, false AS is_last FROM transactions t WHERE ",
+            $bounds
+        )
+    };
+}
+
+/// How many minor units the currency of row `t` has. The usual numbers are found in hashes that are made once, since
+/// a join of the two tables for each row costs ten times as much.
+macro_rules! minor_units {
+    () => {
+        "SELECT CASE WHEN a.currency IN (SELECT code FROM currencies WHERE decimals = 2) THEN 100
+                     WHEN a.currency IN (SELECT code FROM currencies WHERE decimals = 0) THEN 1
+                     ELSE (SELECT 10::numeric ^ decimals FROM currencies WHERE code = a.currency) END
+         FROM accounts a WHERE a.account_id = t.account_id"
+    };
+}
+
+/// The rows of a walk with the filters applied. Four binds before those of the walk: the amount's sign or 0, least and
+/// greatest amount or null, risk level or null. Each is applied only if it is asked for.
+macro_rules! filtered {
+    ($($walk:expr),+) => {
+        page_of!(
+            "SELECT t.*, coalesce(
+               (SELECT (f.sign = 0 OR sign(t.amount) = f.sign)
+                   AND (f.least IS NULL OR abs(t.amount) >= f.least * (",
+            minor_units!(),
+            "))
+                   AND (f.greatest IS NULL OR abs(t.amount) <= f.greatest * (",
+            minor_units!(),
+            "))
+                   AND (f.level IS NULL OR f.level = coalesce((
+                          SELECT r.risk_level FROM risk_assessments r
+                          WHERE r.account_id = t.account_id AND r.account_seq = t.account_seq), 'pending'))
+                FROM (SELECT ?::smallint, ?::numeric, ?::numeric, ?::text) AS f (sign, least, greatest, level)),
+               false) AS matches
+             FROM (",
+            $($walk),+,
+            ") AS t"
+        )
+    };
+}
+
+/// A walk over `transactions` within some bounds.
+macro_rules! walk {
+    ($place:literal, $bounds:literal) => {
+        filtered!(
+            "SELECT t.*, t.",
+            $place,
+            " AS place, row_number() OVER (ORDER BY t.",
+            $place,
+            " DESC) = ",
+            walk_rows_max!(),
+            " AS is_last FROM transactions t WHERE ",
+            $bounds,
+            " ORDER BY t.",
+            $place,
+            " DESC LIMIT ",
+            walk_rows_max!()
+        )
+    };
+}
+
+/// A walk over the transactions of a level that is not `low`, along the index of assessments.
+const LEVEL_WALK: &str = filtered!(
+    "SELECT t.*, r.transaction_id AS place,
+            row_number() OVER (ORDER BY r.transaction_id DESC) = ",
+    walk_rows_max!(),
+    " AS is_last
+     FROM risk_assessments r CROSS JOIN LATERAL (
+       SELECT * FROM transactions WHERE account_id = r.account_id AND account_seq = r.account_seq OFFSET 0) AS t
+     WHERE r.risk_level = ? AND r.risk_level <> 'low' AND r.transaction_id >= ? AND r.transaction_id < ?
+     ORDER BY r.transaction_id DESC LIMIT ",
+    walk_rows_max!()
+);
+
+/// A page.
+pub async fn history(
+    connection: &mut Connection,
+    filter: &HistoryFilter,
+) -> Result<Page<Transaction, HistoryPosition>, RepositoryError> {
+    let rows = match &filter.account_id {
+        Some(account_id) => account_history(connection, account_id, filter).await?,
+        None => ledger_history(connection, filter).await?,
+    };
+    let walked = rows.into_iter().map(|walked| {
+        let WalkedRow { found, matches, is_last } = walked;
+        Ok(Walked { row: found.into_transaction()?, matches, is_last })
+    });
+    let walked = walked.collect::<Result<Vec<_>, RepositoryError>>()?;
+    let limit = usize::try_from(filter.limit).unwrap_or(0);
+    Ok(Page::of(walked, limit, |row| HistoryPosition { account_seq: row.account_seq, id: row.id }))
+}
+
+impl HistoryFilter {
+    fn is_plain(&self) -> bool {
+        self.direction.is_none()
+            && self.min_amount.is_none()
+            && self.max_amount.is_none()
+            && self.risk_level.is_none()
+    }
+
+    fn sign(&self) -> i16 {
+        match self.direction {
+            Some(Direction::Credit) => 1,
+            Some(Direction::Debit) => -1,
+            None => 0,
+        }
+    }
+}
+
+async fn account_history(
+    connection: &mut Connection,
+    account_id: &AccountId,
+    filter: &HistoryFilter,
+) -> Result<Vec<WalkedRow>, RepositoryError> {
+    let (from_seq, to_seq) = seq_range(connection, account_id, filter.from, filter.to).await?;
+    let before_seq = filter.before_seq.unwrap_or(i64::MAX).min(to_seq);
+    let rows = if filter.is_plain() {
+        statement(plain!("account_seq", "t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?"))
+            .bind::<Text, _>(account_id.as_str())
+            .bind::<BigInt, _>(from_seq)
+            .bind::<BigInt, _>(before_seq)
+            .bind::<BigInt, _>(filter.limit + 1)
+            .load(connection)
+            .await?
+    } else {
+        statement(walk!("account_seq", "t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?"))
+            .bind::<SmallInt, _>(filter.sign())
+            .bind::<Nullable<Numeric>, _>(filter.min_amount.clone())
+            .bind::<Nullable<Numeric>, _>(filter.max_amount.clone())
+            .bind::<Nullable<Text>, _>(filter.risk_level.as_deref())
+            .bind::<Text, _>(account_id.as_str())
+            .bind::<BigInt, _>(from_seq)
+            .bind::<BigInt, _>(before_seq)
+            .bind::<BigInt, _>(filter.limit + 1)
+            .load(connection)
+            .await?
+    };
+    Ok(rows)
+}
+
+async fn ledger_history(
+    connection: &mut Connection,
+    filter: &HistoryFilter,
+) -> Result<Vec<WalkedRow>, RepositoryError> {
+    let from_id = filter.from.map_or(Uuid::nil(), transaction_id_floor);
+    let to_id = filter.to.map_or(Uuid::max(), transaction_id_floor);
+    let before_id = filter.before_id.unwrap_or(Uuid::max()).min(to_id);
+    let indexed_level = filter.risk_level.as_deref().filter(|level| ["medium", "high"].contains(level));
+    let rows = if filter.is_plain() {
+        statement(plain!("id", "t.id >= ? AND t.id < ?"))
+            .bind::<SqlUuid, _>(from_id)
+            .bind::<SqlUuid, _>(before_id)
+            .bind::<BigInt, _>(filter.limit + 1)
+            .load(connection)
+            .await?
+    } else if let Some(level) = indexed_level {
+        statement(LEVEL_WALK)
+            .bind::<SmallInt, _>(filter.sign())
+            .bind::<Nullable<Numeric>, _>(filter.min_amount.clone())
+            .bind::<Nullable<Numeric>, _>(filter.max_amount.clone())
+            .bind::<Nullable<Text>, _>(None::<&str>)
+            .bind::<Text, _>(level)
+            .bind::<SqlUuid, _>(from_id)
+            .bind::<SqlUuid, _>(before_id)
+            .bind::<BigInt, _>(filter.limit + 1)
+            .load(connection)
+            .await?
+    } else {
+        statement(walk!("id", "t.id >= ? AND t.id < ?"))
+            .bind::<SmallInt, _>(filter.sign())
+            .bind::<Nullable<Numeric>, _>(filter.min_amount.clone())
+            .bind::<Nullable<Numeric>, _>(filter.max_amount.clone())
+            .bind::<Nullable<Text>, _>(filter.risk_level.as_deref())
+            .bind::<SqlUuid, _>(from_id)
+            .bind::<SqlUuid, _>(before_id)
+            .bind::<BigInt, _>(filter.limit + 1)
+            .load(connection)
+            .await?
+    };
+    Ok(rows)
+}

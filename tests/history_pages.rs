@@ -1,0 +1,104 @@
+//! Pages by filters that few rows match: each page looks at a bounded number of rows, and all pages together hold each
+//! matching row once.
+//!
+//! Seen to fail when planted: a walk without an end, one whose last row is answered although it does not match, a page
+//! that does not go on behind the walk, and levels that are not looked up by their index.
+
+use serde_json::Value;
+
+use crate::support::api::Api;
+
+/// Rows; a page looks at 5,000.
+const ROWS: usize = 12_000;
+
+/// Two accounts, in turn; one assessment in 4,000 is high and one in 500 medium, the newest hundred are pending, and each
+/// 3,000th amount is large.
+const FILL: &str = "
+    INSERT INTO accounts (account_id, currency, account_seq, balance)
+      VALUES ('a', 'EUR', 6000, 0), ('b', 'JPY', 6000, 0);
+    INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, idempotency_key)
+      SELECT CASE n % 2 WHEN 0 THEN 'a' ELSE 'b' END, (n + 1) / 2,
+             ('01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+             CASE WHEN n % 3000 = 7 THEN 90000000 ELSE 100 END * CASE n % 5 WHEN 0 THEN -1 ELSE 1 END,
+             0, '2026-01-01'::timestamptz + n * interval '1 ms', n::text
+      FROM generate_series(1, 12000) n;
+    INSERT INTO risk_assessments (account_id, account_seq, transaction_id, risk_score, risk_level, reasons,
+                                  shadow_reasons, ruleset)
+      SELECT account_id, account_seq, id, 50,
+             CASE WHEN n % 4000 = 5 THEN 'high' WHEN n % 500 = 5 THEN 'medium' ELSE 'low' END,
+             CASE WHEN n % 4000 = 6 THEN '[{\"rule\": \"rare\", \"score\": 50, \"reason\": \"x\"}]' ELSE '[]' END::json,
+             '[]', 'abc'
+      FROM (SELECT *, idempotency_key::int AS n FROM transactions) AS t WHERE n <= 11900;
+    ANALYZE";
+
+/// All pages: their items, and how many there were.
+async fn pages(api: &Api, query: &str) -> (Vec<Value>, usize) {
+    let (mut items, mut count, mut cursor) = (Vec::new(), 0, String::new());
+    loop {
+        let page = api.get(&format!("{query}{cursor}")).await.json();
+        count += 1;
+        items.extend(page["items"].as_array().unwrap_or_else(|| panic!("{page}")).clone());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return (items, count),
+        }
+        assert!(count < 1_000, "there is no end");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_asked_for_pages_are_bounded_and_together_complete() {
+    let api = Api::start().await;
+    api.database.client().await.batch_execute(FILL).await.unwrap();
+    let level = "(SELECT risk_level FROM risk_assessments r WHERE r.transaction_id = t.id)";
+    for (query, of, page_count) in [
+        ("", "true".to_owned(), ROWS / 50),
+        ("&account_id=b", "account_id = 'b'".into(), ROWS / 2 / 50),
+        ("&risk_level=high", format!("{level} = 'high'"), 1),
+        ("&risk_level=medium", format!("{level} = 'medium'"), 1),
+        ("&risk_level=high&direction=debit", format!("{level} = 'high' AND amount < 0"), 1),
+        ("&risk_level=high&account_id=a", format!("{level} = 'high' AND account_id = 'a'"), 2),
+        ("&risk_level=high&account_id=b", format!("{level} = 'high' AND account_id = 'b'"), 2),
+        ("&risk_level=pending", format!("{level} IS NULL"), 4),
+        ("&min_amount=800000", "abs(amount) = 90000000".into(), 3),
+        ("&min_amount=2&max_amount=899999", "abs(amount) = 100 AND account_id = 'b'".into(), 120),
+        ("&min_amount=800000&risk_level=low", format!("abs(amount) = 90000000 AND {level} = 'low'"), 3),
+        ("&min_amount=99999999", "false".into(), 3),
+        ("&min_amount=99999999&account_id=a", "false".into(), 2),
+        ("&min_amount=99999999&risk_level=medium", "false".into(), 1),
+    ] {
+        let (items, count) = pages(&api, &format!("/transactions?limit=50{query}")).await;
+        let found: Vec<&str> = items.iter().map(|item| item["id"].as_str().unwrap()).collect();
+        let sql = format!(
+            "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id DESC), '') FROM transactions t WHERE {of}"
+        );
+        let expected = api.database.value(&sql).await;
+        assert_eq!(found, expected.split_whitespace().collect::<Vec<_>>(), "{query}");
+        assert_eq!(count, page_count, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_are_those_of_assessments() {
+    let api = Api::start().await;
+    api.database.client().await.batch_execute(FILL).await.unwrap();
+    for (query, of, page_count) in [
+        ("&level=high", "risk_level = 'high'", 1),
+        ("&level=medium&ruleset=abc", "risk_level = 'medium'", 1),
+        ("&level=high&rule=rare", "false", 1),
+        ("&rule=rare", "json_array_length(reasons) > 0", 3),
+        ("&rule=rare&level=low&account_id=a", "json_array_length(reasons) > 0 AND account_id = 'a'", 2),
+        ("&ruleset=other", "false", 3),
+        ("&ruleset=other&account_id=b", "false", 2),
+    ] {
+        let (items, count) = pages(&api, &format!("/risk-assessments?limit=50{query}")).await;
+        let found: Vec<&str> = items.iter().map(|item| item["transaction_id"].as_str().unwrap()).collect();
+        let sql = format!(
+            "SELECT coalesce(string_agg(transaction_id::text, ' ' ORDER BY transaction_id DESC), '')
+             FROM risk_assessments WHERE {of}"
+        );
+        let expected = api.database.value(&sql).await;
+        assert_eq!(found, expected.split_whitespace().collect::<Vec<_>>(), "{query}");
+        assert_eq!(count, page_count, "{query}");
+    }
+}
