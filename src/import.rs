@@ -7,14 +7,15 @@
 //! ```
 //!
 //! Guarantees: rows are posted in the order of the file; a row that was posted before is replayed, so an interrupted
-//! import is simply run again; memory does not grow with the file (except for `--dry-run`, which must remember what it
-//! did not write). Deliberately absent: several writers at once, which would not keep the order of an account's rows
-//! when the file is stopped in the middle; updates of rows that are there already.
+//! import is simply run again; memory does not grow with the file. Deliberately absent: several writers at once, which
+//! would not keep the order of an account's rows when the file is stopped in the middle; updates of rows that are
+//! there already.
 
 mod columns;
 mod csv_file;
 mod parquet_cell;
 mod parquet_file;
+mod parquet_pages;
 mod poster;
 mod reader;
 mod rehearsal;
@@ -41,7 +42,7 @@ use crate::{
 
 /// Groups that are read ahead of the one that is being posted.
 const BATCHES_AHEAD_MAX: usize = 4;
-const PROGRESS: &str = "{bar:30} {percent}% {msg}, {eta} left";
+const PROGRESS: &str = "{bar:20} {percent:>3}% {eta:>4} left, {wide_msg}";
 
 /// Flags of `ledger import`.
 #[derive(Debug, Clone, clap::Args)]

@@ -21,6 +21,7 @@ pub mod overview;
 pub mod positions;
 pub mod poster;
 pub mod postings;
+pub mod rehearsals;
 pub mod runs;
 pub mod schema;
 pub mod transactions;

@@ -184,7 +184,7 @@ async fn drive_here(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<
 async fn show_progress(run: &Run, duration: Duration, mut connections: JoinSet<()>) -> anyhow::Result<()> {
     const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
     let length = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let bar = progress_bar(length, "{bar:30} {elapsed} of {msg}");
+    let bar = progress_bar(length, "{bar:20} {elapsed} of {wide_msg}");
     let started = Instant::now();
     let mut refresh = tokio::time::interval(REFRESH_INTERVAL);
     loop {

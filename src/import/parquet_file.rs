@@ -1,7 +1,8 @@
 //! Parquet files, a few rows at a time in the order of the file.
 //!
-//! Columns are those of CSV; a struct `metadata` gives the columns `metadata.NAME`. Memory is bounded by one page of
-//! each column, however large the row groups are: texts are read as views into their page.
+//! Columns are those of CSV; a struct `metadata` gives the columns `metadata.NAME`. Memory is bounded by two pages
+//! of each column, however large the row groups are: texts are read as views into their page, and a file whose pages
+//! are too large for that is refused.
 
 use std::{
     fs::File,
@@ -27,7 +28,7 @@ use parquet::{
 use super::{
     Args,
     columns::{self, Column},
-    parquet_cell,
+    parquet_cell, parquet_pages,
 };
 
 /// Rows that are decoded at a time.
@@ -73,6 +74,7 @@ struct Heading {
 impl ParquetFile {
     pub(super) fn open(file: File, args: &Args) -> anyhow::Result<Self> {
         let bytes_total = file.metadata()?.len();
+        parquet_pages::check_footer(&file)?;
         let metadata = undamaged(|| metadata(&file))?.context("is no whole Parquet file")?;
         let rows_total = metadata.metadata().file_metadata().num_rows();
         let headings = headings(metadata.schema(), &args.ignore);
@@ -93,6 +95,7 @@ impl ParquetFile {
             })
             .collect();
         let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
+        undamaged(|| parquet_pages::check(&file, metadata.metadata(), &mask))??;
         let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_batch_size(BATCH_ROWS)

@@ -16,6 +16,7 @@ use crate::{
     repository::{
         self, Connection, RepositoryError,
         postings::{self, Request},
+        rehearsals,
     },
     runtime::{Backoff, Context},
 };
@@ -135,11 +136,7 @@ impl<'a> Poster<'a> {
     async fn attempt(&mut self, group: &[Request]) -> Result<Vec<Outcome>, RepositoryError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let mut connection = repository::connect(&self.context.config.database, "import").await?;
-                postings::prepare_writer(&mut connection).await?;
-                connection
-            }
+            None => self.connect().await?,
         };
         let outcomes = match &mut self.way {
             Way::All => decisions(postings::post_locked(&mut connection, group).await?.decisions),
@@ -148,6 +145,18 @@ impl<'a> Poster<'a> {
         };
         self.connection = Some(connection);
         Ok(outcomes)
+    }
+
+    async fn connect(&self) -> Result<Connection, RepositoryError> {
+        if matches!(&self.way, Way::Rehearse(rehearsal) if rehearsal.remembers) {
+            return Err(RepositoryError::RehearsalLost);
+        }
+        let mut connection = repository::connect(&self.context.config.database, "import").await?;
+        postings::prepare_writer(&mut connection).await?;
+        if matches!(self.way, Way::Rehearse(_)) {
+            rehearsals::begin(&mut connection).await?;
+        }
+        Ok(connection)
     }
 
     /// Books rows that did not even become postings.

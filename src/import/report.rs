@@ -171,7 +171,10 @@ impl Report {
         match &self.ending {
             Ending::Complete => {}
             Ending::Interrupted => {
-                eprintln!("interrupted: run it again, rows that are there already are only replayed")
+                eprintln!(
+                    "interrupted after {} rows: run it again as it was, rows that are there already are only replayed",
+                    self.rows
+                )
             }
             Ending::Stopped { reason } => eprintln!(
                 "error: {reason}\nstopped there, the rows before it are posted: mend the row and run it again, or use --on-error skip"

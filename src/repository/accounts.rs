@@ -125,6 +125,23 @@ pub(super) async fn states(
         .collect()
 }
 
+/// The states of those of the accounts that a dry run has touched; see `repository::rehearsals`.
+pub(super) async fn rehearsed_states(
+    connection: &mut Connection,
+    account_ids: &[&str],
+) -> Result<HashMap<AccountId, AccountState>, RepositoryError> {
+    let rows = statement(
+        "SELECT account_id, currency, balance, account_seq, min_balance, last_created_at, opened_at
+         FROM rehearsed_accounts WHERE account_id = ANY(?)",
+    )
+    .bind::<Array<Text>, _>(account_ids)
+    .load::<AccountRow>(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| row.into_account().map(|account| (account.account_id, account.state)))
+        .collect()
+}
+
 /// Opens the accounts that are missing and locks all of them until the transaction ends. Both lists must be sorted
 /// by account, so that two groups never wait for each other crosswise.
 pub(super) async fn open_and_lock(

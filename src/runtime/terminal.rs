@@ -43,7 +43,7 @@ pub fn print_json(value: &impl Serialize) -> io::Result<()> {
 }
 
 /// A progress bar of `length` units, drawn as `template` says (see indicatif); draws nothing where stderr is no
-/// terminal.
+/// terminal. The message goes last, as `{wide_msg}`: what a narrow terminal has no room for is cut, and not wrapped.
 pub fn progress_bar(length: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template(template) {
