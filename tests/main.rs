@@ -40,6 +40,7 @@ mod producer_errors;
 mod relay;
 mod restart;
 mod schemas;
+mod simulate;
 mod slow_bodies;
 mod sockets;
 mod tls;

@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, task::JoinSet};
 
-use crate::support::{api::transaction, binary::Binary, postgres::TestDatabase};
+use crate::support::{DEADLINE, api::transaction, binary::Binary, postgres::TestDatabase};
 
 const SLOW_CLIENTS: usize = 1000;
 /// Where this process may not open that many files.
 const SLOW_CLIENTS_FEW: usize = 400;
 const REQUESTS: usize = 200;
-/// Two cores are shared with other tests, and a request takes about a millisecond.
-const NOISE: Duration = Duration::from_millis(5);
+/// A request takes a millisecond or two, and one that waits for another thread of a shared machine a little longer.
+const NOISE: Duration = Duration::from_millis(1);
+/// Other tests share the two cores. What is slow by itself is slow each time.
+const ATTEMPTS: usize = 4;
 
 fn slow_clients() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
@@ -20,20 +22,50 @@ fn slow_clients() -> usize {
     if soft.is_none_or(|soft| soft >= 3 * SLOW_CLIENTS) { SLOW_CLIENTS } else { SLOW_CLIENTS_FEW }
 }
 
-/// The median of the latencies of requests one after another.
-async fn median(http: &reqwest::Client, url: &str, name: &str) -> Duration {
-    let mut latencies = Vec::with_capacity(REQUESTS);
-    for n in 0..REQUESTS {
-        let body = transaction("a", "credit", "1.00", "EUR");
-        let started = Instant::now();
-        let request = http.post(url).header("idempotency-key", format!("{name}-{n}")).json(&body);
-        assert_eq!(request.send().await.unwrap().status(), 201);
-        latencies.push(started.elapsed());
-    }
-    latencies.sort_unstable();
-    latencies[REQUESTS / 2]
+/// A healthy client: one request after the other, on the same connection or on a fresh one each.
+struct Healthy {
+    http: reqwest::Client,
+    url: String,
+    posted: usize,
 }
 
+impl Healthy {
+    fn new(address: &str, idle_connections_max: usize) -> Self {
+        let http = reqwest::Client::builder().pool_max_idle_per_host(idle_connections_max).timeout(DEADLINE);
+        let url = format!("http://{address}/transactions");
+        Self { http: http.build().expect("client"), url, posted: 0 }
+    }
+
+    /// The median of the latencies.
+    async fn median(&mut self, account: &str) -> Duration {
+        let mut latencies = Vec::with_capacity(REQUESTS);
+        for _ in 0..REQUESTS {
+            self.posted += 1;
+            let body = transaction(account, "credit", "1.00", "EUR");
+            let request = self.http.post(&self.url).header("idempotency-key", self.posted.to_string());
+            let started = Instant::now();
+            assert_eq!(request.json(&body).send().await.expect("an answer").status(), 201);
+            latencies.push(started.elapsed());
+        }
+        latencies.sort_unstable();
+        latencies[REQUESTS / 2]
+    }
+}
+
+/// Sends a byte now and then for as long as it is let.
+async fn trickle(address: String, begun: mpsc::Sender<()>) {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    let head = "POST /transactions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 1000\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    begun.send(()).await.expect("counted");
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stream.write_all(b" ").await.expect("nobody cuts it off");
+    }
+}
+
+/// Seen to fail when planted: a pause of the thread for each piece of a body, half as many connections for each worker
+/// as there are slow clients (which fresh connections meet), and a place that a request holds from its first byte on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_slow_bodies_do_not_slow_a_healthy_client_by_more_than_twice() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -42,33 +74,33 @@ async fn a_thousand_slow_bodies_do_not_slow_a_healthy_client_by_more_than_twice(
         ("LEDGER_DATABASE__URL", database.url.as_str()),
         ("LEDGER_SERVE__LISTEN", "127.0.0.1:0"),
         ("LEDGER_ADMIN__LISTEN", "off"),
-        ("LEDGER_SERVE__CLIENT_TIMEOUT", "60s"),
+        ("LEDGER_SERVE__CLIENT_TIMEOUT", "120s"),
     ];
     let mut serve = Binary::start(&["serve"], &environment);
     let address = serve.field("listen");
-    let (http, url) = (reqwest::Client::new(), format!("http://{address}/transactions"));
-    median(&http, &url, "warm").await;
-    let alone = median(&http, &url, "alone").await;
+    let mut clients = [("kept", Healthy::new(&address, 1)), ("fresh", Healthy::new(&address, 0))];
+    let mut alone = Vec::new();
+    for (name, client) in &mut clients {
+        client.median(name).await;
+        alone.push(client.median(name).await);
+    }
     let mut slow = JoinSet::new();
-    let (begun, mut beginning) = tokio::sync::mpsc::channel(SLOW_CLIENTS);
+    let (begun, mut beginning) = mpsc::channel(SLOW_CLIENTS);
     for _ in 0..slow_clients() {
-        let (address, begun) = (address.clone(), begun.clone());
-        slow.spawn(async move {
-            let mut stream = TcpStream::connect(address).await.expect("connected");
-            let head = "POST /transactions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 1000\r\n\r\n{";
-            stream.write_all(head.as_bytes()).await.expect("sent");
-            begun.send(()).await.expect("counted");
-            loop {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                stream.write_all(b" ").await.expect("nobody cuts it off");
-            }
-        });
+        slow.spawn(trickle(address.clone(), begun.clone()));
     }
     for _ in 0..slow_clients() {
         beginning.recv().await.expect("begun");
     }
-    let among_slow = median(&http, &url, "among").await;
-    assert!(among_slow <= alone * 2 + NOISE, "alone {alone:?}, among slow ones {among_slow:?}");
+    for ((name, client), alone) in clients.iter_mut().zip(alone) {
+        let mut among_slow = client.median(name).await;
+        for _ in 1..ATTEMPTS {
+            if among_slow > alone * 2 + NOISE {
+                among_slow = client.median(name).await;
+            }
+        }
+        assert!(among_slow <= alone * 2 + NOISE, "{name}: alone {alone:?}, among slow ones {among_slow:?}");
+    }
     assert!(slow.try_join_next().is_none(), "all of them are still at it");
     slow.shutdown().await;
     serve.stop();
