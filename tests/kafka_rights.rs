@@ -44,6 +44,7 @@ fn errors(admin: &str, reason: &str) -> u64 {
     line.and_then(|line| line.rsplit(' ').next()).map_or(0, |count| count.parse().expect("a number"))
 }
 
+/// Bug that this caught: only the first cause of a trouble was told, which for a changed password is a silence.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_whose_right_or_password_is_taken_away_waits_for_it_and_says_so() {
     let Some(kafka) = Kafka::secured() else { return };

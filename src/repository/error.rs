@@ -7,6 +7,10 @@ use crate::domain::Decision;
 /// The text that `ledger_stale_group()` raises; see the first migration.
 const STALE_GROUP: &str = "an account of the group has moved on";
 const DEADLOCK: &str = "deadlock detected";
+/// What the server says, in the middle of a message, when it has no more of something: class 53 of its errors, whose
+/// code does not get this far.
+const OUT_OF_ROOM: [&str; 4] =
+    ["No space left on device", "Disk quota exceeded", "out of memory", "out of shared memory"];
 
 /// An error of this layer.
 #[derive(Debug, thiserror::Error)]
@@ -105,11 +109,18 @@ impl RepositoryError {
         }
     }
 
+    /// The server's disk or memory is full; until there is room again it takes nothing.
+    fn is_out_of_room(&self) -> bool {
+        let Self::Database(DieselError::DatabaseError(_, info)) = self else { return false };
+        OUT_OF_ROOM.iter().any(|words| info.message().contains(words))
+    }
+
     /// Trouble of the infrastructure that passes without anybody changing the request.
     pub fn is_transient(&self) -> bool {
         let timed_out = |info: &str| info.starts_with("canceling statement");
         self.is_connection_lost()
             || self.is_conflict()
+            || self.is_out_of_room()
             || matches!(self, Self::PoolExhausted(_))
             || matches!(self, Self::Database(DieselError::DatabaseError(_, info)) if timed_out(info.message()))
     }

@@ -122,6 +122,36 @@ async fn postgresql_crashes_and_restarts_while_all_roles_are_at_work() {
     }
 }
 
+/// PostgreSQL has no room for what is written, as on a full disk, in all tables that grow.
+///
+/// Bug that this caught: it was taken for a bug of ours (500), and by the relay for a refusal, so that it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_waited_for_by_all_roles_and_told_as_503() {
+    let system = System::on_postgres().await;
+    let (serve, url) = system.serve(&[]);
+    let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
+    let clients = Clients::start(&[url], CLIENTS, ACCOUNTS, PAUSE);
+    clients.more(100).await;
+    let client = system.database.client().await;
+    let full = "CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          RAISE EXCEPTION USING ERRCODE = 'disk_full',
+            MESSAGE = 'could not extend file \"base/16384/16509\": No space left on device'; END $$";
+    client.batch_execute(full).await.expect("created");
+    for table in ["transactions", "broker_records", "risk_assessments"] {
+        let sql = format!("CREATE TRIGGER disk_full BEFORE INSERT ON {table} EXECUTE FUNCTION disk_full()");
+        client.batch_execute(&sql).await.expect("full");
+        eventually("clients are told", async || clients.answers(503) > 0 || table != "transactions").await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        client.batch_execute(&format!("DROP TRIGGER disk_full ON {table}")).await.expect("freed");
+        clients.more(100).await;
+    }
+    nothing_differs(clients, &system).await;
+    assert_eq!(system.count("dead_letters").await, 0);
+    for role in [serve, relay, consumer] {
+        role.stop();
+    }
+}
+
 /// Planted bug that this catches: going on from the first record that is still there.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_retention_removed_halt_their_partition_and_the_others_go_on() {

@@ -84,6 +84,11 @@ impl Clients {
         self.shared.count.load(Ordering::Relaxed)
     }
 
+    /// How often that status came so far.
+    pub fn answers(&self, status: u16) -> usize {
+        self.shared.answers.lock().unwrap().get(&status).copied().unwrap_or_default()
+    }
+
     /// Until so many more are acknowledged.
     pub async fn more(&self, count: usize) {
         let wanted = self.count() + count;
