@@ -243,6 +243,7 @@ async fn behind_proxies_a_client_is_whom_the_outermost_trusted_one_saw() {
     }
 }
 
+/// Seen to fail without an end to the waiting for a body.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_trickles_is_cut_off_in_time() {
     use std::io::{Read, Write};

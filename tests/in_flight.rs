@@ -1,7 +1,9 @@
 //! A key whose first request is still under way, or whose answer was lost in the middle of the commit.
 //!
 //! Seen to fail when planted: reading which keys exist before the account is locked (the second instance answers
-//! 500), a statement time-out a thousand times as long, and a queue a hundred times as long.
+//! 500), a statement time-out a thousand times as long, and a queue a hundred times as long; a commit whose outcome is
+//! unknown answered 500, or tried again under another key, or its connection kept; no end to the waiting for an answer
+//! and for a commit (one of the two alone still keeps the time).
 
 use std::{sync::Arc, time::Instant};
 

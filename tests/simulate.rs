@@ -33,8 +33,7 @@ async fn fired(database: &TestDatabase, of: &str) -> BTreeSet<String> {
 }
 
 /// Two rules need time that no run has and that the API takes from no client: 90 days of silence, and the night. A
-/// history brings it along. Seen to fail with the takeover's stranger at home, and with a rule in the shipped file that
-/// nobody trips.
+/// history brings it along. Seen to fail with a takeover by a stranger at home.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_shipped_rule_is_tripped_on_a_running_platform() {
     let system = System::on_postgres().await;

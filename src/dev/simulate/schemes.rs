@@ -174,8 +174,8 @@ mod tests {
         }
     }
 
-    /// Meant to fail on (not yet planted) a takeover that stays at home, mules who are always the same one, and a new
-    /// rule in the shipped file that no scheme trips.
+    /// Seen to fail with a takeover that stays at home and with mules who are always the same one; meant to fail (not
+    /// planted) on a new rule in the shipped file that no scheme trips.
     #[test]
     fn every_shipped_rule_finds_what_the_suspects_do() {
         let ruleset = Ruleset::parse(SHIPPED_RULES).expect("the shipped rules");
