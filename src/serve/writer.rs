@@ -20,7 +20,7 @@ use std::{
 
 use metrics::{Counter, Gauge, Histogram};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinSet,
 };
 
@@ -59,6 +59,12 @@ pub struct Writers {
     queues: Arc<[mpsc::Sender<Job>]>,
 }
 
+/// A group smaller than this is not worth a commit beside another writer's: it waits for its turn and grows meanwhile.
+/// What a commit costs by itself is spread over ten or so requests then, and most of it gone.
+const GROUP_SIZE_SMALL: usize = 16;
+/// It does not wait for longer than this, whatever holds the other writer up.
+const TURN_WAIT_MAX: Duration = Duration::from_millis(1);
+
 /// After a failed connection, requests are refused at once for this long instead of each waiting for another try.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 
@@ -68,9 +74,10 @@ impl Writers {
     pub fn start(config: &Arc<Config>) -> std::io::Result<(Self, JoinSet<()>)> {
         let mut running = JoinSet::new();
         let mut queues = Vec::with_capacity(config.serve.writers);
+        let turns = Arc::new(Semaphore::new(1));
         for number in 0..config.serve.writers {
             let (sender, receiver) = mpsc::channel(config.serve.queue_size_max);
-            let writer = Writer::new(number, Arc::clone(config), receiver);
+            let writer = Writer::new(number, Arc::clone(config), receiver, Arc::clone(&turns));
             let ended = start_thread(format!("writer {number}"), writer.run())?;
             running.spawn(async move { drop(ended.await) });
             queues.push(sender);
@@ -168,6 +175,8 @@ struct Writer {
     name: String,
     config: Arc<Config>,
     queue: mpsc::Receiver<Job>,
+    /// Whose turn it is to commit a small group; shared by all writers.
+    turns: Arc<Semaphore>,
     poster: Option<Poster>,
     connect_failed_at: Option<Instant>,
     meter: Meter,
@@ -175,11 +184,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(number: usize, config: Arc<Config>, queue: mpsc::Receiver<Job>) -> Self {
+    fn new(number: usize, config: Arc<Config>, queue: mpsc::Receiver<Job>, turns: Arc<Semaphore>) -> Self {
         let name = format!("writer {number}");
         Self {
             config,
             queue,
+            turns,
             poster: None,
             connect_failed_at: None,
             meter: Meter::new(&name),
@@ -194,21 +204,40 @@ impl Writer {
         // A connection before the first request, so that it need not wait for one.
         let _ = self.poster().await;
         while self.queue.recv_many(&mut jobs, group_size_max).await > 0 {
+            let turn = self.turn(jobs.len()).await;
+            while jobs.len() < group_size_max
+                && let Ok(job) = self.queue.try_recv()
+            {
+                jobs.push(job);
+            }
             self.meter.queue_depth.set(count(self.queue.len()));
-            self.run_once(Group::of_waiting(jobs.drain(..))).await;
+            self.run_once(Group::of_waiting(jobs.drain(..)), turn).await;
         }
         tracing::debug!(writer = self.name, "all requests are answered");
     }
 
+    /// Waits a moment for another writer's commit if there is little to commit: many small commits at once cost more
+    /// processor time than they save of anybody's waiting.
+    async fn turn(&self, requests: usize) -> Option<OwnedSemaphorePermit> {
+        if requests >= GROUP_SIZE_SMALL {
+            return None;
+        }
+        let turn = tokio::time::timeout(TURN_WAIT_MAX, Arc::clone(&self.turns).acquire_owned()).await;
+        turn.ok()?.ok()
+    }
+
     /// Commits a group and answers each request. If PostgreSQL refuses the group for a reason of its content, it is
     /// halved until the item stands alone.
-    async fn run_once(&mut self, group: Group) {
+    async fn run_once(&mut self, group: Group, mut turn: Option<OwnedSemaphorePermit>) {
         let mut pending = vec![group];
         while let Some(mut group) = pending.pop() {
             if group.requests.is_empty() {
                 continue;
             }
-            match self.post(&group.requests).await {
+            let outcome = self.post(&group.requests).await;
+            // The next may commit while this one answers.
+            drop(turn.take());
+            match outcome {
                 Ok(decisions) => {
                     fail_point::reach("serve/committed");
                     self.trouble.over();
