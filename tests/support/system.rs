@@ -181,7 +181,7 @@ impl System {
     pub async fn differences(&self) -> Vec<String> {
         let environment = self.environment(&[]);
         let pairs: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        let verified = binary::run(&["verify", "--wait", "120s", "--output", "json"], &pairs);
+        let verified = binary::run(&["verify", "--wait", "90s", "--output", "json"], &pairs);
         let report: Value = serde_json::from_slice(&verified.stdout).unwrap_or_default();
         let mut differences = Vec::new();
         match report["checks"].as_array() {
