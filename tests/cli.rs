@@ -115,6 +115,22 @@ async fn a_database_without_the_schema_is_told_what_to_run() {
     assert_eq!(stdout(&again), "the schema is up to date\n");
 }
 
+/// Seen to fail without the removal: "relation \"risk_assessments_by_level\" already exists", at every `migrate` from then on.
+#[tokio::test]
+async fn a_migration_that_was_cut_off_while_it_built_an_index_is_done_again() {
+    let database = TestDatabase::new().await;
+    let client = database.client().await;
+    let cut_off = "DELETE FROM __diesel_schema_migrations WHERE version >= '20261125030100';
+         CREATE INDEX risk_assessments_notable ON risk_assessments (transaction_id);
+         UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'risk_assessments_by_level'::regclass";
+    client.batch_execute(cut_off).await.unwrap();
+    let environment = [("LEDGER_DATABASE__URL", database.url.as_str()), ("LEDGER_ADMIN__LISTEN", "off")];
+    let migrated = binary::run(&["migrate"], &environment);
+    assert!(migrated.status.success() && stdout(&migrated).starts_with("applied "), "{migrated:?}");
+    let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'risk_assessments_by_level'::regclass";
+    assert_eq!(database.value(valid).await, "t");
+}
+
 #[tokio::test]
 async fn a_port_that_is_taken_is_named_with_its_key() {
     let database = TestDatabase::new().await;

@@ -23,14 +23,18 @@ const MIGRATE_FIRST: &str = "run `ledger migrate` against this database first";
 const UPGRADE_FIRST: &str =
     "the schema is newer than this binary: upgrade `ledger` to the release that migrated it";
 
+/// The indexes that migrations build concurrently. A build that is cut off leaves an index that is not valid and would
+/// be in the way of the next attempt for ever.
+const BUILT_CONCURRENTLY: [&str; 1] = ["risk_assessments_by_level"];
+
 /// How long to wait for another `migrate`, and between two looks.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(QueryableByName)]
-struct Locked {
+struct Answer {
     #[diesel(sql_type = Bool)]
-    locked: bool,
+    holds: bool,
 }
 
 #[derive(QueryableByName)]
@@ -51,6 +55,7 @@ pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, Reposito
     {
         return Err(RepositoryError::SchemaMismatch { found, wanted, advice: UPGRADE_FIRST });
     }
+    remove_unfinished_indexes(&mut connection).await?;
     // The harness is synchronous inside; the lock ends with the connection, which is dropped with it.
     let applied = tokio::task::spawn_blocking(move || {
         let mut harness = AsyncMigrationHarness::new(connection);
@@ -69,8 +74,8 @@ pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, Reposito
 async fn lock(connection: &mut Connection) -> Result<(), RepositoryError> {
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
-        let query = format!("SELECT pg_try_advisory_lock({ADVISORY_LOCK}) AS locked");
-        if diesel::sql_query(query).get_result::<Locked>(connection).await?.locked {
+        let query = format!("SELECT pg_try_advisory_lock({ADVISORY_LOCK}) AS holds");
+        if diesel::sql_query(query).get_result::<Answer>(connection).await?.holds {
             return Ok(());
         }
         if Instant::now() >= deadline {
@@ -81,6 +86,23 @@ async fn lock(connection: &mut Connection) -> Result<(), RepositoryError> {
         }
         tokio::time::sleep(LOCK_POLL_INTERVAL).await;
     }
+}
+
+/// Removes what a `migrate` left that was killed, or waited too long for somebody's snapshot, while it built an index.
+async fn remove_unfinished_indexes(connection: &mut Connection) -> Result<(), RepositoryError> {
+    for index in BUILT_CONCURRENTLY {
+        let unfinished = diesel::sql_query(
+            "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid) AS holds",
+        )
+        .bind::<Text, _>(index)
+        .get_result::<Answer>(connection)
+        .await?;
+        if unfinished.holds {
+            tracing::info!(index, "an earlier migration did not finish it; building it again");
+            diesel::sql_query(format!("DROP INDEX CONCURRENTLY {index}")).execute(connection).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a schema that is older or newer than this binary, naming the command to run.
@@ -112,4 +134,22 @@ async fn newest_applied(connection: &mut Connection) -> Result<Option<String>, R
         .get_result::<Version>(connection)
         .await?;
     Ok(newest.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_index_that_is_built_concurrently_is_known() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let mut built = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let Ok(sql) = std::fs::read_to_string(entry.unwrap().path().join("up.sql")) else { continue };
+            let statement = sql.split("INDEX CONCURRENTLY ").nth(1).filter(|_| sql.contains("CREATE"));
+            built.extend(statement.and_then(|rest| rest.split_whitespace().next()).map(ToOwned::to_owned));
+        }
+        built.sort();
+        assert_eq!(built, BUILT_CONCURRENTLY);
+    }
 }
