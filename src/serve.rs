@@ -116,14 +116,17 @@ impl Running {
         self.address
     }
 
-    /// Returns when it was asked to stop and everything accepted is answered, or when it broke.
+    /// Returns when it was asked to stop or broke, and everything accepted is answered.
     pub async fn stopped(mut self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
         tokio::select! {
             () = self.context.stop.requested() => {}
             ended = &mut self.server => {
                 ended.context("the HTTP server ended")??;
                 anyhow::bail!("the HTTP server ended by itself");
             }
+            // It broke: its accounts would be refused for ever, and nobody would know. A new process serves them.
+            Some(_) = self.writers.join_next() => outcome = Err(anyhow::anyhow!("a writer ended by itself")),
         }
         self.context.health.set_ready(false);
         self.handle.stop(true).await;
@@ -135,7 +138,7 @@ impl Running {
                 "some requests were still waiting for their commit; they were answered with nothing"
             );
         }
-        Ok(())
+        outcome
     }
 }
 
@@ -198,7 +201,7 @@ fn routes(config: &mut web::ServiceConfig) {
                 .default_service(only("GET, HEAD")),
         )
         .service(
-            web::resource("/docs")
+            resource("/docs")
                 .route(web::get().to(docs::page))
                 .route(web::head().to(docs::page))
                 .default_service(only("GET, HEAD")),

@@ -1,6 +1,7 @@
 //! What is told of requests: enough to find one, nothing of what was in it.
 //!
-//! Seen to fail when planted: the address, with its query, in the access log.
+//! Seen to fail when planted: the address, with its query, in the access log; what is refused before it comes to its
+//! resource, and `/docs`, counted as unmatched.
 
 use crate::support::{binary, binary::Binary, eventually, postgres::TestDatabase};
 
@@ -48,7 +49,17 @@ async fn the_access_log_has_no_bodies_keys_or_amounts_and_labels_are_few() {
     for secret in ["key-secret", "31337", "text-secret", "acct-secret"] {
         assert!(!text.contains(secret), "{secret}: {text}");
     }
+    let too_long = format!("http://{address}/transactions?account_id={}", "x".repeat(9000));
+    assert_eq!(http.get(too_long).send().await.unwrap().status(), 414);
+    assert!(http.get(format!("http://{address}/docs")).send().await.unwrap().status().is_success());
+    assert_eq!(http.get(format!("http://{address}/no/such/route")).send().await.unwrap().status(), 404);
     let (_, metrics) = binary::get(&admin, "/metrics").unwrap();
+    for (route, status) in
+        [("/transactions", 201), ("/transactions", 414), ("/docs", 307), ("unmatched", 404)]
+    {
+        let counted = format!("route=\"{route}\",status=\"{status}\"");
+        assert!(metrics.contains(&counted), "{counted}: {metrics}");
+    }
     assert!(metrics.contains("method=\"other\"") && !metrics.contains("BREW"), "{metrics}");
     serve.stop();
 }

@@ -2,6 +2,7 @@
 //! without bodies, keys or amounts. It also gives each problem its `instance`.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     collections::HashMap,
     time::{Duration, Instant},
@@ -76,10 +77,10 @@ pub async fn observe(
         None => with_problem(next.call(request).instrument(span.clone()).await?),
     };
     let status = response.status().as_u16();
-    let route = response.request().app_data::<Route>().map_or(UNMATCHED, |route| route.0);
+    let route = route(response.request());
     span.record("http.response.status_code", status);
     if status == 500 && span.is_disabled() {
-        tracing::error!(request_id, method, route, "answered 500");
+        tracing::error!(request_id, method, route = &*route, "answered 500");
     }
     if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
@@ -91,11 +92,19 @@ pub async fn observe(
             response.headers_mut().insert(SERVER_TIMING, value);
         }
     }
-    log(&span, &response, method, route, elapsed);
+    log(&span, &response, method, &route, elapsed);
     if let Some(meter) = response.request().app_data::<Meter>() {
         meter.answered(method, route, status, elapsed);
     }
     Ok(response)
+}
+
+/// What is answered before it came to its resource is counted there all the same: a rate limit, a length.
+fn route(request: &HttpRequest) -> Cow<'static, str> {
+    match request.app_data::<Route>() {
+        Some(route) => Cow::Borrowed(route.0),
+        None => request.match_pattern().map_or(Cow::Borrowed(UNMATCHED), Cow::Owned),
+    }
 }
 
 /// A span costs several microseconds, so there is one only where somebody sees it: in exported traces, or in a log of
@@ -129,14 +138,14 @@ fn continue_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
 }
 
 /// Method, route and status.
-type Answered = (&'static str, &'static str, u16);
+type Answered = (&'static str, Cow<'static, str>, u16);
 
 /// The metrics of one HTTP worker, each looked up once and not at every request.
 #[derive(Default)]
 pub struct Meter(RefCell<HashMap<Answered, (Histogram, Counter)>>);
 
 impl Meter {
-    fn answered(&self, method: &'static str, route: &'static str, status: u16, elapsed: Duration) {
+    fn answered(&self, method: &'static str, route: Cow<'static, str>, status: u16, elapsed: Duration) {
         let mut known = self.0.borrow_mut();
         let (duration, requests) = known.entry((method, route, status)).or_insert_with_key(look_up);
         duration.record(elapsed.as_secs_f64());
@@ -145,9 +154,9 @@ impl Meter {
 }
 
 fn look_up((method, route, status): &Answered) -> (Histogram, Counter) {
-    let (method, route, status) = (*method, *route, status.to_string());
+    let (method, route, status) = (*method, route.clone().into_owned(), status.to_string());
     (
-        metrics::histogram!("ledger_http_request_duration_seconds", "method" => method, "route" => route),
+        metrics::histogram!("ledger_http_request_duration_seconds", "method" => method, "route" => route.clone()),
         metrics::counter!("ledger_http_requests_total", "method" => method, "route" => route, "status" => status),
     )
 }

@@ -56,6 +56,8 @@ pub struct AssessArgs {
 struct Tally {
     found: usize,
     done: Backfilled,
+    /// All that fail; `done` has those that are shown.
+    failing: usize,
 }
 
 impl Tally {
@@ -64,7 +66,9 @@ impl Tally {
             *self.done.assessed.entry(level).or_default() += count;
         }
         self.done.already += more.already;
-        self.done.failing.extend(more.failing);
+        self.failing += more.failing.len();
+        let room = FAILING_SHOWN_MAX.saturating_sub(self.done.failing.len());
+        self.done.failing.extend(more.failing.into_iter().take(room));
     }
 
     fn assessed(&self) -> i64 {
@@ -91,7 +95,7 @@ pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<
     let (tally, is_whole) = work.go_through(context, args, &bar).await?;
     bar.finish_and_clear();
     if !args.dry_run && tally.found > 0 {
-        let (assessed, failing) = (tally.assessed(), tally.done.failing.len());
+        let (assessed, failing) = (tally.assessed(), tally.failing);
         tracing::info!(
             assessed,
             already = tally.done.already,
@@ -102,7 +106,7 @@ pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<
     }
     print(args, &tally)?;
     anyhow::ensure!(is_whole, "asked to stop before everything was looked through; run it again");
-    Ok(if tally.done.failing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.failing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A connection for questions over many rows, one that writes as the role does, and what decides.
@@ -148,21 +152,21 @@ fn before_id(id: Uuid) -> Uuid {
 }
 
 fn print(args: &AssessArgs, tally: &Tally) -> anyhow::Result<()> {
-    let Backfilled { assessed, already, failing } = &tally.done;
+    let Backfilled { assessed, already, failing: shown } = &tally.done;
     if args.output == OutputFormat::Json {
-        let shown = failing.iter().take(FAILING_SHOWN_MAX);
         let shown: Vec<FailingOut<'_>> = shown
+            .iter()
             .map(|Failing { transaction_id, error }| FailingOut { transaction_id: *transaction_id, error })
             .collect();
         print_json(&serde_json::json!({
             "dry_run": args.dry_run, "found": tally.found, "assessed": tally.assessed(), "levels": assessed,
-            "already_assessed": already, "failing": failing.len(), "examples": shown,
+            "already_assessed": already, "failing": tally.failing, "examples": shown,
         }))?;
         return Ok(());
     }
-    if !failing.is_empty() {
+    if !shown.is_empty() {
         let mut rows = table(["transaction", "still fails"]);
-        for Failing { transaction_id, error } in failing.iter().take(FAILING_SHOWN_MAX) {
+        for Failing { transaction_id, error } in shown {
             rows.add_row([&transaction_id.to_string(), error]);
         }
         print_text(&rows)?;
@@ -174,7 +178,7 @@ fn print(args: &AssessArgs, tally: &Tally) -> anyhow::Result<()> {
         "{dry_run}{} without an assessment: {} {would}assessed{levels}, {already} assessed meanwhile, {} failing",
         tally.found,
         tally.assessed(),
-        failing.len()
+        tally.failing
     ))?;
     Ok(())
 }
