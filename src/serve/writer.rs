@@ -7,10 +7,10 @@
 //! ```
 //!
 //! Requests of one account always meet the same writer, so they queue here instead of on a row lock. Each writer has a
-//! thread and a runtime of its own, so that it, its connection and its timers wake nobody else. No timer: while one
-//! group commits, the next gathers. A full queue is told at once. An answer is given only after the commit; when
-//! the connection is lost in the middle nobody knows the outcome, so the answer is "try again", and the retry finds
-//! out by its key.
+//! thread and a runtime of its own, so that it, its connection and its timers wake nobody else. While one group
+//! commits, the next gathers; who is alone waits for no company. A full queue is told at once. An answer is given only
+//! after the commit; when the connection is lost in the middle nobody knows the outcome, so the answer is "try again",
+//! and the retry finds out by its key.
 
 use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},

@@ -1,5 +1,7 @@
 //! `ledger risk assess`: what no event came for is assessed from the ledger, as its event would have been.
 
+use std::process::Output;
+
 use serde_json::Value;
 
 use super::scene::{Scene, start, stop};
@@ -38,13 +40,17 @@ impl Case {
     }
 
     fn assess(&self, more: &[&str], code: i32) -> Value {
+        let output = self.run(more);
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("json")
+    }
+
+    fn run(&self, more: &[&str]) -> Output {
         let rules = self.rules.path().to_str().expect("UTF-8");
         let base = ["risk", "assess", "--output", "json", "--rules", rules];
         let environment = self.scene.environment();
         let environment: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
-        let output = binary::run(&[&base[..], more].concat(), &environment);
-        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).expect("json")
+        binary::run(&[&base[..], more].concat(), &environment)
     }
 }
 
@@ -69,6 +75,10 @@ async fn a_gap_gets_the_assessments_that_its_events_would_have_had() {
     );
     assert_eq!(gap.assess(&until, 0)["found"], 0);
     assert_eq!(gap.assess(&["--from", "2098-01-01", "--to", "2099-01-01"], 0)["found"], 0);
+    for misused in [&["--from", "5m"][..], &["--from", "2099-01-01", "--to", "2098-01-01"]] {
+        let output = gap.run(misused);
+        assert_eq!(output.status.code(), Some(2), "{misused:?} looks at nothing: {output:?}");
+    }
 }
 
 /// What cannot be scored stays as it is, the rows after it do not wait for it, and what has a dead letter is its

@@ -26,6 +26,7 @@ const PIECE_ROWS_MAX: i64 = 10_000;
 const BATCH_ROWS_MAX: usize = 1_000;
 /// What is younger is probably on its way through the topic.
 const YOUNGEST: TimeDelta = TimeDelta::minutes(10);
+const EXIT_MISUSED: u8 = 2;
 /// How many of those that fail are shown.
 const FAILING_SHOWN_MAX: usize = 20;
 /// Of one question over a piece.
@@ -83,6 +84,11 @@ struct FailingOut<'a> {
 }
 
 pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<ExitCode> {
+    let to = args.to.unwrap_or_else(|| Utc::now() - YOUNGEST);
+    if let Some(from) = args.from.filter(|from| *from > to) {
+        eprintln!("error: --from {from} is after --to {to}; without --to it is 10 minutes ago");
+        return Ok(ExitCode::from(EXIT_MISUSED));
+    }
     let database = &context.config.database;
     let mut reading =
         repository::connect_for_long_statements(database, "risk assess", STATEMENT_TIMEOUT).await?;
@@ -92,7 +98,7 @@ pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<
     let backfill = Backfill::new(consume_risk::load_rules(context).await?, args.dry_run);
     let bar = progress_bar(0, PROGRESS);
     let mut work = Work { reading, writing, backfill };
-    let (tally, is_whole) = work.go_through(context, args, &bar).await?;
+    let (tally, is_whole) = work.go_through(context, args.from, to, &bar).await?;
     bar.finish_and_clear();
     if !args.dry_run && tally.found > 0 {
         let (assessed, failing) = (tally.assessed(), tally.failing);
@@ -121,12 +127,13 @@ impl Work {
     async fn go_through(
         &mut self,
         context: &Context,
-        args: &AssessArgs,
+        from: Option<DateTime<Utc>>,
+        to: DateTime<Utc>,
         bar: &ProgressBar,
     ) -> anyhow::Result<(Tally, bool)> {
         let group = &context.config.consume_risk.group;
-        let mut after = args.from.map_or(Uuid::nil(), |from| before_id(transaction_id_floor(from)));
-        let before = transaction_id_floor(args.to.unwrap_or_else(|| Utc::now() - YOUNGEST));
+        let mut after = from.map_or(Uuid::nil(), |from| before_id(transaction_id_floor(from)));
+        let before = transaction_id_floor(to);
         let mut tally = Tally::default();
         while let Some(upto) = unassessed::piece_end(&mut self.reading, after, before, PIECE_ROWS_MAX).await?
         {
