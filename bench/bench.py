@@ -309,6 +309,7 @@ class Round:
                 open_accounts(serve.url)
             with self.step(f"P10: {size}, warming up"):
                 post(serve.url, "post.lua", 128, self.seconds)
+            self.settle("P10")
             with self.step(f"P10: {size}, 128 connections"):
                 self.sheet.add(p10(size), self.checked("P10", lambda: post(serve.url, "post.lua", 128, self.seconds), 128)["rate"])
             with step("P10: VACUUM ANALYZE", 300):
