@@ -47,8 +47,8 @@ fn errors(admin: &str, reason: &str) -> u64 {
 /// Bug that this caught: only the first cause of a trouble was told, which for a changed password is a silence.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_whose_right_or_password_is_taken_away_waits_for_it_and_says_so() {
-    let Some(kafka) = Kafka::secured() else { return };
-    let administrator = Administrator(kafka);
+    let Some(kafka) = Kafka::secured_alone().await else { return };
+    let administrator = Administrator(&kafka);
     let system = System::on_postgres().await;
     let assessed = async |count| {
         eventually("all are assessed", async || system.count("risk_assessments").await == count).await;

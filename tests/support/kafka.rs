@@ -28,6 +28,16 @@ impl Kafka {
         Self::in_place(&KAFKA, &["--secure"])
     }
 
+    /// A secured one of a test's own: for whoever consumes a topic of the product whole, since on the shared one other
+    /// tests publish there too. Ends when dropped.
+    pub async fn secured_alone() -> Option<Self> {
+        if !kafka_script::is_possible() {
+            kafka_script::say_skipped();
+            return None;
+        }
+        tokio::task::spawn_blocking(|| Some(Self::start(&["--secure"]))).await.expect("it starts")
+    }
+
     fn in_place(place: &'static OnceLock<Option<Self>>, options: &[&str]) -> Option<&'static Self> {
         let kafka = place.get_or_init(|| kafka_script::is_possible().then(|| Self::start(options)));
         if kafka.is_none() {
