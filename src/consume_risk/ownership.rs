@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{RwLock, watch},
     task::JoinHandle,
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Ownership {
     memory: Arc<Memory>,
     owned: BTreeMap<i32, Owned>,
     /// See [`PartitionConsumer::taking_turns`].
-    turn: Arc<Mutex<()>>,
+    turn: Arc<RwLock<()>>,
 }
 
 /// The lease of a partition.

@@ -22,7 +22,7 @@ mod tries;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{RwLock, watch};
 
 use self::{commit::Commit, signs::halt_text};
 use super::{
@@ -84,7 +84,7 @@ pub struct PartitionConsumer {
     /// A noted try that trouble ended: it does not count against the record.
     open_try: Option<i64>,
     /// Shared by the partitions of the process; held during a try that may end it.
-    turn: Arc<Mutex<()>>,
+    turn: Arc<RwLock<()>>,
 }
 
 impl PartitionConsumer {
@@ -119,8 +119,8 @@ impl PartitionConsumer {
         }
     }
 
-    /// Lets it try suspicious records only when no other partition with this `turn` does.
-    pub fn taking_turns(self, turn: Arc<Mutex<()>>) -> Self {
+    /// Lets it try suspicious records only while no other partition with this `turn` tries any.
+    pub fn taking_turns(self, turn: Arc<RwLock<()>>) -> Self {
         Self { turn, ..self }
     }
 
@@ -266,6 +266,8 @@ impl PartitionConsumer {
         position: Position,
         mut items: Vec<Item>,
     ) -> anyhow::Result<Turn> {
+        let turn = Arc::clone(&self.turn);
+        let _among = turn.read().await;
         if !self.is_noted {
             self.note_try(connection, position.next_offset, 0).await?;
         }

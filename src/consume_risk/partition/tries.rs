@@ -53,8 +53,12 @@ impl PartitionConsumer {
             item.decoded = Err(unhandled.clone());
             return self.put_aside(connection, position, &item, &unhandled, position.attempts).await;
         }
+        // A record whose try was ended before is tried while no other record is, or theirs would be taken for its end.
         let turn = Arc::clone(&self.turn);
-        let _alone = if attempts > 1 { Some(turn.lock().await) } else { None };
+        let (_alone, _among) = match attempts > 1 {
+            true => (Some(turn.write().await), None),
+            false => (None, Some(turn.read().await)),
+        };
         if !is_counted {
             self.note_try(connection, position.next_offset, attempts).await?;
             self.open_try = Some(position.next_offset);
