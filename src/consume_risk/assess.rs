@@ -9,6 +9,7 @@ use std::{
 };
 
 use chrono::{DateTime, SubsecRound, Utc};
+use tokio::sync::RwLock;
 use uuid::Uuid;
 
 use super::{
@@ -76,13 +77,15 @@ struct Plan<'a> {
     unhandled: Option<Unhandled>,
 }
 
-/// Scores the batch from the front.
+/// Scores the batch from the front. `turn` is held while it does, but not while it reads: a database that makes one
+/// partition wait makes no other wait with it. None: nobody else scores now.
 pub(super) async fn assess(
     connection: &mut Connection,
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
     items: &[Item],
     ask: Ask,
+    turn: Option<&RwLock<()>>,
 ) -> Result<Assessed, RepositoryError> {
     let (events, undecodable) = decoded_prefix(items);
     let currencies = match ask {
@@ -102,6 +105,10 @@ pub(super) async fn assess(
         plan.unhandled = undecodable;
     }
     read_histories(connection, ruleset, cache, &plan).await?;
+    let _turn = match turn {
+        Some(turn) => Some(turn.read().await),
+        None => None,
+    };
     score(ruleset, cache, plan).await
 }
 

@@ -83,7 +83,8 @@ pub struct PartitionConsumer {
     careful_until: Option<i64>,
     /// A noted try that trouble ended: it does not count against the record.
     open_try: Option<i64>,
-    /// Shared by the partitions of the process; held during a try that may end it.
+    /// Shared by the partitions of the process: held alone during the try of a record that may end it, and with others
+    /// while any is scored.
     turn: Arc<RwLock<()>>,
 }
 
@@ -119,7 +120,7 @@ impl PartitionConsumer {
         }
     }
 
-    /// Lets it try suspicious records only while no other partition with this `turn` tries any.
+    /// Lets it try suspicious records only while no other partition with this `turn` scores any.
     pub fn taking_turns(self, turn: Arc<RwLock<()>>) -> Self {
         Self { turn, ..self }
     }
@@ -266,13 +267,12 @@ impl PartitionConsumer {
         position: Position,
         mut items: Vec<Item>,
     ) -> anyhow::Result<Turn> {
-        let turn = Arc::clone(&self.turn);
-        let _among = turn.read().await;
         if !self.is_noted {
             self.note_try(connection, position.next_offset, 0).await?;
         }
         let spans = trace::spans(&items);
-        let assessed = self.assess(connection, &items, Ask::Rows).await?;
+        let turn = Arc::clone(&self.turn);
+        let assessed = self.assess(connection, &items, Ask::Rows, Some(&turn)).await?;
         self.finish_commit().await?;
         let rest = items.split_off(assessed.handled.min(items.len()));
         let is_stuck = assessed.unhandled.is_some();
@@ -298,6 +298,7 @@ impl PartitionConsumer {
         connection: &mut Connection,
         items: &[Item],
         ask: Ask,
+        turn: Option<&RwLock<()>>,
     ) -> anyhow::Result<Assessed> {
         let ruleset = Arc::clone(&self.rules.borrow());
         let version = ruleset.version();
@@ -305,7 +306,7 @@ impl PartitionConsumer {
             self.cache.clear();
             self.cached_for = Some(version);
         }
-        Ok(assess(connection, &ruleset, &mut self.cache, items, ask).await?)
+        Ok(assess(connection, &ruleset, &mut self.cache, items, ask, turn).await?)
     }
 
     fn moved_to(&mut self, next_offset: i64, interrupted: bool) {

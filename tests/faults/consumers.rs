@@ -15,8 +15,6 @@ use crate::support::{
 
 const PARTITIONS: i32 = 6;
 const SMALL_BATCHES: (&str, &str) = ("LEDGER_CONSUME_RISK__BATCH_SIZE_MAX", "20");
-/// For consumers that are killed time and again: a record that happens to be tried each time is not to blame.
-const MANY_TRIES: (&str, &str) = ("LEDGER_CONSUME_RISK__ATTEMPTS_MAX", "10");
 
 /// Publishes what the outbox holds.
 async fn published(system: &System) {
@@ -65,13 +63,13 @@ async fn a_consumer_that_dies_between_any_two_steps_gives_each_event_its_effect_
     ] {
         let before =
             system.database.value("SELECT coalesce(sum(next_offset), 0) FROM consumer_positions").await;
-        dies(system.start("consume-risk", &[SMALL_BATCHES, MANY_TRIES, ("LEDGER_FAIL_POINT", point)]));
+        dies(system.start("consume-risk", &[SMALL_BATCHES, ("LEDGER_FAIL_POINT", point)]));
         let after =
             system.database.value("SELECT coalesce(sum(next_offset), 0) FROM consumer_positions").await;
         let number = |text: &str| text.parse::<i64>().expect("a number");
         assert!(number(&after) >= number(&before), "no position moves back at {point}");
     }
-    let (relay, consumer) = (system.relay(&[]), system.consumer(&[MANY_TRIES]));
+    let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
     system.is_whole().await;
     assert_eq!(system.count("risk_assessments").await, 1_200);
     assert_eq!(reasons(&system).await, format!("undecodable:{PARTITIONS}"), "and nothing else is put aside");

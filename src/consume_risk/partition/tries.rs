@@ -53,12 +53,10 @@ impl PartitionConsumer {
             item.decoded = Err(unhandled.clone());
             return self.put_aside(connection, position, &item, &unhandled, position.attempts).await;
         }
-        // A record whose try was ended before is tried while no other record is, or theirs would be taken for its end.
+        // A record whose try was ended before is tried while no other is scored, or another's end would be taken for its.
         let turn = Arc::clone(&self.turn);
-        let (_alone, _among) = match attempts > 1 {
-            true => (Some(turn.write().await), None),
-            false => (None, Some(turn.read().await)),
-        };
+        let alone = if attempts > 1 { Some(turn.write().await) } else { None };
+        let among = if alone.is_none() { Some(&*turn) } else { None };
         if !is_counted {
             self.note_try(connection, position.next_offset, attempts).await?;
             self.open_try = Some(position.next_offset);
@@ -66,7 +64,7 @@ impl PartitionConsumer {
         item.decoded = decode(&item.record);
         let items = vec![item];
         let spans = trace::spans(&items);
-        let assessed = self.assess(connection, &items, Ask::Everything).await?;
+        let assessed = self.assess(connection, &items, Ask::Everything, among).await?;
         let Some(unhandled) = &assessed.unhandled else {
             let handled = assessed.handled;
             if let (1, Some(item)) = (handled, items.first()) {
