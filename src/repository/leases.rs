@@ -296,12 +296,11 @@ pub async fn members(connection: &mut Connection, group: &str) -> Result<Vec<Str
 }
 
 /// Who holds one of `names` and has not fallen silent, sorted. The leases stay locked until the transaction ends, so
-/// nobody takes one of them before that.
+/// nobody takes one of them before that; only a lease whose row is missing (see [`create`]) can still be made and taken.
 pub async fn lock_and_ask(
     connection: &mut Connection,
     names: &[String],
 ) -> Result<Vec<String>, RepositoryError> {
-    create(connection, names).await?;
     let owners: Vec<Name> = statement(
         "WITH locked AS (
            SELECT owner, expires_at FROM leases WHERE name = ANY(?) ORDER BY name FOR UPDATE)

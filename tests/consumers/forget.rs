@@ -11,7 +11,7 @@ use crate::support::{
     eventually,
 };
 
-/// Seen to fail when nobody asked whether a consumer lives.
+/// Seen to fail when nobody asked whether a consumer lives, and when the dry run made the leases that it looks at.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_is_forgotten_when_it_is_given_up_and_not_before() {
     let stage = Stage::with(TRANSACTIONS_TOPIC, &[]).await;
@@ -36,6 +36,11 @@ async fn a_group_is_forgotten_when_it_is_given_up_and_not_before() {
     let foreseen = stage.consumers(&["forget", "old", "--dry-run"]);
     assert_eq!((&foreseen["dry_run"], &foreseen["items"][0]["position"]), (&true.into(), &1.into()));
     assert_eq!(stage.count("consumer_positions").await, 2, "a dry run and a refusal forget nothing");
+    assert_eq!(
+        stage.count("leases WHERE name LIKE 'consume-risk/old/%'").await,
+        0,
+        "nor does a dry run write"
+    );
 
     assert_eq!(stage.consumers(&["forget", "old"])["items"][0]["partition"], 0);
     assert_eq!(

@@ -1,7 +1,7 @@
 //! `ledger consumers forget`: removes the positions of a group that was given up.
 //!
 //! Guarantees: not while a consumer of the group lives, which is asked with its leases locked, so none can begin in
-//! between; all positions go, or none. A consumer that was frozen and thaws afterwards writes nothing: its position is
+//! between; all positions go, or none; a dry run writes nothing. A consumer that was frozen and thaws afterwards writes nothing: its position is
 //! gone. Deliberately absent: the group's dead letters, which are evidence, and what Kafka's own tools show of it, which
 //! Kafka forgets by itself.
 
@@ -47,6 +47,10 @@ pub(super) async fn run(connection: &mut Connection, args: &ForgetArgs) -> anyho
     let alive = transaction("forget a group", connection, async |connection: &mut Connection| {
         let positions = positions::list(connection, Some(group)).await?;
         let names: Vec<String> = positions.iter().map(|row| name(row).lease_name()).collect();
+        if !args.dry_run {
+            // What has no row cannot be locked.
+            leases::create(connection, &names).await?;
+        }
         let mut alive = leases::lock_and_ask(connection, &names).await?;
         alive.extend(leases::members(connection, &format!("consume-risk/{group}")).await?);
         if alive.is_empty() && !args.dry_run {
