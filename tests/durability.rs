@@ -6,18 +6,19 @@
 use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 
 use crate::support::{
+    DEADLINE,
     binary::Binary,
     load::{CLIENTS, load, nothing_is_lost_or_doubled},
     postgres::TestDatabase,
 };
 
-fn start(database: &TestDatabase) -> (Binary, String) {
+fn start(database: &TestDatabase, more: &[(&str, &str)]) -> (Binary, String) {
     let environment = [
         ("LEDGER_DATABASE__URL", database.url.as_str()),
         ("LEDGER_SERVE__LISTEN", "127.0.0.1:0"),
         ("LEDGER_ADMIN__LISTEN", "off"),
     ];
-    let mut binary = Binary::start(&["serve"], &environment);
+    let mut binary = Binary::start(&["serve"], &[&environment, more].concat());
     let url = format!("http://{}", binary.field("listen"));
     (binary, url)
 }
@@ -25,7 +26,7 @@ fn start(database: &TestDatabase) -> (Binary, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_loses_nothing_that_was_acknowledged() {
     let database = TestDatabase::new().await;
-    let (binary, url) = start(&database);
+    let (binary, url) = start(&database, &[]);
     let load = load(&url);
     load.until_acknowledged(300).await;
     binary.kill();
@@ -33,10 +34,23 @@ async fn kill_9_loses_nothing_that_was_acknowledged() {
     nothing_is_lost_or_doubled(&database, &known).await;
 }
 
+/// Seen to fail when nobody waited for the end of a writer: the process went on without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_panics_ends_the_process_and_loses_nothing_that_was_acknowledged() {
+    let database = TestDatabase::new().await;
+    let (binary, url) = start(&database, &[("LEDGER_FAIL_POINT", "serve/committed@50:panic")]);
+    let load = load(&url);
+    let (status, stderr) = binary.ended_within(DEADLINE);
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("a writer ended by itself"), "{stderr}");
+    let known = load.ended().await;
+    nothing_is_lost_or_doubled(&database, &known).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_under_load_answers_everything_accepted_and_ends_within_5_s() {
     let database = TestDatabase::new().await;
-    let (binary, url) = start(&database);
+    let (binary, url) = start(&database, &[]);
     let load = load(&url);
     load.until_acknowledged(300).await;
     binary.stop();
@@ -50,7 +64,7 @@ async fn sigterm_under_load_answers_everything_accepted_and_ends_within_5_s() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_database_connections_are_503_and_heal_by_themselves() {
     let database = TestDatabase::new().await;
-    let (binary, url) = start(&database);
+    let (binary, url) = start(&database, &[]);
     let load = load(&url);
     let client = database.client().await;
     let mut wanted = 0;

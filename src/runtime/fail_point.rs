@@ -2,7 +2,7 @@
 //!
 //! `LEDGER_FAIL_POINT=relay/published` ends the process, as `kill -9` does, the first time it gets there;
 //! `relay/published@3` the third time; `relay/published:stop` freezes it there, as `kill -STOP` does, until somebody
-//! sends SIGCONT; `consume-risk/scoring=boom` waits for an event of that description. Without the variable a point
+//! sends SIGCONT; `serve/committed:panic` panics there, as a bug does; `consume-risk/scoring=boom` waits for an event of that description. Without the variable a point
 //! costs one load of memory, so the points are in every build and what is tested is what is shipped. A value that names
 //! no point is refused at start. Never set it where the work matters.
 
@@ -45,6 +45,14 @@ pub const FAIL_POINTS: [&str; 11] = [
     "consume-risk/put-aside",
 ];
 
+/// How it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Killed,
+    Frozen,
+    Panics,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Armed {
     point: String,
@@ -52,7 +60,7 @@ struct Armed {
     subject: Option<String>,
     /// The first, second … time.
     turn: u32,
-    signal: Signal,
+    way: Way,
 }
 
 static ARMED: OnceLock<Option<(Armed, AtomicU32)>> = OnceLock::new();
@@ -63,7 +71,7 @@ pub fn arm() -> anyhow::Result<()> {
         return Ok(());
     };
     let armed = parse(&text).with_context(|| format!("{VARIABLE}={text}"))?;
-    tracing::warn!(point = armed.point, signal = %armed.signal, turn = armed.turn, "this process fails on purpose");
+    tracing::warn!(point = armed.point, way = ?armed.way, turn = armed.turn, "this process fails on purpose");
     let _ = ARMED.set(Some((armed, AtomicU32::new(0))));
     Ok(())
 }
@@ -81,19 +89,32 @@ pub fn reach_with(point: &str, subject: Option<&str>) {
     }
     // From that turn on: a process that was to end must not go on because it met the signal late.
     let turn = reached.fetch_add(1, Ordering::Relaxed) + 1;
-    let fails = if armed.signal == Signal::SIGSTOP { turn == armed.turn } else { turn >= armed.turn };
-    if fails && let Err(error) = kill(Pid::this(), armed.signal) {
+    let fails = if armed.way == Way::Frozen { turn == armed.turn } else { turn >= armed.turn };
+    if fails {
+        fail(point, armed.way);
+    }
+}
+
+#[expect(clippy::panic, reason = "to fail as a bug does is what it is for")]
+fn fail(point: &str, way: Way) {
+    let signal = match way {
+        Way::Killed => Signal::SIGKILL,
+        Way::Frozen => Signal::SIGSTOP,
+        Way::Panics => panic!("{point} panics on purpose"),
+    };
+    if let Err(error) = kill(Pid::this(), signal) {
         tracing::error!(point, %error, "cannot fail");
     }
 }
 
-/// `POINT[=SUBJECT][@TURN][:kill|:stop]`
+/// `POINT[=SUBJECT][@TURN][:kill|:stop|:panic]`
 fn parse(text: &str) -> anyhow::Result<Armed> {
-    let (rest, signal) = match text.rsplit_once(':') {
-        None => (text, Signal::SIGKILL),
-        Some((rest, "kill")) => (rest, Signal::SIGKILL),
-        Some((rest, "stop")) => (rest, Signal::SIGSTOP),
-        Some((_, other)) => bail!("{other} is neither kill nor stop"),
+    let (rest, way) = match text.rsplit_once(':') {
+        None => (text, Way::Killed),
+        Some((rest, "kill")) => (rest, Way::Killed),
+        Some((rest, "stop")) => (rest, Way::Frozen),
+        Some((rest, "panic")) => (rest, Way::Panics),
+        Some((_, other)) => bail!("{other} is none of kill, stop, panic"),
     };
     let (rest, turn) = match rest.rsplit_once('@') {
         None => (rest, 1),
@@ -106,7 +127,7 @@ fn parse(text: &str) -> anyhow::Result<Armed> {
     if !FAIL_POINTS.contains(&point) {
         bail!("{point} is none of {}", FAIL_POINTS.join(", "));
     }
-    Ok(Armed { point: point.to_owned(), subject, turn, signal })
+    Ok(Armed { point: point.to_owned(), subject, turn, way })
 }
 
 #[cfg(test)]
@@ -115,16 +136,17 @@ mod tests {
 
     #[test]
     fn what_it_says_is_what_happens() {
-        let armed = |point: &str, subject: Option<&str>, turn, signal| Armed {
+        let armed = |point: &str, subject: Option<&str>, turn, way| Armed {
             point: point.into(),
             subject: subject.map(Into::into),
             turn,
-            signal,
+            way,
         };
         let parsed = |text| parse(text).unwrap();
-        assert_eq!(parsed("relay/read"), armed("relay/read", None, 1, Signal::SIGKILL));
-        assert_eq!(parsed("relay/read@7:stop"), armed("relay/read", None, 7, Signal::SIGSTOP));
-        let scoring = armed("consume-risk/scoring", Some("boom"), 1, Signal::SIGKILL);
+        assert_eq!(parsed("relay/read"), armed("relay/read", None, 1, Way::Killed));
+        assert_eq!(parsed("relay/read@7:stop"), armed("relay/read", None, 7, Way::Frozen));
+        assert_eq!(parsed("serve/committed@2:panic"), armed("serve/committed", None, 2, Way::Panics));
+        let scoring = armed("consume-risk/scoring", Some("boom"), 1, Way::Killed);
         assert_eq!(parsed("consume-risk/scoring=boom:kill"), scoring);
         for wrong in ["relay/nowhere", "relay/read@x", "relay/read:pause", ""] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -119,15 +119,18 @@ impl Writers {
     }
 }
 
-/// Runs a task on a thread and a runtime of its own. What it returns resolves when the thread ends, however it ends.
+/// Runs a task on a thread and a runtime of its own. What it returns resolves when the thread ends, however it ends. The
+/// runtime is made there: where no thread can be had, one made here would be dropped among tasks, which panics.
 fn start_thread(
     name: String,
     task: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<oneshot::Receiver<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (ending, ended) = oneshot::channel();
-    std::thread::Builder::new().name(name).spawn(move || {
-        runtime.block_on(task);
+    std::thread::Builder::new().name(name.clone()).spawn(move || {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(task),
+            Err(error) => tracing::error!(thread = name, %error, "it has no runtime"),
+        }
         drop(ending);
     })?;
     Ok(ended)
@@ -363,4 +366,18 @@ impl Meter {
 
 fn count(items: usize) -> f64 {
     f64::from(u32::try_from(items).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen to fail when only a task that came to its end was told of.
+    #[tokio::test]
+    async fn a_thread_has_ended_whether_its_task_is_done_or_panics() {
+        let done = start_thread("done".into(), async {}).expect("a thread");
+        let panicked = start_thread("panics".into(), async { panic!("on purpose") }).expect("a thread");
+        let both = futures::future::join(done, panicked);
+        let _ = tokio::time::timeout(Duration::from_secs(30), both).await.expect("both have ended");
+    }
 }
