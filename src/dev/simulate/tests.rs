@@ -142,13 +142,23 @@ async fn an_honest_ledger_passes_at_the_asked_rate() {
     assert!(report.latency_ms.p50 > 0.0 && report.latency_ms.p50 <= report.latency_ms.max);
 }
 
+/// How many are due in 300 ms at the default rate.
+const DUE_BY_DEFAULT: u64 = 150;
+
+/// With a rate all that is due is sent, however late: exactly so many. Without one it is what the machine gives: thousands,
+/// or few where other tests run, and the same number again and again by no chance.
+///
+/// Seen to fail at the default rate.
 #[tokio::test]
 async fn without_a_rate_it_goes_as_fast_as_it_is_answered() {
-    let flags = ["--rate", "0", "--duration", "300ms", "--connections", "4"];
-    let Outcome { report, .. } = simulate(Fault::None, &flags).await;
-    assert!(report.is_clean(), "{:?}", report.problems);
-    // On an idle machine it is thousands; this one may have other tests to run.
-    assert!(report.created > 60, "{}", report.created);
+    let mut created = Vec::new();
+    for _ in 0..3 {
+        let flags = ["--rate", "0", "--duration", "300ms", "--connections", "4"];
+        let Outcome { report, .. } = simulate(Fault::None, &flags).await;
+        assert!(report.is_clean(), "{:?}", report.problems);
+        created.push(report.created);
+    }
+    assert!(created.iter().any(|created| *created != DUE_BY_DEFAULT), "{created:?}");
 }
 
 #[tokio::test]
