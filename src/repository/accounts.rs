@@ -120,9 +120,7 @@ pub(super) async fn states(
     .bind::<Array<Text>, _>(account_ids)
     .load::<AccountRow>(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| row.into_account().map(|account| (account.account_id, account.state)))
-        .collect()
+    by_account(rows)
 }
 
 /// The states of those of the accounts that a dry run has touched; see `repository::rehearsals`.
@@ -137,6 +135,10 @@ pub(super) async fn rehearsed_states(
     .bind::<Array<Text>, _>(account_ids)
     .load::<AccountRow>(connection)
     .await?;
+    by_account(rows)
+}
+
+fn by_account(rows: Vec<AccountRow>) -> Result<HashMap<AccountId, AccountState>, RepositoryError> {
     rows.into_iter()
         .map(|row| row.into_account().map(|account| (account.account_id, account.state)))
         .collect()
@@ -164,9 +166,7 @@ pub(super) async fn open_and_lock(
     .bind::<Array<Text>, _>(account_ids)
     .load::<AccountRow>(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| row.into_account().map(|account| (account.account_id, account.state)))
-        .collect()
+    by_account(rows)
 }
 
 /// Opens the account, or sets its limit if it is open with that currency. Answers whether it was opened now, and the

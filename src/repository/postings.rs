@@ -243,6 +243,31 @@ fn moves<'a>(before: &AccountStates, after: &'a AccountStates, touched: &BTreeSe
     moves
 }
 
+/// Accounts moved, rows, events and marks of a group in one statement. Its binds are the accounts' columns of [`Moves`],
+/// the rows' and then the events' of [`Columns`], the days, and how many accounts must move.
+const WRITE: &str = "WITH moved AS (
+           UPDATE accounts a
+           SET balance = m.balance, account_seq = m.account_seq, last_created_at = m.last_created_at
+           FROM (SELECT unnest(?) AS account_id, unnest(?) AS expected_seq, unnest(?) AS expected_balance,
+                        unnest(?) AS min_balance, unnest(?) AS balance, unnest(?) AS account_seq,
+                        unnest(?) AS last_created_at) m
+           WHERE a.account_id = m.account_id AND a.account_seq = m.expected_seq AND a.balance = m.expected_balance
+             AND a.min_balance IS NOT DISTINCT FROM m.min_balance
+           RETURNING 1
+         ), posted AS (
+           INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, reverses,
+                                     idempotency_key, counterparty, description, metadata)
+           SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?), unnest(?), unnest(?),
+                  unnest(?), unnest(?), unnest(?), unnest(?)::json
+         ), announced AS (
+           INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
+           SELECT unnest(?), 'transactions.v1', unnest(?), unnest(?), unnest(?), 'TransactionCreated.v1',
+                  unnest(?), unnest(?)
+         ), marked AS (
+           INSERT INTO fact_marks (day) SELECT unnest(?)
+         )
+         SELECT CASE WHEN (SELECT count(*) FROM moved) = ? THEN 0 ELSE ledger_stale_group() END";
+
 /// Writes all new rows of a group with one statement, which fails whole unless every account still is where `before`
 /// has it. The balance is compared although it follows from the sequence number: that holds within one history, and
 /// a restore or a failover may have put another in its place. `outbox.id` is drawn here, after the account's row is locked or checked, in the order of the group.
@@ -267,57 +292,34 @@ async fn write(
     let expected = i64::try_from(touched.len()).unwrap_or(i64::MAX);
     let keys: Vec<&[u8]> = columns.account_ids.iter().map(|account_id| account_id.as_bytes()).collect();
     let days: Vec<NaiveDate> = columns.days.iter().copied().collect();
-    statement(
-        "WITH moved AS (
-           UPDATE accounts a
-           SET balance = m.balance, account_seq = m.account_seq, last_created_at = m.last_created_at
-           FROM (SELECT unnest(?) AS account_id, unnest(?) AS expected_seq, unnest(?) AS expected_balance,
-                        unnest(?) AS min_balance, unnest(?) AS balance, unnest(?) AS account_seq,
-                        unnest(?) AS last_created_at) m
-           WHERE a.account_id = m.account_id AND a.account_seq = m.expected_seq AND a.balance = m.expected_balance
-             AND a.min_balance IS NOT DISTINCT FROM m.min_balance
-           RETURNING 1
-         ), posted AS (
-           INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, reverses,
-                                     idempotency_key, counterparty, description, metadata)
-           SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?), unnest(?), unnest(?),
-                  unnest(?), unnest(?), unnest(?), unnest(?)::json
-         ), announced AS (
-           INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
-           SELECT unnest(?), 'transactions.v1', unnest(?), unnest(?), unnest(?), 'TransactionCreated.v1',
-                  unnest(?), unnest(?)
-         ), marked AS (
-           INSERT INTO fact_marks (day) SELECT unnest(?)
-         )
-         SELECT CASE WHEN (SELECT count(*) FROM moved) = ? THEN 0 ELSE ledger_stale_group() END",
-    )
-    .bind::<Array<Text>, _>(moves.account_ids)
-    .bind::<Array<BigInt>, _>(moves.expected_seqs)
-    .bind::<Array<BigInt>, _>(moves.expected_balances)
-    .bind::<Array<Nullable<BigInt>>, _>(moves.min_balances)
-    .bind::<Array<BigInt>, _>(moves.balances)
-    .bind::<Array<BigInt>, _>(moves.account_seqs)
-    .bind::<Array<Nullable<Timestamptz>>, _>(moves.last_created_ats)
-    .bind::<Array<Text>, _>(&columns.account_ids)
-    .bind::<Array<BigInt>, _>(columns.account_seqs)
-    .bind::<Array<SqlUuid>, _>(&columns.ids)
-    .bind::<Array<BigInt>, _>(columns.amounts)
-    .bind::<Array<BigInt>, _>(columns.balances_after)
-    .bind::<Array<Timestamptz>, _>(&columns.created_ats)
-    .bind::<Array<Nullable<SqlUuid>>, _>(columns.reverses)
-    .bind::<Array<Text>, _>(columns.keys)
-    .bind::<Array<Nullable<Text>>, _>(columns.counterparties)
-    .bind::<Array<Nullable<Text>>, _>(columns.descriptions)
-    .bind::<Array<Nullable<Text>>, _>(columns.metadata)
-    .bind::<Array<SmallInt>, _>(columns.lanes)
-    .bind::<Array<Binary>, _>(keys)
-    .bind::<Array<Binary>, _>(columns.values)
-    .bind::<Array<SqlUuid>, _>(&columns.ids)
-    .bind::<Array<Timestamptz>, _>(&columns.created_ats)
-    .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
-    .bind::<Array<Date>, _>(days)
-    .bind::<BigInt, _>(expected)
-    .execute(connection)
-    .await?;
+    statement(WRITE)
+        .bind::<Array<Text>, _>(moves.account_ids)
+        .bind::<Array<BigInt>, _>(moves.expected_seqs)
+        .bind::<Array<BigInt>, _>(moves.expected_balances)
+        .bind::<Array<Nullable<BigInt>>, _>(moves.min_balances)
+        .bind::<Array<BigInt>, _>(moves.balances)
+        .bind::<Array<BigInt>, _>(moves.account_seqs)
+        .bind::<Array<Nullable<Timestamptz>>, _>(moves.last_created_ats)
+        .bind::<Array<Text>, _>(&columns.account_ids)
+        .bind::<Array<BigInt>, _>(columns.account_seqs)
+        .bind::<Array<SqlUuid>, _>(&columns.ids)
+        .bind::<Array<BigInt>, _>(columns.amounts)
+        .bind::<Array<BigInt>, _>(columns.balances_after)
+        .bind::<Array<Timestamptz>, _>(&columns.created_ats)
+        .bind::<Array<Nullable<SqlUuid>>, _>(columns.reverses)
+        .bind::<Array<Text>, _>(columns.keys)
+        .bind::<Array<Nullable<Text>>, _>(columns.counterparties)
+        .bind::<Array<Nullable<Text>>, _>(columns.descriptions)
+        .bind::<Array<Nullable<Text>>, _>(columns.metadata)
+        .bind::<Array<SmallInt>, _>(columns.lanes)
+        .bind::<Array<Binary>, _>(keys)
+        .bind::<Array<Binary>, _>(columns.values)
+        .bind::<Array<SqlUuid>, _>(&columns.ids)
+        .bind::<Array<Timestamptz>, _>(&columns.created_ats)
+        .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
+        .bind::<Array<Date>, _>(days)
+        .bind::<BigInt, _>(expected)
+        .execute(connection)
+        .await?;
     Ok(())
 }
