@@ -41,4 +41,4 @@ pub use error::RepositoryError;
 pub use pool::{Pool, PooledConnection, evict, pool, pooled};
 pub use statement::{Bind, Statement, statement};
 pub use transaction::{Isolation, Work, transaction, transaction_with};
-pub use walk::Page;
+pub use walk::{Page, Place, Span};

@@ -3,18 +3,15 @@
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Bool, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
-use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::{
-    Bind, Connection, RepositoryError,
-    accounts::seq_range,
-    statement,
-    walk::{Page, Walked, walk_rows_max},
+    Bind, Connection, RepositoryError, statement,
+    walk::{Page, Span, Unbounded, Walked, walk_rows_max},
 };
-use crate::domain::{AccountId, transaction_id_floor};
+use crate::domain::AccountId;
 
 /// An assessment as it is kept.
 #[derive(QueryableByName, Debug, Clone)]
@@ -51,43 +48,14 @@ pub struct AssessmentRow {
 /// What a page of assessments is asked for.
 #[derive(Debug, Clone)]
 pub struct AssessmentFilter {
-    /// Of one account only.
-    pub account_id: Option<AccountId>,
-    /// Of transactions created at or after.
-    pub from: Option<DateTime<Utc>>,
-    /// Of transactions created before.
-    pub to: Option<DateTime<Utc>>,
+    /// Of these rows.
+    pub span: Span,
     /// `low`, `medium` or `high`.
     pub level: Option<String>,
     /// A live rule that fired.
     pub rule: Option<String>,
     /// Content hash of the rules.
     pub ruleset: Option<String>,
-    /// Rows wanted.
-    pub limit: i64,
-    /// With an account: only rows before this sequence number.
-    pub before_seq: Option<i64>,
-    /// Without an account: only rows before this transaction.
-    pub before_id: Option<Uuid>,
-}
-
-/// A place among the assessments: its number in the account's, the transaction in all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AssessmentPosition {
-    /// In the account's.
-    pub account_seq: i64,
-    /// In all.
-    pub transaction_id: Uuid,
-}
-
-#[derive(QueryableByName)]
-struct WalkedRow {
-    #[diesel(embed)]
-    found: AssessmentRow,
-    #[diesel(sql_type = Bool)]
-    matches: bool,
-    #[diesel(sql_type = Bool)]
-    is_last: bool,
 }
 
 /// A walk within some bounds, in the order of `place`, with the filters that no index serves: each is applied only if it
@@ -130,72 +98,52 @@ macro_rules! walk {
 pub async fn page(
     connection: &mut Connection,
     filter: &AssessmentFilter,
-) -> Result<Page<AssessmentRow, AssessmentPosition>, RepositoryError> {
-    let rows = match &filter.account_id {
+) -> Result<Page<AssessmentRow>, RepositoryError> {
+    let walked = match &filter.span.account_id {
         Some(account_id) => account_page(connection, account_id, filter).await?,
         None => whole_page(connection, filter).await?,
     };
-    let walked =
-        rows.into_iter().map(|WalkedRow { found, matches, is_last }| Walked { row: found, matches, is_last });
-    let limit = usize::try_from(filter.limit).unwrap_or(0);
-    Ok(Page::of(walked, limit, |row| AssessmentPosition {
-        account_seq: row.account_seq,
-        transaction_id: row.transaction_id,
-    }))
+    Ok(Page::of(walked, &filter.span, |row| (row.account_seq, row.transaction_id)))
+}
+
+impl AssessmentFilter {
+    /// Gives the statement the first three values of `walk!`.
+    fn applied<'a>(&'a self, sql: &'static str, level: Option<&'a str>) -> impl Unbounded + 'a {
+        statement(sql)
+            .bind::<Nullable<Text>, _>(level)
+            .bind::<Nullable<Text>, _>(self.rule.as_deref())
+            .bind::<Nullable<Text>, _>(self.ruleset.as_deref())
+    }
 }
 
 async fn account_page(
     connection: &mut Connection,
     account_id: &AccountId,
     filter: &AssessmentFilter,
-) -> Result<Vec<WalkedRow>, RepositoryError> {
-    let (from_seq, to_seq) = seq_range(connection, account_id, filter.from, filter.to).await?;
-    let rows =
-        statement(walk!("account_seq", "r.account_id = ? AND r.account_seq >= ? AND r.account_seq < ?"))
-            .bind::<Nullable<Text>, _>(filter.level.as_deref())
-            .bind::<Nullable<Text>, _>(filter.rule.as_deref())
-            .bind::<Nullable<Text>, _>(filter.ruleset.as_deref())
-            .bind::<Text, _>(account_id.as_str())
-            .bind::<BigInt, _>(from_seq)
-            .bind::<BigInt, _>(filter.before_seq.unwrap_or(i64::MAX).min(to_seq))
-            .bind::<BigInt, _>(filter.limit + 1)
-            .load(connection)
-            .await?;
-    Ok(rows)
+) -> Result<Vec<Walked<AssessmentRow>>, RepositoryError> {
+    let query = filter.applied(
+        walk!("account_seq", "r.account_id = ? AND r.account_seq >= ? AND r.account_seq < ?"),
+        filter.level.as_deref(),
+    );
+    filter.span.read_account(connection, account_id, query).await
 }
 
 async fn whole_page(
     connection: &mut Connection,
     filter: &AssessmentFilter,
-) -> Result<Vec<WalkedRow>, RepositoryError> {
-    let from_id = filter.from.map_or(Uuid::nil(), transaction_id_floor);
-    let to_id = filter.to.map_or(Uuid::max(), transaction_id_floor);
-    let before_id = filter.before_id.unwrap_or(Uuid::max()).min(to_id);
-    let rows = match filter.level.as_deref() {
-        Some(level) if level != "low" => statement(walk!(
-            "transaction_id",
-            "r.risk_level = ? AND r.risk_level <> 'low' AND r.transaction_id >= ? AND r.transaction_id < ?"
-        ))
-        .bind::<Nullable<Text>, _>(None::<&str>)
-        .bind::<Nullable<Text>, _>(filter.rule.as_deref())
-        .bind::<Nullable<Text>, _>(filter.ruleset.as_deref())
-        .bind::<Text, _>(level)
-        .bind::<SqlUuid, _>(from_id)
-        .bind::<SqlUuid, _>(before_id)
-        .bind::<BigInt, _>(filter.limit + 1)
-        .load(connection)
-        .await?,
-        level => {
-            statement(walk!("transaction_id", "r.transaction_id >= ? AND r.transaction_id < ?"))
-                .bind::<Nullable<Text>, _>(level)
-                .bind::<Nullable<Text>, _>(filter.rule.as_deref())
-                .bind::<Nullable<Text>, _>(filter.ruleset.as_deref())
-                .bind::<SqlUuid, _>(from_id)
-                .bind::<SqlUuid, _>(before_id)
-                .bind::<BigInt, _>(filter.limit + 1)
-                .load(connection)
-                .await?
+) -> Result<Vec<Walked<AssessmentRow>>, RepositoryError> {
+    let span = &filter.span;
+    match filter.level.as_deref() {
+        Some(level) if level != "low" => {
+            let sql = walk!(
+                "transaction_id",
+                "r.risk_level = ? AND r.risk_level <> 'low' AND r.transaction_id >= ? AND r.transaction_id < ?"
+            );
+            span.read_all(connection, filter.applied(sql, None).bind::<Text, _>(level)).await
         }
-    };
-    Ok(rows)
+        level => {
+            let sql = walk!("transaction_id", "r.transaction_id >= ? AND r.transaction_id < ?");
+            span.read_all(connection, filter.applied(sql, level)).await
+        }
+    }
 }

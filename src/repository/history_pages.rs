@@ -6,32 +6,20 @@
 //! `walk`).
 
 use bigdecimal::BigDecimal;
-use chrono::{DateTime, Utc};
-use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Bool, Nullable, Numeric, SmallInt, Text, Uuid as SqlUuid},
-};
-use diesel_async::RunQueryDsl;
-use uuid::Uuid;
+use diesel::sql_types::{Nullable, Numeric, SmallInt, Text};
 
 use super::{
-    Bind, Connection, RepositoryError,
-    accounts::seq_range,
-    statement,
+    Bind, Connection, RepositoryError, statement,
     transactions::TransactionRow,
-    walk::{Page, Walked, walk_rows_max},
+    walk::{Page, Span, Unbounded, Walked, walk_rows_max},
 };
-use crate::domain::{AccountId, Direction, Transaction, transaction_id_floor};
+use crate::domain::{AccountId, Direction, Transaction};
 
-/// What a page of history is asked for; newest first.
+/// What a page of history is asked for.
 #[derive(Debug, Clone)]
 pub struct HistoryFilter {
-    /// Of one account only.
-    pub account_id: Option<AccountId>,
-    /// Created at or after.
-    pub from: Option<DateTime<Utc>>,
-    /// Created before.
-    pub to: Option<DateTime<Utc>>,
+    /// Of these rows.
+    pub span: Span,
     /// Credits or debits only.
     pub direction: Option<Direction>,
     /// At least this much, in the currency's own unit.
@@ -40,31 +28,6 @@ pub struct HistoryFilter {
     pub max_amount: Option<BigDecimal>,
     /// `low`, `medium`, `high` or `pending`.
     pub risk_level: Option<String>,
-    /// Rows wanted.
-    pub limit: i64,
-    /// With an account: only rows before this sequence number.
-    pub before_seq: Option<i64>,
-    /// Without an account: only rows before this id.
-    pub before_id: Option<Uuid>,
-}
-
-/// A place in a history: its number in the account's, its id in the ledger's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HistoryPosition {
-    /// In the account's.
-    pub account_seq: i64,
-    /// In the ledger's.
-    pub id: Uuid,
-}
-
-#[derive(QueryableByName)]
-struct WalkedRow {
-    #[diesel(embed)]
-    found: TransactionRow,
-    #[diesel(sql_type = Bool)]
-    matches: bool,
-    #[diesel(sql_type = Bool)]
-    is_last: bool,
 }
 
 /// What a page answers of `$rows`, which are named `t` and in the order of `place`. The currency is probed for each row
@@ -169,18 +132,16 @@ const LEVEL_WALK: &str = filtered!(
 pub async fn history(
     connection: &mut Connection,
     filter: &HistoryFilter,
-) -> Result<Page<Transaction, HistoryPosition>, RepositoryError> {
-    let rows = match &filter.account_id {
+) -> Result<Page<Transaction>, RepositoryError> {
+    let walked = match &filter.span.account_id {
         Some(account_id) => account_history(connection, account_id, filter).await?,
         None => ledger_history(connection, filter).await?,
     };
-    let walked = rows.into_iter().map(|walked| {
-        let WalkedRow { found, matches, is_last } = walked;
-        Ok(Walked { row: found.into_transaction()?, matches, is_last })
+    let walked = walked.into_iter().map(|Walked { found, matches, is_last }| {
+        Ok(Walked { found: found.into_transaction()?, matches, is_last })
     });
     let walked = walked.collect::<Result<Vec<_>, RepositoryError>>()?;
-    let limit = usize::try_from(filter.limit).unwrap_or(0);
-    Ok(Page::of(walked, limit, |row| HistoryPosition { account_seq: row.account_seq, id: row.id }))
+    Ok(Page::of(walked, &filter.span, |row| (row.account_seq, row.id)))
 }
 
 impl HistoryFilter {
@@ -198,77 +159,49 @@ impl HistoryFilter {
             None => 0,
         }
     }
+
+    /// Gives the statement the first four values of `filtered!`.
+    fn applied<'a>(&'a self, sql: &'static str, level: Option<&'a str>) -> impl Unbounded + 'a {
+        statement(sql)
+            .bind::<SmallInt, _>(self.sign())
+            .bind::<Nullable<Numeric>, _>(self.min_amount.clone())
+            .bind::<Nullable<Numeric>, _>(self.max_amount.clone())
+            .bind::<Nullable<Text>, _>(level)
+    }
 }
 
 async fn account_history(
     connection: &mut Connection,
     account_id: &AccountId,
     filter: &HistoryFilter,
-) -> Result<Vec<WalkedRow>, RepositoryError> {
-    let (from_seq, to_seq) = seq_range(connection, account_id, filter.from, filter.to).await?;
-    let before_seq = filter.before_seq.unwrap_or(i64::MAX).min(to_seq);
-    let rows = if filter.is_plain() {
-        statement(plain!("account_seq", "t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?"))
-            .bind::<Text, _>(account_id.as_str())
-            .bind::<BigInt, _>(from_seq)
-            .bind::<BigInt, _>(before_seq)
-            .bind::<BigInt, _>(filter.limit + 1)
-            .load(connection)
-            .await?
-    } else {
-        statement(walk!("account_seq", "t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?"))
-            .bind::<SmallInt, _>(filter.sign())
-            .bind::<Nullable<Numeric>, _>(filter.min_amount.clone())
-            .bind::<Nullable<Numeric>, _>(filter.max_amount.clone())
-            .bind::<Nullable<Text>, _>(filter.risk_level.as_deref())
-            .bind::<Text, _>(account_id.as_str())
-            .bind::<BigInt, _>(from_seq)
-            .bind::<BigInt, _>(before_seq)
-            .bind::<BigInt, _>(filter.limit + 1)
-            .load(connection)
-            .await?
-    };
-    Ok(rows)
+) -> Result<Vec<Walked<TransactionRow>>, RepositoryError> {
+    let span = &filter.span;
+    if filter.is_plain() {
+        let query =
+            statement(plain!("account_seq", "t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?"));
+        return span.read_account(connection, account_id, query).await;
+    }
+    let query = filter.applied(
+        walk!("account_seq", "t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?"),
+        filter.risk_level.as_deref(),
+    );
+    span.read_account(connection, account_id, query).await
 }
 
 async fn ledger_history(
     connection: &mut Connection,
     filter: &HistoryFilter,
-) -> Result<Vec<WalkedRow>, RepositoryError> {
-    let from_id = filter.from.map_or(Uuid::nil(), transaction_id_floor);
-    let to_id = filter.to.map_or(Uuid::max(), transaction_id_floor);
-    let before_id = filter.before_id.unwrap_or(Uuid::max()).min(to_id);
-    let indexed_level = filter.risk_level.as_deref().filter(|level| ["medium", "high"].contains(level));
-    let rows = if filter.is_plain() {
-        statement(plain!("id", "t.id >= ? AND t.id < ?"))
-            .bind::<SqlUuid, _>(from_id)
-            .bind::<SqlUuid, _>(before_id)
-            .bind::<BigInt, _>(filter.limit + 1)
-            .load(connection)
-            .await?
-    } else if let Some(level) = indexed_level {
-        statement(LEVEL_WALK)
-            .bind::<SmallInt, _>(filter.sign())
-            .bind::<Nullable<Numeric>, _>(filter.min_amount.clone())
-            .bind::<Nullable<Numeric>, _>(filter.max_amount.clone())
-            .bind::<Nullable<Text>, _>(None::<&str>)
-            .bind::<Text, _>(level)
-            .bind::<SqlUuid, _>(from_id)
-            .bind::<SqlUuid, _>(before_id)
-            .bind::<BigInt, _>(filter.limit + 1)
-            .load(connection)
-            .await?
-    } else {
-        statement(walk!("id", "t.id >= ? AND t.id < ?"))
-            .bind::<SmallInt, _>(filter.sign())
-            .bind::<Nullable<Numeric>, _>(filter.min_amount.clone())
-            .bind::<Nullable<Numeric>, _>(filter.max_amount.clone())
-            .bind::<Nullable<Text>, _>(filter.risk_level.as_deref())
-            .bind::<SqlUuid, _>(from_id)
-            .bind::<SqlUuid, _>(before_id)
-            .bind::<BigInt, _>(filter.limit + 1)
-            .load(connection)
-            .await?
-    };
-    Ok(rows)
+) -> Result<Vec<Walked<TransactionRow>>, RepositoryError> {
+    let span = &filter.span;
+    if filter.is_plain() {
+        return span.read_all(connection, statement(plain!("id", "t.id >= ? AND t.id < ?"))).await;
+    }
+    match filter.risk_level.as_deref() {
+        Some(level @ ("medium" | "high")) => {
+            span.read_all(connection, filter.applied(LEVEL_WALK, None).bind::<Text, _>(level)).await
+        }
+        level => {
+            span.read_all(connection, filter.applied(walk!("id", "t.id >= ? AND t.id < ?"), level)).await
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! `GET /risk-assessments`: newest transaction first, by level, rule, ruleset, account and time.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use uuid::Uuid;
 
 use super::{
     cursor, output,
@@ -11,46 +10,40 @@ use super::{
     transactions::unprintable,
 };
 use crate::repository::{
-    PooledConnection,
-    assessment_pages::{self, AssessmentFilter, AssessmentPosition},
+    PooledConnection, Span,
+    assessment_pages::{self, AssessmentFilter},
 };
 
 /// A page of assessments.
 pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string())?;
     let mut filter = AssessmentFilter {
-        account_id: parameters.take("account_id", query::account_id),
-        from: parameters.take("from", query::moment),
-        to: parameters.take("to", query::moment),
+        span: parameters.take_span(),
         level: parameters.take("level", query::assessed_level),
         rule: parameters.take("rule", query::short_text),
         ruleset: parameters.take("ruleset", query::short_text),
-        limit: parameters.take("limit", query::limit).unwrap_or(query::LIMIT_DEFAULT),
-        before_seq: None,
-        before_id: None,
     };
     let given = parameters.take("cursor", query::short_text);
     parameters.end()?;
-    let filters = format!("{filter:?}");
+    let filters = as_text(&filter);
     if let Some(given) = given {
-        match &filter.account_id {
-            Some(_) => filter.before_seq = Some(i64::from_be_bytes(cursor::decode(&filters, &given)?)),
-            None => filter.before_id = Some(Uuid::from_bytes(cursor::decode(&filters, &given)?)),
-        }
+        filter.span.before = Some(cursor::decode(&filters, &given, &filter.span)?);
     }
-    let by_account = filter.account_id.is_some();
     let read = move |mut connection: PooledConnection| async move {
         assessment_pages::page(&mut connection, &filter).await
     };
     let page = state.read(read).await?;
-    let next = page.next.map(|next| cursor::encode(&filters, &position(next, by_account)));
+    let next = page.next.map(|next| cursor::encode(&filters, next));
     let body = output::assessments(&page.rows, next.as_deref()).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
 
-fn position(position: AssessmentPosition, by_account: bool) -> Vec<u8> {
-    match by_account {
-        true => position.account_seq.to_be_bytes().to_vec(),
-        false => position.transaction_id.as_bytes().to_vec(),
-    }
+/// What a cursor is bound to; see [`cursor`] for why the text never changes.
+fn as_text(filter: &AssessmentFilter) -> String {
+    let AssessmentFilter { span, level, rule, ruleset } = filter;
+    let Span { account_id, from, to, limit, .. } = span;
+    format!(
+        "AssessmentFilter {{ account_id: {account_id:?}, from: {from:?}, to: {to:?}, level: {level:?}, \
+         rule: {rule:?}, ruleset: {ruleset:?}, limit: {limit}, before_seq: None, before_id: None }}"
+    )
 }

@@ -1,24 +1,37 @@
 //! Cursors of keyset pages: opaque to clients, bound to the filters they were given for, and refused when altered.
 //!
-//! A cursor is no secret and grants nothing; its check value is there so that a truncated, altered or mixed-up one
+//! A cursor outlives the process that gave it: whatever goes into its check value stays as it is, or whoever reads a
+//! list during an upgrade has to start anew. It is no secret and grants nothing; its check value is there so that a truncated, altered or mixed-up one
 //! fails with 400 instead of answering another question.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::problem::{FieldProblem, Kind, Problem};
+use crate::repository::{Place, Span};
 
 const CHECK_LENGTH: usize = 8;
 
-/// Makes a cursor for a position under some filters.
-pub fn encode(filters: &str, position: &[u8]) -> String {
-    let mut bytes = position.to_vec();
-    bytes.extend_from_slice(&check(filters, position));
+/// Makes a cursor for a place under some filters.
+pub fn encode(filters: &str, place: Place) -> String {
+    let mut bytes = match place {
+        Place::InAccount(account_seq) => account_seq.to_be_bytes().to_vec(),
+        Place::InAll(transaction_id) => transaction_id.as_bytes().to_vec(),
+    };
+    bytes.extend_from_slice(&check(filters, &bytes));
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads the position back, if the cursor is whole and was made under the same filters.
-pub fn decode<const N: usize>(filters: &str, cursor: &str) -> Result<[u8; N], Problem> {
+/// Reads the place in the list of the span back, if the cursor is whole and was made under the same filters.
+pub fn decode(filters: &str, cursor: &str, span: &Span) -> Result<Place, Problem> {
+    match span.account_id {
+        Some(_) => bytes(filters, cursor).map(|bytes| Place::InAccount(i64::from_be_bytes(bytes))),
+        None => bytes(filters, cursor).map(|bytes| Place::InAll(Uuid::from_bytes(bytes))),
+    }
+}
+
+fn bytes<const N: usize>(filters: &str, cursor: &str) -> Result<[u8; N], Problem> {
     let refused = || {
         let field =
             FieldProblem { field: "cursor".into(), message: "is not one that this query gave".into() };
@@ -47,23 +60,24 @@ fn check(filters: &str, position: &[u8]) -> [u8; CHECK_LENGTH] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::AccountId;
 
     #[test]
     fn a_cursor_that_was_altered_or_belongs_to_another_query_is_refused() {
-        let cursor = encode("account=a", &7_i64.to_be_bytes());
-        assert_eq!(decode::<8>("account=a", &cursor).map(i64::from_be_bytes), Ok(7));
-        assert!(decode::<8>("account=b", &cursor).is_err());
-        assert!(decode::<16>("account=a", &cursor).is_err());
+        let all = Span::default();
+        let of_account = Span { account_id: Some(AccountId::parse("a").expect("valid")), ..Span::default() };
+        let cursor = encode("account=a", Place::InAccount(7));
+        assert_eq!(decode("account=a", &cursor, &of_account), Ok(Place::InAccount(7)));
+        assert!(decode("account=b", &cursor, &of_account).is_err());
+        assert!(decode("account=a", &cursor, &all).is_err());
         for position in 0..cursor.len() {
             let mut altered = cursor.clone().into_bytes();
             altered[position] = if altered[position] == b'A' { b'B' } else { b'A' };
-            assert!(
-                decode::<8>("account=a", &String::from_utf8(altered).expect("ascii")).is_err(),
-                "{position}"
-            );
+            let altered = String::from_utf8(altered).expect("ascii");
+            assert!(decode("account=a", &altered, &of_account).is_err(), "{position}");
         }
         for text in ["", "!", "AAAA"] {
-            assert!(decode::<8>("account=a", text).is_err());
+            assert!(decode("account=a", text, &of_account).is_err());
         }
     }
 }

@@ -5,7 +5,10 @@ use bigdecimal::BigDecimal;
 use chrono::{DateTime, Datelike, Utc};
 
 use super::problem::{FieldProblem, Kind, Problem};
-use crate::domain::{AccountId, Direction};
+use crate::{
+    domain::{AccountId, Direction},
+    repository::Span,
+};
 
 /// The parameters of one request, taken out one by one; what is left over is unknown.
 pub struct Parameters {
@@ -40,6 +43,17 @@ impl Parameters {
                 self.wrong(name, &error.to_string());
                 None
             }
+        }
+    }
+
+    /// Takes out what every list can be asked for.
+    pub fn take_span(&mut self) -> Span {
+        Span {
+            account_id: self.take("account_id", account_id),
+            from: self.take("from", moment),
+            to: self.take("to", moment),
+            limit: self.take("limit", limit).unwrap_or(LIMIT_DEFAULT),
+            before: None,
         }
     }
 
@@ -96,7 +110,7 @@ pub fn moment(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 /// A page size.
-pub fn limit(text: &str) -> Result<i64, String> {
+fn limit(text: &str) -> Result<i64, String> {
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits
         .and_then(|text| text.parse().ok())
@@ -106,7 +120,7 @@ pub fn limit(text: &str) -> Result<i64, String> {
 
 const LIMIT_MAX: i64 = 200;
 /// The page size where none is given.
-pub const LIMIT_DEFAULT: i64 = 50;
+const LIMIT_DEFAULT: i64 = 50;
 const DECIMAL_LENGTH_MAX: usize = 24;
 
 /// A decimal that is not negative, short enough to compare cheaply.
@@ -124,7 +138,7 @@ pub fn direction(text: &str) -> Result<Direction, String> {
 }
 
 /// An account identifier.
-pub fn account_id(text: &str) -> Result<AccountId, String> {
+fn account_id(text: &str) -> Result<AccountId, String> {
     AccountId::parse(text).map_err(|error| error.to_string())
 }
 

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     domain::{Decision, Transaction},
     repository::{
-        history_pages::{self, HistoryFilter, HistoryPosition},
+        Span,
+        history_pages::{self, HistoryFilter},
         postings::Request,
         transactions::{self, RiskSummary},
     },
@@ -91,40 +92,35 @@ pub async fn find_row(state: &ApiState, id: Uuid) -> Result<(Transaction, Option
 pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string())?;
     let mut filter = HistoryFilter {
-        account_id: parameters.take("account_id", query::account_id),
-        from: parameters.take("from", query::moment),
-        to: parameters.take("to", query::moment),
+        span: parameters.take_span(),
         direction: parameters.take("direction", query::direction),
         min_amount: parameters.take("min_amount", query::decimal),
         max_amount: parameters.take("max_amount", query::decimal),
         risk_level: parameters.take("risk_level", query::risk_level),
-        limit: parameters.take("limit", query::limit).unwrap_or(query::LIMIT_DEFAULT),
-        before_seq: None,
-        before_id: None,
     };
     let given = parameters.take("cursor", query::short_text);
     parameters.end()?;
-    let filters = format!("{filter:?}");
+    let filters = as_text(&filter);
     if let Some(given) = given {
-        match &filter.account_id {
-            Some(_) => filter.before_seq = Some(i64::from_be_bytes(cursor::decode(&filters, &given)?)),
-            None => filter.before_id = Some(Uuid::from_bytes(cursor::decode(&filters, &given)?)),
-        }
+        filter.span.before = Some(cursor::decode(&filters, &given, &filter.span)?);
     }
-    let by_account = filter.account_id.is_some();
     let page = state
         .read(move |mut connection| async move { history_pages::history(&mut connection, &filter).await })
         .await?;
-    let next = page.next.map(|next| cursor::encode(&filters, &position(next, by_account)));
+    let next = page.next.map(|next| cursor::encode(&filters, next));
     let body = output::transactions(&page.rows, next.as_deref()).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
 
-fn position(position: HistoryPosition, by_account: bool) -> Vec<u8> {
-    match by_account {
-        true => position.account_seq.to_be_bytes().to_vec(),
-        false => position.id.as_bytes().to_vec(),
-    }
+/// What a cursor is bound to; see [`cursor`] for why the text never changes.
+fn as_text(filter: &HistoryFilter) -> String {
+    let HistoryFilter { span, direction, min_amount, max_amount, risk_level } = filter;
+    let Span { account_id, from, to, limit, .. } = span;
+    format!(
+        "HistoryFilter {{ account_id: {account_id:?}, from: {from:?}, to: {to:?}, direction: {direction:?}, \
+         min_amount: {min_amount:?}, max_amount: {max_amount:?}, risk_level: {risk_level:?}, limit: {limit}, \
+         before_seq: None, before_id: None }}"
+    )
 }
 
 /// Our own rows always print; if one does not, that is a bug and no client's fault.
