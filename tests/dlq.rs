@@ -265,6 +265,12 @@ async fn letters_are_listed_newest_first_by_page_and_shown_without_harm() {
         let (found, _) = stage.json(&[&["list"], filter].concat());
         assert_eq!(found["items"].as_array().expect("items").len(), count, "{filter:?}");
     }
+    for command in [&["list"][..], &["replay", "--all"]] {
+        let refused = stage.dlq(&[command, &["--since", "2026-01-02", "--until", "2026-01-01"]].concat());
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{command:?}: {stderr}");
+        assert!(stderr.contains("--since 2026-01-02 00:00:00 UTC is after --until 2026-01-01"), "{stderr}");
+    }
     let mut shown = Vec::new();
     for item in all["items"].as_array().expect("items") {
         let output = stage.dlq(&["show", &id_of(item)]);

@@ -103,6 +103,23 @@ async fn unknown_routes_methods_and_parameters_are_refused() {
         answer.is_problem(400, "malformed-request");
         assert_eq!(answer.fields(), [field], "{path}");
     }
+    let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000001Z");
+    for (path, fields) in [
+        (format!("/transactions?from={late}&to={early}"), ["from", "to"]),
+        (format!("/transactions?account_id=a&from={late}&to={early}"), ["from", "to"]),
+        (format!("/risk-assessments?from={late}&to={early}"), ["from", "to"]),
+        ("/transactions?min_amount=1.01&max_amount=1.0".into(), ["min_amount", "max_amount"]),
+    ] {
+        let answer = api.get(&path).await;
+        answer.is_problem(400, "malformed-request");
+        assert_eq!(answer.fields(), fields, "{path}");
+    }
+    for path in [
+        format!("/transactions?from={early}&to={early}&min_amount=1.0&max_amount=1"),
+        format!("/risk-assessments?from={early}&to={late}"),
+    ] {
+        assert_eq!(api.get(&path).await.json()["items"], json!([]), "{path}");
+    }
     for query in ["rule=%ff", "rule=%zz", "rule=%4", "rule=%00"] {
         api.get(&format!("/risk-assessments?{query}")).await.is_problem(400, "malformed-request");
     }

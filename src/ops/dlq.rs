@@ -60,7 +60,15 @@ pub struct FilterArgs {
     pub until: Option<DateTime<Utc>>,
 }
 
+const EXIT_MISUSED: u8 = 2;
+
 impl FilterArgs {
+    /// What contradicts itself, in one line.
+    fn contradiction(&self) -> Option<String> {
+        let (since, until) = self.since.zip(self.until).filter(|(since, until)| since > until)?;
+        Some(format!("--since {since} is after --until {until}"))
+    }
+
     fn filter(&self, only_open: bool) -> Filter {
         let Self { topic, reason, group, since, until } = self.clone();
         Filter { group, topic, reason, since, until, only_open }
@@ -128,6 +136,14 @@ pub struct ReplayArgs {
 }
 
 impl DlqCommand {
+    fn filter(&self) -> Option<&FilterArgs> {
+        match self {
+            Self::List(args) => Some(&args.filter),
+            Self::Replay(args) => Some(&args.filter),
+            Self::Show(_) => None,
+        }
+    }
+
     /// What the flags say over the configuration.
     pub fn overrides(&self) -> Overrides {
         let Self::Replay(ReplayArgs { rules: Some(rules), .. }) = self else { return Overrides::new() };
@@ -137,6 +153,10 @@ impl DlqCommand {
 
 /// Runs the command.
 pub async fn run(context: Context, command: DlqCommand) -> anyhow::Result<ExitCode> {
+    if let Some(contradiction) = command.filter().and_then(FilterArgs::contradiction) {
+        eprintln!("error: {contradiction}");
+        return Ok(ExitCode::from(EXIT_MISUSED));
+    }
     let mut connection = repository::connect(&context.config.database, "dlq").await?;
     migrations::check_schema(&mut connection).await?;
     match command {

@@ -71,10 +71,10 @@ fn create_transaction() {}
     params(
         ("account_id" = Option<String>, Query, description = "Of one account only", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
         ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Created at or after"),
-        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Created before"),
+        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Created before; not before `from`"),
         ("direction" = Option<Direction>, Query, description = "Credits or debits only"),
         ("min_amount" = Option<String>, Query, pattern = r"^[0-9]{1,12}(\.[0-9]{1,4})?$", description = "In the currency's own unit"),
-        ("max_amount" = Option<String>, Query, pattern = r"^[0-9]{1,12}(\.[0-9]{1,4})?$", description = "In the currency's own unit"),
+        ("max_amount" = Option<String>, Query, pattern = r"^[0-9]{1,12}(\.[0-9]{1,4})?$", description = "In the currency's own unit; not less than `min_amount`"),
         ("risk_level" = Option<RiskState>, Query, description = "`pending` for what is not assessed yet"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "50 if not given"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, under the same filters", max_length = 128)
@@ -157,7 +157,7 @@ fn find_balance() {}
     params(
         ("account_id" = Option<String>, Query, description = "Of one account only", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
         ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Of transactions created at or after"),
-        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Of transactions created before"),
+        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Of transactions created before; not before `from`"),
         ("level" = Option<RiskLevel>, Query, description = "Of that level only"),
         ("rule" = Option<String>, Query, min_length = 1, max_length = 128, description = "A live rule that fired"),
         ("ruleset" = Option<String>, Query, min_length = 1, max_length = 128, description = "Content hash of the rules"),

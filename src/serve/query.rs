@@ -1,5 +1,5 @@
-//! Query parameters: every one is known or refused, each is parsed into a domain value, and all that are wrong are
-//! named at once.
+//! Query parameters: every one is known or refused, each is parsed into a domain value, two that contradict each other are
+//! refused, and all that are wrong are named at once.
 
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Datelike, Utc};
@@ -48,12 +48,25 @@ impl Parameters {
 
     /// Takes out what every list can be asked for.
     pub fn take_span(&mut self) -> Span {
-        Span {
+        let span = Span {
             account_id: self.take("account_id", account_id),
             from: self.take("from", moment),
             to: self.take("to", moment),
             limit: self.take("limit", limit).unwrap_or(LIMIT_DEFAULT),
             before: None,
+        };
+        self.in_order(("from", &span.from), ("to", &span.to));
+        span
+    }
+
+    /// Remembers for [`Self::end`] that two parameters leave nothing between them. Nobody means that, so an empty list
+    /// would hide the mistake.
+    pub fn in_order<T: PartialOrd>(&mut self, least: (&str, &Option<T>), greatest: (&str, &Option<T>)) {
+        if let (Some(low), Some(high)) = (least.1, greatest.1)
+            && low > high
+        {
+            self.wrong(least.0, &format!("must not be greater than `{}`", greatest.0));
+            self.wrong(greatest.0, &format!("must not be less than `{}`", least.0));
         }
     }
 

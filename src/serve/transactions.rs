@@ -98,6 +98,7 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
         max_amount: parameters.take("max_amount", query::decimal),
         risk_level: parameters.take("risk_level", query::risk_level),
     };
+    parameters.in_order(("min_amount", &filter.min_amount), ("max_amount", &filter.max_amount));
     let given = parameters.take("cursor", query::short_text);
     parameters.end()?;
     let filters = as_text(&filter);
