@@ -157,6 +157,26 @@ async fn poison_is_put_aside_unchanged_and_the_rest_goes_on() {
     }
 }
 
+/// Seen to fail when planted: an idle partition that never looks again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_partition_finds_that_a_failover_put_its_position_back() {
+    let scene = Scene::new().await;
+    let records = scene.post(4, 200).await;
+    scene.publish(&records).await;
+    let context = scene.context(&[]);
+    let role = start(&context);
+    scene.consumed().await;
+    // What a promoted standby has that was a little behind: some of the results, and the positions that go with them.
+    let behind = "SET session_replication_role = replica;
+        DELETE FROM risk_assessments WHERE account_seq > 20;
+        DELETE FROM outbox WHERE (convert_from(value, 'UTF8')::json->>'account_seq')::bigint > 20;
+        UPDATE consumer_positions SET next_offset = 0";
+    scene.database.client().await.batch_execute(behind).await.expect("put back");
+    scene.consumed().await;
+    stop(&context, role).await;
+    scene.assessed_exactly(200).await;
+}
+
 pub(super) const BREAKABLE: &str = "[levels]\nmedium = 40\nhigh = 70\n[[rules]]\nid = \"fragile\"\n\
     when = \"description != 'boom' || 1 / (account_seq - account_seq) > 0\"\nscore = 1\nreason = \"fine\"\n";
 

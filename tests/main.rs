@@ -18,6 +18,7 @@ mod cli;
 mod compression;
 mod consume_risk;
 mod consumers;
+mod database_password;
 mod dev;
 mod dlq;
 mod durability;

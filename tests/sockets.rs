@@ -8,6 +8,8 @@ use std::{
     net::TcpStream,
 };
 
+use tokio::io::AsyncWriteExt;
+
 use crate::support::{DEADLINE, api::Api, eventually};
 
 const BODY: &str = r#"{"account_id":"a","direction":"credit","amount":"1.00","currency":"EUR"}"#;
@@ -136,25 +138,39 @@ async fn what_is_too_long_is_a_problem_and_head_is_get_without_the_body() {
     }
 }
 
+/// Seen to fail when planted: a read in a transaction of its own that is dropped with its request. The requests are held
+/// up in the database while their clients go away by a real RST, so that none is over before; and the server is told not
+/// to end such a transaction by itself, or after ten seconds nothing would be seen of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_go_away_leave_no_transaction_open() {
-    let api = Api::start().await;
+    let api = Api::start_with(&[("database.idle_in_transaction_timeout", "10m")]).await;
     let address = api.url.strip_prefix("http://").unwrap().to_owned();
-    let going = tokio::task::spawn_blocking(move || {
-        for n in 0..40 {
-            let stream = TcpStream::connect(&address).unwrap();
-            let request = match n % 4 {
-                0 => post(&format!("{n}"), ""),
-                1 => post(&format!("{n}"), "").replace("EUR\"}", ""),
-                2 => LAST.to_owned(),
-                _ => "GET /transactions?limit=200 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-            };
-            (&stream).write_all(request.as_bytes()).unwrap();
-            // Closed at once, unread: an RST.
-            drop(stream);
-        }
-    });
-    going.await.unwrap();
+    let stranger = api.database.client().await;
+    stranger.batch_execute("BEGIN; LOCK TABLE transactions, accounts").await.unwrap();
+    let mut clients = Vec::new();
+    for n in 0..40 {
+        let request = match n % 4 {
+            0 => post(&format!("{n}"), ""),
+            1 => post(&format!("{n}"), "").replace("EUR\"}", ""),
+            2 => LAST.to_owned(),
+            _ => "GET /transactions?limit=200 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        };
+        let mut client = tokio::net::TcpStream::connect(&address).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    let held_up = "SELECT greatest(count(DISTINCT application_name), 1) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name LIKE 'ledger serve%' AND wait_event_type = 'Lock'";
+    eventually("reads and writes are held up", async || api.database.value(held_up).await != "1").await;
+    for client in clients {
+        // Closed with an RST instead of a FIN.
+        client.set_zero_linger().unwrap();
+    }
+    // The HTTP workers have heard of it once they answer somebody else.
+    for _ in 0..20 {
+        assert_eq!(api.get("/openapi.json").await.status, 200);
+    }
+    stranger.batch_execute("COMMIT").await.unwrap();
     let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND application_name LIKE 'ledger serve%' AND (xact_start IS NOT NULL OR state <> 'idle')";
     eventually("every transaction has ended", async || api.database.value(left).await == "0").await;

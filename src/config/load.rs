@@ -13,6 +13,9 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 const ENVIRONMENT_PREFIX: &str = "LEDGER_";
 const SECTION_SEPARATOR: &str = "__";
 
+/// The key of the file that holds the database's URL.
+pub(super) const DATABASE_URL_FILE: &str = "database.url_file";
+
 /// Values from the command line, as (`section.key`, value); they win over every other layer.
 pub type Overrides = Vec<(String, String)>;
 
@@ -98,7 +101,7 @@ pub(super) fn typed(layers: Layers) -> Result<Config, ConfigError> {
     let mut config: Config = layers.try_deserialize().map_err(invalid)?;
     config.check().map_err(ConfigError::Invalid)?;
     if let Some(path) = &config.database.url_file {
-        config.database.url = read_secret("database.url_file", path)?;
+        config.database.url = read_secret(DATABASE_URL_FILE, path)?;
     }
     if let Some(path) = &config.broker.kafka.sasl_password_file {
         config.broker.kafka.sasl_password = read_secret("broker.kafka.sasl_password_file", path)?;
@@ -167,7 +170,8 @@ fn collect_leaf_keys(value: &Value, path: &str, keys: &mut Vec<String>) {
     }
 }
 
-fn read_secret(key: &'static str, path: &Path) -> Result<SecretString, ConfigError> {
+/// Reads a secret's file. White space at its end is not part of the secret.
+pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<SecretString, ConfigError> {
     std::fs::read_to_string(path)
         .map(|text| SecretString::from(text.trim_end().to_owned()))
         .map_err(|source| ConfigError::Secret { key, path: path.to_owned(), source })

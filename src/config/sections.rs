@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use super::load::{ConfigError, DATABASE_URL_FILE, read_secret};
+
 /// Everything that can be configured.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +57,17 @@ pub struct Database {
     /// Server-side bound of an idle transaction.
     #[serde(with = "humantime_serde")]
     pub idle_in_transaction_timeout: Duration,
+}
+
+impl Database {
+    /// The URL as it is now: read anew where it came from a file, so that a changed password is taken up by the next
+    /// connection. What was no plain file (a pipe) or is gone could not be read again; then the first one stays.
+    pub fn url_now(&self) -> Result<SecretString, ConfigError> {
+        match &self.url_file {
+            Some(path) if path.is_file() => read_secret(DATABASE_URL_FILE, path),
+            _ => Ok(self.url.clone()),
+        }
+    }
 }
 
 /// `[serve]`

@@ -16,10 +16,14 @@
 //! with it.
 
 mod commit;
+mod idle;
 mod signs;
 mod tries;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use tokio::sync::{RwLock, watch};
@@ -83,6 +87,8 @@ pub struct PartitionConsumer {
     careful_until: Option<i64>,
     /// A noted try that trouble ended: it does not count against the record.
     open_try: Option<i64>,
+    /// When an idle partition last looked whether the database is still as it remembers it.
+    looked_at: Instant,
     /// Shared by the partitions of the process: held alone during the try of a record that may end it, and with others
     /// while any is scored.
     turn: Arc<RwLock<()>>,
@@ -116,6 +122,7 @@ impl PartitionConsumer {
             is_noted: false,
             careful_until: None,
             open_try: None,
+            looked_at: Instant::now(),
             turn: Arc::default(),
         }
     }
@@ -222,6 +229,7 @@ impl PartitionConsumer {
         let high_watermark = reader.high_watermark();
         let Some(items) = items else {
             self.finish_commit().await?;
+            self.look_again(connection, position).await?;
             self.show_lag(high_watermark - position.next_offset);
             return Ok(Turn::Idle);
         };

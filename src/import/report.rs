@@ -168,22 +168,37 @@ impl Report {
             OutputFormat::Json => print_json(&self.as_json())?,
             OutputFormat::Table => self.print_tables(),
         }
-        match &self.ending {
-            Ending::Complete => {}
-            Ending::Interrupted => {
-                eprintln!(
-                    "interrupted after {} rows: run it again as it was, rows that are there already are only replayed",
-                    self.rows
-                )
-            }
-            Ending::Stopped { reason } => eprintln!(
-                "error: {reason}\nstopped there, the rows before it are posted: mend the row and run it again, or use --on-error skip"
-            ),
+        if let Some(text) = self.ending_text() {
+            eprintln!("{text}");
         }
         if self.balance_errors > 0 {
             eprintln!("error: {} balances are further off than tolerated", self.balance_errors);
         }
         Ok(())
+    }
+
+    /// What became of the rows, and what to do, where it did not reach the end.
+    fn ending_text(&self) -> Option<String> {
+        match &self.ending {
+            Ending::Complete => None,
+            Ending::Interrupted => {
+                let what_now = match self.dry_run {
+                    true => "nothing was written, a dry run begins anew",
+                    false => "run it again as it was, rows that are there already are only replayed",
+                };
+                Some(format!("interrupted after {} rows: {what_now}", self.rows))
+            }
+            Ending::Stopped { reason } => {
+                let rows_before = match self.dry_run {
+                    true => "nothing was written",
+                    false => "the rows before it are posted",
+                };
+                Some(format!(
+                    "error: {reason}\nstopped there, {rows_before}: mend the row and run it again, or use --on-error \
+                     skip"
+                ))
+            }
+        }
     }
 
     fn print_tables(&self) {
@@ -277,6 +292,19 @@ fn format_sum(minor: i128, currency: Currency) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seen to fail when planted: the words of a real run for a dry one, as it was.
+    #[test]
+    fn a_dry_run_that_ends_early_does_not_say_that_rows_were_posted() {
+        for ending in [Ending::Interrupted, Ending::Stopped { reason: "row 7: no".into() }] {
+            let text = |dry_run| {
+                let report = Report::new(dry_run, None).expect("a report");
+                report.ended(ending.clone(), Duration::ZERO).ending_text().expect("a text")
+            };
+            assert!(text(true).contains("nothing was written"), "{}", text(true));
+            assert!(!text(false).contains("nothing was written"), "{}", text(false));
+        }
+    }
 
     #[test]
     fn sums_beyond_one_amount_are_printed_exactly() {

@@ -98,11 +98,12 @@ fn describe(error: &dyn std::error::Error) -> String {
 
 /// What the URL says, and what every connection of ours has beside it.
 pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres::Config, RepositoryError> {
-    let url = database.url.expose_secret();
     let invalid = |detail: String| RepositoryError::Connect { address: "database.url".into(), detail };
+    let url = database.url_now().map_err(|error| invalid(describe(&error)))?;
+    let url = url.expose_secret();
     let mut options =
         tokio_postgres::Config::from_str(&tls::driver_url(url)).map_err(|error| invalid(describe(&error)))?;
-    options.ssl_mode(tls::mode(database, &options).map_err(invalid)?);
+    options.ssl_mode(tls::mode(url, database.tls_ca_file.is_some(), &options).map_err(invalid)?);
     let server_options = format!(
         "-c statement_timeout={} -c idle_in_transaction_session_timeout={}",
         database.statement_timeout.as_millis(),

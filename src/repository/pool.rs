@@ -67,14 +67,18 @@ async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Resul
     if metrics.last_used() < RESTED && !metrics.recycle_count.is_multiple_of(USES_UNCHECKED_MAX) {
         return Ok(());
     }
-    let check = statement("SELECT current_setting('transaction_read_only') AS setting")
-        .get_result::<ReadOnly>(connection);
-    match tokio::time::timeout(CHECK_TIMEOUT, check).await {
-        Ok(Ok(ReadOnly { setting })) if setting == "off" => Ok(()),
-        Ok(Ok(_)) => Err(HookError::message("the server has become read-only")),
-        Ok(Err(error)) => Err(HookError::Backend(PoolError::QueryError(error))),
+    match tokio::time::timeout(CHECK_TIMEOUT, takes_writes(connection)).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(HookError::message("the server has become read-only")),
+        Ok(Err(error)) => Err(HookError::message(error.to_string())),
         Err(_) => Err(HookError::message("the server does not answer")),
     }
+}
+
+/// Whether the server at the other end is still one that can be written to.
+pub async fn takes_writes(connection: &mut Connection) -> Result<bool, RepositoryError> {
+    let asked = statement("SELECT current_setting('transaction_read_only') AS setting");
+    Ok(asked.get_result::<ReadOnly>(connection).await?.setting == "off")
 }
 
 /// Closes all connections that nobody uses: the next ones are opened anew, wherever the primary is then.

@@ -8,7 +8,6 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use secrecy::ExposeSecret;
 use tokio_postgres::config::SslMode;
 
 use crate::config::Database;
@@ -24,16 +23,20 @@ pub(super) fn driver_url(url: &str) -> String {
 }
 
 /// Plain text or TLS, never the one for want of the other.
-pub(super) fn mode(database: &Database, options: &tokio_postgres::Config) -> Result<SslMode, String> {
-    let says_so = split_parameters(database.url.expose_secret()).1.contains("sslmode");
+pub(super) fn mode(
+    url: &str,
+    has_ca_file: bool,
+    options: &tokio_postgres::Config,
+) -> Result<SslMode, String> {
+    let says_so = split_parameters(url).1.contains("sslmode");
     match options.get_ssl_mode() {
         SslMode::Prefer if says_so => {
             Err("sslmode=prefer may fall back to plain text; say disable or verify-full".into())
         }
         // The driver's own default; here it is plain text, which nobody can mistake for more.
-        SslMode::Prefer | SslMode::Disable => match &database.tls_ca_file {
-            None => Ok(SslMode::Disable),
-            Some(_) => Err("database.tls_ca_file is set, but the URL does not ask for TLS; add \
+        SslMode::Prefer | SslMode::Disable => match has_ca_file {
+            false => Ok(SslMode::Disable),
+            true => Err("database.tls_ca_file is set, but the URL does not ask for TLS; add \
                             sslmode=verify-full to it"
                 .into()),
         },

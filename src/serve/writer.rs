@@ -181,7 +181,8 @@ struct Writer {
     /// Whose turn it is to commit a small group; shared by all writers.
     turns: Arc<Semaphore>,
     poster: Option<Poster>,
-    connect_failed_at: Option<Instant>,
+    /// When the last attempt failed, where and why.
+    connect_failed: Option<(Instant, String, String)>,
     meter: Meter,
     trouble: Trouble,
 }
@@ -194,7 +195,7 @@ impl Writer {
             queue,
             turns,
             poster: None,
-            connect_failed_at: None,
+            connect_failed: None,
             meter: Meter::new(&name),
             trouble: Trouble::new(format!("committing by {name}")),
             name,
@@ -296,8 +297,10 @@ impl Writer {
     }
 
     async fn connect(&mut self) -> Result<Poster, RepositoryError> {
-        if self.connect_failed_at.is_some_and(|at| at.elapsed() < RECONNECT_PAUSE) {
-            return Err(unavailable("the last attempt failed a moment ago"));
+        if let Some((at, address, detail)) = &self.connect_failed
+            && at.elapsed() < RECONNECT_PAUSE
+        {
+            return Err(RepositoryError::Connect { address: address.clone(), detail: detail.clone() });
         }
         let role = format!("serve {}", self.name);
         let limits = MemoryLimits {
@@ -305,7 +308,10 @@ impl Writer {
             rows_max: self.config.serve.rows_remembered_max,
         };
         let opened = Poster::connect(&self.config.database, &role, limits).await;
-        self.connect_failed_at = opened.is_err().then(Instant::now);
+        self.connect_failed = opened.as_ref().err().map(|error| match error {
+            RepositoryError::Connect { address, detail } => (Instant::now(), address.clone(), detail.clone()),
+            other => (Instant::now(), "database.url".into(), other.to_string()),
+        });
         opened
     }
 }

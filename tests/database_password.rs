@@ -1,0 +1,51 @@
+//! A password that is changed in the database and in the file of `database.url_file` is taken up by roles at work.
+//!
+//! Seen to fail when planted: the URL of the start used for ever, as it was.
+
+use crate::support::{api::transaction, eventually, system::System};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_password_is_taken_up_by_roles_at_work() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let system = System::on_postgres().await;
+    let user = format!("rotating_{}", std::process::id());
+    let administrator = system.database.client().await;
+    let user_with = |password: &str| format!("ROLE {user} LOGIN SUPERUSER PASSWORD '{password}'");
+    administrator.batch_execute(&format!("CREATE {}", user_with("first"))).await.unwrap();
+    let (_, server) = system.database.url.split_once('@').unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("url");
+    let write = |password: &str| std::fs::write(&file, format!("postgres://{user}:{password}@{server}\n"));
+    write("first").unwrap();
+    let settings = [("LEDGER_DATABASE__URL_FILE", file.to_str().unwrap())];
+    let (serve, url) = system.serve(&settings);
+    let (relay, consumer) = (system.relay(&settings), system.consumer(&settings));
+    let http = reqwest::Client::new();
+    let post = async |key: &str| {
+        let body = transaction("a", "credit", "1.00", "EUR");
+        let request = http.post(format!("{url}/transactions")).header("idempotency-key", key).json(&body);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let assessed = async |count: &str| {
+        eventually("all are assessed", async || {
+            system.database.value("SELECT count(*) FROM risk_assessments").await == count
+        })
+        .await;
+    };
+    assert_eq!(post("1").await, 201);
+    assessed("1").await;
+
+    administrator.batch_execute(&format!("ALTER {}", user_with("second"))).await.unwrap();
+    write("second").unwrap();
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{user}'");
+    administrator.batch_execute(&end).await.unwrap();
+    eventually("a posting is taken", async || [200, 201].contains(&post("2").await)).await;
+    assessed("2").await;
+    for role in [serve, relay, consumer] {
+        role.stop();
+    }
+    eventually("nobody is connected any more", async || {
+        administrator.batch_execute(&format!("DROP ROLE IF EXISTS {user}")).await.is_ok()
+    })
+    .await;
+}
