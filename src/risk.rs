@@ -12,6 +12,7 @@ mod expression;
 mod feature;
 mod history;
 mod reason;
+mod rows;
 mod rule_file;
 mod ruleset;
 mod score;
@@ -20,7 +21,8 @@ mod trial;
 #[cfg(test)]
 mod tests;
 
-pub use history::{AccountHistory, HistoryRow};
+pub use history::AccountHistory;
+pub use rows::HistoryRow;
 pub use rule_file::RuleFileError;
 pub use ruleset::{Mode, RuleSummary, Ruleset, SHIPPED_RULES};
 pub use score::{Assessment, RiskLevel, ScoreError, Subject};

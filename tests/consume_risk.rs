@@ -82,8 +82,7 @@ async fn what_is_stored_is_what_the_rules_say_about_the_ledger() {
             metadata: None,
             is_reversal: false,
         };
-        let history =
-            histories.entry(account_id.clone()).or_insert_with(|| AccountHistory::new(&ruleset, Vec::new()));
+        let history = histories.entry(account_id.clone()).or_insert_with(|| AccountHistory::new(&ruleset));
         let expected = ruleset.score(history, &subject).expect("scored");
         let reasons = serde_json::to_string(&expected.reasons).expect("json");
         assert_eq!((row.get::<_, i16>(6), row.get::<_, String>(8)), (expected.risk_score, reasons));

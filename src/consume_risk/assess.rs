@@ -31,9 +31,8 @@ use crate::{
 
 /// Rows of history that one batch may read, however much memory there is.
 const HISTORY_ROWS_READ_MAX: i64 = 50_000;
-/// What a row of history takes in memory, and what an account takes, in such rows.
-const HISTORY_ROW_BYTES: usize = 100;
-const ACCOUNT_ROWS: i64 = 16;
+/// What an account takes in memory beside its rows, in such rows.
+const ACCOUNT_ROWS: i64 = 32;
 /// Events scored between two chances for other tasks.
 const EVENTS_BETWEEN_YIELDS: usize = 64;
 
@@ -156,7 +155,7 @@ fn plan<'a>(
     let mut next_seqs: HashMap<&str, i64> = HashMap::new();
     let mut seen: HashSet<(&str, i64)> = HashSet::new();
     let reach = i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX);
-    let room = i64::try_from(cache.room() / HISTORY_ROW_BYTES).unwrap_or(i64::MAX);
+    let room = i64::try_from(cache.room() / ruleset.history_row_bytes()).unwrap_or(i64::MAX);
     let rows_to_read_max = room.min(HISTORY_ROWS_READ_MAX);
     let mut rows_to_read = 0;
     for ((event, row), currency) in events.iter().zip(rows).zip(currencies) {
@@ -233,17 +232,23 @@ async fn read_histories(
     }
     let reach = i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX);
     let account_ids: Vec<&str> = plan.accounts_to_read.iter().map(|(account_id, _)| *account_id).collect();
-    let earlier = history::earlier_rows(connection, &account_ids, &plan.before_seqs, reach).await?;
-    let mut of_account: Vec<Vec<_>> = plan.accounts_to_read.iter().map(|_| Vec::new()).collect();
-    for row in earlier {
-        let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| of_account.get_mut(place));
+    let mut histories: Vec<AccountHistory> = plan
+        .before_seqs
+        .iter()
+        .map(|before_seq| {
+            let rows = usize::try_from((before_seq - 1).clamp(0, reach)).unwrap_or(0);
+            AccountHistory::with_room(ruleset, rows)
+        })
+        .collect();
+    history::each_earlier_row(connection, &account_ids, &plan.before_seqs, reach, |row| {
+        let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| histories.get_mut(place));
         let (counterparty, metadata) = (row.counterparty.as_deref(), row.metadata.as_deref());
         let row = ruleset.history_row(row.account_seq, row.created_at, row.amount, counterparty, metadata);
-        place.into_iter().for_each(|rows| rows.push(row.clone()));
-    }
-    for ((account_id, currency), rows) in plan.accounts_to_read.iter().zip(of_account) {
+        place.into_iter().for_each(|history| history.add_earlier(&row));
+    })
+    .await?;
+    for ((account_id, currency), history) in plan.accounts_to_read.iter().zip(histories) {
         cache.take(account_id);
-        let history = AccountHistory::new(ruleset, rows);
         cache.put(account_id, Known { history, currency: *currency });
     }
     Ok(())

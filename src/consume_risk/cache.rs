@@ -86,7 +86,7 @@ mod tests {
 
     fn known(ruleset: &Ruleset) -> Known {
         let currency = Currency::parse("EUR").expect("known");
-        Known { history: AccountHistory::new(ruleset, Vec::new()), currency }
+        Known { history: AccountHistory::new(ruleset), currency }
     }
 
     #[test]

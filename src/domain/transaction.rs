@@ -41,6 +41,11 @@ impl Direction {
         }
     }
 
+    /// Of an amount that is negative for a debit.
+    pub fn of(amount: i64) -> Self {
+        if amount < 0 { Self::Debit } else { Self::Credit }
+    }
+
     /// `credit` or `debit`.
     pub fn as_str(self) -> &'static str {
         match self {

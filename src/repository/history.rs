@@ -7,6 +7,7 @@ use diesel::{
     sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
+use futures::TryStreamExt;
 use uuid::Uuid;
 
 use super::{Bind, Connection, RepositoryError, statement};
@@ -90,14 +91,15 @@ pub async fn ledger_rows(
     Ok(rows)
 }
 
-/// For each account its rows before `before_seq`, at most `rows_max` numbers back. In no order.
-pub async fn earlier_rows(
+/// For each account its rows before `before_seq`, at most `rows_max` numbers back. In no order; none is kept here.
+pub async fn each_earlier_row(
     connection: &mut Connection,
     account_ids: &[&str],
     before_seqs: &[i64],
     rows_max: i64,
-) -> Result<Vec<EarlierRow>, RepositoryError> {
-    let rows = statement(
+    mut take: impl FnMut(EarlierRow),
+) -> Result<(), RepositoryError> {
+    let mut rows = statement(
         "SELECT e.ordinal, t.account_seq, t.amount, t.created_at, t.counterparty, t.metadata::text AS metadata
          FROM unnest(?, ?) WITH ORDINALITY AS e (account_id, before_seq, ordinal)
          CROSS JOIN LATERAL (SELECT account_seq, amount, created_at, counterparty, metadata FROM transactions t
@@ -107,7 +109,10 @@ pub async fn earlier_rows(
     .bind::<Array<Text>, _>(account_ids)
     .bind::<Array<BigInt>, _>(before_seqs)
     .bind::<BigInt, _>(rows_max)
-    .get_results(connection)
+    .load_stream::<EarlierRow>(connection)
     .await?;
-    Ok(rows)
+    while let Some(row) = rows.try_next().await? {
+        take(row);
+    }
+    Ok(())
 }

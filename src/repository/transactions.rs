@@ -53,7 +53,7 @@ impl TransactionRow {
             account_id: AccountId::parse(&self.account_id)
                 .map_err(|error| corrupt("account_id", error.to_string()))?,
             idempotency_key: IdempotencyKey::from_ledger(self.idempotency_key),
-            direction: if self.amount < 0 { Direction::Debit } else { Direction::Credit },
+            direction: Direction::of(self.amount),
             amount,
             currency,
             counterparty: self.counterparty.map(Into::into),

@@ -10,7 +10,7 @@ use super::{
     feature::{Aggregate, Feature, Measure},
     reason::Reason,
     rule_file::{AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, Source, did_you_mean},
-    ruleset::{DECIMALS_MAX, Mode, Rule, Symbol, VARIABLES},
+    ruleset::{DECIMALS_MAX, Mode, Rule, Symbol, Tracked, VARIABLES},
 };
 use crate::domain::{CURRENCIES, Currency, Direction};
 
@@ -34,7 +34,7 @@ pub(super) struct Builder<'a> {
 struct Names {
     symbols: HashMap<Box<str>, Symbol>,
     amount_names: Vec<Box<str>>,
-    tracked_metadata: Vec<Box<str>>,
+    tracked: Vec<Tracked>,
 }
 
 impl Names {
@@ -54,7 +54,7 @@ impl Builder<'_> {
         let mut names = Names {
             symbols: VARIABLES.iter().map(|(name, v)| ((*name).into(), Symbol::Variable(*v))).collect(),
             amount_names: Vec::new(),
-            tracked_metadata: Vec::new(),
+            tracked: Vec::new(),
         };
         let mut amounts = self.amounts(&mut names)?;
         let features = self.features(&mut names, &mut amounts)?;
@@ -68,12 +68,9 @@ impl Builder<'_> {
             levels,
             symbols: names.symbols,
             rules_read_metadata: rules.iter().any(reads_metadata),
-            tracks_counterparty: features
-                .iter()
-                .any(|feature| feature.aggregate == Aggregate::DistinctCounterparty),
             features,
             rules,
-            tracked_metadata: names.tracked_metadata,
+            tracked: names.tracked,
             amounts: amounts.into_iter().map(|(currency, values)| (currency, values.into())).collect(),
             roots: (0..=DECIMALS_MAX).map(root_context).collect::<Result<_, _>>().map_err(whole_file)?,
         })
@@ -233,9 +230,11 @@ impl Builder<'_> {
             (AggregateIn::Max, Some(measure)) => Ok(Aggregate::Max(measure)),
             (AggregateIn::Sum | AggregateIn::Min | AggregateIn::Max, None) => wrong(MEASURES),
             (AggregateIn::Distinct, _) => match of.map(|of| of.strip_prefix("metadata.").unwrap_or(of)) {
-                Some("counterparty") if of == Some("counterparty") => Ok(Aggregate::DistinctCounterparty),
+                Some("counterparty") if of == Some("counterparty") => {
+                    Ok(Aggregate::Distinct(names.track(Tracked::Counterparty)))
+                }
                 Some(entry) if of != Some(entry) && !entry.is_empty() => {
-                    Ok(Aggregate::DistinctMetadata(names.track(entry)))
+                    Ok(Aggregate::Distinct(names.track(Tracked::Metadata(entry.into()))))
                 }
                 _ => wrong("must be counterparty or metadata.NAME"),
             },
@@ -335,11 +334,10 @@ impl Builder<'_> {
 }
 
 impl Names {
-    fn track(&mut self, entry: &str) -> usize {
-        let known = self.tracked_metadata.iter().position(|name| &**name == entry);
-        known.unwrap_or_else(|| {
-            self.tracked_metadata.push(entry.into());
-            self.tracked_metadata.len() - 1
+    fn track(&mut self, text: Tracked) -> usize {
+        self.tracked.iter().position(|known| *known == text).unwrap_or_else(|| {
+            self.tracked.push(text);
+            self.tracked.len() - 1
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::history::{HistoryRow, Label};
+use super::rows::{HeldRow, Label};
 use crate::domain::Direction;
 
 /// What is taken over the rows of the window.
@@ -19,10 +19,8 @@ pub(super) enum Aggregate {
     Min(Measure),
     /// Largest amount, 0 for no rows.
     Max(Measure),
-    /// How many different counterparties; rows without one do not count.
-    DistinctCounterparty,
-    /// How many different values of a metadata name (by its place among the tracked names).
-    DistinctMetadata(usize),
+    /// How many different texts of a kind (by its place among the tracked ones); rows without one do not count.
+    Distinct(usize),
     /// Whole seconds from the last row before the event, −1 if there is none.
     SecondsSinceLast,
 }
@@ -68,16 +66,14 @@ impl Feature {
         match self.aggregate {
             Aggregate::Sum(_) | Aggregate::Min(_) | Aggregate::Max(_) => Unit::Money,
             Aggregate::SecondsSinceLast => Unit::Seconds,
-            Aggregate::Count | Aggregate::DistinctCounterparty | Aggregate::DistinctMetadata(_) => {
-                Unit::Number
-            }
+            Aggregate::Count | Aggregate::Distinct(_) => Unit::Number,
         }
     }
 
-    fn takes(&self, row: &HistoryRow, amounts: &[i64]) -> bool {
-        let size = row.amount.saturating_abs();
+    fn takes(&self, row: HeldRow<'_>, amounts: &[i64]) -> bool {
+        let size = row.numbers.amount.saturating_abs();
         let bound = |position: Option<usize>| position.and_then(|at| amounts.get(at)).copied();
-        self.direction.is_none_or(|wanted| wanted == row.direction())
+        self.direction.is_none_or(|wanted| wanted == Direction::of(row.numbers.amount))
             && bound(self.at_least).is_none_or(|least| size >= least)
             && bound(self.below).is_none_or(|limit| size < limit)
             && bound(self.multiple_of).is_none_or(|unit| unit > 0 && size % unit == 0)
@@ -110,7 +106,7 @@ impl Window {
             Aggregate::Count => State::Count(0),
             Aggregate::Sum(_) => State::Sum(0),
             Aggregate::Min(_) | Aggregate::Max(_) => State::Extreme(VecDeque::new()),
-            Aggregate::DistinctCounterparty | Aggregate::DistinctMetadata(_) => State::Distinct(Vec::new()),
+            Aggregate::Distinct(_) => State::Distinct(Vec::new()),
             Aggregate::SecondsSinceLast => State::Last(None),
         };
         Self { first: 0, state }
@@ -132,7 +128,7 @@ impl Window {
     }
 
     /// Takes a new row in.
-    pub fn enter(&mut self, feature: &Feature, amounts: &[i64], number: u64, row: &HistoryRow) {
+    pub fn enter(&mut self, feature: &Feature, amounts: &[i64], number: u64, row: HeldRow<'_>) {
         if !feature.takes(row, amounts) {
             return;
         }
@@ -149,12 +145,12 @@ impl Window {
                 rows.push_back((number, value));
             }
             State::Distinct(values) => note(values, labelled(feature, row)),
-            State::Last(last) => *last = Some((number, row.at_micros)),
+            State::Last(last) => *last = Some((number, row.numbers.at_micros)),
         }
     }
 
     /// Lets the first row inside go; it must be `row`, number `first()`.
-    pub fn leave(&mut self, feature: &Feature, amounts: &[i64], row: &HistoryRow) {
+    pub fn leave(&mut self, feature: &Feature, amounts: &[i64], row: HeldRow<'_>) {
         let number = self.first;
         self.first += 1;
         if !feature.takes(row, amounts) {
@@ -190,19 +186,18 @@ impl Window {
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-fn measured(feature: &Feature, row: &HistoryRow) -> i64 {
+fn measured(feature: &Feature, row: HeldRow<'_>) -> i64 {
     match feature.aggregate {
         Aggregate::Sum(Measure::SignedAmount)
         | Aggregate::Min(Measure::SignedAmount)
-        | Aggregate::Max(Measure::SignedAmount) => row.amount,
-        _ => row.amount.saturating_abs(),
+        | Aggregate::Max(Measure::SignedAmount) => row.numbers.amount,
+        _ => row.numbers.amount.saturating_abs(),
     }
 }
 
-fn labelled(feature: &Feature, row: &HistoryRow) -> Option<Label> {
+fn labelled(feature: &Feature, row: HeldRow<'_>) -> Option<Label> {
     match feature.aggregate {
-        Aggregate::DistinctCounterparty => row.counterparty,
-        Aggregate::DistinctMetadata(place) => *row.metadata.get(place)?,
+        Aggregate::Distinct(nth) => row.label(nth),
         _ => None,
     }
 }

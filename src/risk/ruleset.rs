@@ -10,8 +10,8 @@ use super::{
     build::Builder,
     expression::Expression,
     feature::Feature,
-    history::Label,
     reason::Reason,
+    rows::{Label, Numbers, Rows},
     rule_file::{Source, read},
     score::scalar_text,
     trial,
@@ -112,6 +112,14 @@ pub(super) const VARIABLES: &[(&str, Variable)] = &[
     ("is_reversal", Variable::IsReversal),
 ];
 
+/// A text of a row of which features ask how many different ones there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Tracked {
+    Counterparty,
+    /// The entry of this name.
+    Metadata(Box<str>),
+}
+
 /// Rules ready to score with. Immutable; share it by [`Arc`].
 pub struct Ruleset {
     pub(super) version: Arc<str>,
@@ -120,9 +128,8 @@ pub struct Ruleset {
     pub(super) symbols: HashMap<Box<str>, Symbol>,
     pub(super) features: Vec<Feature>,
     pub(super) rules: Vec<Rule>,
-    /// Metadata names whose values the history keeps.
-    pub(super) tracked_metadata: Vec<Box<str>>,
-    pub(super) tracks_counterparty: bool,
+    /// Texts that the history keeps.
+    pub(super) tracked: Vec<Tracked>,
     pub(super) rules_read_metadata: bool,
     /// By currency, in minor units of it.
     pub(super) amounts: HashMap<Currency, Box<[i64]>>,
@@ -174,9 +181,19 @@ impl Ruleset {
         counterparty: Option<&str>,
         metadata: Option<&str>,
     ) -> HistoryRow {
-        let wanted = metadata.filter(|_| !self.tracked_metadata.is_empty());
+        let wanted =
+            metadata.filter(|_| self.tracked.iter().any(|tracked| *tracked != Tracked::Counterparty));
         let parsed = wanted.and_then(|text| serde_json::from_str(text).ok());
         self.make_row(account_seq, created_at, amount, counterparty, parsed.as_ref())
+    }
+
+    /// How many bytes of memory a row takes in a history.
+    pub fn history_row_bytes(&self) -> usize {
+        Rows::bytes_of_row(self.labels_per_row())
+    }
+
+    pub(super) fn labels_per_row(&self) -> usize {
+        self.tracked.len()
     }
 
     pub(super) fn row_of(&self, subject: &Subject<'_>) -> HistoryRow {
@@ -192,19 +209,15 @@ impl Ruleset {
         counterparty: Option<&str>,
         metadata: Option<&serde_json::Map<String, serde_json::Value>>,
     ) -> HistoryRow {
-        let mut row = HistoryRow::new(account_seq, created_at, amount);
-        if self.tracks_counterparty {
-            row.counterparty = counterparty.map(Label::of);
-        }
-        if let Some(metadata) = metadata {
-            let label = |value: &serde_json::Value| match value {
+        let label = |tracked: &Tracked| match tracked {
+            Tracked::Counterparty => counterparty.map(Label::of),
+            Tracked::Metadata(name) => metadata?.get(&**name).map(|value| match value {
                 serde_json::Value::String(text) => Label::of(text),
                 other => Label::of(&scalar_text(other)),
-            };
-            let labels = self.tracked_metadata.iter().map(|name| metadata.get(&**name).map(label));
-            row.metadata = labels.collect();
-        }
-        row
+            }),
+        };
+        let numbers = Numbers { account_seq, at_micros: created_at.timestamp_micros(), amount };
+        HistoryRow { numbers, labels: self.tracked.iter().map(label).collect() }
     }
 
     pub(super) fn features(&self) -> &[Feature] {

@@ -53,7 +53,7 @@ pub struct Subject<'a> {
 impl Subject<'_> {
     /// Which way the money moves.
     pub fn direction(&self) -> Direction {
-        if self.amount < 0 { Direction::Debit } else { Direction::Credit }
+        Direction::of(self.amount)
     }
 }
 
@@ -128,7 +128,7 @@ impl Ruleset {
             return Err(ScoreError::NotNext { account_seq: subject.account_seq, last });
         }
         let amounts = self.amounts_in(subject.currency);
-        let features = history.advance(self, amounts, self.row_of(subject));
+        let features = history.advance(self, amounts, &self.row_of(subject));
         let observation = Observation::new(self, subject, &features, amounts);
         self.assess(&observation)
     }
@@ -137,7 +137,7 @@ impl Ruleset {
     /// after those that the history holds; otherwise nothing happens.
     pub fn remember(&self, history: &mut AccountHistory, subject: &Subject<'_>) {
         if history.last_account_seq() < subject.account_seq {
-            history.advance(self, self.amounts_in(subject.currency), self.row_of(subject));
+            history.advance(self, self.amounts_in(subject.currency), &self.row_of(subject));
         }
     }
 

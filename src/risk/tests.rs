@@ -48,7 +48,7 @@ fn subject<'a>(account_seq: i64, row: &'a Row) -> Subject<'a> {
 
 /// Scores the rows one after the other on a history that is carried along.
 fn carried(ruleset: &Ruleset, rows: &[Row]) -> Vec<Assessment> {
-    let mut history = AccountHistory::new(ruleset, Vec::new());
+    let mut history = AccountHistory::new(ruleset);
     (1..)
         .zip(rows)
         .map(|(seq, row)| ruleset.score(&mut history, &subject(seq, row)).expect("scored"))
@@ -169,7 +169,7 @@ fn money_is_exact_in_the_currency_of_the_transaction() {
         for (difference, expected) in [(-1, false), (0, true), (1, false)] {
             let row = row(0, minor + difference);
             let subject = Subject { currency: Currency::parse(code).unwrap(), ..subject(1, &row) };
-            let mut history = AccountHistory::new(&ruleset, Vec::new());
+            let mut history = AccountHistory::new(&ruleset);
             let assessment = ruleset.score(&mut history, &subject).expect("scored");
             assert_eq!(!assessment.reasons.is_empty(), expected, "{code} {difference}");
         }
@@ -241,7 +241,7 @@ fn a_rule_that_fails_all_the_same_is_an_error_that_names_it() {
     let ruleset = with(&rule("description != 'boom' || 1 / (account_seq - account_seq) > 0")).expect("valid");
     let row = row(0, 1);
     let subject = Subject { description: Some("boom"), ..subject(1, &row) };
-    let mut history = AccountHistory::new(&ruleset, Vec::new());
+    let mut history = AccountHistory::new(&ruleset);
     let error = ruleset.score(&mut history, &subject).expect_err("fails");
     assert!(error.to_string().starts_with("rule r: Division by zero"), "{error}");
     assert_eq!(history.last_account_seq(), 1, "the row is part of the history all the same");
@@ -340,8 +340,10 @@ proptest! {
         history_rows in 1_i64..40,
     ) {
         let ruleset = revealing(history_rows);
-        let shuffled = order.iter().map(|i| stored(&ruleset, i64::try_from(*i).unwrap() + 1, &rows[*i])).collect();
-        let mut history = AccountHistory::new(&ruleset, shuffled);
+        let mut history = AccountHistory::with_room(&ruleset, rows.len() / 2);
+        for i in &order {
+            history.add_earlier(&stored(&ruleset, i64::try_from(*i).unwrap() + 1, &rows[*i]));
+        }
         let event = rows.last().expect("one");
         let loaded = ruleset.score(&mut history, &subject(i64::try_from(rows.len()).unwrap(), event)).expect("scored");
         prop_assert_eq!(&loaded, &last(&ruleset, &rows));

@@ -38,7 +38,7 @@ fn try_account(
     amount: i64,
     metadata: Option<&Map<String, Value>>,
 ) -> Result<(), ScoreError> {
-    let mut history = AccountHistory::new(ruleset, Vec::new());
+    let mut history = AccountHistory::new(ruleset);
     for account_seq in 1..=ROWS_TRIED {
         let created_at = DateTime::from_timestamp_micros(FIRST_MICROS + account_seq).unwrap_or_default();
         let text = (account_seq % 2 == 0).then_some("trial");

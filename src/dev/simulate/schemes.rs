@@ -147,10 +147,8 @@ mod tests {
     impl Scored<'_> {
         fn score(&mut self, request: &Request, at: DateTime<Utc>) {
             let ruleset = self.ruleset;
-            let (seq, history) = self
-                .accounts
-                .entry(request.account)
-                .or_insert_with(|| (0, AccountHistory::new(ruleset, Vec::new())));
+            let (seq, history) =
+                self.accounts.entry(request.account).or_insert_with(|| (0, AccountHistory::new(ruleset)));
             *seq += 1;
             let metadata =
                 request.metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
