@@ -17,7 +17,7 @@ use ledger::{
     },
     event::{attribute, lane_of, partition_of},
     relay::{self, Relay},
-    repository::leases,
+    repository::{self, RepositoryError, leases, outbox},
     runtime::{Context, Lease, LeaseGroup},
 };
 use nix::sys::signal::Signal;
@@ -307,6 +307,33 @@ async fn a_row_that_commits_late_with_a_lower_id_is_published_all_the_same() {
     stage.drained().await;
     assert_eq!(stage.published().await, published + 1);
     stop(&context, running).await;
+}
+
+/// Planted bug that this catches: not counting what goes with a lane that is said to be whole.
+#[tokio::test]
+async fn a_row_that_nobody_published_does_not_go_with_its_lane() {
+    let stage = Stage::new(&[]).await;
+    let client = stage.database.client().await;
+    let events: Vec<(String, i64)> = (1..=3).map(|number| ("acct-0".to_owned(), number)).collect();
+    insert(&client, &stage.topic, &events).await;
+    let lane = lane_of(b"acct-0");
+    let first: i64 = client.query_one("SELECT min(id) FROM outbox", &[]).await.expect("found").get(0);
+    let (ends, all) = ([(lane, first), (lane, first + 2)], [0, 1, 2].map(|n| (lane, first + n)));
+    let whole = BTreeSet::from([lane]);
+    let pool = stage.database.pool();
+    let mut connection = repository::pooled(&pool).await.expect("a connection");
+    let refused =
+        outbox::remove(&mut connection, &[], &ends, &whole, &[]).await.expect_err("one is not to go");
+    assert!(matches!(refused, RepositoryError::OutboxDiffers { expected: 2, found: 3 }), "{refused}");
+    assert_eq!(stage.database.value("SELECT count(*) FROM outbox").await, "3");
+    outbox::remove(&mut connection, &[], &ends, &BTreeSet::new(), &[]).await.expect("removed by the list");
+    assert_eq!(stage.database.value("SELECT count(*) FROM outbox").await, "1");
+    insert(&client, &stage.topic, &events).await;
+    let refused = outbox::remove(&mut connection, &[], &all, &whole, &[]).await.expect_err("two are gone");
+    assert!(matches!(refused, RepositoryError::OutboxDiffers { expected: 3, found: 1 }), "{refused}");
+    let others = [3, 4, 5].map(|n| (lane, first + n));
+    outbox::remove(&mut connection, &[], &others, &whole, &[]).await.expect("removed as one");
+    assert_eq!(stage.database.value("SELECT count(*) FROM outbox").await, "1");
 }
 
 /// Somebody else's long transaction that has written. Planted bug that this catches: publishing only what is older than

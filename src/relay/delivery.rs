@@ -4,6 +4,8 @@
 //! left alone until its rows are removed. What was acknowledged is removed and nothing else; removing is tried until it
 //! succeeds or a lease turns out to be lost, for rows that stay are published again.
 
+mod removal;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -15,11 +17,12 @@ use std::{
 
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
+use self::removal::Removal;
 use super::{
-    floors::Floors,
+    floors::{Floors, Settled},
     lanes::lane_of_lease,
     partitions::{LeftAlone, Partition, PartitionCounts, partition_number, sort},
     request::{Outcome, publish},
@@ -33,7 +36,7 @@ use crate::{
         Connection, RepositoryError,
         outbox::{self, OutboxAddress, OutboxRow, ParkedRow},
     },
-    runtime::{Backoff, Lease, Trouble, fail_point},
+    runtime::{Lease, fail_point},
 };
 
 /// How long a batch waits for its slowest partition before it goes on without it.
@@ -43,8 +46,6 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Rows of one look that are looked through for some that can be published while others cannot.
 const LOOK_PAST_MAX: i64 = 50_000;
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
-const REMOVE_INTERVAL_MIN: Duration = Duration::from_millis(50);
-const REMOVE_INTERVAL_MAX: Duration = Duration::from_secs(2);
 
 /// Why there is no batch.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,7 @@ pub enum RelayError {
 pub struct Batch {
     partitions: BTreeMap<Partition, Vec<OutboxRow>>,
     is_full: bool,
+    settled: Settled,
 }
 
 impl Batch {
@@ -182,9 +184,10 @@ impl Relay {
             outbox::read(&mut connection, lanes, floors, per_lane.max(1), bytes_per_lane, rows_max).await?;
         self.sessions.give_back(connection);
         self.floors.raise(lanes, &begin, &look);
+        let settled = begin.settled(&look);
         self.note_row_bytes(&look.rows);
         let counts = self.partition_counts(look.rows.iter().map(|row| &row.topic)).await?;
-        Ok(Batch { partitions: sort(look.rows, &counts), is_full: look.is_full })
+        Ok(Batch { partitions: sort(look.rows, &counts), is_full: look.is_full, settled })
     }
 
     /// The mean of the last look decides how many rows the next one asks for.
@@ -210,7 +213,7 @@ impl Relay {
             false => outbox::read_at(&mut connection, &addresses, BATCH_BYTES_MAX).await?,
         };
         self.sessions.give_back(connection);
-        Ok(Batch { partitions: sort(rows, &counts), is_full: false })
+        Ok(Batch { partitions: sort(rows, &counts), is_full: false, settled: Settled::default() })
     }
 
     async fn partition_counts<'a>(
@@ -238,7 +241,7 @@ impl Relay {
         if !requests.is_empty() {
             self.go_on_without(requests, waiting, leases.to_vec());
         }
-        self.settle(outcomes, leases).await
+        self.settle(outcomes, leases, batch.settled).await
     }
 
     fn go_on_without(
@@ -255,7 +258,7 @@ impl Relay {
         while slow.try_join_next().is_some() {}
         slow.spawn(async move {
             let outcomes = collect(&mut requests, &mut waiting, None).await;
-            relay.settle(outcomes, &leases).await;
+            relay.settle(outcomes, &leases, Settled::default()).await;
             for partition in waiting {
                 relay.left_alone.failed(&partition, &"the request ended without an outcome");
             }
@@ -263,7 +266,7 @@ impl Relay {
     }
 
     /// Removes what was acknowledged, and only then lets each partition go on, pause, or stop the role.
-    async fn settle(&self, outcomes: Vec<Outcome>, leases: &[Lease]) -> Delivered {
+    async fn settle(&self, outcomes: Vec<Outcome>, leases: &[Lease], settled: Settled) -> Delivered {
         let published: Vec<(i16, i64)> =
             outcomes.iter().flat_map(|outcome| outcome.published.iter().copied()).collect();
         let parked: Vec<ParkedRow> =
@@ -271,7 +274,7 @@ impl Relay {
         let delivered = Delivered { published: published.len(), parked: parked.len() };
         if !published.is_empty() || !parked.is_empty() {
             fail_point::reach("relay/published");
-            self.remove(published, parked, leases).await;
+            self.remove(Removal { published, parked, settled }, leases).await;
             fail_point::reach("relay/removed");
         }
         for outcome in outcomes {
@@ -286,46 +289,6 @@ impl Relay {
             }
         }
         delivered
-    }
-
-    /// Tries until it is done. A lane whose lease is lost is its new owner's, who publishes the rows again.
-    async fn remove(&self, mut published: Vec<(i16, i64)>, mut parked: Vec<ParkedRow>, leases: &[Lease]) {
-        let mut leases = leases_of(leases, &published, &parked);
-        let mut trouble = Trouble::new("removing published rows from the outbox");
-        let mut backoff = Backoff::new(REMOVE_INTERVAL_MIN, REMOVE_INTERVAL_MAX);
-        while !leases.is_empty() {
-            let removing = self.try_remove(&leases, &published, &parked);
-            match timeout(DATABASE_TIMEOUT, removing).await.unwrap_or(Err(RelayError::Silent)) {
-                Ok(()) => {
-                    count_parked(&parked);
-                    trouble.over();
-                    return;
-                }
-                Err(RelayError::Repository(RepositoryError::LeaseLost(name))) => {
-                    tracing::info!(lease = name, "lost while publishing: its new owner publishes again");
-                    leases.retain(|lease| lease.name != name);
-                    let kept: BTreeSet<i16> = leases.iter().filter_map(lane_of_lease).collect();
-                    published.retain(|(lane, _)| kept.contains(lane));
-                    parked.retain(|parked| kept.contains(&parked.row.lane));
-                }
-                Err(error) => {
-                    trouble.met(&error);
-                    sleep(backoff.next_wait()).await;
-                }
-            }
-        }
-    }
-
-    async fn try_remove(
-        &self,
-        leases: &[Lease],
-        published: &[(i16, i64)],
-        parked: &[ParkedRow],
-    ) -> Result<(), RelayError> {
-        let mut connection = self.session().await?;
-        outbox::remove(&mut connection, leases, published, parked).await?;
-        self.sessions.give_back(connection);
-        Ok(())
     }
 }
 
@@ -356,20 +319,4 @@ fn partition_of_address(address: &OutboxAddress, counts: &PartitionCounts) -> Pa
     let count = counts.get(&address.topic).copied().unwrap_or(1);
     let number = partition_number(address.key.as_deref(), address.lane, count);
     Partition { topic: address.topic.clone(), number }
-}
-
-/// The leases that these rows need.
-fn leases_of(leases: &[Lease], published: &[(i16, i64)], parked: &[ParkedRow]) -> Vec<Lease> {
-    let of_published = published.iter().map(|(lane, _)| *lane);
-    let lanes: BTreeSet<i16> = of_published.chain(parked.iter().map(|parked| parked.row.lane)).collect();
-    let needed = |lease: &&Lease| lane_of_lease(lease).is_some_and(|lane| lanes.contains(&lane));
-    leases.iter().filter(needed).cloned().collect()
-}
-
-fn count_parked(parked: &[ParkedRow]) {
-    for parked in parked {
-        metrics::counter!("ledger_dead_letters_total", "reason" => parked.reason).increment(1);
-        let (topic, event) = (&parked.row.topic, parked.row.event_id);
-        tracing::warn!(%topic, %event, reason = parked.reason, "kept as a dead letter");
-    }
 }

@@ -47,6 +47,28 @@ pub(super) struct Begin {
     forgotten: u64,
 }
 
+/// Lanes that have no rows but those of a look between its first and its last of them, and never will have, with how
+/// many those are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settled {
+    pub(super) lanes: BTreeMap<i16, usize>,
+    forgotten: u64,
+}
+
+impl Begin {
+    /// What the look that began so found of settled lanes.
+    pub(super) fn settled(&self, look: &Look) -> Settled {
+        let mut lanes: BTreeMap<i16, (usize, i64)> = BTreeMap::new();
+        for row in &look.rows {
+            let (count, last) = lanes.entry(row.lane).or_default();
+            (*count, *last) = (*count + 1, row.id.max(*last));
+        }
+        let is_settled = |(_, (_, last)): &(i16, (usize, i64))| *last <= self.settled;
+        let lanes = lanes.into_iter().filter(is_settled).map(|(lane, (count, _))| (lane, count)).collect();
+        Settled { lanes, forgotten: self.forgotten }
+    }
+}
+
 impl Floors {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,6 +127,11 @@ impl Floors {
         }
     }
 
+    /// Whether nothing was forgotten since the look that found this.
+    pub(super) fn still_hold(&self, settled: &Settled) -> bool {
+        self.state().forgotten == settled.forgotten
+    }
+
     /// Begins at the beginning again.
     pub(super) fn forget(&self) {
         let mut state = self.state();
@@ -147,6 +174,23 @@ mod tests {
     }
 
     // Planted bug: `settle` without the look at who is still open.
+    #[test]
+    fn a_lane_is_settled_if_its_last_row_is_and_until_something_is_forgotten() {
+        let floors = Floors::default();
+        floors.settle(drawn(2, &[]));
+        floors.settle(drawn(9, &[]));
+        let begin = floors.begin(&[1]);
+        assert_eq!(begin.settled(&look(&[1, 2])).lanes, BTreeMap::from([(1, 2)]));
+        assert!(
+            begin.settled(&look(&[1, 2, 3])).lanes.is_empty(),
+            "3 may be followed by a 2 that commits late"
+        );
+        let settled = begin.settled(&look(&[1]));
+        assert!(floors.still_hold(&settled));
+        floors.forget();
+        assert!(!floors.still_hold(&settled));
+    }
+
     #[test]
     fn an_id_whose_transaction_is_open_stays_above_the_floor() {
         let floors = Floors::default();

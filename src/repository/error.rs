@@ -35,6 +35,14 @@ pub enum RepositoryError {
     /// A consumer's position is not where this transaction expected it. Roll back and read it again.
     #[error("the position of {0} has moved")]
     PositionMoved(String),
+    /// The outbox does not hold what was to be removed from it and nothing else. Roll back and remove row by row.
+    #[error("the outbox holds {found} rows where {expected} were to be removed")]
+    OutboxDiffers {
+        /// Rows to be removed.
+        expected: usize,
+        /// Rows found there.
+        found: usize,
+    },
     /// A request of a group that was to be posted whole is not taken; nothing was written.
     #[error("request {position} of the group is not taken")]
     GroupRefused {

@@ -3,7 +3,7 @@
 //! There is no cursor: every look begins at the first row that is there, so a row that is committed late, with a lower
 //! id than others, is found all the same. Deliberately absent: inserting, which each writer does in its own statement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -258,35 +258,75 @@ pub async fn read_at(
 }
 
 /// Removes exactly these rows, and keeps the parked ones as dead letters, in one transaction that holds the leases of
-/// their lanes. Doing it again after an unknown outcome is harmless.
+/// their lanes. Doing it again after an unknown outcome is harmless, if no lane is said to be whole then.
+///
+/// Of the `whole` lanes there is nothing between the first and the last row but what is to be removed, and all of it is
+/// there; that this is so is counted. It spares the server the comparison with a list, a quarter of the work.
 pub async fn remove(
     connection: &mut Connection,
     leases: &[Lease],
     published: &[(i16, i64)],
+    whole: &BTreeSet<i16>,
     parked: &[ParkedRow],
 ) -> Result<(), RepositoryError> {
     let held: Vec<&Lease> = leases.iter().collect();
+    let (of_whole, others): (Vec<_>, Vec<_>) = published.iter().partition(|(lane, _)| whole.contains(lane));
     transaction("relay", connection, async |connection: &mut Connection| {
         leases::hold(connection, &held).await?;
         for row in parked {
             park(connection, row).await?;
         }
-        delete(connection, published).await
+        delete_whole(connection, &of_whole).await?;
+        delete_listed(connection, &others).await
     })
     .await
 }
 
-async fn delete(connection: &mut Connection, rows: &[(i16, i64)]) -> Result<(), RepositoryError> {
+/// By lane: the first and the last id.
+struct Spans {
+    lanes: Vec<i16>,
+    firsts: Vec<i64>,
+    lasts: Vec<i64>,
+}
+
+impl Spans {
+    fn of(rows: &[(i16, i64)]) -> Self {
+        let mut spans: BTreeMap<i16, (i64, i64)> = BTreeMap::new();
+        for (lane, id) in rows {
+            let (first, last) = spans.entry(*lane).or_insert((*id, *id));
+            (*first, *last) = ((*first).min(*id), (*last).max(*id));
+        }
+        let lanes = spans.keys().copied().collect();
+        let (firsts, lasts) = spans.into_values().unzip();
+        Self { lanes, firsts, lasts }
+    }
+}
+
+async fn delete_whole(connection: &mut Connection, rows: &[(i16, i64)]) -> Result<(), RepositoryError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let mut spans: BTreeMap<i16, (i64, i64)> = BTreeMap::new();
-    for (lane, id) in rows {
-        let (first, last) = spans.entry(*lane).or_insert((*id, *id));
-        (*first, *last) = ((*first).min(*id), (*last).max(*id));
+    let Spans { lanes, firsts, lasts } = Spans::of(rows);
+    let deleted = statement(
+        "DELETE FROM outbox o USING unnest(?, ?, ?) AS span (lane, first, last)
+         WHERE o.lane = span.lane AND o.id BETWEEN span.first AND span.last",
+    )
+    .bind::<Array<SmallInt>, _>(lanes)
+    .bind::<Array<BigInt>, _>(firsts)
+    .bind::<Array<BigInt>, _>(lasts)
+    .execute(connection)
+    .await?;
+    if deleted != rows.len() {
+        return Err(RepositoryError::OutboxDiffers { expected: rows.len(), found: deleted });
     }
-    let span_lanes: Vec<i16> = spans.keys().copied().collect();
-    let (firsts, lasts): (Vec<i64>, Vec<i64>) = spans.into_values().unzip();
+    Ok(())
+}
+
+async fn delete_listed(connection: &mut Connection, rows: &[(i16, i64)]) -> Result<(), RepositoryError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let Spans { lanes: span_lanes, firsts, lasts } = Spans::of(rows);
     let (lanes, ids): (Vec<i16>, Vec<i64>) = rows.iter().copied().unzip();
     // One walk along the index per lane, instead of one search from its root per row. `IS TRUE` keeps the planner from
     // making a join of the list: as it stands it is a hashed subplan.
