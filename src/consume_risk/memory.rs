@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::broker::FetchedRecord;
 
 /// Account histories of all partitions.
-const HISTORIES_BYTES_MAX: usize = 56 << 20;
+const HISTORIES_BYTES_MAX: usize = 60 << 20;
 /// Decoded records of all partitions.
 const RECORDS_BYTES_MAX: usize = 8 << 20;
 /// Permits count in units of this many bytes.

@@ -88,12 +88,13 @@ pub(super) struct Window {
     state: State,
 }
 
+/// An account has one for each feature, so what only some need lies elsewhere.
 #[derive(Debug)]
 enum State {
     Count(i64),
-    Sum(i128),
+    Sum(Box<i128>),
     /// Rows that are or can still become the extreme, best first.
-    Extreme(VecDeque<(u64, i64)>),
+    Extreme(Box<VecDeque<(u64, i64)>>),
     /// How often each occurs, sorted.
     Distinct(Vec<(Label, u32)>),
     /// Number and time of the last row.
@@ -104,8 +105,8 @@ impl Window {
     pub fn new(feature: &Feature) -> Self {
         let state = match feature.aggregate {
             Aggregate::Count => State::Count(0),
-            Aggregate::Sum(_) => State::Sum(0),
-            Aggregate::Min(_) | Aggregate::Max(_) => State::Extreme(VecDeque::new()),
+            Aggregate::Sum(_) => State::Sum(Box::default()),
+            Aggregate::Min(_) | Aggregate::Max(_) => State::Extreme(Box::default()),
             Aggregate::Distinct(_) => State::Distinct(Vec::new()),
             Aggregate::SecondsSinceLast => State::Last(None),
         };
@@ -115,8 +116,9 @@ impl Window {
     /// About how many bytes of memory it takes.
     pub fn bytes(&self) -> usize {
         let beside = match &self.state {
-            State::Count(_) | State::Sum(_) | State::Last(_) => 0,
-            State::Extreme(rows) => rows.capacity() * size_of::<(u64, i64)>(),
+            State::Count(_) | State::Last(_) => 0,
+            State::Sum(_) => size_of::<i128>(),
+            State::Extreme(rows) => size_of_val(&**rows) + rows.capacity() * size_of::<(u64, i64)>(),
             State::Distinct(values) => values.capacity() * size_of::<(Label, u32)>(),
         };
         size_of::<Self>() + beside
@@ -134,7 +136,7 @@ impl Window {
         }
         match &mut self.state {
             State::Count(count) => *count += 1,
-            State::Sum(sum) => *sum += i128::from(measured(feature, row)),
+            State::Sum(sum) => **sum += i128::from(measured(feature, row)),
             State::Extreme(rows) => {
                 let value = measured(feature, row);
                 let smallest = matches!(feature.aggregate, Aggregate::Min(_));
@@ -158,7 +160,7 @@ impl Window {
         }
         match &mut self.state {
             State::Count(count) => *count -= 1,
-            State::Sum(sum) => *sum -= i128::from(measured(feature, row)),
+            State::Sum(sum) => **sum -= i128::from(measured(feature, row)),
             State::Extreme(rows) => {
                 if rows.front().is_some_and(|(front, _)| *front == number) {
                     rows.pop_front();
@@ -174,7 +176,7 @@ impl Window {
         match &self.state {
             State::Count(count) => *count,
             State::Sum(sum) => {
-                let bounded = (*sum).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
+                let bounded = (**sum).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
                 i64::try_from(bounded).unwrap_or_default()
             }
             State::Extreme(rows) => rows.front().map_or(0, |(_, value)| *value),
