@@ -88,13 +88,16 @@ pub(super) struct Window {
     state: State,
 }
 
+/// Rows that are or can still become the extreme, best first.
+#[derive(Debug, Default)]
+struct Candidates(VecDeque<(u64, i64)>);
+
 /// An account has one for each feature, so what only some need lies elsewhere.
 #[derive(Debug)]
 enum State {
     Count(i64),
     Sum(Box<i128>),
-    /// Rows that are or can still become the extreme, best first.
-    Extreme(Box<VecDeque<(u64, i64)>>),
+    Extreme(Box<Candidates>),
     /// How often each occurs, sorted.
     Distinct(Vec<(Label, u32)>),
     /// Number and time of the last row.
@@ -118,7 +121,7 @@ impl Window {
         let beside = match &self.state {
             State::Count(_) | State::Last(_) => 0,
             State::Sum(_) => size_of::<i128>(),
-            State::Extreme(rows) => size_of_val(&**rows) + rows.capacity() * size_of::<(u64, i64)>(),
+            State::Extreme(rows) => size_of::<Candidates>() + rows.0.capacity() * size_of::<(u64, i64)>(),
             State::Distinct(values) => values.capacity() * size_of::<(Label, u32)>(),
         };
         size_of::<Self>() + beside
@@ -141,10 +144,10 @@ impl Window {
                 let value = measured(feature, row);
                 let smallest = matches!(feature.aggregate, Aggregate::Min(_));
                 let beaten = |old: i64| if smallest { old >= value } else { old <= value };
-                while rows.back().is_some_and(|(_, old)| beaten(*old)) {
-                    rows.pop_back();
+                while rows.0.back().is_some_and(|(_, old)| beaten(*old)) {
+                    rows.0.pop_back();
                 }
-                rows.push_back((number, value));
+                rows.0.push_back((number, value));
             }
             State::Distinct(values) => note(values, labelled(feature, row)),
             State::Last(last) => *last = Some((number, row.numbers.at_micros)),
@@ -162,8 +165,8 @@ impl Window {
             State::Count(count) => *count -= 1,
             State::Sum(sum) => **sum -= i128::from(measured(feature, row)),
             State::Extreme(rows) => {
-                if rows.front().is_some_and(|(front, _)| *front == number) {
-                    rows.pop_front();
+                if rows.0.front().is_some_and(|(front, _)| *front == number) {
+                    rows.0.pop_front();
                 }
             }
             State::Distinct(values) => forget(values, labelled(feature, row)),
@@ -179,7 +182,7 @@ impl Window {
                 let bounded = (**sum).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
                 i64::try_from(bounded).unwrap_or_default()
             }
-            State::Extreme(rows) => rows.front().map_or(0, |(_, value)| *value),
+            State::Extreme(rows) => rows.0.front().map_or(0, |(_, value)| *value),
             State::Distinct(values) => i64::try_from(values.len()).unwrap_or(i64::MAX),
             State::Last(last) => last.map_or(-1, |(_, at)| (now_micros - at) / MICROS_PER_SECOND),
         }
