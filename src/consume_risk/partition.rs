@@ -10,10 +10,10 @@
 //! While one batch commits, on a connection of its own, the next one is read and scored; what rests on a commit that
 //! fails is thrown away with it. Guarantees: results, their announcement and the position commit together, under the
 //! lease's fence; the position never passes a record that has neither a result nor a dead letter; trouble of the
-//! infrastructure is waited out for ever. The first batch of a new owner is noted before it is tried: if it ends the process, the owner after that finds
-//! the note and tries the records one by one, so that only the fatal one is put aside. A record whose try was ended
-//! before is tried while no other such record of the process is: the others, noted in the same instant, would be blamed
-//! with it.
+//! infrastructure is waited out for ever. The first batch of a new owner is noted before it is tried: if it ends the
+//! process, the owner after that finds the note and tries the records one by one, so that only the fatal one is put
+//! aside. A record whose try was ended before is tried while no other of the process is scored: of one that ends the
+//! process meanwhile it would get the blame.
 
 mod commit;
 mod idle;

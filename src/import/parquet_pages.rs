@@ -2,8 +2,9 @@
 //! large it is was up to the writer. What would not fit is refused with a word on how to write the file again.
 //!
 //! Only the headers of the pages are looked at, and what they say is what the reader makes room for; but a page in gzip
-//! is decompressed to its end whatever its header says, so such pages are decompressed here and counted. The parquet crate keeps its own reader of them to itself, so the few
-//! fields that matter are read here: a header is a struct in Thrift's compact protocol.
+//! is decompressed to its end whatever its header says, so such pages are decompressed here and counted. The parquet
+//! crate keeps its own reader of them to itself, so the few fields that matter are read here: a header is a struct in
+//! Thrift's compact protocol.
 
 use std::{
     fs::File,

@@ -49,7 +49,7 @@ pub(super) struct Begin {
 
 /// Lanes that have no rows but those of a look between its first and its last of them, and never will have, with how
 /// many those are.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Settled {
     pub(super) lanes: BTreeMap<i16, usize>,
     forgotten: u64,
@@ -173,7 +173,6 @@ mod tests {
         floors.begin(&[1]).floors[0]
     }
 
-    // Planted bug: `settle` without the look at who is still open.
     #[test]
     fn a_lane_is_settled_if_its_last_row_is_and_until_something_is_forgotten() {
         let floors = Floors::default();
@@ -191,6 +190,7 @@ mod tests {
         assert!(!floors.still_hold(&settled));
     }
 
+    // Planted bug: `settle` without the look at who is still open.
     #[test]
     fn an_id_whose_transaction_is_open_stays_above_the_floor() {
         let floors = Floors::default();

@@ -172,8 +172,8 @@ pub async fn drawn(connection: &mut Connection) -> Result<Drawn, RepositoryError
 }
 
 /// The first rows of each of `lanes` that are not below its floor: up to `count_max` and about `bytes_max` of a lane,
-/// but one row always, and up to `total_max` in all. What is beyond the bytes is dropped as it arrives, for a sum kept by the server costs more than
-/// all the rest of the query; a caller that meets large rows should ask for fewer.
+/// but one row always, and up to `total_max` in all. What is beyond the bytes is dropped as it arrives, for a sum kept
+/// by the server costs more than all the rest of the query; a caller that meets large rows should ask for fewer.
 pub async fn read(
     connection: &mut Connection,
     lanes: &[i16],

@@ -2,9 +2,10 @@
 //!
 //! `LEDGER_FAIL_POINT=relay/published` ends the process, as `kill -9` does, the first time it gets there;
 //! `relay/published@3` the third time; `relay/published:stop` freezes it there, as `kill -STOP` does, until somebody
-//! sends SIGCONT; `serve/committed:panic` panics there, as a bug does; `consume-risk/scoring=boom` waits for an event of that description. Without the variable a point
-//! costs one load of memory, so the points are in every build and what is tested is what is shipped. A value that names
-//! no point is refused at start. Never set it where the work matters.
+//! sends SIGCONT; `serve/committed:panic` panics there, as a bug does; `consume-risk/scoring=boom` waits for an event
+//! of that description. Without the variable a point costs one load of memory, so the points are in every build and
+//! what is tested is what is shipped. A value that names no point is refused at start. Never set it where the work
+//! matters.
 
 use std::sync::{
     OnceLock,

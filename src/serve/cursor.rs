@@ -1,8 +1,8 @@
 //! Cursors of keyset pages: opaque to clients, bound to the filters they were given for, and refused when altered.
 //!
 //! A cursor outlives the process that gave it: whatever goes into its check value stays as it is, or whoever reads a
-//! list during an upgrade has to start anew. It is no secret and grants nothing; its check value is there so that a truncated, altered or mixed-up one
-//! fails with 400 instead of answering another question.
+//! list during an upgrade has to start anew. It is no secret and grants nothing; its check value is there so that a
+//! truncated, altered or mixed-up one fails with 400 instead of answering another question.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};

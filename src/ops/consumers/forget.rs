@@ -1,9 +1,9 @@
 //! `ledger consumers forget`: removes the positions of a group that was given up.
 //!
 //! Guarantees: not while a consumer of the group lives, which is asked with its leases locked, so none can begin in
-//! between; all positions go, or none; a dry run writes nothing. A consumer that was frozen and thaws afterwards writes nothing: its position is
-//! gone. Deliberately absent: the group's dead letters, which are evidence, and what Kafka's own tools show of it, which
-//! Kafka forgets by itself.
+//! between; all positions go, or none; a dry run writes nothing. A consumer that was frozen and thaws afterwards writes
+//! nothing: its position is gone. Deliberately absent: the group's dead letters, which are evidence, and what Kafka's
+//! own tools show of it, which Kafka forgets by itself.
 
 use std::process::ExitCode;
 
