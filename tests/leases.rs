@@ -8,7 +8,7 @@ use ledger::{
     runtime::{Context, Lease, LeaseGroup},
 };
 
-use crate::support::{DEADLINE, postgres::TestDatabase};
+use crate::support::{DEADLINE, postgres::TestDatabase, proxy::Proxy};
 
 const TTL: Duration = Duration::from_secs(2);
 
@@ -138,4 +138,18 @@ async fn a_member_cut_off_from_the_database_counts_its_leases_as_lost_before_the
     assert_eq!(taken, [], "the database still counts them as held");
     sql(&mut rival, "ROLLBACK").await;
     until("a has all again", || a.held().len() == 2).await;
+}
+
+/// Planted bug that this catches: a connection attempt within the time of a sign of life, which the first host uses up.
+#[tokio::test]
+async fn leases_are_won_where_the_first_host_of_the_url_is_silent() {
+    let database = TestDatabase::new().await;
+    let (server, _) = database.url.rsplit_once('/').expect("a database's name");
+    let address = server.rsplit(['@', '/']).next().expect("an address").to_owned();
+    let silent = Proxy::start(address.parse().expect("an address")).await;
+    silent.swallow(true);
+    let url = database.url.replace(&address, &format!("{},{address}", silent.address));
+    let context = TestDatabase::at(&url).context_with(&[("database.connect_timeout", "4s")]);
+    let group = join(&context, 3);
+    until("it has all", || group.held().len() == 3).await;
 }

@@ -15,6 +15,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Backoff, Context, Stop, Trouble};
 use crate::{
@@ -62,6 +63,7 @@ impl LeaseGroup {
             names,
             ttl,
             connection: None,
+            connecting: None,
             created: false,
             members: 0,
             published,
@@ -108,6 +110,9 @@ struct Member {
     names: Vec<String>,
     ttl: Duration,
     connection: Option<Connection>,
+    /// A new connection in the making. It has a time limit of its own, and where a URL names several hosts it needs more
+    /// time than an attempt has; so an attempt that waits in vain leaves it to the next one.
+    connecting: Option<AbortOnDropHandle<Result<Connection, RepositoryError>>>,
     created: bool,
     members: usize,
     published: watch::Sender<Vec<HeldLease>>,
@@ -143,8 +148,7 @@ impl Member {
 
     /// One attempt that leaves no half-used connection behind, whether it fails or takes too long.
     async fn bounded_attempt(&mut self) -> Result<(), String> {
-        let connection = self.connection.take();
-        match tokio::time::timeout(self.ttl / 3, self.run_once(connection)).await {
+        match tokio::time::timeout(self.ttl / 3, self.run_once()).await {
             Ok(Ok(connection)) => {
                 self.connection = Some(connection);
                 Ok(())
@@ -154,11 +158,25 @@ impl Member {
         }
     }
 
-    async fn run_once(&mut self, connection: Option<Connection>) -> Result<Connection, RepositoryError> {
-        let mut connection = match connection {
-            Some(connection) => connection,
-            None => repository::connect(&self.database, "leases").await?,
-        };
+    async fn connected(&mut self) -> Result<Connection, RepositoryError> {
+        if let Some(connection) = self.connection.take() {
+            return Ok(connection);
+        }
+        let connecting = self.connecting.get_or_insert_with(|| {
+            let database = self.database.clone();
+            AbortOnDropHandle::new(tokio::spawn(
+                async move { repository::connect(&database, "leases").await },
+            ))
+        });
+        let outcome = connecting.await;
+        self.connecting = None;
+        outcome.unwrap_or_else(|error| {
+            Err(RepositoryError::Connect { address: "database.url".into(), detail: error.to_string() })
+        })
+    }
+
+    async fn run_once(&mut self) -> Result<Connection, RepositoryError> {
+        let mut connection = self.connected().await?;
         let connection_ref = &mut connection;
         if !self.created {
             leases::create(connection_ref, &self.names).await?;
@@ -294,10 +312,7 @@ impl Member {
     }
 
     async fn release_all(&mut self) -> Result<(), RepositoryError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => repository::connect(&self.database, "leases").await?,
-        };
+        let mut connection = self.connected().await?;
         leases::release(&mut connection, &self.owner, &self.names).await?;
         leases::leave(&mut connection, &self.group, &self.owner).await
     }
