@@ -3,7 +3,7 @@
 //! Promises every broker keeps: `produce` answers only when the records are durable (`acks=all`, or a commit);
 //! records of one call keep their order within the partition; offsets rise; a read never skips a record that was
 //! durable before one it returned. Duplicates may appear after a lost acknowledgement. Every call ends: each has a
-//! time limit of its own. This is the only module that knows rskafka.
+//! time limit of its own. This is the only module that knows Kafka's protocol.
 
 mod kafka;
 mod postgres;
@@ -112,6 +112,8 @@ pub struct FetchedRecord {
 pub struct Fetched {
     /// In offset order, all at or after the offset asked for. Offsets may have gaps.
     pub records: Vec<FetchedRecord>,
+    /// Where to read on: behind the records, and behind what is none, like the mark at the end of a transaction.
+    pub next_offset: i64,
     /// The offset that the next record of the partition will get.
     pub high_watermark: i64,
 }
@@ -189,6 +191,11 @@ impl BrokerError {
     /// Whether a single record is refused, while the others of the call may be taken.
     pub fn is_about_a_record(&self) -> bool {
         matches!(self, Self::RecordTooLarge | Self::RecordInvalid { .. })
+    }
+
+    /// Whether the connection and whoever answered are all right.
+    fn is_about_what_was_sent(&self) -> bool {
+        self.is_about_a_record() || matches!(self, Self::OffsetOutOfRange { .. })
     }
 }
 

@@ -9,7 +9,9 @@ mod risk_assessed;
 mod schema;
 mod transaction_created;
 
-pub use cloud_event::{Headers, attribute, cloud_event_headers, headers_from_json, headers_to_json};
+pub use cloud_event::{
+    Headers, attribute, cloud_event_headers, header_name, headers_from_json, headers_to_json,
+};
 pub use partition::{LANES, lane_of, murmur2, partition_of};
 pub use risk_assessed::{RISK_ASSESSED, RiskAssessed, RiskReason};
 pub use schema::{EVENT_TYPES, schema, schemas};

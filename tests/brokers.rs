@@ -39,7 +39,7 @@ fn record(key: &str, value: &str) -> OutgoingRecord {
     OutgoingRecord {
         key: Some(key.into()),
         value: Some(value.into()),
-        headers: vec![("ce_id".into(), b"1".to_vec())],
+        headers: vec![("ce_id".into(), b"1".into())],
         timestamp: now(),
     }
 }
@@ -57,7 +57,11 @@ async fn records_come_back_in_order_and_byte_for_byte() {
         let odd = OutgoingRecord {
             key: None,
             value: None,
-            headers: vec![("a".into(), vec![0, 255]), ("b".into(), vec![])],
+            headers: vec![
+                ("b".into(), vec![0, 255].into()),
+                ("a".into(), b"".into()),
+                ("b".into(), b"again".into()),
+            ],
             timestamp: now(),
         };
         let sent = vec![record("k", "one"), odd, record("k", "{\"ü\": 1}")];
@@ -232,7 +236,7 @@ async fn a_black_hole_or_a_closed_port_is_told_by_the_deadline() {
             ("broker.kafka.connect_timeout", "1s"),
         ]);
         let started = Instant::now();
-        // Planted bug that this catches: without the time limit around it, rskafka waits for ever.
+        // Planted bug that this catches: without the time limit around it, a silent server is waited for without end.
         let error = KafkaBroker::connect(&config.broker.kafka).await.err().expect("nobody there");
         assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
         assert!(error.is_transient() && error.to_string().contains(&servers), "{error}");

@@ -106,8 +106,8 @@ async fn poison_is_put_aside_unchanged_and_the_rest_goes_on() {
         OutgoingRecord { value: Some(text.replace(from, to).into_bytes()), ..good.clone() }
     };
     let mut other_version = good.clone();
-    other_version.headers[2].1 = b"TransactionCreated.v9".to_vec();
-    other_version.headers.push(("odd".into(), vec![0, 255, 1]));
+    other_version.headers[2].1 = b"TransactionCreated.v9".into();
+    other_version.headers.push(("odd".into(), vec![0, 255, 1].into()));
     let poison = [
         ("undecodable", OutgoingRecord { value: Some(vec![0xff, 0x00, b'{']), ..good.clone() }),
         ("undecodable", OutgoingRecord { value: None, ..good.clone() }),

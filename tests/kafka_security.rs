@@ -128,7 +128,7 @@ async fn what_is_wrong_is_said_at_once_in_one_line() {
             let wrong = with(wrong, "broker.kafka.sasl_password", "hunter2");
             let error = refusal(&database, &wrong).await;
             let text = error.to_string();
-            // Planted bug that this catches: leaving it to rskafka, which tries for 10 s and then is "not available".
+            // Planted bug that this catches: trying a wrong password again and again for 10 s, and then saying "not available".
             assert!(matches!(error, BrokerError::Refused { .. }), "{text}");
             assert!(text.contains("authentication as \"ledger\"") && !text.contains("hunter2"), "{text}");
         }

@@ -124,12 +124,12 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
-fn only_the_repository_knows_diesel_and_only_the_broker_knows_rskafka() {
+fn only_the_repository_knows_diesel_and_only_the_broker_knows_kafkas_protocol() {
     for path in sources() {
         let text = fs::read_to_string(&path).expect("text");
         let own = room(&path);
         for (library, home) in
-            [("diesel::", "repository"), ("diesel_async::", "repository"), ("rskafka::", "broker")]
+            [("diesel::", "repository"), ("diesel_async::", "repository"), ("kafka_protocol::", "broker")]
         {
             assert!(own == home || !text.contains(library), "{} uses {library}", path.display());
         }

@@ -1,16 +1,20 @@
-//! Apache Kafka through rskafka: idempotence is the consumers', order per partition is ours.
+//! Apache Kafka by its wire protocol: idempotence is the consumers', order per partition is ours.
+//!
+//! Messages are encoded by `kafka-protocol`; record batches, connections and what to do about errors are here, because
+//! what is sent and read is millions of small records, each byte of which counts and has to survive.
 //!
 //! Guarantees: every call ends within `broker.kafka.request_timeout` (plus the wait that a fetch asks for), whatever
-//! the network does; rskafka alone would wait for ever. A partition's client is dropped after an error, so a call
-//! never meets a half-dead connection twice. Headers with the same name collapse into the last one, and header order
-//! is by name: rskafka keeps them in a map. Deliberately absent: transactions and consumer groups.
+//! the network does. A connection is dropped after an error, so a call never meets a half-dead one twice. Headers keep
+//! their order, and names may repeat. Deliberately absent: transactions and consumer groups.
 
 mod admin;
+mod compression;
 mod connections;
 mod describe;
 mod handshake;
 mod mirror;
-mod record;
+mod partition;
+mod record_batch;
 mod refusal;
 mod security;
 mod topics;
@@ -18,42 +22,30 @@ mod wire;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use async_trait::async_trait;
-use chrono::{DateTime, Utc};
-use rskafka::{
-    client::{
-        Client,
-        partition::{Compression, OffsetAt, PartitionClient},
-    },
-    record::Record,
-};
-
 use self::{
-    record::{compression, fetched, outgoing},
+    compression::Codec,
+    connections::{Idle, Leaders, Line},
+    partition::{EARLIEST, LATEST},
     security::Security,
 };
 use super::{Broker, BrokerError, Fetched, OffsetRange, OutgoingRecord, TopicSpec, TopicState};
 use crate::config::Kafka;
-
-/// A client answers one request after the other, so a read that waits for records would hold up a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Purpose {
-    Prompt,
-    Waiting,
-}
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 /// Kafka.
 pub struct KafkaBroker {
     settings: Kafka,
     servers: Vec<String>,
     security: Security,
-    compression: Compression,
-    client: tokio::sync::Mutex<Option<Arc<Client>>>,
-    partition_clients: Mutex<HashMap<(String, i32, Purpose), Arc<PartitionClient>>>,
+    codec: Codec,
+    idle: Mutex<HashMap<Line, Idle>>,
+    leaders: Mutex<HashMap<String, Leaders>>,
+    asking_for_leaders: tokio::sync::Mutex<()>,
     /// Kafka never takes partitions away, and a key's partition must not change while we run.
     partition_counts: Mutex<HashMap<String, i32>>,
     coordinators: Mutex<HashMap<String, String>>,
@@ -73,13 +65,14 @@ impl KafkaBroker {
             settings: settings.clone(),
             servers,
             security,
-            compression: compression(&settings.compression),
-            client: tokio::sync::Mutex::default(),
-            partition_clients: Mutex::default(),
+            codec: Codec::named(&settings.compression),
+            idle: Mutex::default(),
+            leaders: Mutex::default(),
+            asking_for_leaders: tokio::sync::Mutex::default(),
             partition_counts: Mutex::default(),
             coordinators: Mutex::default(),
         };
-        broker.client().await?;
+        broker.check_connection().await?;
         Ok(broker)
     }
 }
@@ -110,13 +103,7 @@ impl Broker for KafkaBroker {
         partition: i32,
         records: Vec<OutgoingRecord>,
     ) -> Result<(), BrokerError> {
-        let records: Vec<Record> = records.into_iter().map(outgoing).collect();
-        let compression = self.compression;
-        self.on_partition(topic, partition, Purpose::Prompt, Duration::ZERO, |client| async move {
-            client.produce(records, compression).await
-        })
-        .await?;
-        Ok(())
+        self.produce_to(topic, partition, &records, self.codec).await
     }
 
     async fn fetch(
@@ -127,17 +114,7 @@ impl Broker for KafkaBroker {
         bytes_max: usize,
         wait_max: Duration,
     ) -> Result<Fetched, BrokerError> {
-        let bytes_max = i32::try_from(bytes_max).unwrap_or(i32::MAX).max(2);
-        let wait_ms = i32::try_from(wait_max.as_millis()).unwrap_or(i32::MAX);
-        let outcome = self
-            .on_partition(topic, partition, Purpose::Waiting, wait_max, |client| async move {
-                client.fetch_records(offset, 1..bytes_max, wait_ms).await
-            })
-            .await;
-        match outcome {
-            Ok((records, high_watermark)) => {
-                Ok(Fetched { records: records.into_iter().map(fetched).collect(), high_watermark })
-            }
+        match self.fetch_from(topic, partition, offset, bytes_max, wait_max).await {
             Err(BrokerError::OffsetOutOfRange { .. }) => {
                 let range = self.offset_range(topic, partition).await;
                 let range = range.unwrap_or(OffsetRange { earliest: -1, latest: -1 });
@@ -150,17 +127,14 @@ impl Broker for KafkaBroker {
                     latest,
                 })
             }
-            Err(error) => Err(error),
+            outcome => outcome,
         }
     }
 
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {
-        self.on_partition(topic, partition, Purpose::Prompt, Duration::ZERO, |client| async move {
-            let earliest = client.get_offset(OffsetAt::Earliest).await?;
-            let latest = client.get_offset(OffsetAt::Latest).await?;
-            Ok(OffsetRange { earliest, latest })
-        })
-        .await
+        let earliest = self.offset_of(topic, partition, EARLIEST).await?.unwrap_or(0);
+        let latest = self.offset_of(topic, partition, LATEST).await?.unwrap_or(0);
+        Ok(OffsetRange { earliest, latest })
     }
 
     async fn offset_at(
@@ -169,14 +143,10 @@ impl Broker for KafkaBroker {
         partition: i32,
         moment: DateTime<Utc>,
     ) -> Result<i64, BrokerError> {
-        self.on_partition(topic, partition, Purpose::Prompt, Duration::ZERO, |client| async move {
-            // Kafka answers −1 if there is no such record.
-            match client.get_offset(OffsetAt::Timestamp(moment)).await? {
-                found if found >= 0 => Ok(found),
-                _ => client.get_offset(OffsetAt::Latest).await,
-            }
-        })
-        .await
+        match self.offset_of(topic, partition, moment.timestamp_millis()).await? {
+            Some(offset) => Ok(offset),
+            None => Ok(self.offset_of(topic, partition, LATEST).await?.unwrap_or(0)),
+        }
     }
 
     async fn describe_topic(&self, topic: &str) -> Result<Option<TopicState>, BrokerError> {

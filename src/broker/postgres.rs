@@ -137,7 +137,7 @@ impl PostgresBroker {
                 .map_err(refused)?;
         let next = records.last().map_or(offset, |record| record.record_offset + 1);
         let records = records.into_iter().map(fetched).collect::<Result<_, _>>()?;
-        Ok(Look::Found(Fetched { records, high_watermark: range.latest.max(next) }))
+        Ok(Look::Found(Fetched { records, next_offset: next, high_watermark: range.latest.max(next) }))
     }
 }
 
@@ -233,7 +233,7 @@ impl Broker for PostgresBroker {
             };
             let left = patience_ends.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(Fetched { records: Vec::new(), high_watermark });
+                return Ok(Fetched { records: Vec::new(), next_offset: offset, high_watermark });
             }
             sleep(interval.min(left)).await;
             interval = (interval * 2).min(LOOK_INTERVAL_MAX);

@@ -32,7 +32,9 @@ pub(super) fn dead_letter(
         ("message", error.clone()),
         ("attempts", attempts.to_string()),
     ];
-    let named = facts.into_iter().map(|(name, fact)| (format!("__ledger.error.{name}"), fact.into_bytes()));
+    let named = facts
+        .into_iter()
+        .map(|(name, fact)| (format!("__ledger.error.{name}").into(), fact.into_bytes().into()));
     outgoing_headers.extend(named);
     NewDeadLetter {
         id: Uuid::now_v7(),

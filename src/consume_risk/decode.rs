@@ -162,7 +162,7 @@ mod tests {
         let mut no_key = record(valid());
         no_key.key = None;
         let mut other_version = record(valid());
-        other_version.headers[2].1 = b"TransactionCreated.v2".to_vec();
+        other_version.headers[2].1 = b"TransactionCreated.v2".into();
         let mut no_value = record(valid());
         no_value.value = None;
         for (record, reason) in [

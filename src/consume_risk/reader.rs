@@ -106,14 +106,14 @@ impl Source {
         // Nothing is fetched before there is a place to put it.
         while let Ok(place) = sender.reserve().await {
             let fetched = self.broker.fetch(topic, partition, offset, bytes_max, self.wait_max).await;
-            let Fetched { mut records, high_watermark } = match fetched {
+            let Fetched { mut records, next_offset, high_watermark } = match fetched {
                 Ok(fetched) => fetched,
                 Err(error) => return place.send(Err(error)),
             };
             records.retain(|record| record.offset >= offset);
-            let is_behind = records.last().is_some_and(|last| last.offset + 1 < high_watermark);
+            let is_behind = !records.is_empty() && next_offset < high_watermark;
             bytes_max = self.next_bytes_max(bytes_max, records.len(), is_behind);
-            offset = records.last().map_or(offset, |last| last.offset + 1);
+            offset = next_offset.max(offset);
             let mut records = records.into_iter().peekable();
             if records.peek().is_none() {
                 place.send(Ok(Batch { items: Vec::new(), high_watermark, room: None }));

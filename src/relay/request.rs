@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn headers_of_the_row_win_over_the_cloud_events_ones() {
         let mut row = row(1);
-        assert!(headers(&row).contains(&("traceparent".into(), b"00-1-2-01".to_vec())));
+        assert!(headers(&row).contains(&("traceparent".into(), b"00-1-2-01".into())));
         row.headers = Some(serde_json::json!([["a", "eA=="]]));
-        assert_eq!(headers(&row), [("a".to_owned(), b"x".to_vec())]);
+        assert_eq!(headers(&row), [("a".into(), b"x".into())]);
     }
 }

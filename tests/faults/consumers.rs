@@ -29,7 +29,7 @@ async fn poison(system: &System, partitions: std::ops::Range<i32>) {
         let record = OutgoingRecord {
             key: Some(b"acct-0".to_vec()),
             value: Some(b"{poison".to_vec()),
-            headers: vec![("ce_type".into(), b"TransactionCreated.v1".to_vec())],
+            headers: vec![("ce_type".into(), b"TransactionCreated.v1".into())],
             timestamp: Utc::now(),
         };
         broker.produce(TRANSACTIONS_TOPIC, partition, vec![record]).await.expect("published");

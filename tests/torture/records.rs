@@ -55,7 +55,7 @@ pub async fn poison(broker: &SharedBroker) {
     let record = OutgoingRecord {
         key: Some(b"hot".to_vec()),
         value: Some(b"\xff poison".to_vec()),
-        headers: vec![("ce_type".into(), b"TransactionCreated.v1".to_vec())],
+        headers: vec![("ce_type".into(), b"TransactionCreated.v1".into())],
         timestamp: Utc::now(),
     };
     let _ = broker.produce(TRANSACTIONS_TOPIC, partition_of(b"hot", PARTITIONS), vec![record]).await;

@@ -1,4 +1,4 @@
-//! Topics with settings, and positions for Kafka's own tools: what rskafka cannot say, through [`super::wire`].
+//! Topics with settings, and positions for Kafka's own tools.
 
 use kafka_protocol::{
     ResponseError,

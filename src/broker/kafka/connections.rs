@@ -1,65 +1,57 @@
-//! Connections to the cluster: made anew where one fell silent, and never waited on without end.
+//! Connections to the cluster: one to its leader for each partition and purpose, made anew where one fell silent, and
+//! never waited on without end.
+//!
+//! A call is tried again until `broker.kafka.request_timeout` is over, unless the answer is for good. A connection that
+//! met trouble is not used again, and neither is what was known of who leads.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use rskafka::{
-    BackoffConfig,
-    client::{
-        Client, ClientBuilder,
-        error::Error,
-        partition::{PartitionClient, UnknownTopicHandling},
-    },
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::{
+    KafkaBroker, describe, lock,
+    wire::{Request, Wire},
 };
-use tokio::time::timeout;
-
-use super::{KafkaBroker, Purpose, lock, refusal::broker_error, wire::Wire};
 use crate::broker::BrokerError;
 
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const INTERVAL_MIN: Duration = Duration::from_millis(50);
+const INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// A connection answers one request after the other, so a read that waits for records would hold up a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    Prompt,
+    Waiting,
+}
+
+/// What a connection to a leader is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Line {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) purpose: Purpose,
+}
+
+impl Line {
+    pub(super) fn new(topic: &str, partition: i32, purpose: Purpose) -> Self {
+        Self { topic: topic.to_owned(), partition, purpose }
+    }
+}
+
+/// The line's connection while nobody uses it.
+pub(super) type Idle = Arc<tokio::sync::Mutex<Option<Wire>>>;
 
 impl KafkaBroker {
-    /// The cluster's client, made anew where the last one fell silent.
-    pub(super) async fn client(&self) -> Result<Arc<Client>, BrokerError> {
-        let mut current = self.client.lock().await;
-        if let Some(client) = &*current {
-            return Ok(Arc::clone(client));
+    /// Fails in the words of the configuration if nobody is there.
+    pub(super) async fn check_connection(&self) -> Result<(), BrokerError> {
+        let servers = &self.settings.bootstrap_servers;
+        match self.wire().await {
+            Ok(_) => Ok(()),
+            Err(BrokerError::Unavailable { detail }) => Err(BrokerError::Unavailable {
+                detail: format!("no Kafka at {servers} (broker.kafka.bootstrap_servers): {detail}"),
+            }),
+            Err(refused) => Err(refused),
         }
-        let client = Arc::new(self.build_client().await?);
-        *current = Some(Arc::clone(&client));
-        Ok(client)
-    }
-
-    pub(super) async fn build_client(&self) -> Result<Client, BrokerError> {
-        let settings = &self.settings;
-        let connecting = async {
-            // rskafka would try a wrong password or certificate again and again and then not say what it was, and it
-            // would wait for ever for the first server that is silent. So it is told of one that answers.
-            let wire = self.wire().await?;
-            let mut builder = ClientBuilder::new(vec![wire.address().to_owned()])
-                .client_id(settings.client_id.as_str())
-                .backoff_config(backoff(settings.request_timeout.min(settings.connect_timeout)));
-            if let Some(tls) = &self.security.tls {
-                builder = builder.tls_config(Arc::clone(tls));
-            }
-            if let Some(sasl) = &self.security.sasl {
-                builder = builder.sasl_config(sasl.clone());
-            }
-            builder.build().await.map_err(|error| broker_error("", &error))
-        };
-        let outcome = timeout(settings.connect_timeout, connecting).await.unwrap_or_else(|_| {
-            let detail = format!("no answer within {:?}", settings.connect_timeout);
-            Err(BrokerError::Unavailable { detail })
-        });
-        outcome.map_err(|error| match error {
-            BrokerError::Unavailable { detail } => BrokerError::Unavailable {
-                detail: format!(
-                    "no Kafka at {} (broker.kafka.bootstrap_servers): {detail}",
-                    settings.bootstrap_servers
-                ),
-            },
-            refused => refused,
-        })
     }
 
     pub(super) async fn wire(&self) -> Result<Wire, BrokerError> {
@@ -71,15 +63,6 @@ impl KafkaBroker {
         Wire::open(addresses, &self.security, &settings.client_id, settings.connect_timeout).await
     }
 
-    /// A connection that fell silent may be dead without anybody having said so, and rskafka would keep it.
-    pub(super) fn forget_connections(&self) {
-        // Whoever is making a new client holds the lock; nothing is to be forgotten then.
-        if let Ok(mut current) = self.client.try_lock() {
-            *current = None;
-            lock(&self.partition_clients).clear();
-        }
-    }
-
     /// Runs a call with an end. `extra` is time that the call spends waiting on purpose.
     pub(super) async fn bounded<T>(
         &self,
@@ -87,65 +70,94 @@ impl KafkaBroker {
         call: impl Future<Output = Result<T, BrokerError>>,
     ) -> Result<T, BrokerError> {
         let limit = self.settings.request_timeout + extra;
-        match timeout(limit, call).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.forget_connections();
-                Err(BrokerError::Unavailable { detail: format!("no answer from Kafka within {limit:?}") })
-            }
-        }
+        timeout(limit, call).await.unwrap_or_else(|_| {
+            self.forget_connections();
+            Err(silent(limit))
+        })
     }
 
-    pub(super) async fn partition_client(
+    /// Sends a request to the partition's leader, and reads the answer. It has an end; `extra` is time that the leader
+    /// is asked to wait.
+    pub(super) async fn ask_leader<R: Request, T>(
         &self,
-        topic: &str,
-        partition: i32,
-        purpose: Purpose,
-    ) -> Result<Arc<PartitionClient>, BrokerError> {
-        let key = (topic.to_owned(), partition, purpose);
-        let known = lock(&self.partition_clients).get(&key).cloned();
-        if let Some(client) = known {
-            return Ok(client);
-        }
-        let client =
-            self.client().await?.partition_client(topic, partition, UnknownTopicHandling::Error).await;
-        let client = Arc::new(client.map_err(|error| broker_error(topic, &error))?);
-        lock(&self.partition_clients).insert(key, Arc::clone(&client));
-        Ok(client)
-    }
-
-    /// Runs a call on the partition's client, and drops the client if the call fails in a way that may be its fault.
-    pub(super) async fn on_partition<T, Call, Answer>(
-        &self,
-        topic: &str,
-        partition: i32,
-        purpose: Purpose,
+        line: &Line,
         extra: Duration,
-        call: Call,
-    ) -> Result<T, BrokerError>
-    where
-        Call: FnOnce(Arc<PartitionClient>) -> Answer,
-        Answer: Future<Output = Result<T, Error>>,
-    {
-        let outcome = self
-            .bounded(extra, async {
-                let client = self.partition_client(topic, partition, purpose).await?;
-                call(client).await.map_err(|error| broker_error(topic, &error))
-            })
-            .await;
-        match outcome {
-            Err(error @ BrokerError::OffsetOutOfRange { .. }) => Err(error),
-            Err(error) if error.is_about_a_record() => Err(error),
-            Err(error) => {
-                lock(&self.partition_clients).remove(&(topic.to_owned(), partition, purpose));
-                Err(self.confirmed(topic, partition, error).await)
+        request: &R,
+        read: impl Fn(R::Answer) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        let limit = self.settings.request_timeout + extra;
+        let ends = Instant::now() + limit;
+        let mut interval = INTERVAL_MIN;
+        loop {
+            let Ok(outcome) = timeout_at(ends, self.ask_leader_once(line, request, &read)).await else {
+                self.forget_connections();
+                return Err(silent(limit));
+            };
+            match outcome {
+                Err(error) if error.is_transient() && Instant::now() + interval < ends => {
+                    sleep(interval).await;
+                    interval = (interval * 2).min(INTERVAL_MAX);
+                }
+                Err(error) => return Err(self.confirmed(&line.topic, line.partition, error).await),
+                Ok(value) => return Ok(value),
             }
-            Ok(value) => Ok(value),
         }
+    }
+
+    async fn ask_leader_once<R: Request, T>(
+        &self,
+        line: &Line,
+        request: &R,
+        read: impl Fn(R::Answer) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        let idle = Arc::clone(lock(&self.idle).entry(line.clone()).or_default());
+        let mut idle = idle.lock().await;
+        let mut wire = match idle.take() {
+            Some(wire) => wire,
+            None => self.wire_to(&[self.leader(line).await?]).await?,
+        };
+        // Whoever gives up in the middle takes the connection along, and with it the answer that nobody reads.
+        let outcome = wire.call(request).await.and_then(read);
+        match &outcome {
+            Err(error) if !error.is_about_what_was_sent() => {
+                lock(&self.leaders).remove(&line.topic);
+            }
+            _ => *idle = Some(wire),
+        }
+        outcome
+    }
+
+    /// `host:port` of the partition's leader. One asks for all of them.
+    async fn leader(&self, line: &Line) -> Result<String, BrokerError> {
+        let known = || lock(&self.leaders).get(&line.topic)?.get(&line.partition).cloned();
+        if let Some(leader) = known() {
+            return leader_of(line, leader);
+        }
+        let _turn = self.asking_for_leaders.lock().await;
+        if let Some(leader) = known() {
+            return leader_of(line, leader);
+        }
+        let found = describe::leaders(&mut self.wire().await?, &line.topic).await?;
+        let leader = found.get(&line.partition).cloned();
+        lock(&self.leaders).insert(line.topic.clone(), found);
+        leader_of(line, leader.ok_or_else(|| BrokerError::NoSuchTopic(line.topic.clone()))?)
+    }
+
+    /// Where one connection fell silent, others may be dead without anybody having said so.
+    fn forget_connections(&self) {
+        lock(&self.idle).clear();
+        lock(&self.leaders).clear();
     }
 }
 
-/// rskafka counts only its waits against the deadline; the time limit around each call does the rest.
-fn backoff(deadline: Duration) -> BackoffConfig {
-    BackoffConfig { init_backoff: BACKOFF_MIN, max_backoff: BACKOFF_MAX, base: 2.0, deadline: Some(deadline) }
+/// By partition; None has no leader now.
+pub(super) type Leaders = BTreeMap<i32, Option<String>>;
+
+fn leader_of(line: &Line, leader: Option<String>) -> Result<String, BrokerError> {
+    let Line { topic, partition, .. } = line;
+    leader.ok_or_else(|| BrokerError::Unavailable { detail: format!("{topic}/{partition} has no leader") })
+}
+
+fn silent(limit: Duration) -> BrokerError {
+    BrokerError::Unavailable { detail: format!("no answer from Kafka within {limit:?}") }
 }

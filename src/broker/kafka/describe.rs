@@ -5,13 +5,15 @@ use std::{str::FromStr, time::Duration};
 use kafka_protocol::{
     ResponseError,
     messages::{
-        DescribeConfigsRequest, MetadataRequest, TopicName,
+        DescribeConfigsRequest, MetadataRequest, MetadataResponse, TopicName,
         describe_configs_request::DescribeConfigsResource, metadata_request::MetadataRequestTopic,
+        metadata_response::MetadataResponseTopic,
     },
 };
 
 use super::{
     admin::{MIN_INSYNC_REPLICAS, RETENTION_BYTES, RETENTION_MS, text},
+    connections::Leaders,
     wire::Wire,
 };
 use crate::broker::{BrokerError, Retention, TopicState};
@@ -48,20 +50,39 @@ pub(super) async fn topic(wire: &mut Wire, name: &str) -> Result<Option<TopicSta
     Ok(Some(state))
 }
 
-/// The same without its settings.
-pub(super) async fn layout(wire: &mut Wire, name: &str) -> Result<Option<TopicState>, BrokerError> {
+async fn metadata(wire: &mut Wire, name: &str) -> Result<MetadataResponse, BrokerError> {
     let wanted = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
     let request =
         MetadataRequest::default().with_topics(Some(vec![wanted])).with_allow_auto_topic_creation(false);
-    let answer = wire.call(&request).await?;
+    wire.call(&request).await
+}
+
+fn of_topic(answer: &MetadataResponse, name: &str) -> Result<Option<MetadataResponseTopic>, BrokerError> {
     let found = answer.topics.first();
     let found = found.ok_or_else(|| BrokerError::Unavailable { detail: "no topic was described".into() })?;
     match ResponseError::try_from_code(found.error_code) {
         // A partition without a leader is one all the same.
-        None | Some(ResponseError::LeaderNotAvailable) => {}
-        Some(ResponseError::UnknownTopicOrPartition) => return Ok(None),
-        Some(error) => return Err(failed(name, error)),
+        None | Some(ResponseError::LeaderNotAvailable) => Ok(Some(found.clone())),
+        Some(ResponseError::UnknownTopicOrPartition) => Ok(None),
+        Some(error) => Err(failed(name, error)),
     }
+}
+
+/// Who leads each partition of the topic.
+pub(super) async fn leaders(wire: &mut Wire, name: &str) -> Result<Leaders, BrokerError> {
+    let answer = metadata(wire, name).await?;
+    let found = of_topic(&answer, name)?.ok_or_else(|| BrokerError::NoSuchTopic(name.to_owned()))?;
+    let address = |leader| {
+        let broker = answer.brokers.iter().find(|broker| broker.node_id == leader)?;
+        Some(format!("{}:{}", broker.host.as_str(), broker.port))
+    };
+    let partitions = found.partitions.iter();
+    Ok(partitions.map(|partition| (partition.partition_index, address(partition.leader_id))).collect())
+}
+
+/// The topic without its settings.
+pub(super) async fn layout(wire: &mut Wire, name: &str) -> Result<Option<TopicState>, BrokerError> {
+    let Some(found) = of_topic(&metadata(wire, name).await?, name)? else { return Ok(None) };
     let replicas = found.partitions.first().map(|partition| partition.replica_nodes.len());
     Ok(Some(TopicState {
         partitions: i32::try_from(found.partitions.len()).unwrap_or(i32::MAX),

@@ -14,14 +14,14 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 use rsasl::prelude::{Mechname, SASLClient, SASLConfig, Session};
-use rskafka::client::SaslConfig;
 use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
+use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{
     BrokerError,
-    security::credentials,
+    security::Sasl,
     wire::{Stream, Wire},
 };
 
@@ -69,13 +69,10 @@ fn tls_error(address: &str, error: &std::io::Error) -> BrokerError {
 }
 
 /// Says who we are, and has it confirmed.
-pub(super) async fn authenticate(wire: &mut Wire, sasl: &SaslConfig) -> Result<(), BrokerError> {
-    let (mechanism, credentials) = credentials(sasl)?;
+pub(super) async fn authenticate(wire: &mut Wire, sasl: &Sasl) -> Result<(), BrokerError> {
+    let Sasl { mechanism, username, password } = sasl;
     let failed = |address: &str, why: String| {
-        refused(format!(
-            "{address}: authentication as {:?} by {mechanism} failed: {why}",
-            credentials.username
-        ))
+        refused(format!("{address}: authentication as {username:?} by {mechanism} failed: {why}"))
     };
     let handshake = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
     let answer = wire.call(&handshake).await?;
@@ -84,8 +81,8 @@ pub(super) async fn authenticate(wire: &mut Wire, sasl: &SaslConfig) -> Result<(
         let offered = if offered.is_empty() { "none".into() } else { offered.join(", ") };
         return Err(failed(wire.address(), format!("{error:?}; mechanisms offered on this port: {offered}")));
     }
-    let mut session = session(mechanism, &credentials.username, &credentials.password)
-        .map_err(|why| failed(wire.address(), why))?;
+    let mut session =
+        session(mechanism, username, password.expose_secret()).map_err(|why| failed(wire.address(), why))?;
     let mut received: Option<Bytes> = None;
     loop {
         let mut message = Vec::new();

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use rskafka::client::{Credentials, SaslConfig};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use secrecy::ExposeSecret;
+use secrecy::SecretString;
 
 use super::BrokerError;
 use crate::config::Kafka;
@@ -17,32 +16,31 @@ use crate::config::Kafka;
 #[derive(Clone)]
 pub(super) struct Security {
     pub(super) tls: Option<Arc<ClientConfig>>,
-    pub(super) sasl: Option<SaslConfig>,
+    pub(super) sasl: Option<Sasl>,
 }
+
+/// Whom to authenticate as, and how.
+#[derive(Clone)]
+pub(super) struct Sasl {
+    /// The mechanism by the name that Kafka knows.
+    pub(super) mechanism: &'static str,
+    pub(super) username: String,
+    pub(super) password: SecretString,
+}
+
+const PLAIN: &str = "PLAIN";
 
 impl Security {
     /// Reads the files that the configuration names.
     pub(super) fn from_config(settings: &Kafka) -> Result<Self, BrokerError> {
         let tls = settings.tls.then(|| tls_config(settings)).transpose()?;
         let sasl = sasl_config(settings);
-        if tls.is_none() && matches!(sasl, Some(SaslConfig::Plain(_))) {
+        if tls.is_none() && sasl.as_ref().is_some_and(|sasl| sasl.mechanism == PLAIN) {
             tracing::warn!(
                 "broker.kafka.sasl_mechanism = \"plain\" without tls: whoever listens reads the password"
             );
         }
         Ok(Self { tls, sasl })
-    }
-}
-
-/// The mechanism by the name that Kafka knows, and whom to authenticate as.
-pub(super) fn credentials(sasl: &SaslConfig) -> Result<(&'static str, &Credentials), BrokerError> {
-    match sasl {
-        SaslConfig::Plain(credentials) => Ok(("PLAIN", credentials)),
-        SaslConfig::ScramSha256(credentials) => Ok(("SCRAM-SHA-256", credentials)),
-        SaslConfig::ScramSha512(credentials) => Ok(("SCRAM-SHA-512", credentials)),
-        SaslConfig::Oauthbearer(_) => {
-            Err(BrokerError::Refused { detail: "OAUTHBEARER is not supported".into() })
-        }
     }
 }
 
@@ -63,13 +61,13 @@ fn tls_config(settings: &Kafka) -> Result<Arc<ClientConfig>, BrokerError> {
     Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
 
-fn sasl_config(settings: &Kafka) -> Option<SaslConfig> {
-    let credentials =
-        Credentials::new(settings.sasl_username.clone(), settings.sasl_password.expose_secret().to_owned());
-    match settings.sasl_mechanism.as_str() {
-        "plain" => Some(SaslConfig::Plain(credentials)),
-        "scram-sha-256" => Some(SaslConfig::ScramSha256(credentials)),
-        "scram-sha-512" => Some(SaslConfig::ScramSha512(credentials)),
-        _ => None,
-    }
+fn sasl_config(settings: &Kafka) -> Option<Sasl> {
+    let mechanism = match settings.sasl_mechanism.as_str() {
+        "plain" => PLAIN,
+        "scram-sha-256" => "SCRAM-SHA-256",
+        "scram-sha-512" => "SCRAM-SHA-512",
+        _ => return None,
+    };
+    let (username, password) = (settings.sasl_username.clone(), settings.sasl_password.clone());
+    Some(Sasl { mechanism, username, password })
 }

@@ -1,9 +1,8 @@
-//! One short connection for what rskafka cannot say: topics with settings, a group's positions, and why a cluster
-//! cannot be talked to.
+//! A connection to one broker.
 //!
-//! Requests of fixed, widely supported versions, one at a time, answers bounded in size. It is opened under the same
-//! security as rskafka's connections (see [`super::handshake`]). Deliberately absent: retries, and a time limit for each
-//! call, which are the caller's.
+//! Requests of fixed versions that every Kafka since 3.0 speaks, one at a time, answers bounded in size. What comes
+//! before the first one is in [`super::handshake`]. Deliberately absent: retries, and a time limit for each call, which
+//! are the caller's.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -11,8 +10,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
     messages::{
         ApiKey, CreateTopicsRequest, CreateTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-        FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest, MetadataResponse,
-        OffsetCommitRequest, OffsetCommitResponse, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
+        FetchRequest, FetchResponse, FindCoordinatorRequest, FindCoordinatorResponse, ListOffsetsRequest,
+        ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse,
+        ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, SaslAuthenticateRequest,
         SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
     },
     protocol::{Decodable, Encodable, HeaderVersion, StrBytes, encode_request_header_into_buffer},
@@ -25,13 +25,38 @@ use tokio::{
 
 use super::{BrokerError, handshake, security::Security};
 
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+const MIB: usize = 1024 * 1024;
+/// Before each frame stands how long it is.
+const LENGTH_BYTES: usize = 4;
+/// With a client's name of an ordinary length.
+const HEADER_BYTES_MAX: usize = 100;
 
 /// A request that is spoken here, in the one version that is spoken.
-pub(super) trait Request: Encodable {
+pub(super) trait Request: Encodable + Sync {
     const KEY: ApiKey;
     const VERSION: i16;
+    const ANSWER_BYTES_MAX: usize = 4 * MIB;
     type Answer: Decodable + HeaderVersion;
+}
+
+impl Request for ProduceRequest {
+    const KEY: ApiKey = ApiKey::Produce;
+    const VERSION: i16 = 8;
+    type Answer = ProduceResponse;
+}
+
+impl Request for FetchRequest {
+    const KEY: ApiKey = ApiKey::Fetch;
+    const VERSION: i16 = 11;
+    /// A broker gives one batch at least, however few bytes it is asked for.
+    const ANSWER_BYTES_MAX: usize = 128 * MIB;
+    type Answer = FetchResponse;
+}
+
+impl Request for ListOffsetsRequest {
+    const KEY: ApiKey = ApiKey::ListOffsets;
+    const VERSION: i16 = 5;
+    type Answer = ListOffsetsResponse;
 }
 
 impl Request for SaslHandshakeRequest {
@@ -113,9 +138,10 @@ impl Wire {
     }
 
     async fn open_one(address: &str, security: &Security, client_id: &str) -> Result<Self, BrokerError> {
-        let tcp = TcpStream::connect(address)
-            .await
-            .map_err(|error| BrokerError::Unavailable { detail: format!("{address}: {error}") })?;
+        let unavailable =
+            |error: std::io::Error| BrokerError::Unavailable { detail: format!("{address}: {error}") };
+        let tcp = TcpStream::connect(address).await.map_err(unavailable)?;
+        tcp.set_nodelay(true).map_err(unavailable)?;
         let stream: Box<dyn Stream> = match &security.tls {
             None => Box::new(tcp),
             Some(tls) => handshake::encrypt(address, tcp, tls.clone()).await?,
@@ -143,7 +169,7 @@ impl Wire {
     pub(super) async fn call<R: Request>(&mut self, request: &R) -> Result<R::Answer, BrokerError> {
         self.correlation_id += 1;
         let frame = self.frame(request).map_err(|error| self.unavailable(&error))?;
-        let mut answer = match self.exchange(&frame).await {
+        let mut answer = match self.exchange(&frame, R::ANSWER_BYTES_MAX).await {
             Ok(answer) => Bytes::from(answer),
             Err(error) => return Err(self.unavailable(&self.told(&error))),
         };
@@ -155,11 +181,11 @@ impl Wire {
         R::Answer::decode(&mut answer, R::VERSION).map_err(|error| self.unavailable(&error))
     }
 
-    async fn exchange(&mut self, frame: &[u8]) -> std::io::Result<Vec<u8>> {
+    async fn exchange(&mut self, frame: &[u8], bytes_max: usize) -> std::io::Result<Vec<u8>> {
         self.stream.write_all(frame).await?;
         self.stream.flush().await?;
         let length = self.stream.read_i32().await?;
-        let length = usize::try_from(length).ok().filter(|length| *length <= ANSWER_BYTES_MAX);
+        let length = usize::try_from(length).ok().filter(|length| *length <= bytes_max);
         let Some(length) = length else { return Err(ErrorKind::InvalidData.into()) };
         let mut answer = vec![0; length];
         self.stream.read_exact(&mut answer).await?;
@@ -182,18 +208,21 @@ impl Wire {
         }
     }
 
-    fn frame<R: Request>(&self, request: &R) -> anyhow::Result<Bytes> {
+    fn frame<R: Request>(&self, request: &R) -> anyhow::Result<BytesMut> {
         let header = RequestHeader::default()
             .with_request_api_key(R::KEY as i16)
             .with_request_api_version(R::VERSION)
             .with_correlation_id(self.correlation_id)
             .with_client_id(Some(StrBytes::from_string(self.client_id.clone())));
-        let mut body = BytesMut::new();
-        encode_request_header_into_buffer(&mut body, &header)?;
-        request.encode(&mut body, R::VERSION)?;
-        let mut frame = BytesMut::with_capacity(body.len() + 4);
-        frame.put_i32(i32::try_from(body.len())?);
-        frame.put(body);
-        Ok(frame.freeze())
+        let mut frame =
+            BytesMut::with_capacity(LENGTH_BYTES + HEADER_BYTES_MAX + request.compute_size(R::VERSION)?);
+        frame.put_bytes(0, LENGTH_BYTES);
+        encode_request_header_into_buffer(&mut frame, &header)?;
+        request.encode(&mut frame, R::VERSION)?;
+        let length = i32::try_from(frame.len() - LENGTH_BYTES)?;
+        if let Some(gap) = frame.get_mut(..LENGTH_BYTES) {
+            gap.copy_from_slice(&length.to_be_bytes());
+        }
+        Ok(frame)
     }
 }

@@ -61,7 +61,7 @@ fn shown<'a>(
         letter: LetterOut::from(found),
         key: record.key.as_deref().map(Content::of),
         value: record.value.as_deref().map(Content::of),
-        headers: headers.iter().map(|(name, value)| (name.clone(), Content::of(value))).collect(),
+        headers: headers.iter().map(|(name, value)| (name.to_string(), Content::of(value))).collect(),
         replay_log: replays
             .iter()
             .map(|replay| ReplayOut {

@@ -40,15 +40,16 @@ impl<'a> PartitionReader<'a> {
         Ok(Self { broker, topic, partition, next: range.earliest, range })
     }
 
-    /// The next records; None at the end. Offsets may have gaps, so an empty answer at rest is the end too.
+    /// The next records, maybe none; None at the end. Offsets may have gaps.
     pub(super) async fn read(&mut self) -> anyhow::Result<Option<Vec<FetchedRecord>>> {
         let (topic, partition, latest) = (self.topic, self.partition, self.range.latest);
         let mut tries = 0;
         while self.next < latest {
             match self.broker.fetch(topic, partition, self.next, FETCH_BYTES_MAX, FETCH_WAIT_MAX).await {
+                // Nothing at all, although there was something: it has been removed meanwhile.
+                Ok(fetched) if fetched.next_offset <= self.next => return Ok(None),
                 Ok(fetched) => {
-                    let Some(last) = fetched.records.last() else { return Ok(None) };
-                    self.next = last.offset + 1;
+                    self.next = fetched.next_offset;
                     return Ok(Some(
                         fetched.records.into_iter().filter(|record| record.offset < latest).collect(),
                     ));
