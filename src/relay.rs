@@ -21,6 +21,7 @@ mod delivery;
 mod floors;
 mod lanes;
 mod partitions;
+mod past;
 mod request;
 mod retention;
 mod sessions;
@@ -109,7 +110,10 @@ async fn look_and_deliver(
         let mut wait = settings.poll_interval_max;
         let share = if in_flight.len() < BATCHES_MAX { lanes.next_share(&group.held()) } else { None };
         if let Some(share) = share {
-            let read = relay.read(&share.leases).await;
+            let read = tokio::select! {
+                read = relay.read(&share.leases) => read,
+                () = context.stop.requested() => break,
+            };
             match &read {
                 Ok(_) => {
                     trouble.over();

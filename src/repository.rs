@@ -38,7 +38,7 @@ mod walk;
 
 pub use connection::{Connection, connect, connect_for_long_statements};
 pub use error::RepositoryError;
-pub use pool::{Pool, PooledConnection, evict, pool, pooled, takes_writes};
+pub use pool::{Pool, PooledConnection, evict, pool, pooled, server_started_at, takes_writes};
 pub use statement::{Bind, Statement, statement};
 pub use transaction::{Isolation, Work, transaction, transaction_with};
 pub use walk::{Page, Place, Span};

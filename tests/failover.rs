@@ -3,9 +3,12 @@
 //!
 //! Seen to fail when planted: leaving the hosts to the driver (a hanging primary uses up all the time and nobody asks
 //! the standby), no look at pooled connections (readers stay on the old primary for ever), and a writer's memory that
-//! outlives its connection (balances of a history that is gone).
+//! outlives its connection (balances of a history that is gone), a relay that does not ask whether its server takes
+//! writes (it looks into the old outbox for ever).
 
 use std::sync::atomic::Ordering;
+
+use ledger::relay;
 
 use crate::support::{
     api::{Api, transaction},
@@ -59,8 +62,13 @@ async fn a_promoted_standby_takes_over_under_load_and_nothing_acknowledged_is_lo
 async fn a_primary_that_has_become_read_only_is_left_by_writers_and_readers() {
     let (primary, standby) = pair().await;
     let api = Api::on(TestDatabase::at(&both(&primary, &standby)), &[]).await;
+    // A relay that has nothing to do meanwhile: only its leases meet the read-only server, its looks succeed there.
+    let relaying = api.database.context_with(&[("relay.lease_ttl", "2s")]);
+    let relay = tokio::spawn(relay::run(relaying.clone()));
     assert_eq!(api.post("1", &transaction("a", "credit", "1.00", "EUR")).await.status, 201);
     assert_eq!(api.get("/accounts/a/balance").await.json()["balance"], "1.00");
+    let outbox = "SELECT count(*) FROM outbox";
+    eventually("the outbox is empty", async || api.database.value(outbox).await == "0").await;
     let caught_up = "SELECT count(*) FROM transactions";
     eventually("the standby has the row", async || {
         let standby = client(&standby.url()).await;
@@ -96,6 +104,13 @@ async fn a_primary_that_has_become_read_only_is_left_by_writers_and_readers() {
         100,
         "nothing reached the old primary"
     );
+    let new = client(&standby.url()).await;
+    eventually("the relay has followed", async || {
+        new.query_one(outbox, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+    relaying.stop.request();
+    relay.await.expect("no panic").expect("a clean stop");
 }
 
 #[tokio::test(flavor = "multi_thread")]

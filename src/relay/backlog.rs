@@ -9,14 +9,17 @@ use crate::{
 };
 
 const INTERVAL: Duration = Duration::from_secs(5);
+/// A gauge that stands still looks like an outbox that does: trouble is to be told.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Measures again and again until asked to stop.
 pub(super) async fn watch(context: Context, pool: Pool, relay: Arc<Relay>) {
     let mut trouble = Trouble::new("measuring the outbox");
     while !context.stop.is_requested() {
-        match run_once(&pool, &relay.floors()).await {
-            Ok(()) => trouble.over(),
-            Err(error) => trouble.met(&error),
+        match tokio::time::timeout(TIMEOUT, run_once(&pool, &relay.floors())).await {
+            Ok(Ok(())) => trouble.over(),
+            Ok(Err(error)) => trouble.met(&error),
+            Err(_) => trouble.met(&format!("no answer from the database within {TIMEOUT:?}")),
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}

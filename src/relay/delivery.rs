@@ -25,16 +25,17 @@ use super::{
     floors::{Floors, Settled},
     lanes::lane_of_lease,
     partitions::{LeftAlone, Partition, PartitionCounts, partition_number, sort},
+    past::Past,
     request::{Outcome, publish},
-    sessions::Sessions,
+    sessions::{Session, Sessions},
 };
 use crate::{
     broker::{BrokerError, SharedBroker},
     config::Config,
     event::LANES,
     repository::{
-        Connection, RepositoryError,
-        outbox::{self, OutboxAddress, OutboxRow, ParkedRow},
+        RepositoryError,
+        outbox::{self, OutboxAddress, OutboxRow, ParkedRow, RowName},
     },
     runtime::{Lease, fail_point},
 };
@@ -44,7 +45,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Values of one look, over all lanes.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Rows of one look that are looked through for some that can be published while others cannot.
-const LOOK_PAST_MAX: i64 = 50_000;
+const LOOK_PAST_MAX: usize = 50_000;
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why there is no batch.
@@ -98,6 +99,7 @@ pub struct Relay {
     row_bytes: AtomicUsize,
     floors: Floors,
     left_alone: LeftAlone,
+    past: Mutex<Past>,
     slow: Mutex<JoinSet<()>>,
     refusal: Mutex<Option<BrokerError>>,
 }
@@ -116,6 +118,7 @@ impl Relay {
             row_bytes: AtomicUsize::default(),
             floors: Floors::default(),
             left_alone: LeftAlone::default(),
+            past: Mutex::default(),
             slow: Mutex::default(),
             refusal: Mutex::default(),
         }
@@ -154,12 +157,12 @@ impl Relay {
         timeout(DATABASE_TIMEOUT, reading).await.unwrap_or(Err(RelayError::Silent))
     }
 
-    async fn session(&self) -> Result<Connection, RepositoryError> {
-        let (connection, is_new) = self.sessions.take().await?;
+    async fn session(&self) -> Result<Session, RepositoryError> {
+        let (session, is_new) = self.sessions.take().await?;
         if is_new {
             self.floors.forget();
         }
-        Ok(connection)
+        Ok(session)
     }
 
     /// Where looks at all lanes may begin.
@@ -174,15 +177,16 @@ impl Relay {
         let lane_count = lanes.len().max(1);
         let per_lane = self.batch_size_max.min(rows_max) / i64::try_from(lane_count).unwrap_or(1);
         let bytes_per_lane = BATCH_BYTES_MAX / lane_count;
-        let mut connection = self.session().await?;
+        let mut session = self.session().await?;
         if self.floors.are_due() {
-            self.floors.settle(outbox::drawn(&mut connection).await?);
+            let begin = self.floors.begin(lanes);
+            self.floors.settle(&begin, outbox::drawn(&mut session.connection).await?);
         }
         let begin = self.floors.begin(lanes);
         let (floors, rows_max) = (&begin.floors, self.batch_size_max);
-        let look =
-            outbox::read(&mut connection, lanes, floors, per_lane.max(1), bytes_per_lane, rows_max).await?;
-        self.sessions.give_back(connection);
+        let connection = &mut session.connection;
+        let look = outbox::read(connection, lanes, floors, per_lane.max(1), bytes_per_lane, rows_max).await?;
+        self.sessions.give_back(session);
         self.floors.raise(lanes, &begin, &look);
         let settled = begin.settled(&look);
         self.note_row_bytes(&look.rows);
@@ -196,23 +200,27 @@ impl Relay {
         self.row_bytes.store(bytes / rows.len().max(1), Relaxed);
     }
 
-    /// Some partitions are to be left alone: looks past their rows, however many, within a bound.
+    /// Some partitions are to be left alone: looks past their rows, so many at once, and next time on from there.
     async fn read_past(&self, lanes: &[i16]) -> Result<Batch, RelayError> {
-        let lane_count = i64::try_from(lanes.len()).unwrap_or(1).max(1);
-        let mut connection = self.session().await?;
-        let floors = self.floors.begin(lanes).floors;
-        let mut addresses =
-            outbox::read_addresses(&mut connection, lanes, &floors, LOOK_PAST_MAX / lane_count).await?;
-        let counts = self.partition_counts(addresses.iter().map(|address| &address.topic)).await?;
+        let per_lane = LOOK_PAST_MAX / lanes.len().max(1);
+        let mut session = self.session().await?;
         // One answer for the whole look: a pause that ended in the middle would let a row overtake one of its own key.
         let left_alone = self.left_alone.all();
-        addresses.retain(|address| !left_alone.contains(&partition_of_address(address, &counts)));
+        let starts = locked(&self.past).starts(&left_alone, lanes, &self.floors.begin(lanes).floors);
+        let connection = &mut session.connection;
+        let limit = i64::try_from(per_lane).unwrap_or(i64::MAX);
+        let mut addresses = outbox::read_addresses(connection, lanes, &starts, limit).await?;
+        let counts = self.partition_counts(addresses.iter().map(|address| &address.topic)).await?;
+        let is_left_alone =
+            |address: &OutboxAddress| left_alone.contains(&partition_of_address(address, &counts));
+        locked(&self.past).looked(&left_alone, &addresses, per_lane, is_left_alone);
+        addresses.retain(|address| !is_left_alone(address));
         addresses.truncate(usize::try_from(self.batch_size_max).unwrap_or(usize::MAX));
         let rows = match addresses.is_empty() {
             true => Vec::new(),
-            false => outbox::read_at(&mut connection, &addresses, BATCH_BYTES_MAX).await?,
+            false => outbox::read_at(connection, &addresses, BATCH_BYTES_MAX).await?,
         };
-        self.sessions.give_back(connection);
+        self.sessions.give_back(session);
         Ok(Batch { partitions: sort(rows, &counts), is_full: false, settled: Settled::default() })
     }
 
@@ -235,13 +243,16 @@ impl Relay {
         let mut requests = JoinSet::new();
         for (partition, rows) in batch.partitions {
             let broker = Arc::clone(&self.broker);
-            requests.spawn(async move { publish(&*broker, partition, rows).await });
+            let invalid_in_a_row = self.left_alone.invalid_in_a_row(&partition);
+            requests.spawn(async move { publish(&*broker, partition, rows, invalid_in_a_row).await });
         }
         let outcomes = collect(&mut requests, &mut waiting, Some(Instant::now() + PATIENCE)).await;
         if !requests.is_empty() {
             self.go_on_without(requests, waiting, leases.to_vec());
         }
-        self.settle(outcomes, leases, batch.settled).await
+        let delivered = self.remove_settled(&outcomes, leases, batch.settled).await;
+        self.judge(outcomes);
+        delivered
     }
 
     fn go_on_without(
@@ -250,24 +261,29 @@ impl Relay {
         mut waiting: BTreeSet<Partition>,
         leases: Vec<Lease>,
     ) {
-        for partition in &waiting {
-            self.left_alone.busy(partition);
+        let slow_ones = waiting.clone();
+        for partition in &slow_ones {
+            self.left_alone.slow(partition);
         }
         let relay = Arc::clone(self);
         let mut slow = locked(&self.slow);
         while slow.try_join_next().is_some() {}
         slow.spawn(async move {
             let outcomes = collect(&mut requests, &mut waiting, None).await;
-            relay.settle(outcomes, &leases, Settled::default()).await;
+            relay.remove_settled(&outcomes, &leases, Settled::default()).await;
+            for partition in &slow_ones {
+                relay.left_alone.no_longer_slow(partition);
+            }
+            relay.judge(outcomes);
             for partition in waiting {
                 relay.left_alone.failed(&partition, &"the request ended without an outcome");
             }
         });
     }
 
-    /// Removes what was acknowledged, and only then lets each partition go on, pause, or stop the role.
-    async fn settle(&self, outcomes: Vec<Outcome>, leases: &[Lease], settled: Settled) -> Delivered {
-        let published: Vec<(i16, i64)> =
+    /// Removes what was acknowledged.
+    async fn remove_settled(&self, outcomes: &[Outcome], leases: &[Lease], settled: Settled) -> Delivered {
+        let published: Vec<RowName> =
             outcomes.iter().flat_map(|outcome| outcome.published.iter().copied()).collect();
         let parked: Vec<ParkedRow> =
             outcomes.iter().flat_map(|outcome| outcome.parked.iter().cloned()).collect();
@@ -277,7 +293,13 @@ impl Relay {
             self.remove(Removal { published, parked, settled }, leases).await;
             fail_point::reach("relay/removed");
         }
+        delivered
+    }
+
+    /// Lets each partition go on, pause, or stop the role; only after its rows were removed.
+    fn judge(&self, outcomes: Vec<Outcome>) {
         for outcome in outcomes {
+            self.left_alone.note_invalid_in_a_row(&outcome.partition, outcome.invalid_in_a_row);
             match outcome.error {
                 None => self.left_alone.works(&outcome.partition),
                 Some(error) => {
@@ -288,7 +310,6 @@ impl Relay {
                 }
             }
         }
-        delivered
     }
 }
 

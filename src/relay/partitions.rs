@@ -59,18 +59,20 @@ pub(super) struct LeftAlone(Mutex<State>);
 #[derive(Default)]
 struct State {
     partitions: HashMap<Partition, Pause>,
+    invalid: HashMap<Partition, usize>,
     trouble: Option<Trouble>,
 }
 
 struct Pause {
     backoff: Backoff,
-    /// None while a request is under way.
-    ends: Option<Instant>,
+    /// Requests under way that take long. Another batch's, which was sent before they were known to, may end before.
+    slow: usize,
+    ends: Instant,
 }
 
 impl Pause {
     fn lasts(&self, now: Instant) -> bool {
-        self.ends.is_none_or(|ends| ends > now)
+        self.slow > 0 || self.ends > now
     }
 }
 
@@ -92,16 +94,23 @@ impl LeftAlone {
         state.partitions.iter().filter(|(_, pause)| pause.lasts(now)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// A request to it takes long: it stays busy until [`LeftAlone::failed`] or [`LeftAlone::works`].
-    pub(super) fn busy(&self, partition: &Partition) {
-        State::pause(&mut self.state(), partition).ends = None;
+    /// A request to it takes long.
+    pub(super) fn slow(&self, partition: &Partition) {
+        State::pause(&mut self.state(), partition).slow += 1;
+    }
+
+    /// One that took long has ended; say then whether it [`LeftAlone::works`] or [`LeftAlone::failed`].
+    pub(super) fn no_longer_slow(&self, partition: &Partition) {
+        if let Some(pause) = self.state().partitions.get_mut(partition) {
+            pause.slow = pause.slow.saturating_sub(1);
+        }
     }
 
     /// A request to it failed: it pauses, longer each time.
     pub(super) fn failed(&self, partition: &Partition, error: &dyn fmt::Display) {
         let mut state = self.state();
         let pause = State::pause(&mut state, partition);
-        pause.ends = Some(Instant::now() + pause.backoff.next_wait());
+        pause.ends = Instant::now() + pause.backoff.next_wait();
         let trouble = state.trouble.get_or_insert_with(|| Trouble::new("publishing"));
         trouble.met(&format!("{partition}: {error}"));
     }
@@ -109,6 +118,12 @@ impl LeftAlone {
     /// A request to it succeeded.
     pub(super) fn works(&self, partition: &Partition) {
         let mut state = self.state();
+        if let Some(pause) = state.partitions.get_mut(partition)
+            && pause.slow > 0
+        {
+            pause.ends = Instant::now();
+            return;
+        }
         if state.partitions.remove(partition).is_some()
             && state.partitions.is_empty()
             && let Some(trouble) = &mut state.trouble
@@ -118,9 +133,25 @@ impl LeftAlone {
     }
 }
 
+impl LeftAlone {
+    /// How many of its records were invalid, one after the other, since the last that it took.
+    pub(super) fn invalid_in_a_row(&self, partition: &Partition) -> usize {
+        self.state().invalid.get(partition).copied().unwrap_or_default()
+    }
+
+    /// Takes note of that.
+    pub(super) fn note_invalid_in_a_row(&self, partition: &Partition, count: usize) {
+        let mut state = self.state();
+        match count {
+            0 => state.invalid.remove(partition),
+            count => state.invalid.insert(partition.clone(), count),
+        };
+    }
+}
+
 impl State {
     fn pause(&mut self, partition: &Partition) -> &mut Pause {
-        let fresh = || Pause { backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), ends: None };
+        let fresh = || Pause { backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), slow: 0, ends: Instant::now() };
         self.partitions.entry(partition.clone()).or_insert_with(fresh)
     }
 }
@@ -175,8 +206,12 @@ mod tests {
         let partition = Partition { topic: "t".into(), number: 1 };
         let left_alone = LeftAlone::default();
         assert!(!left_alone.all().contains(&partition));
-        left_alone.busy(&partition);
+        left_alone.slow(&partition);
         assert!(left_alone.all().contains(&partition));
+        // Planted bug that this catches: another batch's success, which lets rows overtake those of the slow request.
+        left_alone.works(&partition);
+        assert!(left_alone.all().contains(&partition));
+        left_alone.no_longer_slow(&partition);
         left_alone.failed(&partition, &"no leader");
         assert!(left_alone.all().contains(&partition));
         left_alone.works(&partition);

@@ -8,7 +8,7 @@ use super::partitions::Partition;
 use crate::{
     broker::{Broker, BrokerError, OutgoingRecord},
     event::{Headers, cloud_event_headers, headers_from_json},
-    repository::outbox::{OutboxRow, ParkedRow},
+    repository::outbox::{OutboxRow, ParkedRow, RowName},
 };
 
 /// Kafka takes 1 MiB a request unless told otherwise.
@@ -23,17 +23,26 @@ const INVALID_IN_A_ROW_MAX: usize = 20;
 /// What became of one partition's rows. Those that are neither published nor parked stay.
 pub(super) struct Outcome {
     pub(super) partition: Partition,
-    /// Lane and id of what the broker has.
-    pub(super) published: Vec<(i16, i64)>,
+    /// What the broker has.
+    pub(super) published: Vec<RowName>,
     /// What the broker will never take.
     pub(super) parked: Vec<ParkedRow>,
+    /// Invalid ones, one after the other, since the last that was published.
+    pub(super) invalid_in_a_row: usize,
     /// Why the rest was not tried.
     pub(super) error: Option<BrokerError>,
 }
 
 /// Publishes the rows in order. After a failure nothing more is sent: a later row of the same key must not overtake.
-pub(super) async fn publish(broker: &dyn Broker, partition: Partition, rows: Vec<OutboxRow>) -> Outcome {
-    let mut outcome = Outcome { partition, published: Vec::new(), parked: Vec::new(), error: None };
+/// `invalid_in_a_row` is what the partition's last batch ended with.
+pub(super) async fn publish(
+    broker: &dyn Broker,
+    partition: Partition,
+    rows: Vec<OutboxRow>,
+    invalid_in_a_row: usize,
+) -> Outcome {
+    let mut outcome =
+        Outcome { partition, published: Vec::new(), parked: Vec::new(), invalid_in_a_row, error: None };
     let mut requests = into_requests(&rows);
     let mut invalid = Vec::new();
     while let Some(range) = requests.pop_front() {
@@ -43,7 +52,8 @@ pub(super) async fn publish(broker: &dyn Broker, partition: Partition, rows: Vec
         match broker.produce(&outcome.partition.topic, outcome.partition.number, records).await {
             Ok(()) => {
                 outcome.parked.append(&mut invalid);
-                outcome.published.extend(part.iter().map(|row| (row.lane, row.id)));
+                outcome.invalid_in_a_row = 0;
+                outcome.published.extend(part.iter().map(OutboxRow::name));
             }
             Err(error) if error.is_about_a_record() && part.len() > 1 => {
                 let middle = range.start + part.len() / 2;
@@ -55,9 +65,10 @@ pub(super) async fn publish(broker: &dyn Broker, partition: Partition, rows: Vec
             }
             Err(error @ BrokerError::RecordInvalid { .. }) => {
                 invalid.extend(part.iter().map(|row| parked(row, outcome.partition.number, &error)));
-                if invalid.len() > INVALID_IN_A_ROW_MAX {
-                    let detail =
-                        format!("{} records of {} in a row: {error}", invalid.len(), outcome.partition);
+                outcome.invalid_in_a_row += part.len();
+                let in_a_row = outcome.invalid_in_a_row;
+                if in_a_row > INVALID_IN_A_ROW_MAX {
+                    let detail = format!("{in_a_row} records of {} in a row: {error}", outcome.partition);
                     outcome.error = Some(BrokerError::Refused { detail });
                     invalid.clear();
                     break;

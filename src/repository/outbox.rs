@@ -59,7 +59,23 @@ pub struct OutboxRow {
     pub headers: Option<Value>,
 }
 
+/// Which row: its place, and what stands there. After a failover that lost the last commits, another may stand there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowName {
+    /// Its lane.
+    pub lane: i16,
+    /// Its place in the lane.
+    pub id: i64,
+    /// The event.
+    pub event_id: Uuid,
+}
+
 impl OutboxRow {
+    /// Tells it from all others.
+    pub fn name(&self) -> RowName {
+        RowName { lane: self.lane, id: self.id, event_id: self.event_id }
+    }
+
     /// Of key and value.
     pub fn bytes(&self) -> usize {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
@@ -265,12 +281,12 @@ pub async fn read_at(
 pub async fn remove(
     connection: &mut Connection,
     leases: &[Lease],
-    published: &[(i16, i64)],
+    published: &[RowName],
     whole: &BTreeSet<i16>,
     parked: &[ParkedRow],
 ) -> Result<(), RepositoryError> {
     let held: Vec<&Lease> = leases.iter().collect();
-    let (of_whole, others): (Vec<_>, Vec<_>) = published.iter().partition(|(lane, _)| whole.contains(lane));
+    let (of_whole, others): (Vec<_>, Vec<_>) = published.iter().partition(|row| whole.contains(&row.lane));
     transaction("relay", connection, async |connection: &mut Connection| {
         leases::hold(connection, &held).await?;
         for row in parked {
@@ -290,9 +306,9 @@ struct Spans {
 }
 
 impl Spans {
-    fn of(rows: &[(i16, i64)]) -> Self {
+    fn of(rows: &[RowName]) -> Self {
         let mut spans: BTreeMap<i16, (i64, i64)> = BTreeMap::new();
-        for (lane, id) in rows {
+        for RowName { lane, id, .. } in rows {
             let (first, last) = spans.entry(*lane).or_insert((*id, *id));
             (*first, *last) = ((*first).min(*id), (*last).max(*id));
         }
@@ -302,7 +318,7 @@ impl Spans {
     }
 }
 
-async fn delete_whole(connection: &mut Connection, rows: &[(i16, i64)]) -> Result<(), RepositoryError> {
+async fn delete_whole(connection: &mut Connection, rows: &[RowName]) -> Result<(), RepositoryError> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -322,24 +338,27 @@ async fn delete_whole(connection: &mut Connection, rows: &[(i16, i64)]) -> Resul
     Ok(())
 }
 
-async fn delete_listed(connection: &mut Connection, rows: &[(i16, i64)]) -> Result<(), RepositoryError> {
+async fn delete_listed(connection: &mut Connection, rows: &[RowName]) -> Result<(), RepositoryError> {
     if rows.is_empty() {
         return Ok(());
     }
     let Spans { lanes: span_lanes, firsts, lasts } = Spans::of(rows);
-    let (lanes, ids): (Vec<i16>, Vec<i64>) = rows.iter().copied().unzip();
+    let lanes: Vec<i16> = rows.iter().map(|row| row.lane).collect();
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let event_ids: Vec<Uuid> = rows.iter().map(|row| row.event_id).collect();
     // One walk along the index per lane, instead of one search from its root per row. `IS TRUE` keeps the planner from
     // making a join of the list: as it stands it is a hashed subplan.
     statement(
         "DELETE FROM outbox o USING unnest(?, ?, ?) AS span (lane, first, last)
          WHERE o.lane = span.lane AND o.id BETWEEN span.first AND span.last
-           AND ((o.lane, o.id) IN (SELECT * FROM unnest(?, ?))) IS TRUE",
+           AND ((o.lane, o.id, o.event_id) IN (SELECT * FROM unnest(?, ?, ?))) IS TRUE",
     )
     .bind::<Array<SmallInt>, _>(span_lanes)
     .bind::<Array<BigInt>, _>(firsts)
     .bind::<Array<BigInt>, _>(lasts)
     .bind::<Array<SmallInt>, _>(lanes)
     .bind::<Array<BigInt>, _>(ids)
+    .bind::<Array<SqlUuid>, _>(event_ids)
     .execute(connection)
     .await?;
     Ok(())
@@ -349,13 +368,14 @@ async fn delete_listed(connection: &mut Connection, rows: &[(i16, i64)]) -> Resu
 async fn park(connection: &mut Connection, parked: &ParkedRow) -> Result<(), RepositoryError> {
     let row = &parked.row;
     statement(
-        "WITH taken AS (DELETE FROM outbox WHERE lane = ? AND id = ? RETURNING topic, key, value, event_id)
+        "WITH taken AS (DELETE FROM outbox WHERE lane = ? AND id = ? AND event_id = ? RETURNING topic, key, value, event_id)
          INSERT INTO dead_letters (id, consumer_group, topic, partition, key, value, headers, stage, reason, error,
                                    attempts, event_id)
          SELECT ?, 'relay', topic, ?, key, value, ?, 'publish', ?, ?, 1, event_id FROM taken",
     )
     .bind::<SmallInt, _>(row.lane)
     .bind::<BigInt, _>(row.id)
+    .bind::<SqlUuid, _>(row.event_id)
     .bind::<SqlUuid, _>(Uuid::now_v7())
     .bind::<Integer, _>(parked.partition)
     .bind::<Json, _>(headers_to_json(&parked.headers))

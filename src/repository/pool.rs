@@ -7,8 +7,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use deadpool::managed::{Hook, HookError, Metrics};
-use diesel::{QueryableByName, result::ConnectionError, sql_types::Text};
+use diesel::{
+    QueryableByName,
+    result::ConnectionError,
+    sql_types::{Text, Timestamptz},
+};
 use diesel_async::{
     AsyncPgConnection, RunQueryDsl,
     pooled_connection::{
@@ -63,6 +68,12 @@ struct ReadOnly {
     setting: String,
 }
 
+#[derive(QueryableByName)]
+struct Started {
+    #[diesel(sql_type = Timestamptz)]
+    started_at: DateTime<Utc>,
+}
+
 async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Result<(), HookError<PoolError>> {
     if metrics.last_used() < RESTED && !metrics.recycle_count.is_multiple_of(USES_UNCHECKED_MAX) {
         return Ok(());
@@ -79,6 +90,12 @@ async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Resul
 pub async fn takes_writes(connection: &mut Connection) -> Result<bool, RepositoryError> {
     let asked = statement("SELECT current_setting('transaction_read_only') AS setting");
     Ok(asked.get_result::<ReadOnly>(connection).await?.setting == "off")
+}
+
+/// When the server at the other end was started: a name for it, as another server or a restarted one has another.
+pub async fn server_started_at(connection: &mut Connection) -> Result<DateTime<Utc>, RepositoryError> {
+    let asked = statement("SELECT pg_postmaster_start_time() AS started_at");
+    Ok(asked.get_result::<Started>(connection).await?.started_at)
 }
 
 /// Closes all connections that nobody uses: the next ones are opened anew, wherever the primary is then.

@@ -13,7 +13,7 @@ use crate::{
     relay::{floors::Settled, lanes::lane_of_lease},
     repository::{
         RepositoryError,
-        outbox::{self, ParkedRow},
+        outbox::{self, ParkedRow, RowName},
     },
     runtime::{Backoff, Lease, Trouble},
 };
@@ -23,8 +23,8 @@ const INTERVAL_MAX: Duration = Duration::from_secs(2);
 
 /// What is to be removed.
 pub(super) struct Removal {
-    /// Lane and id of what the broker has.
-    pub(super) published: Vec<(i16, i64)>,
+    /// What the broker has.
+    pub(super) published: Vec<RowName>,
     /// To be kept as dead letters.
     pub(super) parked: Vec<ParkedRow>,
     pub(super) settled: Settled,
@@ -33,7 +33,7 @@ pub(super) struct Removal {
 impl Removal {
     fn lanes(&self) -> impl Iterator<Item = i16> {
         let of_parked = self.parked.iter().map(|parked| parked.row.lane);
-        self.published.iter().map(|(lane, _)| *lane).chain(of_parked)
+        self.published.iter().map(|row| row.lane).chain(of_parked)
     }
 
     /// The lanes of which everything goes that is between the first and the last row: one span says it all.
@@ -76,7 +76,7 @@ impl Relay {
                     tracing::info!(lease = name, "lost while publishing: its new owner publishes again");
                     leases.retain(|lease| lease.name != name);
                     let kept: BTreeSet<i16> = leases.iter().filter_map(lane_of_lease).collect();
-                    removal.published.retain(|(lane, _)| kept.contains(lane));
+                    removal.published.retain(|row| kept.contains(&row.lane));
                     removal.parked.retain(|parked| kept.contains(&parked.row.lane));
                 }
                 Err(error) => {
@@ -93,12 +93,12 @@ impl Relay {
         removal: &Removal,
         whole: &BTreeSet<i16>,
     ) -> Result<(), RelayError> {
-        let mut connection = self.session().await?;
+        let mut session = self.session().await?;
         // What was settled on one server need not be on another.
         let nothing = BTreeSet::new();
         let whole = if self.floors.still_hold(&removal.settled) { whole } else { &nothing };
-        outbox::remove(&mut connection, leases, &removal.published, whole, &removal.parked).await?;
-        self.sessions.give_back(connection);
+        outbox::remove(&mut session.connection, leases, &removal.published, whole, &removal.parked).await?;
+        self.sessions.give_back(session);
         Ok(())
     }
 }
