@@ -13,6 +13,9 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInf
 /// A batch is 1 MiB unless the broker is told otherwise, and JSON shrinks to a tenth at best.
 const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
 
+/// How many times its size a batch of events takes when it is decompressed, at most as a rule.
+const RATIO: usize = 8;
+
 /// How snappy-java begins what it writes, with two version numbers; blocks follow, each with its length before it.
 const SNAPPY_MAGIC: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const SNAPPY_BLOCK_BYTES: usize = 32 * 1024;
@@ -100,16 +103,17 @@ impl Codec {
     pub(super) fn decompress(self, bytes: &[u8]) -> Result<Cow<'_, [u8]>, DecompressError> {
         Ok(Cow::Owned(match self {
             Self::None => return Ok(Cow::Borrowed(bytes)),
-            Self::Gzip => bounded(flate2::read::MultiGzDecoder::new(bytes))?,
+            Self::Gzip => bounded(flate2::read::MultiGzDecoder::new(bytes), bytes.len())?,
             Self::Snappy => snappy_decompress(bytes)?,
-            Self::Lz4 => bounded(FrameDecoder::new(bytes))?,
-            Self::Zstd => bounded(zstd::Decoder::new(bytes)?)?,
+            Self::Lz4 => bounded(FrameDecoder::new(bytes), bytes.len())?,
+            Self::Zstd => bounded(zstd::Decoder::new(bytes)?, bytes.len())?,
         }))
     }
 }
 
-fn bounded(from: impl Read) -> Result<Vec<u8>, DecompressError> {
-    let mut bytes = Vec::new();
+fn bounded(from: impl Read, compressed_bytes: usize) -> Result<Vec<u8>, DecompressError> {
+    // A buffer that grows is copied again and again, and what it leaves behind stays with the allocator for a while.
+    let mut bytes = Vec::with_capacity((compressed_bytes * RATIO).min(DECOMPRESSED_BYTES_MAX));
     from.take(DECOMPRESSED_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > DECOMPRESSED_BYTES_MAX {
         return Err(DecompressError::TooLarge);

@@ -111,6 +111,8 @@ pub(super) struct Wire {
     address: String,
     client_id: String,
     correlation_id: i32,
+    /// For answers; each reader lets it go before the next one comes.
+    buffer: BytesMut,
 }
 
 impl Wire {
@@ -146,8 +148,13 @@ impl Wire {
             None => Box::new(tcp),
             Some(tls) => handshake::encrypt(address, tcp, tls.clone()).await?,
         };
-        let mut wire =
-            Self { stream, address: address.to_owned(), client_id: client_id.to_owned(), correlation_id: 0 };
+        let mut wire = Self {
+            stream,
+            address: address.to_owned(),
+            client_id: client_id.to_owned(),
+            correlation_id: 0,
+            buffer: BytesMut::new(),
+        };
         if let Some(sasl) = &security.sasl {
             handshake::authenticate(&mut wire, sasl).await?;
         }
@@ -170,7 +177,7 @@ impl Wire {
         self.correlation_id += 1;
         let frame = self.frame(request).map_err(|error| self.unavailable(&error))?;
         let mut answer = match self.exchange(&frame, R::ANSWER_BYTES_MAX).await {
-            Ok(answer) => Bytes::from(answer),
+            Ok(answer) => answer,
             Err(error) => return Err(self.unavailable(&self.told(&error))),
         };
         let header = ResponseHeader::decode(&mut answer, R::Answer::header_version(R::VERSION))
@@ -181,15 +188,15 @@ impl Wire {
         R::Answer::decode(&mut answer, R::VERSION).map_err(|error| self.unavailable(&error))
     }
 
-    async fn exchange(&mut self, frame: &[u8], bytes_max: usize) -> std::io::Result<Vec<u8>> {
+    async fn exchange(&mut self, frame: &[u8], bytes_max: usize) -> std::io::Result<Bytes> {
         self.stream.write_all(frame).await?;
         self.stream.flush().await?;
         let length = self.stream.read_i32().await?;
         let length = usize::try_from(length).ok().filter(|length| *length <= bytes_max);
         let Some(length) = length else { return Err(ErrorKind::InvalidData.into()) };
-        let mut answer = vec![0; length];
-        self.stream.read_exact(&mut answer).await?;
-        Ok(answer)
+        self.buffer.resize(length, 0);
+        self.stream.read_exact(&mut self.buffer).await?;
+        Ok(self.buffer.split().freeze())
     }
 
     /// A broker that wants TLS or authentication does not say so: it hangs up on the first request, or answers in TLS.
