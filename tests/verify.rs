@@ -266,12 +266,25 @@ const EVENT_BREAKS: [Break; 5] = [
     ),
 ];
 
-const EFFECT_BREAKS: [Break; 8] = [
+const EFFECT_BREAKS: [Break; 10] = [
     Break(
         "CREATE TABLE gone AS SELECT * FROM risk_assessments WHERE account_id = 'acct-2' AND account_seq = 1;
          DELETE FROM risk_assessments WHERE account_id = 'acct-2' AND account_seq = 1",
         "INSERT INTO risk_assessments SELECT * FROM gone; DROP TABLE gone",
-        &["handled", "pending", "facts", "account days"],
+        &["handled", "pending", "announcements", "facts", "account days"],
+    ),
+    Break(
+        "CREATE TABLE gone AS SELECT * FROM broker_records WHERE topic = 'risk-assessments.v1' AND record_offset = 3;
+         DELETE FROM broker_records WHERE topic = 'risk-assessments.v1' AND record_offset = 3",
+        "INSERT INTO broker_records SELECT * FROM gone; DROP TABLE gone",
+        &["announcements"],
+    ),
+    Break(
+        "UPDATE broker_records SET value = convert_to(replace(convert_from(value, 'UTF8'), '\"low\"', '\"high\"'), 'UTF8')
+           WHERE topic = 'risk-assessments.v1' AND record_offset = 5",
+        "UPDATE broker_records SET value = convert_to(replace(convert_from(value, 'UTF8'), '\"high\"', '\"low\"'), 'UTF8')
+           WHERE topic = 'risk-assessments.v1' AND record_offset = 5",
+        &["announcements"],
     ),
     Break(
         "INSERT INTO risk_assessments SELECT account_id, 777, gen_random_uuid(), risk_score, risk_level, reasons,

@@ -6,6 +6,7 @@
 //! ledger; PostgreSQL sorts and hashes on disk where it must. Deliberately absent: any use of the write path's own
 //! statements, so that a mistake there is not made again here.
 
+mod announcements;
 mod events;
 mod facts;
 mod ledger;
@@ -16,6 +17,7 @@ use diesel::{
 };
 use diesel_async::{RunQueryDsl, methods::LoadQuery};
 
+pub use announcements::{Announcement, announcements_unlike, unannounced};
 pub use events::{
     PublishedAccount, Record, SequenceRange, Unlike, Unpublished, analyze_published, assessments_missing_for,
     dead_letters_missing_for, dead_letters_unsent, gaps_in_outbox, gaps_missing, insert_gaps,
@@ -103,7 +105,7 @@ pub struct Snapshot {
 }
 
 /// Remembers one moment in temporary tables of the connection: each account's last sequence number, what is in the
-/// outbox, which dead letters there are, and answers the consumer positions of the same moment. What was deleted from
+/// outbox, which assessments and dead letters there are, and answers the consumer positions of the same moment. What was deleted from
 /// the outbox before it is in the topics that are read after it.
 pub async fn snapshot(connection: &mut Connection) -> Result<Snapshot, RepositoryError> {
     transaction_with(
@@ -115,11 +117,21 @@ pub async fn snapshot(connection: &mut Connection) -> Result<Snapshot, Repositor
                 "CREATE TEMP TABLE verify_accounts AS SELECT account_id, account_seq FROM accounts",
                 "CREATE TEMP TABLE verify_outbox AS SELECT topic, event_id FROM outbox",
                 "CREATE TEMP TABLE verify_dead_letters AS SELECT * FROM dead_letters",
+                "CREATE TEMP TABLE verify_assessments AS
+                   SELECT account_id, account_seq, transaction_id, assessed_at FROM risk_assessments",
+                "CREATE TEMP TABLE verify_announcing AS
+                   SELECT (convert_from(value, 'UTF8')::json ->> 'transaction_id')::uuid AS transaction_id
+                   FROM (SELECT value FROM outbox WHERE event_type = 'RiskAssessed.v1'
+                         UNION ALL SELECT value FROM dead_letters
+                         WHERE topic = 'risk-assessments.v1' AND record_offset IS NULL) AS waiting",
+                "CREATE TEMP TABLE verify_announced (transaction_id uuid)",
                 "CREATE TEMP TABLE verify_published (account_id text COLLATE \"C\", first_seq bigint, next_seq bigint)",
                 "CREATE TEMP TABLE verify_gaps (account_id text COLLATE \"C\", from_seq bigint, to_seq bigint)",
                 "CREATE TEMP TABLE verify_sent (id uuid)",
                 "ANALYZE verify_accounts",
                 "ANALYZE verify_outbox",
+                "ANALYZE verify_assessments",
+                "ANALYZE verify_announcing",
             ];
             for table in tables {
                 diesel::sql_query(table).execute(&mut *connection).await?;
