@@ -225,7 +225,7 @@ const LEDGER_BREAKS: [Break; 8] = [
     ),
 ];
 
-const EVENT_BREAKS: [Break; 5] = [
+const EVENT_BREAKS: [Break; 7] = [
     Break(
         "CREATE TABLE gone AS SELECT * FROM broker_records WHERE topic = 'transactions.v1' AND partition = 0 AND record_offset = 3;
          DELETE FROM broker_records WHERE topic = 'transactions.v1' AND partition = 0 AND record_offset = 3",
@@ -256,6 +256,20 @@ const EVENT_BREAKS: [Break; 5] = [
            WHERE topic = 'transactions.v1'",
         "UPDATE broker_records SET value = convert_to(replace(convert_from(value, 'UTF8'), '\"amount\":\"5.01\"', '\"amount\":\"5.00\"'), 'UTF8')
            WHERE topic = 'transactions.v1' AND key = 'acct-0'",
+        &["events"],
+    ),
+    Break(
+        "UPDATE broker_records SET value = convert_to(replace(convert_from(value, 'UTF8'), '\"currency\":\"EUR\"', '\"currency\":\"USD\"'), 'UTF8')
+           WHERE topic = 'transactions.v1' AND partition = 0 AND record_offset = 1",
+        "UPDATE broker_records SET value = convert_to(replace(convert_from(value, 'UTF8'), '\"currency\":\"USD\"', '\"currency\":\"EUR\"'), 'UTF8')
+           WHERE topic = 'transactions.v1' AND partition = 0 AND record_offset = 1",
+        &["events"],
+    ),
+    Break(
+        "UPDATE broker_records SET value = convert_to(replace(convert_from(value, 'UTF8'), '\"created_at\"', '\"description\":\"another\",\"created_at\"'), 'UTF8')
+           WHERE topic = 'transactions.v1' AND partition = 0 AND record_offset = 1",
+        "UPDATE broker_records SET value = convert_to(replace(convert_from(value, 'UTF8'), '\"description\":\"another\",\"created_at\"', '\"created_at\"'), 'UTF8')
+           WHERE topic = 'transactions.v1' AND partition = 0 AND record_offset = 1",
         &["events"],
     ),
     Break(

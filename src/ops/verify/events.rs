@@ -257,10 +257,16 @@ fn event(partition: i32, record: &FetchedRecord) -> Option<Record> {
         partition,
         offset: record.offset,
         account_id: event.account_id,
+        currency: event.currency,
         account_seq: event.account_seq,
         event_id: event.event_id,
         amount: row.posting.signed_minor(),
         balance_after: row.balance_after,
+        created_at: row.created_at,
+        metadata: row.posting.metadata.as_ref().map(|metadata| metadata.as_json().to_owned()),
+        counterparty: event.counterparty,
+        description: event.description,
+        reverses: row.posting.reverses,
     })
 }
 

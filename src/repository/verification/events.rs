@@ -1,7 +1,8 @@
 //! The ledger against what was published of it. Call [`super::snapshot`] first: the temporary tables are its.
 
+use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Bool, Integer, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -24,6 +25,18 @@ pub struct Record {
     pub amount: i64,
     /// Of the account.
     pub balance_after: i64,
+    /// The account's.
+    pub currency: String,
+    /// When.
+    pub created_at: DateTime<Utc>,
+    /// With whom.
+    pub counterparty: Option<String>,
+    /// In words.
+    pub description: Option<String>,
+    /// As the ledger keeps it.
+    pub metadata: Option<String>,
+    /// Which row it reverses.
+    pub reverses: Option<Uuid>,
 }
 
 /// An event that tells of a row that the ledger does not have, or tells it differently.
@@ -52,11 +65,19 @@ pub async fn records_unlike_rows(
            'partition ' || e.partition || ' offset ' || e.record_offset || ' tells of account ' || e.account_id
              || ' row ' || e.account_seq || ' (' || e.event_id || ', amount ' || e.amount || ', balance '
              || e.balance_after || '), but the ledger has '
-             || coalesce(t.id || ', amount ' || t.amount || ', balance ' || t.balance_after, 'none') AS example
-         FROM unnest(?, ?, ?, ?, ?, ?, ?)
-           AS e (partition, record_offset, account_id, account_seq, event_id, amount, balance_after)
+             || coalesce(t.id || ', amount ' || t.amount || ', balance ' || t.balance_after
+                         || CASE WHEN (t.id, t.amount, t.balance_after) = (e.event_id, e.amount, e.balance_after)
+                                 THEN ' with another currency, time, text, metadata or reversal' ELSE '' END, 'none') AS example
+         FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           AS e (partition, record_offset, account_id, account_seq, event_id, amount, balance_after, currency,
+                 created_at, counterparty, description, metadata, reverses)
          LEFT JOIN transactions t ON t.account_id = e.account_id AND t.account_seq = e.account_seq
-         WHERE (t.id, t.amount, t.balance_after) IS DISTINCT FROM (e.event_id, e.amount, e.balance_after)
+         LEFT JOIN accounts a ON a.account_id = e.account_id
+         WHERE (t.id, t.amount, t.balance_after, a.currency, t.created_at, t.counterparty, t.description,
+                t.metadata::text, t.reverses)
+               IS DISTINCT FROM
+               (e.event_id, e.amount, e.balance_after, e.currency, e.created_at, e.counterparty, e.description,
+                e.metadata, e.reverses)
          ORDER BY e.record_offset",
     )
     .bind::<Array<Integer>, _>(column(records, |record| record.partition))
@@ -66,6 +87,12 @@ pub async fn records_unlike_rows(
     .bind::<Array<SqlUuid>, _>(column(records, |record| record.event_id))
     .bind::<Array<BigInt>, _>(column(records, |record| record.amount))
     .bind::<Array<BigInt>, _>(column(records, |record| record.balance_after))
+    .bind::<Array<Text>, _>(column(records, |record| record.currency.as_str()))
+    .bind::<Array<Timestamptz>, _>(column(records, |record| record.created_at))
+    .bind::<Array<Nullable<Text>>, _>(column(records, |record| record.counterparty.as_deref()))
+    .bind::<Array<Nullable<Text>>, _>(column(records, |record| record.description.as_deref()))
+    .bind::<Array<Nullable<Text>>, _>(column(records, |record| record.metadata.as_deref()))
+    .bind::<Array<Nullable<SqlUuid>>, _>(column(records, |record| record.reverses))
     .get_results(connection)
     .await?;
     Ok(unlike)
@@ -128,7 +155,7 @@ pub async fn dead_letters_missing_for(
     .await
 }
 
-fn column<T, Item>(items: &[Item], value: impl Fn(&Item) -> T) -> Vec<T> {
+fn column<'a, T, Item>(items: &'a [Item], value: impl Fn(&'a Item) -> T) -> Vec<T> {
     items.iter().map(value).collect()
 }
 
