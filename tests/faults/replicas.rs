@@ -1,4 +1,4 @@
-//! A cluster of two brokers loses one: what must be on both waits, what need not be goes on.
+//! A cluster of two brokers loses one: what must be on both waits, what need not be goes on, with another leader.
 
 use ledger::event::{RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC};
 
@@ -56,6 +56,35 @@ async fn too_few_replicas_hold_up_their_topic_and_no_other_until_fewer_are_asked
     let consumer = system.consumer(&[]);
     system.is_whole().await;
     relay.line_with("works again after");
+    assert_eq!(system.count("dead_letters").await, 0);
+    for role in [relay, consumer] {
+        role.stop();
+    }
+}
+
+/// Planted bug that this catches: remembering who led where nobody can be connected to.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_of_a_broker_that_dies_are_published_to_and_read_from_their_new_leader() {
+    let Some(system) = System::on_kafka().await else { return };
+    let kafka = &system.kafka().broker;
+    let second = kafka.beside().await;
+    let create = async |topic, assignment: &str| {
+        kafka.tool(TOPICS, &["--create", "--topic", topic, "--replica-assignment", assignment]).await;
+    };
+    // The second one leads half of them, the first one everything that nobody needs here.
+    tokio::join!(
+        create(TRANSACTIONS_TOPIC, "2:1,1:2,2:1,1:2,2:1,1:2"),
+        create(RISK_ASSESSMENTS_TOPIC, "1:2,2:1,1:2,2:1,1:2,2:1"),
+        create(TRANSACTIONS_DEAD_LETTER_TOPIC, "1"),
+    );
+    let (mut relay, consumer) = (system.relay(&[]), system.consumer(&[]));
+    system.post(0, 120, 60, |_| None).await;
+    eventually("all is assessed", async || system.count("risk_assessments").await == 120).await;
+    second.kill();
+    system.post(120, 120, 60, |_| None).await;
+    relay.line_with("works again after");
+    system.is_whole().await;
+    assert_eq!(system.count("risk_assessments").await, 240);
     assert_eq!(system.count("dead_letters").await, 0);
     for role in [relay, consumer] {
         role.stop();

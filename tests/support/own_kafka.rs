@@ -24,6 +24,11 @@ impl SecondBroker {
     pub async fn stop(&self) {
         self.0.down().await;
     }
+
+    /// `kill -9`: the other one leads its partitions once it was silent for some seconds.
+    pub fn kill(&self) {
+        signal(&self.0, Signal::SIGKILL);
+    }
 }
 
 /// A running broker, or one that was killed. Ends when dropped.
@@ -32,6 +37,11 @@ pub struct OwnKafka {
     pub address: SocketAddr,
     data: DataDirectory,
     _turn: SemaphorePermit<'static>,
+}
+
+fn signal(data: &DataDirectory, signal: Signal) {
+    let pid = fs::read_to_string(data.path.join("pid")).expect("written by kafka.sh");
+    kill(Pid::from_raw(pid.trim().parse().expect("a process id")), signal).expect("signalled");
 }
 
 impl OwnKafka {
@@ -50,8 +60,7 @@ impl OwnKafka {
 
     /// `kill -9`, or whatever else.
     pub fn signal(&self, signal: Signal) {
-        let pid = fs::read_to_string(self.data.path.join("pid")).expect("written by kafka.sh");
-        kill(Pid::from_raw(pid.trim().parse().expect("a process id")), signal).expect("signalled");
+        self::signal(&self.data, signal);
     }
 
     /// Starts it again after it was killed, on its port and with its data; returns when it answers.

@@ -10,7 +10,7 @@ use kafka_protocol::{
     protocol::StrBytes,
 };
 
-use super::wire::Wire;
+use super::wire::{Wire, address};
 use crate::broker::{BrokerError, Retention, TopicSpec};
 
 /// A commit from outside any generation of the group, as a consumer with its own assignment sends it.
@@ -84,7 +84,7 @@ pub(super) async fn find_coordinator(wire: &mut Wire, group: &str) -> Result<Str
     let coordinator =
         answer.coordinators.first().ok_or_else(|| unavailable("no coordinator was named".into()))?;
     match coordinator.error_code {
-        0 => Ok(format!("{}:{}", coordinator.host.as_str(), coordinator.port)),
+        0 => Ok(address(coordinator.host.as_str(), coordinator.port)),
         code => Err(unavailable(format!("the coordinator of group {group}: {}", describe(code)))),
     }
 }

@@ -112,19 +112,30 @@ impl KafkaBroker {
     ) -> Result<T, BrokerError> {
         let idle = Arc::clone(lock(&self.idle).entry(line.clone()).or_default());
         let mut idle = idle.lock().await;
-        let mut wire = match idle.take() {
-            Some(wire) => wire,
-            None => self.wire_to(&[self.leader(line).await?]).await?,
+        let wire = match idle.take() {
+            Some(wire) => Ok(wire),
+            None => self.wire_to_leader(line).await,
         };
         // Whoever gives up in the middle takes the connection along, and with it the answer that nobody reads.
-        let outcome = wire.call(request).await.and_then(read);
-        match &outcome {
-            Err(error) if !error.is_about_what_was_sent() => {
-                lock(&self.leaders).remove(&line.topic);
+        let outcome = match wire {
+            Err(error) => Err(error),
+            Ok(mut wire) => {
+                let outcome = wire.call(request).await.and_then(read);
+                if outcome.as_ref().err().is_none_or(BrokerError::is_about_what_was_sent) {
+                    *idle = Some(wire);
+                }
+                outcome
             }
-            _ => *idle = Some(wire),
+        };
+        if outcome.is_err() && idle.is_none() {
+            // Another may lead now: the one that is known answers so, or nobody answers there.
+            lock(&self.leaders).remove(&line.topic);
         }
         outcome
+    }
+
+    async fn wire_to_leader(&self, line: &Line) -> Result<Wire, BrokerError> {
+        self.wire_to(&[self.leader(line).await?]).await
     }
 
     /// `host:port` of the partition's leader. One asks for all of them.

@@ -14,7 +14,7 @@ use kafka_protocol::{
 use super::{
     admin::{MIN_INSYNC_REPLICAS, RETENTION_BYTES, RETENTION_MS, text},
     connections::Leaders,
-    wire::Wire,
+    wire::{Wire, address},
 };
 use crate::broker::{BrokerError, Retention, TopicState};
 
@@ -72,12 +72,12 @@ fn of_topic(answer: &MetadataResponse, name: &str) -> Result<Option<MetadataResp
 pub(super) async fn leaders(wire: &mut Wire, name: &str) -> Result<Leaders, BrokerError> {
     let answer = metadata(wire, name).await?;
     let found = of_topic(&answer, name)?.ok_or_else(|| BrokerError::NoSuchTopic(name.to_owned()))?;
-    let address = |leader| {
+    let of_leader = |leader| {
         let broker = answer.brokers.iter().find(|broker| broker.node_id == leader)?;
-        Some(format!("{}:{}", broker.host.as_str(), broker.port))
+        Some(address(broker.host.as_str(), broker.port))
     };
     let partitions = found.partitions.iter();
-    Ok(partitions.map(|partition| (partition.partition_index, address(partition.leader_id))).collect())
+    Ok(partitions.map(|partition| (partition.partition_index, of_leader(partition.leader_id))).collect())
 }
 
 /// The topic without its settings.

@@ -101,6 +101,14 @@ impl Request for OffsetCommitRequest {
     type Answer = OffsetCommitResponse;
 }
 
+/// `host:port`, as a broker tells it.
+pub(super) fn address(host: &str, port: i32) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
 /// What carries the requests: TCP, or TLS over it.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
@@ -231,5 +239,16 @@ impl Wire {
             gap.copy_from_slice(&length.to_be_bytes());
         }
         Ok(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_can_be_connected_to() {
+        assert_eq!(address("kafka-1.example", 9092), "kafka-1.example:9092");
+        assert_eq!(address("::1", 9092), "[::1]:9092");
     }
 }
