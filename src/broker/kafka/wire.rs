@@ -28,6 +28,8 @@ use super::{BrokerError, handshake, security::Security};
 const MIB: usize = 1024 * 1024;
 /// Before each frame stands how long it is.
 const LENGTH_BYTES: usize = 4;
+/// A larger answer is not worth keeping its memory for the next one.
+const KEPT_BYTES_MAX: usize = MIB / 4;
 /// With a client's name of an ordinary length.
 const HEADER_BYTES_MAX: usize = 100;
 
@@ -202,6 +204,11 @@ impl Wire {
         let length = self.stream.read_i32().await?;
         let length = usize::try_from(length).ok().filter(|length| *length <= bytes_max);
         let Some(length) = length else { return Err(ErrorKind::InvalidData.into()) };
+        if length > KEPT_BYTES_MAX {
+            let mut answer = vec![0; length];
+            self.stream.read_exact(&mut answer).await?;
+            return Ok(answer.into());
+        }
         self.buffer.resize(length, 0);
         self.stream.read_exact(&mut self.buffer).await?;
         Ok(self.buffer.split().freeze())
