@@ -225,9 +225,30 @@ struct Moves<'a> {
     last_created_ats: Vec<Option<DateTime<Utc>>>,
 }
 
-fn moves<'a>(before: &AccountStates, after: &'a AccountStates, touched: &BTreeSet<&'a str>) -> Moves<'a> {
+/// Account ids in their order, each once. They are spread over memory, so comparing them is dear; most are told apart by
+/// their first bytes, which are compared in place. An id has no zero byte, so this is the order of the ids themselves.
+struct SortedIds<'a>(Vec<(u128, &'a str)>);
+
+impl<'a> SortedIds<'a> {
+    fn of(account_ids: &[&'a str]) -> Self {
+        let mut ids: Vec<(u128, &str)> = account_ids.iter().map(|id| (first_bytes(id), *id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Self(ids)
+    }
+}
+
+fn first_bytes(account_id: &str) -> u128 {
+    let mut first = [0; size_of::<u128>()];
+    for (place, byte) in first.iter_mut().zip(account_id.bytes()) {
+        *place = byte;
+    }
+    u128::from_be_bytes(first)
+}
+
+fn moves<'a>(before: &AccountStates, after: &'a AccountStates, touched: &SortedIds<'_>) -> Moves<'a> {
     let mut moves = Moves::default();
-    for account_id in touched {
+    for (_, account_id) in &touched.0 {
         let (Some(old), Some((key, new))) = (before.get(*account_id), after.get_key_value(*account_id))
         else {
             continue;
@@ -278,18 +299,17 @@ async fn write(
     group: &[Request],
 ) -> Result<(), RepositoryError> {
     let mut columns = Columns::default();
-    let mut touched = BTreeSet::new();
     for (decision, request) in posted.decisions.iter().zip(group) {
         if let Decision::Create(row) = decision {
             columns.push(row, request.traceparent.as_deref())?;
-            touched.insert(row.posting.account_id.as_str());
         }
     }
-    if touched.is_empty() {
+    if columns.ids.is_empty() {
         return Ok(());
     }
+    let touched = SortedIds::of(&columns.account_ids);
     let moves = moves(before, &posted.accounts, &touched);
-    let expected = i64::try_from(touched.len()).unwrap_or(i64::MAX);
+    let expected = i64::try_from(touched.0.len()).unwrap_or(i64::MAX);
     let keys: Vec<&[u8]> = columns.account_ids.iter().map(|account_id| account_id.as_bytes()).collect();
     let days: Vec<NaiveDate> = columns.days.iter().copied().collect();
     statement(WRITE)
@@ -322,4 +342,24 @@ async fn write(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// As the locked way has PostgreSQL lock them.
+        #[test]
+        fn account_ids_are_sorted_by_their_bytes_and_each_is_there_once(
+            ids in proptest::collection::vec("(acct-|a-long-prefix-of-accounts-)?[!-~]{1,6}", 0..60),
+        ) {
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            let sorted: Vec<&str> = SortedIds::of(&ids).0.into_iter().map(|(_, id)| id).collect();
+            let expected: Vec<&str> = BTreeSet::from_iter(ids).into_iter().collect();
+            prop_assert_eq!(sorted, expected);
+        }
+    }
 }
