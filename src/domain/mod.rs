@@ -15,6 +15,6 @@ pub use money::{AMOUNT_MINOR_MAX, Amount, AmountError, format_minor, parse_minor
 pub use posting::{Decision, ExistingKeys, PostingClock, Refusal, decide};
 pub use transaction::{
     COUNTERPARTY_LENGTH_MAX, DESCRIPTION_LENGTH_MAX, Direction, FieldError, IdempotencyKey,
-    METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, Metadata, Posting, Transaction, bounded_text, transaction_id,
-    transaction_id_floor,
+    METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, Metadata, Posting, TRANSACTION_ID_SEQS, Transaction, bounded_text,
+    transaction_id, transaction_id_floor,
 };

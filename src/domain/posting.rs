@@ -9,12 +9,11 @@ use std::{
     sync::Arc,
 };
 
-use chrono::{DateTime, Utc};
-use uuid::Uuid;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    AMOUNT_MINOR_MAX, AccountId, AccountState, Currency, Direction, IdempotencyKey, Posting, Transaction,
-    transaction_id,
+    AMOUNT_MINOR_MAX, AccountId, AccountState, Currency, Direction, IdempotencyKey, Posting,
+    TRANSACTION_ID_SEQS, Transaction, transaction_id,
 };
 
 /// Rows already in the ledger under the keys that a group uses.
@@ -148,7 +147,7 @@ fn apply(
     account.account_seq += 1;
     account.last_created_at = Some(created_at);
     Ok(Transaction {
-        id: new_id(created_at, clock),
+        id: transaction_id(created_at, account.account_seq, (clock.random)()),
         posting: Arc::clone(posting),
         account_seq: account.account_seq,
         balance_after,
@@ -156,7 +155,8 @@ fn apply(
     })
 }
 
-/// Now, but never before the account's last row: clocks of several instances differ. An imported moment is not
+/// Now, but never before the account's last row: clocks of several instances differ. Where the number within an id
+/// begins anew, a microsecond later, so that the ids of an account rise with its numbers. An imported moment is not
 /// moved; it is refused instead, because moving it would change history.
 fn creation_time(
     account: &AccountState,
@@ -168,13 +168,13 @@ fn creation_time(
             Err(Refusal::BeforeLastTransaction { last_created_at })
         }
         (Some(at), _) => Ok(at),
-        (None, Some(last)) => Ok(now.max(last)),
+        (None, Some(last)) => {
+            let begins_anew = (account.account_seq + 1) % TRANSACTION_ID_SEQS == 0;
+            let pause = TimeDelta::microseconds(i64::from(begins_anew));
+            Ok(now.max(last.checked_add_signed(pause).unwrap_or(last)))
+        }
         (None, None) => Ok(now),
     }
-}
-
-fn new_id(created_at: DateTime<Utc>, clock: &mut PostingClock<'_>) -> Uuid {
-    transaction_id(created_at, (clock.random)())
 }
 
 #[cfg(test)]

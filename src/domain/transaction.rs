@@ -219,7 +219,7 @@ impl Posting {
 /// A row of the ledger: immutable once written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transaction {
-    /// UUIDv7 made from `created_at`.
+    /// UUIDv7 made from `created_at` and `account_seq`.
     pub id: Uuid,
     /// What was asked for.
     pub posting: Arc<Posting>,
@@ -231,21 +231,31 @@ pub struct Transaction {
     pub created_at: DateTime<Utc>,
 }
 
+/// Rows of one account that one microsecond can hold with their ids in the order of their numbers: the numbers from one
+/// multiple of it up to the next.
+pub const TRANSACTION_ID_SEQS: i64 = 1 << SEQ_BITS;
+const SEQ_BITS: u32 = 12;
+/// What is left of an id after the time, the version, the variant and the number.
+const RANDOM_BITS: u32 = 62 - SEQ_BITS;
+
 /// Makes a transaction's id: a UUIDv7 (RFC 9562) whose first 48 bits are `created_at` in milliseconds and whose next
-/// 12 bits are the microseconds within it scaled to 4096ths (method 3 of its section 6.2); the rest is `random`.
-/// Ids therefore sort by `created_at` to the microsecond, and one index serves look-ups and time ranges.
+/// 12 bits are the microseconds within it scaled to 4096ths (method 3 of its section 6.2); then come the low 12 bits of
+/// `account_seq`, and 50 bits of `random`.
+/// Ids therefore sort by `created_at` to the microsecond, and one index serves look-ups and time ranges. Those of one
+/// account and microsecond sort by `account_seq` between multiples of [`TRANSACTION_ID_SEQS`].
 /// Moments before 1970 have no such id; callers refuse them first.
-pub fn transaction_id(created_at: DateTime<Utc>, random: u64) -> Uuid {
+pub fn transaction_id(created_at: DateTime<Utc>, account_seq: i64, random: u64) -> Uuid {
     let micros = created_at.timestamp_micros().max(0).unsigned_abs();
     let fraction = (micros % 1000) * 4096 / 1000;
     let high = ((micros / 1000) << 16) | 0x7000 | fraction;
-    let low = 0x8000_0000_0000_0000 | (random >> 2);
+    let seq = account_seq.rem_euclid(TRANSACTION_ID_SEQS).unsigned_abs();
+    let low = 0x8000_0000_0000_0000 | (seq << RANDOM_BITS) | (random >> (u64::BITS - RANDOM_BITS));
     Uuid::from_u64_pair(high, low)
 }
 
 /// The smallest id that a transaction created at or after `moment` can have.
 pub fn transaction_id_floor(moment: DateTime<Utc>) -> Uuid {
-    let with_variant = transaction_id(moment, 0);
+    let with_variant = transaction_id(moment, 0, 0);
     let (high, _) = with_variant.as_u64_pair();
     Uuid::from_u64_pair(high, 0)
 }
@@ -280,13 +290,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_sort_by_creation_to_the_microsecond(a in 0_i64..4_000_000_000_000_000, gap in 1_i64..10_000, r in any::<u64>(), s in any::<u64>()) {
+        fn ids_sort_by_creation_to_the_microsecond(
+            a in 0_i64..4_000_000_000_000_000, gap in 1_i64..10_000,
+            (m, r) in (1..i64::MAX, any::<u64>()), (n, s) in (1..i64::MAX, any::<u64>()),
+        ) {
             let earlier = DateTime::from_timestamp_micros(a).expect("in range");
             let later = DateTime::from_timestamp_micros(a + gap).expect("in range");
-            let (first, second) = (transaction_id(earlier, r), transaction_id(later, s));
+            let (first, second) = (transaction_id(earlier, m, r), transaction_id(later, n, s));
             prop_assert!(first < second);
             prop_assert!(transaction_id_floor(earlier) <= first && first < transaction_id_floor(later));
-            prop_assert_eq!(first.get_version_num(), 7);
+            prop_assert_eq!((first.get_version_num(), first.get_variant()), (7, uuid::Variant::RFC4122));
+        }
+
+        #[test]
+        fn within_a_microsecond_ids_sort_by_number_up_to_the_next_multiple(
+            a in 0_i64..4_000_000_000_000_000, block in 0_i64..1_000_000,
+            m in 0..TRANSACTION_ID_SEQS - 1, gap in 1..TRANSACTION_ID_SEQS, (r, s) in any::<(u64, u64)>(),
+        ) {
+            let at = DateTime::from_timestamp_micros(a).expect("in range");
+            let number = block * TRANSACTION_ID_SEQS + m;
+            let later = (number + gap).min((block + 1) * TRANSACTION_ID_SEQS - 1);
+            let (first, second) = (transaction_id(at, number, r), transaction_id(at, later, s));
+            prop_assert!(first < second);
+            prop_assert_ne!(transaction_id(at, number, r), transaction_id(at, number, !r), "the rest is random");
         }
     }
 }

@@ -136,6 +136,24 @@ fn time_never_runs_backwards_in_an_account() {
 }
 
 #[test]
+fn the_ids_of_an_account_rise_with_its_numbers_however_many_rows_a_moment_has() {
+    let mut accounts = HashMap::new();
+    let group: Vec<_> = (0..2 * TRANSACTION_ID_SEQS + 2)
+        .map(|n| posting("a", &n.to_string(), Direction::Credit, 1, "EUR"))
+        .collect();
+    let mut random = rand::random::<u64>;
+    let mut clock = PostingClock { now: moment(1_000_000), random: &mut random };
+    let decisions = decide(&mut accounts, &ExistingKeys::new(), &group, &mut clock);
+    let rows = decisions.iter().map(|decision| match decision {
+        Decision::Create(row) => (row.id, row.created_at),
+        other => panic!("{other:?}"),
+    });
+    let rows: Vec<_> = rows.collect();
+    assert!(rows.is_sorted_by(|(a, _), (b, _)| a < b));
+    assert_eq!(rows.last().map(|(_, at)| *at), Some(moment(1_000_002)), "moved where numbers begin anew");
+}
+
+#[test]
 fn a_replay_that_names_another_moment_is_another_request() {
     let mut accounts = HashMap::new();
     let at = |micros| {
