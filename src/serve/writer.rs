@@ -13,6 +13,7 @@
 //! and the retry finds out by its key.
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::Arc,
     time::{Duration, Instant},
@@ -26,7 +27,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    domain::Decision,
+    domain::{AccountId, Decision},
     repository::{
         RepositoryError,
         poster::{MemoryLimits, Poster, Way},
@@ -91,9 +92,10 @@ impl Writers {
         answer.await.unwrap_or(Err(Undecided::Unavailable))
     }
 
-    /// Posts many at once, each for itself, and waits for all. Those of one account are posted in order.
+    /// Posts many at once, each for itself, and waits for all. Those of one account are posted in order; behind one
+    /// that finds no room, none of its account is tried.
     pub async fn post_many(&self, requests: Vec<Request>) -> Vec<Result<Decision, Undecided>> {
-        let waiting: Vec<_> = requests.into_iter().map(|request| self.enqueue(request)).collect();
+        let waiting = self.enqueue_all(requests);
         let mut outcomes = Vec::with_capacity(waiting.len());
         for answer in waiting {
             outcomes.push(match answer {
@@ -102,6 +104,22 @@ impl Writers {
             });
         }
         outcomes
+    }
+
+    /// Room may be made in a queue at any moment: without the memory of what was refused, a later request of an account
+    /// would get past an earlier one.
+    fn enqueue_all(&self, requests: impl IntoIterator<Item = Request>) -> Vec<Result<Answer, Undecided>> {
+        let mut refused: HashMap<AccountId, Undecided> = HashMap::new();
+        let in_order = requests.into_iter().map(|request| {
+            if let Some(why) = refused.get(&request.posting.account_id) {
+                return Err(*why);
+            }
+            let account_id = request.posting.account_id.clone();
+            self.enqueue(request).inspect_err(|why| {
+                refused.insert(account_id, *why);
+            })
+        });
+        in_order.collect()
     }
 
     fn enqueue(&self, request: Request) -> Result<Answer, Undecided> {
@@ -377,6 +395,7 @@ fn count(items: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{Amount, Currency, Direction, IdempotencyKey, Posting};
 
     /// Seen to fail when only a task that came to its end was told of.
     #[tokio::test]
@@ -385,5 +404,36 @@ mod tests {
         let panicked = start_thread("panics".into(), async { panic!("on purpose") }).expect("a thread");
         let both = futures::future::join(done, panicked);
         let _ = tokio::time::timeout(Duration::from_secs(30), both).await.expect("both have ended");
+    }
+
+    fn request(account: &str, key: &str) -> Request {
+        let posting = Posting {
+            account_id: AccountId::parse(account).expect("account"),
+            idempotency_key: IdempotencyKey::parse(key).expect("key"),
+            direction: Direction::Credit,
+            amount: Amount::from_minor(1).expect("amount"),
+            currency: Currency::parse("EUR").expect("currency"),
+            counterparty: None,
+            description: None,
+            metadata: None,
+            reverses: None,
+            created_at: None,
+        };
+        Request { posting: Arc::new(posting), traceparent: None }
+    }
+
+    #[test]
+    fn what_comes_behind_an_item_without_room_does_not_get_past_it() {
+        let (sender, mut queue) = mpsc::channel(1);
+        let writers = Writers { queues: vec![sender].into() };
+        let items = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1")].into_iter().map(|(account, key)| {
+            // The writer takes what waits after the second was refused.
+            if key == "3" {
+                queue.try_recv().expect("the first");
+            }
+            request(account, key)
+        });
+        let refused: Vec<_> = writers.enqueue_all(items).into_iter().map(Result::err).collect();
+        assert_eq!(refused, [None, Some(Undecided::QueueFull), Some(Undecided::QueueFull), None]);
     }
 }
