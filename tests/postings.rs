@@ -34,16 +34,20 @@ async fn each_item_of_a_batch_succeeds_or_fails_alone_in_order() {
         keyed("1", transaction("a", "credit", "6.00", "EUR")),
         keyed("4", transaction("b", "debit", "1", "JPY")),
         keyed("5", transaction("a", "debit", "2.00", "EUR")),
+        keyed("\"1\"", transaction("a", "credit", "5.00", "EUR")),
+        keyed("\"1", transaction("a", "credit", "5.00", "EUR")),
     ];
     let answer = batch(&api, items).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let json = answer.json();
     let results = json["results"].as_array().unwrap();
     let statuses: Vec<_> = results.iter().map(|result| result["status"].as_u64().unwrap()).collect();
-    assert_eq!(statuses, [201, 422, 422, 422, 400, 200, 422, 201, 201]);
+    assert_eq!(statuses, [201, 422, 422, 422, 400, 200, 422, 201, 201, 200, 422]);
     assert_eq!(results[0]["transaction"], results[5]["transaction"]);
     assert_eq!(results[6]["problem"]["type"], "urn:ledger:problem:idempotency-key-reused");
     assert_eq!(results[8]["transaction"]["balance_after"], "3.00");
+    assert_eq!(results[9]["transaction"], results[0]["transaction"], "the same key as without quotes");
+    assert_eq!(results[10]["problem"]["errors"][0]["field"], "idempotency_key");
     assert_eq!(api.database.value("SELECT count(*) FROM transactions").await, "3");
     assert_eq!(api.database.value("SELECT count(*) FROM outbox").await, "3");
 }
@@ -56,9 +60,10 @@ async fn rows_of_one_moment_are_newest_first_by_their_number_in_the_lists_of_all
     assert_eq!(batch(&api, items.collect()).await.status, 200);
     let moments = "SELECT count(*) || ' ' || (count(DISTINCT created_at) < 20) FROM transactions";
     assert_eq!(api.database.value(moments).await, "20 true");
-    let assessed = "INSERT INTO risk_assessments (account_id, account_seq, transaction_id, risk_score, risk_level,
-                                                  reasons, shadow_reasons, ruleset)
-        SELECT account_id, account_seq, id, 0, 'low', '[]', '[]', 'abc' FROM transactions";
+    let assessed =
+        "INSERT INTO risk_assessments (account_id, account_seq, transaction_id, risk_score, risk_level, reasons,
+                                       shadow_reasons, ruleset)
+         SELECT account_id, account_seq, id, 0, 'low', '[]', '[]', 'abc' FROM transactions";
     api.database.client().await.batch_execute(assessed).await.unwrap();
     for path in ["/transactions", "/risk-assessments"] {
         let page = api.get(path).await.json();

@@ -74,7 +74,13 @@ impl IdempotencyKey {
             Some(rest) => rest.strip_suffix('"').filter(|inner| !inner.contains('"')),
             None => Some(text),
         };
-        bare.map_or_else(|| Self::parse_bare(""), Self::parse_bare)
+        let in_bounds = |key: &&str| {
+            (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&key.len())
+                && key.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        bare.filter(in_bounds).map(|key| Self(key.into())).ok_or_else(|| {
+            FieldError("must be 1 to 255 visible ASCII characters, bare or in double quotes".into())
+        })
     }
 
     /// The key of a transaction's one reversal. Its blank is what no caller's key can have, so nobody can take it
@@ -86,16 +92,6 @@ impl IdempotencyKey {
     /// Takes a key that the ledger keeps, as the database hands it back.
     pub fn from_ledger(key: String) -> Self {
         Self(key.into())
-    }
-
-    /// Takes the bare key alone.
-    pub fn parse_bare(key: &str) -> Result<Self, FieldError> {
-        if (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&key.len())
-            && key.bytes().all(|byte| byte.is_ascii_graphic())
-        {
-            return Ok(Self(key.into()));
-        }
-        Err(FieldError("must be 1 to 255 visible ASCII characters, bare or in double quotes".into()))
     }
 
     /// The bare key.

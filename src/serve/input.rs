@@ -95,7 +95,7 @@ pub fn batch(body: &[u8]) -> Result<Vec<Result<Arc<Posting>, Problem>>, Problem>
 fn batch_item(text: &str) -> Result<Arc<Posting>, Problem> {
     let input = serde_json::from_str::<TransactionIn<'_>>(text);
     let posting = input.as_ref().ok().and_then(|input| {
-        let key = IdempotencyKey::parse_bare(input.idempotency_key.as_deref()?).ok()?;
+        let key = IdempotencyKey::parse(input.idempotency_key.as_deref()?).ok()?;
         validate(input, key)
     });
     posting

@@ -60,7 +60,7 @@ pub(super) fn transaction(body: &[u8], error: Option<&serde_json::Error>, key: K
         Err(malformed) => return malformed,
     };
     if key == KeyPlace::Item {
-        fields.required("idempotency_key", IdempotencyKey::parse_bare);
+        fields.required("idempotency_key", IdempotencyKey::parse);
     } else if fields.object.remove("idempotency_key").is_some() {
         fields.wrong("idempotency_key", "is not a known field here: send it as the header Idempotency-Key");
     }
