@@ -296,12 +296,40 @@ async fn a_balance_in_the_past_is_that_of_the_row_that_was_last_then() {
         let until = api.get(&format!("/transactions?to={moment}")).await.json();
         assert_eq!(until["items"].as_array().unwrap().len(), n);
     }
+    // A bound between two microseconds is behind the one and before the other.
+    for (n, moment) in moments.iter().enumerate() {
+        let finer = moment.replace('Z', "9Z");
+        for account in ["", "&account_id=a"] {
+            let count = async |bound: &str| {
+                let page = api.get(&format!("/transactions?{bound}={finer}{account}")).await.json();
+                page["items"].as_array().unwrap().len()
+            };
+            assert_eq!((count("from").await, count("to").await), (8 - n, n + 1), "{finer}{account}");
+        }
+        let balance = api.get(&format!("/accounts/a/balance?at={finer}")).await.json();
+        assert_eq!(balance["account_seq"], n + 1);
+    }
     let before = api.get("/accounts/a/balance?at=2001-01-01T00:00:00Z").await.json();
     assert_eq!((&before["balance"], &before["account_seq"]), (&json!("0.00"), &json!(0)));
     let future = api.get("/accounts/a/balance?at=2999-01-01T00:00:00Z").await.json();
     assert_eq!((&future["balance"], future["as_of"].as_str().unwrap() < "2900"), (&json!("9.00"), true));
     let now = api.get("/accounts/a/balance").await.json();
     assert_eq!((&now["balance"], &now["account_seq"]), (&json!("9.00"), &json!(9)));
+}
+
+/// Before 2000 PostgreSQL counts backwards, and so did the rounding.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_between_two_microseconds_of_imported_history_is_behind_the_first() {
+    let api = Api::start().await;
+    let rows = "INSERT INTO accounts (account_id, currency, account_seq, balance) VALUES ('a', 'EUR', 3, 0);
+        INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, idempotency_key)
+        SELECT 'a', n, gen_random_uuid(), 1, n, '1993-01-01T00:00:00Z'::timestamptz + n * interval '1 microsecond', n
+        FROM generate_series(1, 3) AS n";
+    api.database.client().await.batch_execute(rows).await.unwrap();
+    for (at, account_seq) in [("000001", 1), ("0000015", 1), ("0000019", 1), ("000002", 2), ("0000021", 2)] {
+        let balance = api.get(&format!("/accounts/a/balance?at=1993-01-01T00:00:00.{at}Z")).await.json();
+        assert_eq!(balance["account_seq"], account_seq, "{at}: {balance}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

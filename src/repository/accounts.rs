@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use diesel::{
     OptionalExtension, QueryableByName,
     sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz},
@@ -210,7 +210,8 @@ pub async fn state_at(
     at: DateTime<Utc>,
 ) -> Result<Option<AccountState>, RepositoryError> {
     let Some(account) = find(connection, account_id).await? else { return Ok(None) };
-    let after = at + chrono::TimeDelta::microseconds(1);
+    // Rows have no finer time than microseconds.
+    let after = at.trunc_subsecs(6) + TimeDelta::microseconds(1);
     let account_seq = first_seq_from(connection, account_id, after).await?.saturating_sub(1);
     let row = statement("SELECT balance_after AS balance, created_at FROM transactions WHERE account_id = ? AND account_seq = ?")
         .bind::<Text, _>(account_id.as_str())

@@ -7,7 +7,7 @@
 //! A page whose walk ends before it is full is answered short, with the place to go on from. So that one statement
 //! says both, the last row of a whole walk is answered even where it does not match.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use diesel::{
     QueryableByName,
     pg::Pg,
@@ -87,7 +87,8 @@ impl Span {
         account_id: &AccountId,
         query: impl Unbounded,
     ) -> Result<Vec<Walked<Row>>, RepositoryError> {
-        let (from_seq, to_seq) = seq_range(connection, account_id, self.from, self.to).await?;
+        let (from, to) = self.bounds();
+        let (from_seq, to_seq) = seq_range(connection, account_id, from, to).await?;
         let before_seq = match self.before {
             Some(Place::InAccount(account_seq)) => account_seq.min(to_seq),
             _ => to_seq,
@@ -109,8 +110,9 @@ impl Span {
         connection: &mut Connection,
         query: impl Unbounded,
     ) -> Result<Vec<Walked<Row>>, RepositoryError> {
-        let from_id = self.from.map_or(Uuid::nil(), transaction_id_floor);
-        let to_id = self.to.map_or(Uuid::max(), transaction_id_floor);
+        let (from, to) = self.bounds();
+        let from_id = from.map_or(Uuid::nil(), transaction_id_floor);
+        let to_id = to.map_or(Uuid::max(), transaction_id_floor);
         let before_id = match self.before {
             Some(Place::InAll(id)) => id.min(to_id),
             _ => to_id,
@@ -124,12 +126,26 @@ impl Span {
         Ok(rows)
     }
 
+    /// `from` and `to` as rows can be compared with them. A cursor is bound to the bounds as they were given, so those
+    /// stay as they are.
+    fn bounds(&self) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
+        (self.from.map(next_microsecond), self.to.map(next_microsecond))
+    }
+
     fn place(&self, (account_seq, transaction_id): (i64, Uuid)) -> Place {
         match self.account_id {
             Some(_) => Place::InAccount(account_seq),
             None => Place::InAll(transaction_id),
         }
     }
+}
+
+/// The first whole microsecond that is not before the moment. Rows have no finer time, so what was created at or after
+/// the one was created at or after the other.
+fn next_microsecond(moment: DateTime<Utc>) -> DateTime<Utc> {
+    let whole = moment.trunc_subsecs(6);
+    let pause = TimeDelta::microseconds(i64::from(whole < moment));
+    whole.checked_add_signed(pause).unwrap_or(whole)
 }
 
 impl<Row> Page<Row> {
