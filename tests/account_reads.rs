@@ -8,11 +8,13 @@ use std::{
     },
 };
 
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::{
     api::{Api, transaction},
+    eventually,
     postgres::TestDatabase,
 };
 
@@ -49,6 +51,30 @@ async fn many_readers_at_once_each_see_their_own_account_as_it_is_now() {
     while let Some(ended) = readers.join_next().await {
         ended.expect("a reader");
     }
+}
+
+/// Seen to fail with the time taken after the reading.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_is_as_of_no_later_than_its_reading_and_no_earlier_than_its_last_row() {
+    let api = Arc::new(Api::start().await);
+    assert_eq!(api.post("k", &transaction("a", "credit", "1.00", "EUR")).await.status, 201);
+    let client = api.database.client().await;
+    client.batch_execute("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let reader = Arc::clone(&api);
+    let reading = tokio::spawn(async move { reader.get("/accounts/a/balance").await.json() });
+    let waiting = "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'accounts'::regclass AND NOT granted";
+    eventually("the reading waits", async || api.database.value(waiting).await == "t").await;
+    let before_the_answer = Utc::now();
+    // A row of another instance, whose clock is ahead.
+    let ahead = (before_the_answer + TimeDelta::hours(1)).trunc_subsecs(6);
+    client.batch_execute("COMMIT").await.unwrap();
+    let as_of = |json: &serde_json::Value| json["as_of"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    let answer = reading.await.unwrap();
+    assert!(as_of(&answer) < before_the_answer, "{answer}");
+    let sql = format!("UPDATE accounts SET last_created_at = '{}'", ahead.to_rfc3339());
+    client.batch_execute(&sql).await.unwrap();
+    let answer = api.get("/accounts/a/balance").await.json();
+    assert_eq!(as_of(&answer), ahead, "{answer}");
 }
 
 /// Concurrent postings on two instances, and readers of both meanwhile: each balance that is read is one that the

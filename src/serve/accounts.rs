@@ -70,6 +70,8 @@ pub async fn balance(
     parameters.end()?;
     let id = account_id(&path)?;
     let wanted = id.clone();
+    // Before the reading: what is posted after it is not counted and must not be older than this.
+    let asked_at = Utc::now().trunc_subsecs(6);
     let found = match at {
         None => state.account(wanted).await?.map(|account| account.state),
         Some(at) => {
@@ -79,9 +81,10 @@ pub async fn balance(
             state.read(past).await?
         }
     };
+    let state = found.ok_or_else(missing)?;
+    let known_until = state.last_created_at.map_or(asked_at, |last| last.max(asked_at));
     // Of the future nobody knows more than of now.
-    let now = Utc::now().trunc_subsecs(6);
-    let as_of = at.map_or(now, |at| at.min(now));
-    let body = output::balance(&id, &found.ok_or_else(missing)?, as_of).map_err(unprintable)?;
+    let as_of = at.map_or(known_until, |at| at.min(known_until));
+    let body = output::balance(&id, &state, as_of).map_err(unprintable)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(body))
 }
