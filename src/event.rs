@@ -9,6 +9,10 @@ mod risk_assessed;
 mod schema;
 mod transaction_created;
 
+use chrono::{DateTime, Utc};
+
+use crate::domain::format_moment;
+
 pub use cloud_event::{
     Headers, attribute, cloud_event_headers, header_name, headers_from_json, headers_to_json,
 };
@@ -25,3 +29,8 @@ pub const TRANSACTIONS_TOPIC: &str = "transactions.v1";
 pub const RISK_ASSESSMENTS_TOPIC: &str = "risk-assessments.v1";
 /// What `consume-risk` could not handle.
 pub const TRANSACTIONS_DEAD_LETTER_TOPIC: &str = "transactions.v1.dlq";
+
+/// Microseconds whatever they are, where serde's own way leaves zeros out.
+fn serialize_moment<S: serde::Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format_moment(*at))
+}

@@ -142,6 +142,28 @@ fn assessment() -> Value {
     serde_json::to_value(assessed).expect("JSON")
 }
 
+/// The schema promises microseconds. Seen to fail with serde's own way, which leaves zeros out.
+#[test]
+fn moments_have_six_digits_of_a_second_in_every_event() {
+    let parsed = |name: &str, mut event: Value| {
+        event[name] = json!("2026-01-31T13:00:00+01:00");
+        event
+    };
+    let created: TransactionCreated =
+        serde_json::from_value(parsed("created_at", transaction())).expect("one");
+    let assessed: RiskAssessed = serde_json::from_value(parsed("assessed_at", assessment())).expect("one");
+    let row = created.to_transaction().expect("a row");
+    let written = event::encode_transaction_created(&row).expect("JSON");
+    let written: Value = serde_json::from_slice(&written).expect("JSON");
+    for moment in [
+        &serde_json::to_value(&created).expect("JSON")["created_at"],
+        &serde_json::to_value(&assessed).expect("JSON")["assessed_at"],
+        &written["created_at"],
+    ] {
+        assert_eq!(*moment, "2026-01-31T12:00:00.000000Z");
+    }
+}
+
 fn names(value: &Value) -> BTreeSet<String> {
     value.as_object().expect("an object").keys().cloned().collect()
 }

@@ -5,16 +5,18 @@
 
 mod account;
 mod currency;
+mod moment;
 mod money;
 mod posting;
 mod transaction;
 
 pub use account::{AccountId, AccountIdError, AccountState};
 pub use currency::{CURRENCIES, Currency, UnknownCurrency};
+pub use moment::format_moment;
 pub use money::{AMOUNT_MINOR_MAX, Amount, AmountError, format_minor, parse_minor};
 pub use posting::{Decision, ExistingKeys, PostingClock, Refusal, decide};
 pub use transaction::{
     COUNTERPARTY_LENGTH_MAX, DESCRIPTION_LENGTH_MAX, Direction, FieldError, IdempotencyKey,
-    METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, Metadata, Posting, TRANSACTION_ID_SEQS, Transaction, bounded_text,
-    transaction_id, transaction_id_floor,
+    METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, Metadata, Posting, TRANSACTION_ID_SEQS, Transaction,
+    bounded_text, transaction_id, transaction_id_floor,
 };

@@ -4,10 +4,11 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::EVENT_TYPES;
+use crate::domain::format_moment;
 
 /// Record headers in order; values are bytes, names may repeat. Most are the same for every event, and nothing is
 /// allocated for those.
@@ -33,13 +34,12 @@ pub fn cloud_event_headers(
     let known_type = EVENT_TYPES.into_iter().find(|known| *known == event_type);
     let event_type =
         known_type.map_or_else(|| event_type.to_owned().into_bytes().into(), |known| known.as_bytes().into());
-    let time = time.to_rfc3339_opts(SecondsFormat::Micros, true);
     let mut headers: Headers = vec![
         ("ce_specversion".into(), b"1.0".into()),
         ("ce_id".into(), event_id.to_string().into_bytes().into()),
         ("ce_type".into(), event_type),
         ("ce_source".into(), SOURCE.into()),
-        ("ce_time".into(), time.into_bytes().into()),
+        ("ce_time".into(), format_moment(time).into_bytes().into()),
         ("content-type".into(), b"application/json".into()),
     ];
     if let Some(traceparent) = traceparent {

@@ -40,5 +40,6 @@ pub struct RiskAssessed {
     /// Content hash of the rule file.
     pub ruleset: String,
     /// UTC, microseconds.
+    #[serde(serialize_with = "super::serialize_moment")]
     pub assessed_at: DateTime<Utc>,
 }

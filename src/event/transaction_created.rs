@@ -44,6 +44,7 @@ pub struct TransactionCreated {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverses: Option<Uuid>,
     /// UTC, microseconds.
+    #[serde(serialize_with = "super::serialize_moment")]
     pub created_at: DateTime<Utc>,
 }
 
@@ -82,6 +83,7 @@ struct Outgoing<'a> {
     metadata: Option<&'a serde_json::value::RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reverses: Option<Uuid>,
+    #[serde(serialize_with = "super::serialize_moment")]
     created_at: DateTime<Utc>,
 }
 

@@ -1,20 +1,15 @@
 //! What clients get: JSON of transactions, accounts and balances. A transaction's JSON is a pure function of its
 //! immutable row, which is what makes a replay byte-identical for ever.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
-    domain::{AccountId, AccountState, Transaction, format_minor},
+    domain::{AccountId, AccountState, Transaction, format_minor, format_moment},
     repository::{accounts::Account, assessment_pages::AssessmentRow, transactions::RiskSummary},
 };
-
-/// A moment as RFC 3339 in UTC with microseconds.
-pub fn moment(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Micros, true)
-}
 
 /// A transaction as clients see it, borrowed from its row.
 #[derive(Serialize)]
@@ -71,7 +66,7 @@ pub fn transaction_out(row: &Transaction) -> Result<TransactionOut<'_>, serde_js
         description: posting.description.as_deref(),
         metadata,
         reverses: posting.reverses,
-        created_at: moment(row.created_at),
+        created_at: format_moment(row.created_at),
         risk: None,
     })
 }
@@ -102,7 +97,7 @@ pub fn transaction_with_risk(
             risk_level: Some(&risk.risk_level),
             reasons: Some(serde_json::from_str(&risk.reasons)?),
             ruleset: Some(&risk.ruleset),
-            assessed_at: Some(moment(risk.assessed_at)),
+            assessed_at: Some(format_moment(risk.assessed_at)),
         },
     });
     serde_json::to_string(&out)
@@ -150,7 +145,7 @@ pub fn assessments(rows: &[AssessmentRow], next_cursor: Option<&str>) -> Result<
                 reasons: serde_json::from_str(&row.reasons)?,
                 shadow_reasons: serde_json::from_str(&row.shadow_reasons)?,
                 ruleset: &row.ruleset,
-                assessed_at: moment(row.assessed_at),
+                assessed_at: format_moment(row.assessed_at),
             })
         })
         .collect::<Result<_, serde_json::Error>>()?;
@@ -175,7 +170,7 @@ pub fn account(account: &Account) -> Result<String, serde_json::Error> {
         balance: format_minor(state.balance, state.currency),
         account_seq: state.account_seq,
         min_balance: state.min_balance.map(|limit| format_minor(limit, state.currency)),
-        opened_at: moment(account.opened_at),
+        opened_at: format_moment(account.opened_at),
     })
 }
 
@@ -198,6 +193,6 @@ pub fn balance(
         currency: state.currency.code(),
         balance: format_minor(state.balance, state.currency),
         account_seq: state.account_seq,
-        as_of: moment(as_of),
+        as_of: format_moment(as_of),
     })
 }

@@ -1,0 +1,69 @@
+//! A moment as text: RFC 3339 in UTC with six digits of a second, always of the same length. It stands in every event
+//! and answer, so it is put together without a formatter.
+
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
+
+/// `2026-01-31T12:00:00.000001Z`, cut to the microsecond.
+pub fn format_moment(at: DateTime<Utc>) -> String {
+    // Leap seconds and years of more than four digits are nothing that the ledger keeps.
+    digits_of(at).unwrap_or_else(|| at.to_rfc3339_opts(SecondsFormat::Micros, true))
+}
+
+fn digits_of(at: DateTime<Utc>) -> Option<String> {
+    let year = u32::try_from(at.year()).ok().filter(|year| *year <= 9999)?;
+    let micros = Some(at.nanosecond() / 1000).filter(|micros| *micros < 1_000_000)?;
+    let [y1, y2, y3, y4] = digits(year);
+    let [m1, m2] = digits(at.month());
+    let [d1, d2] = digits(at.day());
+    let [h1, h2] = digits(at.hour());
+    let [i1, i2] = digits(at.minute());
+    let [s1, s2] = digits(at.second());
+    let [f1, f2, f3, f4, f5, f6] = digits(micros);
+    let text = [
+        y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', i1, i2, b':', s1, s2, b'.', f1, f2,
+        f3, f4, f5, f6, b'Z',
+    ];
+    String::from_utf8(text.into()).ok()
+}
+
+/// The last `N` decimal digits.
+fn digits<const N: usize>(mut number: u32) -> [u8; N] {
+    let mut digits = [b'0'; N];
+    for digit in digits.iter_mut().rev() {
+        *digit += u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+    }
+    digits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn as_chrono_prints(at: DateTime<Utc>) -> String {
+        at.to_rfc3339_opts(SecondsFormat::Micros, true)
+    }
+
+    #[test]
+    fn it_is_as_long_whatever_the_fraction_and_right_at_the_edges() {
+        let moment = |text: &str| text.parse::<DateTime<Utc>>().expect("a moment");
+        assert_eq!(format_moment(moment("2026-01-31T12:00:00Z")), "2026-01-31T12:00:00.000000Z");
+        assert_eq!(format_moment(moment("2026-01-31T12:00:00.1204569Z")), "2026-01-31T12:00:00.120456Z");
+        for text in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "2016-12-31T23:59:60.5Z"] {
+            assert_eq!(format_moment(moment(text)), as_chrono_prints(moment(text)), "{text}");
+        }
+        for at in [DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC] {
+            assert_eq!(format_moment(at), as_chrono_prints(at));
+        }
+    }
+
+    proptest! {
+        /// From year 0 to 9999.
+        #[test]
+        fn it_is_as_chrono_prints_it(seconds in -62_167_219_200_i64..253_402_300_800, nanos in 0_u32..1_000_000_000) {
+            let at = DateTime::from_timestamp(seconds, nanos).expect("in range");
+            prop_assert_eq!(format_moment(at), as_chrono_prints(at));
+        }
+    }
+}
