@@ -27,6 +27,7 @@ mod source;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
+use bigdecimal::BigDecimal;
 use tokio::sync::mpsc;
 
 pub use report::{BalanceDifference, CurrencySums, Ending, Report};
@@ -60,8 +61,8 @@ pub struct Args {
     #[arg(long, env = "LEDGER_IMPORT_ASSUME_UTC")]
     pub assume_utc: bool,
     /// Largest distance from expected_balance that is no error, in the account's currency; without it none is
-    #[arg(long, value_name = "AMOUNT", env = "LEDGER_IMPORT_BALANCE_TOLERANCE")]
-    pub balance_tolerance: Option<String>,
+    #[arg(long, value_name = "AMOUNT", env = "LEDGER_IMPORT_BALANCE_TOLERANCE", value_parser = report::parse_tolerance)]
+    pub balance_tolerance: Option<BigDecimal>,
     /// Write the rows that were not taken to this CSV file, each with its number and the reason
     #[arg(long, value_name = "FILE", env = "LEDGER_IMPORT_REJECTS")]
     pub rejects: Option<PathBuf>,
@@ -105,7 +106,7 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
         tokio::task::spawn_blocking(move || Reading::plan(&planned)).await.context("reading the files")??;
     let bar = progress_bar(reading.bytes_total(), PROGRESS);
     let mut rejects = Rejects::create(args.rejects.as_deref())?;
-    let mut poster = Poster::new(context, args)?;
+    let mut poster = Poster::new(context, args);
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD_MAX);
     let reader = tokio::task::spawn_blocking(move || reading.run(&sender));
     let ending = loop {

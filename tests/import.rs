@@ -227,7 +227,10 @@ async fn balances_are_compared_and_the_tolerance_says_what_is_an_error() {
             "a,5,credit,1.00,EUR,,,,,12.00",
         ],
     );
-    let report = scene.import(&Args { balance_tolerance: Some("0.30".into()), ..args(&file) }).await.unwrap();
+    let report = scene
+        .import(&Args { balance_tolerance: Some("0.30".parse().unwrap()), ..args(&file) })
+        .await
+        .unwrap();
     assert!(report.is_fine());
     let sums = report.currencies.values().next().unwrap();
     assert_eq!((report.balances_compared, sums.balance_differences), (4, 2));
@@ -235,13 +238,27 @@ async fn balances_are_compared_and_the_tolerance_says_what_is_an_error() {
     assert_eq!(largest.difference, -30);
     assert!(largest.place.ends_with("history.csv row 3"));
     assert_eq!((sums.credits, sums.debits), (1304, 104));
-    let strict = Args { balance_tolerance: Some("0.29".into()), on_error: OnError::Skip, ..args(&file) };
+    let strict =
+        Args { balance_tolerance: Some("0.29".parse().unwrap()), on_error: OnError::Skip, ..args(&file) };
     let report = scene.import(&strict).await.unwrap();
     assert_eq!((report.balance_errors, report.is_fine()), (1, false));
     let output = scene.run(&["import", "--balance-tolerance", "0.29", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
-    let wrong = Args { balance_tolerance: Some("-1".into()), ..args(&file) };
-    assert!(format!("{:#}", scene.import(&wrong).await.unwrap_err()).contains("--balance-tolerance"));
+    for wrong in [".5", "5.", ".", "much"] {
+        let output = scene.run(&["import", "--balance-tolerance", wrong, file.to_str().unwrap()]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("--balance-tolerance") && stderr.contains("such as 0.60"), "{stderr}");
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+    }
+    // One tolerance for all currencies, however many decimals they have.
+    let file = scene.file(
+        "mixed.csv",
+        &["y,1,credit,10,JPY,,,,,11", "z,1,credit,1.000,BHD,,,,,1.601", "e,1,credit,1.00,EUR,,,,,1.60"],
+    );
+    let mixed =
+        Args { balance_tolerance: Some("0.60".parse().unwrap()), on_error: OnError::Skip, ..args(&file) };
+    let report = scene.import(&mixed).await.unwrap();
+    assert_eq!((report.created, report.balance_errors), (3, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,9 @@ pub(super) fn parse<'a>(
     headings: impl IntoIterator<Item = &'a str>,
     ignore: &[String],
 ) -> Result<Vec<Column>, String> {
+    if let Some(needed) = ignore.iter().find(|name| REQUIRED.contains(&name.as_str())) {
+        return Err(format!("--ignore {needed}: this column is needed and cannot be left out"));
+    }
     let mut seen = BTreeSet::new();
     let mut columns = Vec::new();
     for heading in headings {
@@ -59,7 +62,7 @@ pub(super) fn parse<'a>(
 }
 
 fn column(heading: &str, ignore: &[String]) -> Result<Column, String> {
-    if ignore.iter().any(|name| name == heading) && !REQUIRED.contains(&heading) {
+    if ignore.iter().any(|name| name == heading) {
         return Ok(Column::Ignored);
     }
     if let Some((_, column)) = KNOWN.iter().find(|(name, _)| *name == heading) {
@@ -116,5 +119,8 @@ mod tests {
         assert!(parse(["amount"], &[]).expect_err("refused").contains("\"account_id\" is missing"));
         assert!(parse_with(&["amount"], &[]).expect_err("refused").contains("\"amount\" appears twice"));
         assert!(parse_with(&[], &["x"]).expect_err("refused").contains("--ignore x"));
+        assert!(
+            parse_with(&[], &["amount"]).expect_err("refused").starts_with("--ignore amount: this column")
+        );
     }
 }

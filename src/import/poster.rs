@@ -84,14 +84,14 @@ pub(super) struct Poster<'a> {
 }
 
 impl<'a> Poster<'a> {
-    pub(super) fn new(context: &'a Context, args: &Args) -> anyhow::Result<Self> {
+    pub(super) fn new(context: &'a Context, args: &Args) -> Self {
         let way = match (args.dry_run, args.on_error) {
             (true, _) => Way::Rehearse(Rehearsal::default()),
             (false, OnError::Stop) => Way::Whole,
             (false, OnError::Skip) => Way::All,
         };
-        let report = Report::new(args.dry_run, args.balance_tolerance.as_deref())?;
-        Ok(Self { context, connection: None, way, report, started: Instant::now() })
+        let report = Report::new(args.dry_run, args.balance_tolerance.clone());
+        Self { context, connection: None, way, report, started: Instant::now() }
     }
 
     /// Posts a group and answers the rows that were not taken, in order. None: asked to stop before it was posted.
@@ -102,7 +102,7 @@ impl<'a> Poster<'a> {
         let mut refused = Vec::new();
         // A group that ended early has fewer outcomes than rows; the others were not looked at.
         for (row, outcome) in rows.into_iter().zip(outcomes) {
-            if let Some(reason) = self.report.count(&row, outcome)? {
+            if let Some(reason) = self.report.count(&row, outcome) {
                 refused.push(Reject {
                     account_id: row.posting.account_id.to_string(),
                     idempotency_key: row.posting.idempotency_key.as_str().to_owned(),

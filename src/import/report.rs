@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Context as _;
+use bigdecimal::BigDecimal;
 
 use super::{poster::Outcome, reader::Row};
 use crate::{
-    domain::{Currency, Direction, format_minor, parse_minor},
+    domain::{Currency, Direction, format_minor},
     runtime::{OutputFormat, print_json, table},
 };
 
@@ -71,21 +71,23 @@ pub struct Report {
     pub currencies: BTreeMap<Currency, CurrencySums>,
     /// How long it took.
     pub elapsed: Duration,
-    tolerance: Option<String>,
+    tolerance: Option<BigDecimal>,
+}
+
+const TOLERANCE_LENGTH_MAX: usize = 24;
+
+/// `0.60`: a plain decimal, of no currency yet.
+pub(super) fn parse_tolerance(text: &str) -> Result<BigDecimal, String> {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let mut parts = text.splitn(2, '.');
+    let plain = text.len() <= TOLERANCE_LENGTH_MAX && parts.all(is_number);
+    let parsed = plain.then(|| text.parse().ok()).flatten();
+    parsed.ok_or_else(|| "must be an amount such as 0.60".to_owned())
 }
 
 impl Report {
-    pub(super) fn new(dry_run: bool, tolerance: Option<&str>) -> anyhow::Result<Self> {
-        if let Some(text) = tolerance {
-            let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-            let plain =
-                text.split_once('.').map_or(digits(text), |(whole, rest)| digits(whole) && digits(rest));
-            anyhow::ensure!(
-                plain && !text.is_empty(),
-                "--balance-tolerance {text}: must be an amount such as 0.60"
-            );
-        }
-        Ok(Self {
+    pub(super) fn new(dry_run: bool, tolerance: Option<BigDecimal>) -> Self {
+        Self {
             dry_run,
             ending: Ending::Complete,
             rows: 0,
@@ -96,14 +98,14 @@ impl Report {
             balance_errors: 0,
             currencies: BTreeMap::new(),
             elapsed: Duration::ZERO,
-            tolerance: tolerance.map(str::to_owned),
-        })
+            tolerance,
+        }
     }
 
     /// Books one row; answers why it was not taken, if it was not.
-    pub(super) fn count(&mut self, row: &Row, outcome: Outcome) -> anyhow::Result<Option<String>> {
+    pub(super) fn count(&mut self, row: &Row, outcome: Outcome) -> Option<String> {
         let balance_after = match outcome {
-            Outcome::Refused { reason } => return Ok(Some(reason)),
+            Outcome::Refused { reason } => return Some(reason),
             Outcome::Created { balance_after } => {
                 self.created += 1;
                 Some(balance_after)
@@ -122,21 +124,20 @@ impl Report {
             Direction::Debit => sums.debits += amount,
         }
         if let (Some(expected), Some(balance)) = (row.expected_balance, balance_after) {
-            self.compare(row, balance.saturating_sub(expected))?;
+            self.compare(row, balance.saturating_sub(expected));
         }
-        Ok(None)
+        None
     }
 
-    fn compare(&mut self, row: &Row, difference: i64) -> anyhow::Result<()> {
+    fn compare(&mut self, row: &Row, difference: i64) {
         self.balances_compared += 1;
         if difference == 0 {
-            return Ok(());
+            return;
         }
         let currency = row.posting.currency;
-        if let Some(text) = &self.tolerance {
-            let tolerance =
-                parse_minor(text, currency).with_context(|| format!("--balance-tolerance {text}"))?;
-            self.balance_errors += u64::from(difference.saturating_abs() > tolerance);
+        if let Some(tolerance) = &self.tolerance {
+            let distance = BigDecimal::new(difference.unsigned_abs().into(), currency.decimals().into());
+            self.balance_errors += u64::from(distance > *tolerance);
         }
         let sums = self.currencies.entry(currency).or_default();
         sums.balance_differences += 1;
@@ -145,7 +146,6 @@ impl Report {
         if difference.saturating_abs() > largest {
             sums.largest_difference = Some(BalanceDifference { place: row.place.to_string(), difference });
         }
-        Ok(())
     }
 
     pub(super) fn count_rejects(&mut self, count: usize) {
@@ -298,11 +298,22 @@ mod tests {
     fn a_dry_run_that_ends_early_does_not_say_that_rows_were_posted() {
         for ending in [Ending::Interrupted, Ending::Stopped { reason: "row 7: no".into() }] {
             let text = |dry_run| {
-                let report = Report::new(dry_run, None).expect("a report");
+                let report = Report::new(dry_run, None);
                 report.ended(ending.clone(), Duration::ZERO).ending_text().expect("a text")
             };
             assert!(text(true).contains("nothing was written"), "{}", text(true));
             assert!(!text(false).contains("nothing was written"), "{}", text(false));
+        }
+    }
+
+    #[test]
+    fn a_tolerance_is_a_plain_decimal_of_any_currency() {
+        for (text, minor, scale) in [("0.60", 60, 2), ("5", 5, 0), ("0.6", 600, 3), ("00", 0, 0)] {
+            assert_eq!(parse_tolerance(text), Ok(BigDecimal::new(minor.into(), scale)), "{text}");
+        }
+        let long = "1".repeat(25);
+        for text in ["", ".", ".5", "5.", "1.2.3", "-1", "+1", "1e3", "0,60", " 1", long.as_str()] {
+            assert!(parse_tolerance(text).is_err(), "{text}");
         }
     }
 

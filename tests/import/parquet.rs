@@ -125,7 +125,7 @@ async fn a_history_is_the_same_from_csv_and_from_typed_parquet() {
         .set_max_row_group_row_count(Some(2))
         .build();
     let parquet = from_parquet.parquet("history.parquet", &batch, properties);
-    let strict = |file: &Path| Args { balance_tolerance: Some("0".into()), ..args(file) };
+    let strict = |file: &Path| Args { balance_tolerance: Some("0".parse().unwrap()), ..args(file) };
     let (one, other) = (
         from_csv.import(&strict(&csv)).await.unwrap(),
         from_parquet.import(&strict(&parquet)).await.unwrap(),
