@@ -157,7 +157,22 @@ async fn a_port_that_is_taken_is_named_with_its_key() {
 
 #[test]
 fn misuse_is_exit_code_2() {
-    for arguments in [&["serve", "--nonsense"][..], &["nonsense"], &["simulate", "--hot-share", "2"], &[]] {
+    let replay = ["dlq", "replay", "01a206a6-4f5f-7c41-87f5-c48b0979c33c"];
+    for arguments in [
+        &["serve", "--nonsense"][..],
+        &["nonsense"],
+        &["simulate", "--hot-share", "2"],
+        &["aggregate", "--every", "0s"],
+        &[&replay[..], &["--topic", "transactions.v1"]].concat(),
+        &[&replay[..], &["--reason", "rule_error"]].concat(),
+        &[&replay[..], &["--group", "risk"]].concat(),
+        &[&replay[..], &["--since", "2h"]].concat(),
+        &[&replay[..], &["--until", "2h"]].concat(),
+        &[&replay[..], &["--limit", "1"]].concat(),
+        // Filters alone choose nothing.
+        &["dlq", "replay", "--reason", "rule_error"],
+        &[],
+    ] {
         let output = binary::run(arguments, &[]);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty(), "{arguments:?}: what is no data is on stderr");

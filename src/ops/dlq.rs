@@ -108,7 +108,8 @@ pub struct ShowArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ReplayArgs {
     /// The letters
-    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
+    #[arg(required_unless_present = "all", value_name = "ID",
+          conflicts_with_all = ["all", "topic", "reason", "group", "since", "until", "limit"])]
     ids: Vec<Uuid>,
     /// All that no replay has settled and that the filters leave, oldest first
     #[arg(long, env = "LEDGER_DLQ_REPLAY_ALL")]
