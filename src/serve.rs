@@ -23,7 +23,7 @@ mod state;
 mod transactions;
 mod writer;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use actix_web::{
     App, HttpServer, Resource,
@@ -91,7 +91,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
     .max_connections(config.serve.connections_max)
     .client_request_timeout(config.serve.client_timeout)
     .keep_alive(config.serve.keep_alive)
-    .shutdown_timeout(config.serve.shutdown_timeout.as_secs())
+    .shutdown_timeout(whole_seconds(config.serve.shutdown_timeout))
     .disable_signals()
     .bind(config.serve.listen)
     .with_context(|| {
@@ -140,6 +140,11 @@ impl Running {
         }
         outcome
     }
+}
+
+/// Not less than was asked for.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 fn worker_threads(configured: usize) -> usize {
@@ -224,4 +229,16 @@ fn resource(pattern: &'static str) -> Resource {
 
 fn only(allow: &'static str) -> actix_web::Route {
     web::to(move || async move { Err::<String, _>(Problem::method_not_allowed(allow)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_second_is_a_whole_one() {
+        let seconds =
+            [0, 1, 500, 1000, 1500, 4000].map(|millis| whole_seconds(Duration::from_millis(millis)));
+        assert_eq!(seconds, [0, 1, 1, 1, 2, 4]);
+    }
 }

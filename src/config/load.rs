@@ -245,6 +245,11 @@ mod tests {
             ("LEDGER_RELAY__LEASE_TTL", "1ms", "relay.lease_ttl"),
             ("LEDGER_ADMIN__LISTEN", "nine", "admin.listen"),
             ("LEDGER_BROKER__KIND", "rabbit", "broker.kind"),
+            ("LEDGER_SERVE__CLIENT_TIMEOUT", "0s", "serve.client_timeout must be more than zero"),
+            ("LEDGER_SERVE__REQUEST_TIMEOUT", "0ms", "serve.request_timeout must be more than zero"),
+            ("LEDGER_RELAY__POLL_INTERVAL_MIN", "0s", "relay.poll_interval_min must be"),
+            ("LEDGER_RELAY__POLL_INTERVAL_MAX", "0s", "relay.poll_interval_max must be"),
+            ("LEDGER_CONSUME_RISK__POLL_INTERVAL_MAX", "0s", "consume_risk.poll_interval_max must be"),
         ] {
             let error =
                 load(None, environment(&[(name, value)]), &Overrides::new()).expect_err(name).to_string();

@@ -341,14 +341,7 @@ impl Config {
         if let Some((key, _)) = partitions.iter().find(|(_, value)| *value < 1) {
             return Err(format!("{key} must be at least 1"));
         }
-        let leases = [
-            ("relay.lease_ttl", self.relay.lease_ttl),
-            ("consume_risk.lease_ttl", self.consume_risk.lease_ttl),
-            ("aggregate.lease_ttl", self.aggregate.lease_ttl),
-        ];
-        if let Some((key, _)) = leases.iter().find(|(_, ttl)| *ttl < LEASE_TTL_MIN) {
-            return Err(format!("{key} must be at least 1s"));
-        }
+        self.check_durations()?;
         let compressions = ["none", "gzip", "snappy", "lz4", "zstd"];
         if !compressions.contains(&self.broker.kafka.compression.as_str()) {
             return Err(format!("broker.kafka.compression must be one of {}", compressions.join(", ")));
@@ -367,6 +360,29 @@ impl Config {
             return Err("consume_risk.group must not be empty".into());
         }
         Ok(())
+    }
+
+    fn check_durations(&self) -> Result<(), String> {
+        let leases = [
+            ("relay.lease_ttl", self.relay.lease_ttl),
+            ("consume_risk.lease_ttl", self.consume_risk.lease_ttl),
+            ("aggregate.lease_ttl", self.aggregate.lease_ttl),
+        ];
+        if let Some((key, _)) = leases.iter().find(|(_, ttl)| *ttl < LEASE_TTL_MIN) {
+            return Err(format!("{key} must be at least 1s"));
+        }
+        // Zero would refuse every request, or look again and again without a rest.
+        let more_than_zero = [
+            ("serve.client_timeout", self.serve.client_timeout),
+            ("serve.request_timeout", self.serve.request_timeout),
+            ("relay.poll_interval_min", self.relay.poll_interval_min),
+            ("relay.poll_interval_max", self.relay.poll_interval_max),
+            ("consume_risk.poll_interval_max", self.consume_risk.poll_interval_max),
+        ];
+        match more_than_zero.iter().find(|(_, duration)| duration.is_zero()) {
+            Some((key, _)) => Err(format!("{key} must be more than zero, such as 250ms")),
+            None => Ok(()),
+        }
     }
 }
 
