@@ -1,6 +1,6 @@
 //! The description of the API is of this API: every operation in it is there, and answers only what it says.
 
-use crate::support::api::Api;
+use crate::support::api::{Api, transaction};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_described_operation_exists_and_answers_as_described() {
@@ -35,6 +35,35 @@ async fn every_described_operation_exists_and_answers_as_described() {
         assert!(description.pointer(path).is_some(), "{path}");
     }
     assert!(description["components"]["responses"]["Problem503"]["headers"]["Retry-After"].is_object());
+}
+
+/// Keys in quotes, amounts of many digits, ids in small letters only: the patterns say what the API does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_accepted_keeps_to_the_description() {
+    let api = Api::start().await;
+    let description = api.get("/openapi.json").await.json();
+    let schema = |path: &str, method: &str, name: &str| {
+        let parameters = description["paths"][path][method]["parameters"].as_array().expect("parameters");
+        let found = parameters.iter().find(|parameter| parameter["name"] == name).expect(name);
+        (found["schema"]["pattern"].as_str().expect(name).to_owned(), found["schema"]["maxLength"].as_u64())
+    };
+    let body = transaction("a", "credit", "1.00", "EUR");
+    let key = "k".repeat(255);
+    assert_eq!(api.post(&format!("\"{key}\""), &body).await.status, 201);
+    assert!(api.post(&key, &body).await.replayed, "it is the same key");
+    let quoted_or_bare = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#;
+    assert_eq!(schema("/transactions", "post", "Idempotency-Key"), (quoted_or_bare.into(), Some(257)));
+    for name in ["min_amount", "max_amount"] {
+        let accepted = api.get(&format!("/transactions?{name}={}.1", "9".repeat(22))).await;
+        assert_eq!(accepted.status, 200, "{accepted:?}");
+        assert_eq!(schema("/transactions", "get", name), (r"^[0-9]+(\.[0-9]+)?$".into(), Some(24)));
+    }
+    let id = api.post(&key, &body).await.json()["id"].as_str().expect("an id").to_owned();
+    api.get(&format!("/transactions/{}", id.to_uppercase())).await.is_problem(404, "not-found");
+    for (path, method) in [("/transactions/{id}", "get"), ("/transactions/{id}/reversal", "post")] {
+        let small = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
+        assert_eq!(schema(path, method, "id").0, small);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

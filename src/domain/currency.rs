@@ -1,8 +1,9 @@
-//! Currencies and their minor-unit exponents, from ISO 4217 (list one, active codes with a minor unit).
+//! Currencies and their minor-unit exponents, from ISO 4217 (list one, active codes, as it was in 2025).
 //!
-//! An exponent can never change once a ledger holds money in that currency: amounts are stored in minor units.
-//! Codes without a minor unit (gold, test and fund codes) are deliberately absent. The migrations seed the table
-//! `currencies` from the same list; a test holds the two together.
+//! An exponent can never change once a ledger holds money in that currency: amounts are stored in minor units. Nor does
+//! a code leave the list when it ends, as BGN did with that year. Codes without a minor unit (metals, testing) are
+//! deliberately absent, and so are funds codes but for CLF and UYW, units of account with four decimals. The migrations
+//! seed the table `currencies` from the same list; a test holds the two together.
 
 use std::fmt;
 
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn lower_case_unknown_and_historic_codes_are_refused() {
-        for code in ["eur", "", "EURO", "XXX", "XAU", "HRK", "DEM"] {
+        for code in ["eur", "", "EURO", "XXX", "XAU", "XTS", "CHE", "USN", "HRK", "DEM"] {
             assert_eq!(Currency::parse(code), Err(UnknownCurrency), "{code}");
         }
     }

@@ -55,7 +55,8 @@ pub fn description() -> Result<serde_json::Value, serde_json::Error> {
 /// Idempotent for ever: the same request under the same key answers 200 with the first answer's body, to the byte.
 #[utoipa::path(
     post, path = "/transactions", tag = "transactions",
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes; unique per account", min_length = 1, max_length = 255, pattern = "^[!#-~][!-~]{0,254}$")),
+    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes; unique per account",
+            min_length = 1, max_length = 257, pattern = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#)),
     request_body(content = NewTransaction, content_type = "application/json"),
     responses(
         (status = 201, description = "Posted, and on disk", body = Transaction, headers(("Location" = String, description = "The transaction's address"))),
@@ -73,8 +74,10 @@ fn create_transaction() {}
         ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Created at or after"),
         ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Created before; not before `from`"),
         ("direction" = Option<Direction>, Query, description = "Credits or debits only"),
-        ("min_amount" = Option<String>, Query, pattern = r"^[0-9]{1,12}(\.[0-9]{1,4})?$", description = "In the currency's own unit"),
-        ("max_amount" = Option<String>, Query, pattern = r"^[0-9]{1,12}(\.[0-9]{1,4})?$", description = "In the currency's own unit; not less than `min_amount`"),
+        ("min_amount" = Option<String>, Query, max_length = 24, pattern = r"^[0-9]+(\.[0-9]+)?$",
+         description = "In the currency's own unit"),
+        ("max_amount" = Option<String>, Query, max_length = 24, pattern = r"^[0-9]+(\.[0-9]+)?$",
+         description = "In the currency's own unit; not less than `min_amount`"),
         ("risk_level" = Option<RiskState>, Query, description = "`pending` for what is not assessed yet"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "50 if not given"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, under the same filters", max_length = 128)
@@ -99,7 +102,9 @@ fn create_batch() {}
 
 /// Read a transaction and its assessment
 #[utoipa::path(
-    get, path = "/transactions/{id}", tag = "transactions", params(("id" = uuid::Uuid, Path, description = "The transaction's id")),
+    get, path = "/transactions/{id}", tag = "transactions",
+    params(("id" = uuid::Uuid, Path, description = "The transaction's id, in small letters",
+            pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")),
     responses((status = 200, description = "The transaction", body = AssessedTransaction))
 )]
 #[expect(dead_code, reason = "described, never called")]
@@ -109,7 +114,9 @@ fn find_transaction() {}
 ///
 /// Once only, and idempotent by nature: asking again answers 200 with the same reversal. A reversal is not reversed.
 #[utoipa::path(
-    post, path = "/transactions/{id}/reversal", tag = "transactions", params(("id" = uuid::Uuid, Path, description = "The transaction's id")),
+    post, path = "/transactions/{id}/reversal", tag = "transactions",
+    params(("id" = uuid::Uuid, Path, description = "The transaction's id, in small letters",
+            pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")),
     responses(
         (status = 201, description = "Reversed", body = Transaction, headers(("Location" = String, description = "The reversal's address"))),
         (status = 200, description = "Reversed before; this is the reversal", body = Transaction, headers(("Idempotent-Replayed" = String, description = "`true`")))

@@ -167,8 +167,13 @@ pub(super) struct NewBatch {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "a shape that is described, never made")]
 struct NewBatchItem {
-    /// Visible ASCII, unique per account.
-    #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]{1,255}$", example = "order-77")]
+    /// 1 to 255 visible ASCII characters, bare or in double quotes; unique per account.
+    #[schema(
+        min_length = 1,
+        max_length = 257,
+        pattern = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#,
+        example = "order-77"
+    )]
     idempotency_key: String,
     /// The account; it opens with its first transaction.
     #[schema(pattern = r"^[A-Za-z0-9._:-]{1,64}$", example = "acct-42")]
