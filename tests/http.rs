@@ -1,6 +1,6 @@
 //! The HTTP contract beside idempotency: shapes, refusals, history pages, balances in the past, append-only rows.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::api::{Api, transaction};
 
@@ -62,6 +62,50 @@ async fn bad_input_is_a_clear_4xx_and_stores_nothing() {
     let text = [("content-type", "text/plain"), ("idempotency-key", "k")];
     api.send("POST", "/transactions", &text, good.into()).await.is_problem(415, "unsupported-media-type");
     assert_eq!(api.database.value("SELECT count(*) FROM accounts").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_reached_and_not_passed() {
+    let api = Api::start().await;
+    let with = |field: &str, value: Value| {
+        let mut body = transaction("a", "credit", "1.00", "EUR");
+        body[field] = value;
+        body
+    };
+    let entries = |count: i32| (0..count).map(|n| (format!("n{n}"), json!(n))).collect::<Value>();
+    // Around the text there are eight bytes of JSON.
+    let text = |bytes: usize| json!({"a": "x".repeat(bytes - 8)});
+    for (n, (field, largest, too_large)) in [
+        ("metadata", entries(20), entries(21)),
+        ("metadata", text(2048), text(2049)),
+        ("metadata", json!({"a": 1}), json!({"a\u{0}b": 1})),
+        ("counterparty", "ü".repeat(128).into(), "ü".repeat(129).into()),
+        ("description", "ü".repeat(500).into(), "ü".repeat(501).into()),
+        ("account_id", "a".repeat(64).into(), "a".repeat(65).into()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let refused = api.post(&format!("{n}"), &with(field, too_large)).await;
+        refused.is_problem(422, "validation");
+        assert_eq!(refused.fields(), [field], "{n}");
+        assert_eq!(api.post(&format!("{n}"), &with(field, largest)).await.status, 201, "{n}: {field}");
+    }
+    let body = transaction("a", "credit", "1.00", "EUR").to_string();
+    let of_length = |bytes: usize| format!("{body}{}", " ".repeat(bytes - body.len()));
+    api.post_text("body", &of_length(65_537)).await.is_problem(413, "body-too-large");
+    assert_eq!(api.post_text("body", &of_length(65_536)).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_say_how_long_they_took_where_that_is_asked_for() {
+    let api = Api::start_with(&[("serve.server_timing", "true")]).await;
+    for path in ["/accounts/a", "/openapi.json"] {
+        let answer = api.get(path).await;
+        let timing = answer.headers["server-timing"].to_str().unwrap();
+        let millis = timing.strip_prefix("total;dur=").unwrap_or_else(|| panic!("{timing}"));
+        assert!(millis.parse::<f64>().unwrap() > 0.0, "{timing}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    time::Duration,
 };
 
 use tokio::io::AsyncWriteExt;
@@ -177,4 +178,31 @@ async fn clients_that_go_away_leave_no_transaction_open() {
     let sum = "SELECT coalesce(sum(amount), 0) = (SELECT coalesce(sum(balance), 0) FROM accounts) FROM transactions";
     assert_eq!(api.database.value(sum).await, "t");
     assert_eq!(api.get("/transactions").await.status, 200);
+}
+
+/// Whoever comes when all connections are taken waits until one is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_more_than_there_may_be_waits_for_another_to_close() {
+    let api = Api::start_with(&[("serve.connections_max", "1"), ("serve.workers", "1")]).await;
+    let address = api.url.strip_prefix("http://").unwrap().to_owned();
+    let talking = tokio::task::spawn_blocking(move || {
+        let ask = || {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.write_all(b"GET /accounts/a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            stream
+        };
+        let answer = |stream: &mut TcpStream, limit: Duration| {
+            stream.set_read_timeout(Some(limit)).unwrap();
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).map(|()| String::from_utf8_lossy(&head).into_owned())
+        };
+        let mut first = ask();
+        assert_eq!(answer(&mut first, DEADLINE).unwrap(), "HTTP/1.1 404");
+        let mut second = ask();
+        let early = answer(&mut second, Duration::from_millis(300));
+        assert!(early.is_err(), "{early:?} while the first is open");
+        drop(first);
+        assert_eq!(answer(&mut second, DEADLINE).unwrap(), "HTTP/1.1 404");
+    });
+    talking.await.unwrap();
 }
