@@ -53,7 +53,7 @@ pub(super) enum Unreadable {
 pub(super) fn encode(records: &[OutgoingRecord], codec: Codec) -> std::io::Result<Vec<u8>> {
     let times = || records.iter().map(|record| record.timestamp.timestamp_millis());
     let first_time = times().next().unwrap_or(0);
-    let mut body = Vec::with_capacity(records.iter().map(|record| record_bytes_max(record)).sum());
+    let mut body = Vec::with_capacity(records.iter().map(record_bytes_max).sum());
     for (record, place) in records.iter().zip(0_i64..) {
         put_record(&mut body, record, record.timestamp.timestamp_millis() - first_time, place);
     }
@@ -146,10 +146,15 @@ fn varint_size(number: i64) -> usize {
 fn put_varint(out: &mut Vec<u8>, number: i64) {
     let mut rest = zigzag(number);
     while rest >= 0x80 {
-        out.push((rest & 0x7f) as u8 | 0x80);
+        out.push(low_byte(rest) | 0x80);
         rest >>= 7;
     }
-    out.push(rest as u8);
+    out.push(low_byte(rest));
+}
+
+fn low_byte(number: u64) -> u8 {
+    let [low, ..] = number.to_le_bytes();
+    low
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -330,9 +335,10 @@ mod tests {
                 let batch = encode(&sent, codec).expect("encoded");
                 let twice = [&batch[..], &batch, &batch[..batch.len() - 1]].concat();
                 let (found, next) = decode(&twice, 0).expect("decoded");
-                prop_assert_eq!(next, sent.len() as i64);
+                let end = signed(sent.len());
+                prop_assert_eq!(next, end);
                 let offsets: Vec<i64> = found.iter().map(|record| record.offset).collect();
-                let expected: Vec<i64> = (0..sent.len() as i64).chain(0..sent.len() as i64).collect();
+                let expected: Vec<i64> = (0..end).chain(0..end).collect();
                 prop_assert_eq!(offsets, expected, "both whole batches, and nothing of the third");
                 let found: Vec<OutgoingRecord> = found.into_iter().take(sent.len()).map(as_sent).collect();
                 prop_assert_eq!(&found, &sent);
@@ -345,8 +351,8 @@ mod tests {
             let batch = encode(&sent, Codec::None).expect("encoded");
             let theirs = RecordBatchDecoder::decode(&mut Bytes::from(batch)).expect("decoded").records;
             prop_assert_eq!(theirs.len(), sent.len());
-            for (place, (theirs, ours)) in theirs.iter().zip(&sent).enumerate() {
-                prop_assert_eq!(theirs.offset, place as i64);
+            for (place, (theirs, ours)) in (0_i64..).zip(theirs.iter().zip(&sent)) {
+                prop_assert_eq!(theirs.offset, place);
                 prop_assert_eq!(theirs.timestamp, ours.timestamp.timestamp_millis());
                 prop_assert_eq!(theirs.key.as_deref(), ours.key.as_deref());
                 prop_assert_eq!(theirs.value.as_deref(), ours.value.as_deref());
