@@ -29,6 +29,8 @@ use crate::{
     runtime::fail_point,
 };
 
+/// Numbers of an account that are always looked back: its row before the event shows that nothing is missing.
+const REACH_MIN: i64 = 2;
 /// Rows of history that one batch may read, however much memory there is.
 const HISTORY_ROWS_READ_MAX: i64 = 50_000;
 /// What an account takes in memory beside its rows, in such rows.
@@ -76,7 +78,7 @@ struct Plan<'a> {
     unhandled: Option<Unhandled>,
 }
 
-/// Scores the batch from the front. `turn` is held while it does, but not while it reads: a database that makes one
+/// Scores the batch from the front: at least one item, or it says why not. `turn` is held while it does, but not while it reads: a database that makes one
 /// partition wait makes no other wait with it. None: nobody else scores now.
 pub(super) async fn assess(
     connection: &mut Connection,
@@ -154,7 +156,7 @@ fn plan<'a>(
     };
     let mut next_seqs: HashMap<&str, i64> = HashMap::new();
     let mut seen: HashSet<(&str, i64)> = HashSet::new();
-    let reach = i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX);
+    let reach = reach(ruleset);
     let room = i64::try_from(cache.room() / ruleset.history_row_bytes()).unwrap_or(i64::MAX);
     let rows_to_read_max = room.min(HISTORY_ROWS_READ_MAX);
     let mut rows_to_read = 0;
@@ -230,7 +232,7 @@ async fn read_histories(
     if plan.accounts_to_read.is_empty() {
         return Ok(());
     }
-    let reach = i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX);
+    let reach = reach(ruleset);
     let account_ids: Vec<&str> = plan.accounts_to_read.iter().map(|(account_id, _)| *account_id).collect();
     let mut histories: Vec<AccountHistory> = plan
         .before_seqs
@@ -247,11 +249,30 @@ async fn read_histories(
         place.into_iter().for_each(|history| history.add_earlier(&row));
     })
     .await?;
-    for ((account_id, currency), history) in plan.accounts_to_read.iter().zip(histories) {
+    // What is put in last is never dropped: let it be what the batch begins with, whether read now or known before.
+    let first = plan.steps.first().filter(|(_, step)| *step != Step::Skip).map(|(event, _)| event.place().0);
+    let known_before = first.filter(|first| plan.accounts_to_read.iter().all(|(read, _)| read != first));
+    let known_before = known_before.and_then(|account_id| Some((account_id, cache.take(account_id)?)));
+    for ((account_id, currency), history) in plan.accounts_to_read.iter().zip(histories).rev() {
         cache.take(account_id);
         cache.put(account_id, Known { history, currency: *currency });
     }
+    if let Some((account_id, known)) = known_before {
+        cache.put(account_id, known);
+    }
     Ok(())
+}
+
+/// Numbers back from an event whose rows are read, itself included.
+fn reach(ruleset: &Ruleset) -> i64 {
+    i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX).max(REACH_MIN)
+}
+
+/// The ledger lacks the row before the event: nothing can be said of it until somebody looks into that.
+fn incomplete(account_id: &str, account_seq: i64) -> RepositoryError {
+    let detail =
+        format!("transaction {} of {account_id} is not there, but {account_seq} is", account_seq - 1);
+    RepositoryError::Corrupt { what: "account", detail }
 }
 
 async fn score(
@@ -269,27 +290,33 @@ async fn score(
             tokio::task::yield_now().await;
         }
         let (account_id, account_seq) = event.place();
-        // Dropped by the cache between plan and score: the next batch reads it.
-        let known = if step == Step::Skip { None } else { cache.take(account_id) };
-        match (step, known) {
-            (Step::Skip, _) => assessed.duplicates += 1,
-            (_, None) => return Ok(assessed),
-            (_, Some(known)) if known.history.last_account_seq() + 1 != account_seq => return Ok(assessed),
-            (Step::Remember, Some(mut known)) => {
-                ruleset.remember(&mut known.history, &event.subject());
-                cache.put(account_id, known);
-                assessed.duplicates += 1;
-            }
-            (Step::Score, Some(mut known)) => {
-                fail_point::reach_with("consume-risk/scoring", event.created.description.as_deref());
-                let outcome = ruleset.score(&mut known.history, &event.subject());
-                cache.put(account_id, known);
-                match outcome {
-                    Ok(assessment) => assessed.push(event, assessment)?,
-                    Err(error) => {
-                        assessed.unhandled = Some(rule_failed(&error));
-                        return Ok(assessed);
-                    }
+        if step == Step::Skip {
+            assessed.duplicates += 1;
+            assessed.handled += 1;
+            continue;
+        }
+        let follows = |known: &Known| known.history.last_account_seq() + 1 == account_seq;
+        let Some(mut known) = cache.take(account_id).filter(follows) else {
+            // Dropped by the cache for others, or not whole: the next batch begins with it and reads it anew.
+            return if assessed.handled > 0 {
+                Ok(assessed)
+            } else {
+                Err(incomplete(account_id, account_seq))
+            };
+        };
+        if step == Step::Remember {
+            ruleset.remember(&mut known.history, &event.subject());
+            cache.put(account_id, known);
+            assessed.duplicates += 1;
+        } else {
+            fail_point::reach_with("consume-risk/scoring", event.created.description.as_deref());
+            let outcome = ruleset.score(&mut known.history, &event.subject());
+            cache.put(account_id, known);
+            match outcome {
+                Ok(assessment) => assessed.push(event, assessment)?,
+                Err(error) => {
+                    assessed.unhandled = Some(rule_failed(&error));
+                    return Ok(assessed);
                 }
             }
         }

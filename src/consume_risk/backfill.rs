@@ -67,7 +67,6 @@ impl Backfill {
         let items: Vec<Item> = rows.iter().map(item).collect::<Result<_, _>>()?;
         let mut done = Backfilled::default();
         let mut rest = items.as_slice();
-        let mut is_stuck = false;
         while let Some(first) = rest.first() {
             let assessed =
                 assess(connection, &self.ruleset, &mut self.cache, rest, Ask::Everything, None).await?;
@@ -88,14 +87,7 @@ impl Backfill {
                     .map(|event| event.created.transaction_id);
                 done.failing.push(Failing { transaction_id: id.unwrap_or_default(), error });
                 handled += 1;
-            } else if handled == 0 {
-                if is_stuck {
-                    return Err(incomplete(first));
-                }
-                // Nothing fits beside what is known already.
-                self.cache.clear();
             }
-            is_stuck = handled == 0;
             rest = rest.get(handled..).unwrap_or_default();
         }
         Ok(done)
@@ -117,16 +109,6 @@ impl Backfill {
         .await?;
         Ok(written.into_iter().map(|written| (written.risk_level, written.count)).collect())
     }
-}
-
-/// What its account did before cannot be read as one history.
-fn incomplete(item: &Item) -> RepositoryError {
-    let place = item
-        .decoded
-        .as_ref()
-        .map(|event| format!("{} {}", event.created.account_id, event.created.account_seq));
-    let detail = format!("the rows before {} are not all there", place.unwrap_or_default());
-    RepositoryError::Corrupt { what: "account", detail }
 }
 
 /// The row as the record that told of it.

@@ -314,7 +314,11 @@ impl PartitionConsumer {
             self.cache.clear();
             self.cached_for = Some(version);
         }
-        Ok(assess(connection, &ruleset, &mut self.cache, items, ask, turn).await?)
+        let assessed = assess(connection, &ruleset, &mut self.cache, items, ask, turn).await?;
+        // A turn that moves nothing would be made again at once, for ever.
+        let moves = assessed.handled > 0 || assessed.unhandled.is_some();
+        anyhow::ensure!(moves, "{} records gave neither a result nor a reason", items.len());
+        Ok(assessed)
     }
 
     fn moved_to(&mut self, next_offset: i64, interrupted: bool) {

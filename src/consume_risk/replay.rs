@@ -69,7 +69,7 @@ pub async fn judge(
         assess(connection, ruleset, &mut HistoryCache::default(), &items, Ask::Everything, None).await?;
     Ok(match assessed.unhandled {
         Some(Unhandled { stage, reason, error }) => Judgement::Unhandled { stage, reason, error },
-        None if assessed.rows.is_empty() => Judgement::AlreadyAssessed,
+        None if assessed.duplicates > 0 => Judgement::AlreadyAssessed,
         None => Judgement::Assessment(Verdict {
             rows: assessed.rows,
             ruleset: ruleset.version(),

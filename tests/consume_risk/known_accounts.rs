@@ -1,7 +1,7 @@
 //! Accounts that the consumer knows already are not asked about again; what it promises holds for them all the same.
 
 use ledger::{
-    broker::FetchedRecord,
+    broker::{FetchedRecord, OutgoingRecord},
     consume_risk::{Judgement, Turn, judge},
     event::partition_of,
     risk::{Ruleset, SHIPPED_RULES},
@@ -67,14 +67,7 @@ async fn what_somebody_else_assessed_meanwhile_keeps_that_assessment() {
     let sound = Ruleset::parse("[levels]\nmedium = 40\nhigh = 70\n").expect("valid");
     let mut connection = scene.database.connection().await;
     for (_, record) in &records[3..5] {
-        let record = FetchedRecord {
-            offset: 0,
-            key: record.key.clone(),
-            value: record.value.clone(),
-            headers: record.headers.clone(),
-            timestamp: record.timestamp,
-        };
-        let judgement = judge(&mut connection, &sound, record).await.expect("judged");
+        let judgement = judge(&mut connection, &sound, fetched(record)).await.expect("judged");
         let Judgement::Assessment(verdict) = judgement else { panic!("it has no assessment yet") };
         assert!(verdict.write(&mut connection).await.expect("written"));
     }
@@ -88,4 +81,60 @@ async fn what_somebody_else_assessed_meanwhile_keeps_that_assessment() {
     assert_eq!(scene.count("dead_letters").await, 0);
     let theirs = format!("risk_assessments WHERE ruleset = '{}'", sound.version());
     assert_eq!(scene.count(&theirs).await, 2);
+}
+
+fn fetched(record: &OutgoingRecord) -> FetchedRecord {
+    FetchedRecord {
+        offset: 0,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: record.headers.clone(),
+        timestamp: record.timestamp,
+    }
+}
+
+/// An event that sees itself alone still has a row before it. Bug that this caught: that row was not read, so the event
+/// gave neither a result nor a reason, again and again, and a replay took it for assessed.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_that_look_back_at_nothing_go_on_after_a_restart() {
+    const SHORT: &str = "history_rows = 1\n[levels]\nmedium = 1\nhigh = 2\n[features.seen]\naggregate = \"count\"\n\
+        window = \"1h\"\n[[rules]]\nid = \"alone\"\nwhen = \"seen == 1\"\nscore = 1\nreason = \"{seen}\"\n";
+    let scene = Scene::new().await;
+    let records = scene.post(1, 3).await;
+    let partition = partition_of(b"acct-0", PARTITIONS);
+    scene.publish(&records[..2]).await;
+    consume(&mut scene.consumer(partition, SHORT, &[]).await).await;
+    scene.publish(&records[2..]).await;
+    let mut connection = scene.database.connection().await;
+    let ruleset = Ruleset::parse(SHORT).expect("valid");
+    let judged = judge(&mut connection, &ruleset, fetched(&records[2].1)).await.expect("judged");
+    assert!(matches!(judged, Judgement::Assessment(_)), "it has no assessment yet");
+    let mut restarted = scene.consumer_on("restarted", partition, SHORT, &[]).await;
+    assert_eq!(restarted.run_once().await.expect("a turn"), Turn::Handled(1));
+    consume(&mut restarted).await;
+    scene.assessed_exactly(3).await;
+    assert_eq!(scene.count("risk_assessments WHERE risk_score = 1").await, 3, "each sees one, itself");
+}
+
+/// A row that the ledger has lost is told at every try; nothing is skipped, nothing is taken for done.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_whose_rows_are_not_all_there_is_told_and_waited_for() {
+    let scene = Scene::new().await;
+    let records = scene.post(1, 3).await;
+    let partition = partition_of(b"acct-0", PARTITIONS);
+    scene.publish(&records[..1]).await;
+    consume(&mut scene.consumer(partition, SHIPPED_RULES, &[]).await).await;
+    let lost = "SET session_replication_role = replica; DELETE FROM transactions WHERE account_seq = 2";
+    scene.database.client().await.batch_execute(lost).await.expect("lost");
+    scene.publish(&records[2..]).await;
+    let mut consumer = scene.consumer_on("restarted", partition, SHIPPED_RULES, &[]).await;
+    for _ in 0..2 {
+        let error = format!("{:#}", consumer.run_once().await.expect_err("told"));
+        assert!(error.contains("transaction 2 of acct-0 is not there"), "{error}");
+    }
+    let ruleset = Ruleset::parse(SHIPPED_RULES).expect("valid");
+    let judged = judge(&mut scene.database.connection().await, &ruleset, fetched(&records[2].1)).await;
+    assert!(judged.is_err(), "not taken for assessed");
+    assert_eq!(scene.database.value("SELECT max(next_offset) FROM consumer_positions").await, "1");
+    assert_eq!(scene.count("dead_letters").await, 0);
 }

@@ -66,8 +66,7 @@ impl PartitionConsumer {
         let spans = trace::spans(&items);
         let assessed = self.assess(connection, &items, Ask::Everything, among).await?;
         let Some(unhandled) = &assessed.unhandled else {
-            let handled = assessed.handled;
-            if let (1, Some(item)) = (handled, items.first()) {
+            if let Some(item) = items.first() {
                 self.begin_commit(position, item.record.offset + 1, assessed, spans).await?;
                 let committed = self.finish_commit().await;
                 if committed.is_err() {
@@ -75,10 +74,8 @@ impl PartitionConsumer {
                     self.open_try = Some(position.next_offset);
                 }
                 committed?;
-            } else if let Some(reader) = &mut self.reader {
-                reader.put_back(items);
             }
-            return Ok(Turn::Handled(handled));
+            return Ok(Turn::Handled(items.len()));
         };
         self.open_try = None;
         if attempts >= attempts_max
