@@ -21,6 +21,7 @@ mod decode;
 mod memory;
 mod ownership;
 mod partition;
+mod patience;
 mod reader;
 mod replay;
 mod rules;

@@ -7,6 +7,7 @@
 mod backfill;
 mod known_accounts;
 mod scene;
+mod silent_database;
 mod standing_still;
 
 use std::{collections::HashMap, time::Duration};

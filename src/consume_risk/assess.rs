@@ -9,7 +9,6 @@ use std::{
 };
 
 use chrono::{DateTime, SubsecRound, Utc};
-use tokio::sync::RwLock;
 use uuid::Uuid;
 
 use super::{
@@ -71,23 +70,33 @@ enum Step {
 }
 
 /// How far the batch goes, and the histories to read for it.
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     steps: Vec<(&'a Event, Step)>,
     accounts_to_read: Vec<(&'a str, Currency)>,
     before_seqs: Vec<i64>,
     unhandled: Option<Unhandled>,
 }
 
-/// Scores the batch from the front: at least one item, or it says why not. `turn` is held while it does, but not while it reads: a database that makes one
-/// partition wait makes no other wait with it. None: nobody else scores now.
+/// Scores the batch from the front: at least one item, or it says why not.
 pub(super) async fn assess(
     connection: &mut Connection,
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
     items: &[Item],
     ask: Ask,
-    turn: Option<&RwLock<()>>,
 ) -> Result<Assessed, RepositoryError> {
+    let plan = read(connection, ruleset, cache, items, ask).await?;
+    score(ruleset, cache, plan).await
+}
+
+/// The part of [`assess`] that asks the database.
+pub(super) async fn read<'a>(
+    connection: &mut Connection,
+    ruleset: &Ruleset,
+    cache: &mut HistoryCache,
+    items: &'a [Item],
+    ask: Ask,
+) -> Result<Plan<'a>, RepositoryError> {
     let (events, undecodable) = decoded_prefix(items);
     let currencies = match ask {
         Ask::Rows => known_currencies(cache, &events),
@@ -106,11 +115,7 @@ pub(super) async fn assess(
         plan.unhandled = undecodable;
     }
     read_histories(connection, ruleset, cache, &plan).await?;
-    let _turn = match turn {
-        Some(turn) => Some(turn.read().await),
-        None => None,
-    };
-    score(ruleset, cache, plan).await
+    Ok(plan)
 }
 
 fn decoded_prefix(items: &[Item]) -> (Vec<&Event>, Option<Unhandled>) {
@@ -275,7 +280,8 @@ fn incomplete(account_id: &str, account_seq: i64) -> RepositoryError {
     RepositoryError::Corrupt { what: "account", detail }
 }
 
-async fn score(
+/// The part of [`assess`] that follows, which asks nobody.
+pub(super) async fn score(
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
     plan: Plan<'_>,

@@ -68,8 +68,7 @@ impl Backfill {
         let mut done = Backfilled::default();
         let mut rest = items.as_slice();
         while let Some(first) = rest.first() {
-            let assessed =
-                assess(connection, &self.ruleset, &mut self.cache, rest, Ask::Everything, None).await?;
+            let assessed = assess(connection, &self.ruleset, &mut self.cache, rest, Ask::Everything).await?;
             let expected = i64::try_from(assessed.rows.len()).unwrap_or(i64::MAX);
             let written = self.write(connection, &assessed.rows, assessed.assessed_at).await?;
             let fresh: i64 = written.iter().map(|(_, count)| count).sum();

@@ -7,7 +7,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{memory::Memory, partition::PartitionConsumer};
+use super::{
+    memory::Memory,
+    partition::PartitionConsumer,
+    patience::{answered, patience},
+};
 use crate::{
     broker::SharedBroker,
     event::TRANSACTIONS_TOPIC,
@@ -127,11 +131,12 @@ impl Ownership {
 /// Shows the group's positions to the broker's own tools. Every member shows all of them, as the database has them.
 async fn mirror(context: Context, broker: SharedBroker) {
     let group = &context.config.consume_risk.group;
+    let patience = patience(&context.config.database);
     while !context.stop.is_requested() {
         tokio::time::sleep(MIRROR_INTERVAL).await;
         let mirrored = async {
             let mut connection = repository::connect(&context.config.database, "consume-risk").await?;
-            let rows = positions::list(&mut connection, Some(group)).await?;
+            let rows = answered(patience, positions::list(&mut connection, Some(group))).await?;
             let rows = rows.iter().filter(|row| row.topic == TRANSACTIONS_TOPIC);
             let positions: Vec<(i32, i64)> = rows.map(|row| (row.partition, row.next_offset)).collect();
             broker.mirror_positions(group, TRANSACTIONS_TOPIC, &positions).await?;

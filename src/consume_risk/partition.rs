@@ -10,7 +10,7 @@
 //! While one batch commits, on a connection of its own, the next one is read and scored; what rests on a commit that
 //! fails is thrown away with it. Guarantees: results, their announcement and the position commit together, under the
 //! lease's fence; the position never passes a record that has neither a result nor a dead letter; trouble of the
-//! infrastructure is waited out for ever. The first batch of a new owner is noted before it is tried: if it ends the
+//! infrastructure is waited out for ever, and a database that says nothing counts as a lost one. The first batch of a new owner is noted before it is tried: if it ends the
 //! process, the owner after that finds the note and tries the records one by one, so that only the fatal one is put
 //! aside. A record whose try was ended before is tried while no other of the process is scored: of one that ends the
 //! process meanwhile it would get the blame.
@@ -30,9 +30,10 @@ use tokio::sync::{RwLock, watch};
 
 use self::{commit::Commit, signs::halt_text};
 use super::{
-    assess::{Ask, Assessed, assess},
+    assess::{self, Ask, Assessed},
     cache::HistoryCache,
     memory::Memory,
+    patience::{answered, patience},
     reader::{Item, Reader, Source},
     trace,
 };
@@ -207,8 +208,12 @@ impl PartitionConsumer {
 
     async fn connect(&self) -> anyhow::Result<Connection> {
         let mut connection = repository::connect(&self.context.config.database, "consume-risk").await?;
-        postings::prepare_writer(&mut connection).await?;
+        answered(self.patience(), postings::prepare_writer(&mut connection)).await?;
         Ok(connection)
+    }
+
+    fn patience(&self) -> Duration {
+        patience(&self.context.config.database)
     }
 
     async fn turn(&mut self, connection: &mut Connection) -> anyhow::Result<Turn> {
@@ -254,11 +259,11 @@ impl PartitionConsumer {
         if let Some(position) = self.position {
             return Ok(position);
         }
-        let mut found = positions::read(connection, &self.name).await?;
+        let mut found = answered(self.patience(), positions::read(connection, &self.name)).await?;
         if found.is_none() {
             let range = self.broker.offset_range(&self.name.topic, self.name.partition).await?;
-            positions::create(connection, &self.name, range.earliest).await?;
-            found = positions::read(connection, &self.name).await?;
+            answered(self.patience(), positions::create(connection, &self.name, range.earliest)).await?;
+            found = answered(self.patience(), positions::read(connection, &self.name)).await?;
         }
         let position = found.with_context(|| format!("the position of {} has vanished", self.name))?;
         self.position = Some(position);
@@ -301,6 +306,8 @@ impl PartitionConsumer {
         Ok(Turn::Handled(handled))
     }
 
+    /// The turn is held while records are scored, but not while anything is read: a database that makes one partition
+    /// wait makes no other wait with it. No `turn`: nobody else scores now.
     async fn assess(
         &mut self,
         connection: &mut Connection,
@@ -314,7 +321,14 @@ impl PartitionConsumer {
             self.cache.clear();
             self.cached_for = Some(version);
         }
-        let assessed = assess(connection, &ruleset, &mut self.cache, items, ask, turn).await?;
+        let patience = self.patience();
+        let reading = assess::read(connection, &ruleset, &mut self.cache, items, ask);
+        let plan = answered(patience, reading).await?;
+        let _turn = match turn {
+            Some(turn) => Some(turn.read().await),
+            None => None,
+        };
+        let assessed = assess::score(&ruleset, &mut self.cache, plan).await?;
         // A turn that moves nothing would be made again at once, for ever.
         let moves = assessed.handled > 0 || assessed.unhandled.is_some();
         anyhow::ensure!(moves, "{} records gave neither a result nor a reason", items.len());

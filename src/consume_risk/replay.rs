@@ -65,8 +65,7 @@ pub async fn judge(
     record: FetchedRecord,
 ) -> Result<Judgement, RepositoryError> {
     let items = [Item { decoded: decode(&record), record }];
-    let assessed =
-        assess(connection, ruleset, &mut HistoryCache::default(), &items, Ask::Everything, None).await?;
+    let assessed = assess(connection, ruleset, &mut HistoryCache::default(), &items, Ask::Everything).await?;
     Ok(match assessed.unhandled {
         Some(Unhandled { stage, reason, error }) => Judgement::Unhandled { stage, reason, error },
         None if assessed.duplicates > 0 => Judgement::AlreadyAssessed,

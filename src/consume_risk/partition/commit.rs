@@ -3,7 +3,10 @@
 use anyhow::Context as _;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{super::assess::Assessed, PartitionConsumer};
+use super::{
+    super::{assess::Assessed, patience::answered},
+    PartitionConsumer,
+};
 use crate::{
     repository::{
         Connection, RepositoryError,
@@ -39,18 +42,18 @@ impl PartitionConsumer {
         let from = position.next_offset;
         let interrupted = self.is_careful(to);
         let ruleset = self.cached_for.clone().unwrap_or_default();
-        let (lease, name) = (self.lease.clone(), self.name.clone());
+        let (lease, name, patience) = (self.lease.clone(), self.name.clone(), self.patience());
         let task = tokio::spawn(async move {
             let (lease, name, assessed) = (&lease, &name, &assessed);
             let (rows, ruleset, assessed_at) = (&assessed.rows, &*ruleset, assessed.assessed_at);
-            let written = transaction("assess", &mut connection, async |connection: &mut Connection| {
+            let writing = transaction("assess", &mut connection, async |connection: &mut Connection| {
                 leases::hold(connection, &[lease]).await?;
                 positions::advance(connection, name, from, to, interrupted).await?;
                 let written = assessments::record(connection, rows, ruleset, assessed_at).await;
                 fail_point::reach("consume-risk/writing");
                 written
-            })
-            .await?;
+            });
+            let written = answered(patience, writing).await?;
             fail_point::reach("consume-risk/committed");
             count(assessed, &written);
             drop(spans);
@@ -62,7 +65,8 @@ impl PartitionConsumer {
     }
 
     /// Waits for the commit under way, if there is one. The position in memory has moved already; an error takes it
-    /// back, because then everything in memory is forgotten.
+    /// back, because then everything in memory is forgotten: what became of a commit without an answer, the database's
+    /// position tells.
     pub(super) async fn finish_commit(&mut self) -> anyhow::Result<()> {
         if let Some(Commit { to, task }) = self.commit.take() {
             let connection = task.await.with_context(|| format!("the commit up to {to} was dropped"))??;

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::PartitionConsumer;
+use super::{super::patience::answered, PartitionConsumer};
 use crate::repository::{
     Connection, RepositoryError,
     positions::{self, Position},
@@ -26,8 +26,9 @@ impl PartitionConsumer {
             return Ok(());
         }
         self.looked_at = Instant::now();
-        anyhow::ensure!(takes_writes(connection).await?, "the database has become read-only");
-        let stored = positions::read(connection, &self.name).await?;
+        let takes_writes = answered(self.patience(), takes_writes(connection)).await?;
+        anyhow::ensure!(takes_writes, "the database has become read-only");
+        let stored = answered(self.patience(), positions::read(connection, &self.name)).await?;
         if stored.is_none_or(|stored| stored.next_offset != position.next_offset) {
             return Err(RepositoryError::PositionMoved(self.name.to_string()).into());
         }

@@ -10,6 +10,7 @@ use super::{
         assess::Ask,
         dead_letter::dead_letter,
         decode::{Unhandled, decode},
+        patience::answered,
         reader::Item,
         trace,
     },
@@ -96,11 +97,11 @@ impl PartitionConsumer {
         attempts: i32,
     ) -> anyhow::Result<()> {
         let (lease, name) = (&self.lease, &self.name);
-        transaction("note a try", connection, async |connection: &mut Connection| {
+        let noting = transaction("note a try", connection, async |connection: &mut Connection| {
             leases::hold(connection, &[lease]).await?;
             positions::note_try(connection, name, offset, attempts).await
-        })
-        .await?;
+        });
+        answered(self.patience(), noting).await?;
         fail_point::reach("consume-risk/noted");
         self.is_noted = true;
         if let Some(position) = &mut self.position {
@@ -121,14 +122,14 @@ impl PartitionConsumer {
         let (from, to) = (position.next_offset, item.record.offset + 1);
         let interrupted = self.is_careful(to);
         let (lease, name) = (&self.lease, &self.name);
-        transaction("put aside", connection, async |connection: &mut Connection| {
+        let putting_aside = transaction("put aside", connection, async |connection: &mut Connection| {
             leases::hold(connection, &[lease]).await?;
             positions::advance(connection, name, from, to, interrupted).await?;
             let put_aside = dead_letters::insert(connection, &letter).await;
             fail_point::reach("consume-risk/putting-aside");
             put_aside
-        })
-        .await?;
+        });
+        answered(self.patience(), putting_aside).await?;
         fail_point::reach("consume-risk/put-aside");
         self.moved_to(to, interrupted);
         tracing::error!(partition = %self.name, offset = item.record.offset, stage = unhandled.stage,
@@ -145,16 +146,19 @@ impl PartitionConsumer {
         let (lease, name) = (&self.lease, &self.name);
         let given_back = async {
             let mut connection = self.connect().await?;
-            transaction("give back a try", &mut connection, async |connection: &mut Connection| {
-                leases::hold(connection, &[lease]).await?;
-                match positions::read(connection, name).await? {
-                    Some(Position { next_offset, attempts, .. }) if next_offset == offset && attempts > 0 => {
-                        positions::note_try(connection, name, offset, attempts - 1).await
+            let giving_back =
+                transaction("give back a try", &mut connection, async |connection: &mut Connection| {
+                    leases::hold(connection, &[lease]).await?;
+                    match positions::read(connection, name).await? {
+                        Some(Position { next_offset, attempts, .. })
+                            if next_offset == offset && attempts > 0 =>
+                        {
+                            positions::note_try(connection, name, offset, attempts - 1).await
+                        }
+                        _ => Ok(()),
                     }
-                    _ => Ok(()),
-                }
-            })
-            .await?;
+                });
+            answered(self.patience(), giving_back).await?;
             anyhow::Ok(())
         };
         if let Err(error) = given_back.await {
