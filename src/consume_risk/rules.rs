@@ -26,9 +26,13 @@ pub(super) async fn load(path: Option<&Path>) -> anyhow::Result<Ruleset> {
         None => Ok(Ruleset::parse(SHIPPED_RULES)?),
         Some(path) => {
             let text = read(path).await?;
-            Ruleset::parse(&text).with_context(|| format!("the rules in {} are refused", path.display()))
+            parse(path, &text)
         }
     }
+}
+
+fn parse(path: &Path, text: &str) -> anyhow::Result<Ruleset> {
+    Ruleset::parse(text).with_context(|| format!("the rules in {} are refused", path.display()))
 }
 
 async fn read(path: &Path) -> anyhow::Result<String> {
@@ -38,16 +42,24 @@ async fn read(path: &Path) -> anyhow::Result<String> {
     tokio::fs::read_to_string(path).await.with_context(unreadable)
 }
 
-/// Publishes the rules whenever the file holds new ones; says once about each content that cannot be used.
+/// Publishes the rules whenever the file holds new ones; says once about each content that cannot be used. Each content
+/// is tried once, for that takes a while.
 pub(super) async fn watch_file(path: PathBuf, rules: watch::Sender<Arc<Ruleset>>, stop: Stop) {
     let mut refused = String::new();
+    let mut tried = None;
     while !stop.is_requested() {
         tokio::select! {
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
             () = stop.requested() => return,
         }
-        match load(Some(&path)).await {
-            Ok(new) => {
+        let changed = match read(&path).await {
+            Ok(text) if tried.as_ref() == Some(&text) => Ok(None),
+            Ok(text) => parse(&path, tried.insert(text)).map(Some),
+            Err(error) => Err(error),
+        };
+        match changed {
+            Ok(None) => refused.clear(),
+            Ok(Some(new)) => {
                 refused.clear();
                 let old = rules.borrow().version();
                 if new.version() != old {

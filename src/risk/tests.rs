@@ -240,6 +240,17 @@ fn what_would_fail_or_be_inexact_in_production_is_refused_at_the_desk() {
 fn a_rule_that_fails_all_the_same_is_an_error_that_names_it() {
     let ruleset = with(&rule("description != 'boom' || 1 / (account_seq - account_seq) > 0")).expect("valid");
     let row = row(0, 1);
+        ("amount / balance_after > 2", "to a balance of 0"),
+        ("amount / balance_before > 2", "Division by zero"),
+        ("balance_after * 10 > 5", "Overflow"),
+        ("has(metadata.n) && type(metadata.n) == int && 100 / metadata.n > 5", "Division by zero"),
+        ("has(metadata.n) && type(metadata.n) == int && metadata.n * 1000 > 5", "Overflow"),
+        ("has(metadata.a) && metadata.b == 'x'", "ask has(metadata.NAME) first"),
+        ("has(metadata.a) && has(metadata.b) && metadata.c == 'x'", "ask has(metadata.NAME) first"),
+        (
+            "has(metadata.a) && has(metadata.b) && type(metadata.a) == int && metadata.b > 5",
+            "no matching overload",
+        ),
     let subject = Subject { description: Some("boom"), ..subject(1, &row) };
     let mut history = AccountHistory::new(&ruleset);
     let error = ruleset.score(&mut history, &subject).expect_err("fails");
@@ -251,6 +262,7 @@ fn a_rule_that_fails_all_the_same_is_an_error_that_names_it() {
 /// Shows every kind of feature as the reason of a rule that always fires.
 fn revealing(history_rows: i64) -> Ruleset {
     let text = format!(
+    assert!(with(&rule("balance_after != 0 && amount / balance_after > 2")).is_ok());
         "history_rows = {history_rows}\n{LEVELS}[amounts.some]\ndefault = \"10\"\n\
          [features.a]\naggregate = \"count\"\nwindow = \"100s\"\n\
          [features.b]\naggregate = \"sum\"\nof = \"signed_amount\"\nwindow = \"50s\"\ninclude_event = false\n\

@@ -1,45 +1,84 @@
-//! Tries every rule on made-up transactions before a file is accepted: with and without counterparty and metadata,
-//! every number of decimals, the largest and the smallest amounts, empty and full histories. What fails here would
-//! have become a dead letter in production.
+//! Tries every rule on made-up transactions before a file is accepted: with and without counterparty, the metadata that
+//! it asks for there, partly there or of any type, every number of decimals, amounts and balances at their ends and at
+//! zero, empty and full histories. What fails here would have become a dead letter in production.
+//!
+//! Deliberately absent: every combination. Rules that ask for the same entries of metadata are tried together, and only
+//! on those; past a bound of combinations, entries are only tried all at once.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AccountHistory, Mode, RuleFileError, Ruleset, ScoreError, Subject,
+    AccountHistory, Mode, RuleFileError, Ruleset, Subject,
     rule_file::{RuleFile, Source},
+    ruleset::{Rule, Tracked},
+    score::Observation,
 };
-use crate::domain::{AMOUNT_MINOR_MAX, Currency};
+use crate::domain::{AMOUNT_MINOR_MAX, Currency, format_minor};
 
 /// Currencies with 0, 2, 3 and 4 decimals.
 const CURRENCIES_TRIED: [&str; 4] = ["JPY", "EUR", "BHD", "CLF"];
+const AMOUNTS_TRIED: [i64; 4] = [1, -1, AMOUNT_MINOR_MAX, -AMOUNT_MINOR_MAX];
 /// More than any of it: enough for a sum to reach the end of `i64`.
 const ROWS_TRIED: i64 = 12;
+/// Combinations of entries of metadata, over all rules.
+const COMBINATIONS_MAX: usize = 1_000;
 /// 2026-01-01, a Thursday.
 const FIRST_MICROS: i64 = 1_767_225_600_000_000;
 
+type Metadata = Option<Map<String, Value>>;
+
+/// A rule that fails, and on what.
+struct Failure<'a> {
+    rule: &'a str,
+    cause: String,
+    on: String,
+}
+
 /// Refuses the file if a rule that is not off fails on any of them.
 pub(super) fn run(ruleset: &Ruleset, file: &RuleFile, source: Source<'_>) -> Result<(), RuleFileError> {
-    let metadata = metadata_variants(ruleset);
-    for currency in CURRENCIES_TRIED.iter().filter_map(|code| Currency::parse(code).ok()) {
-        for amount in [1, -1, AMOUNT_MINOR_MAX, -AMOUNT_MINOR_MAX] {
-            for metadata in &metadata {
-                try_account(ruleset, currency, amount, metadata.as_ref())
-                    .map_err(|error| refused(file, source, &error, currency, metadata.as_ref()))?;
-            }
+    let mut groups: BTreeMap<&BTreeSet<String>, Vec<&Rule>> = BTreeMap::new();
+    for rule in ruleset.rules().iter().filter(|rule| rule.mode != Mode::Off) {
+        groups.entry(&rule.when.metadata_names).or_default().push(rule);
+    }
+    let mut combinations_left = COMBINATIONS_MAX;
+    for (names, rules) in groups {
+        let mut variants = all_at_once(ruleset, names);
+        variants.extend(combinations(names).take(combinations_left).map(|entry| {
+            combinations_left -= 1;
+            Some(entry)
+        }));
+        for metadata in &variants {
+            try_metadata(ruleset, &rules, metadata).map_err(|failure| refused(file, source, &failure))?;
         }
     }
     Ok(())
 }
 
-fn try_account(
+fn try_metadata<'a>(ruleset: &Ruleset, rules: &[&'a Rule], metadata: &Metadata) -> Result<(), Failure<'a>> {
+    for currency in CURRENCIES_TRIED.iter().filter_map(|code| Currency::parse(code).ok()) {
+        for amount in AMOUNTS_TRIED {
+            try_account(ruleset, rules, currency, amount, metadata.as_ref())?;
+        }
+    }
+    Ok(())
+}
+
+fn try_account<'a>(
     ruleset: &Ruleset,
+    rules: &[&'a Rule],
     currency: Currency,
     amount: i64,
     metadata: Option<&Map<String, Value>>,
-) -> Result<(), ScoreError> {
+) -> Result<(), Failure<'a>> {
+    let (root, amounts) = (ruleset.root(currency), ruleset.amounts_in(currency));
     let mut history = AccountHistory::new(ruleset);
-    for account_seq in 1..=ROWS_TRIED {
+    // From zero, to zero, and both ends of what a balance can be; each for two rows.
+    let furthest = amount.signum() * AMOUNT_MINOR_MAX;
+    let balances = [amount, 0, furthest, amount - furthest].map(|balance| [balance; 2]);
+    for (account_seq, balance_after) in (1..=ROWS_TRIED).zip(balances.as_flattened().iter().cycle()) {
         let created_at = DateTime::from_timestamp_micros(FIRST_MICROS + account_seq).unwrap_or_default();
         let text = (account_seq % 2 == 0).then_some("trial");
         let subject = Subject {
@@ -47,46 +86,65 @@ fn try_account(
             account_seq,
             amount,
             currency,
-            balance_after: amount,
+            balance_after: *balance_after,
             created_at,
             counterparty: text,
             description: text,
             metadata,
             is_reversal: account_seq == 2,
         };
-        ruleset.score(&mut history, &subject)?;
+        let features = history.advance(ruleset, amounts, &ruleset.row_of(&subject));
+        let observation = Observation::new(ruleset, &subject, &features, amounts);
+        for rule in rules {
+            let failed = |cause| Failure { rule: &rule.id, cause, on: described(&subject) };
+            rule.when.holds(root, &observation).map_err(failed)?;
+        }
     }
     Ok(())
 }
 
-/// None, empty, and all names that the rules mention as a text, a number and a truth value.
-fn metadata_variants(ruleset: &Ruleset) -> Vec<Option<Map<String, Value>>> {
-    let live = ruleset.rules().iter().filter(|rule| rule.mode != Mode::Off);
-    let names: Vec<&String> = live.flat_map(|rule| &rule.when.metadata_names).collect();
-    let all = |value: Value| Some(names.iter().map(|name| ((*name).clone(), value.clone())).collect());
-    let mut variants = vec![None, Some(Map::new())];
-    if !names.is_empty() {
-        variants.extend([all(json!("trial")), all(json!("7")), all(json!(7)), all(json!(true))]);
-    }
-    variants
+/// What an entry may hold; numbers at their ends, and what divides badly.
+fn values() -> [Value; 8] {
+    [json!("trial"), json!("7"), json!(7), json!(0), json!(-1), json!(i64::MIN), json!(i64::MAX), json!(true)]
 }
 
-fn refused(
-    file: &RuleFile,
-    source: Source<'_>,
-    error: &ScoreError,
-    currency: Currency,
-    metadata: Option<&Map<String, Value>>,
-) -> RuleFileError {
-    let on = match metadata {
-        None => format!("a transaction in {currency} without metadata"),
-        Some(entries) => {
-            format!("a transaction in {currency} with metadata {}", Value::Object(entries.clone()))
-        }
+/// None, empty, and all entries with each of the values. The features' own entries are among them.
+fn all_at_once(ruleset: &Ruleset, names: &BTreeSet<String>) -> Vec<Metadata> {
+    let tracked = ruleset.tracked.iter().filter_map(|tracked| match tracked {
+        Tracked::Counterparty => None,
+        Tracked::Metadata(name) => Some(name.to_string()),
+    });
+    let all: BTreeSet<String> = names.iter().cloned().chain(tracked).collect();
+    let same = |value: Value| Some(all.iter().map(|name| (name.clone(), value.clone())).collect());
+    let values_tried = if names.is_empty() { 1 } else { usize::MAX };
+    [None, Some(Map::new())].into_iter().chain(values().into_iter().take(values_tried).map(same)).collect()
+}
+
+/// Each entry with each of the values or missing, while the others are missing, texts or numbers.
+fn combinations(names: &BTreeSet<String>) -> impl Iterator<Item = Map<String, Value>> {
+    let of_one = |name| values().into_iter().map(Some).chain([None]).map(move |value| (name, value));
+    let others = || [None, Some(json!("trial")), Some(json!(7))];
+    names.iter().filter(|_| names.len() > 1).flat_map(of_one).flat_map(move |(one, value)| {
+        others().into_iter().map(move |other| {
+            let value_of = |name: &String| if name == one { value.clone() } else { other.clone() };
+            names.iter().filter_map(|name| Some((name.clone(), value_of(name)?))).collect()
+        })
+    })
+}
+
+fn described(subject: &Subject<'_>) -> String {
+    let currency = subject.currency;
+    let money = |minor| format_minor(minor, currency);
+    let metadata = match subject.metadata {
+        None => "without metadata".to_owned(),
+        Some(entries) => format!("with metadata {}", Value::Object(entries.clone())),
     };
-    let ScoreError::Rule { rule, cause } = error else {
-        return source.error(0..0, "rule file", error.to_string());
-    };
+    let (amount, balance) = (money(subject.amount), money(subject.balance_after));
+    format!("a transaction of {amount} {currency} to a balance of {balance}, {metadata}")
+}
+
+fn refused(file: &RuleFile, source: Source<'_>, failure: &Failure<'_>) -> RuleFileError {
+    let Failure { rule, cause, on } = failure;
     let found =
         file.rules.iter().map(|written| written.get_ref()).find(|written| written.id.get_ref() == rule);
     let span = found.map_or(0..0, |written| written.when.span());
