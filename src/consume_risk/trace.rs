@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use opentelemetry::global;
+use opentelemetry::{Context, propagation::TextMapPropagator};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -17,11 +18,82 @@ pub(super) fn spans(items: &[Item]) -> Vec<Span> {
     traced
         .map(|(event, traceparent)| {
             let span = tracing::info_span!("assess", transaction = %event.created.transaction_id);
-            let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
-            let parent = global::get_text_map_propagator(|propagator| propagator.extract(&carrier));
             // Fails only where no trace is exported.
-            let _ = span.set_parent(parent);
+            let _ = span.set_parent(parent(traceparent));
             span
         })
         .collect()
+}
+
+fn parent(traceparent: &str) -> Context {
+    let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use chrono::Utc;
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::{
+        error::OTelSdkResult,
+        trace::{SdkTracerProvider, SpanData, SpanExporter},
+    };
+    use tracing_subscriber::layer::SubscriberExt;
+    use uuid::Uuid;
+
+    use super::{super::decode::decode, *};
+    use crate::{
+        broker::FetchedRecord,
+        event::{TRANSACTION_CREATED, cloud_event_headers},
+    };
+
+    /// Trace and parent.
+    type Ids = (String, String);
+
+    #[derive(Debug, Clone, Default)]
+    struct Exported(Arc<Mutex<Vec<Ids>>>);
+
+    impl SpanExporter for Exported {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            let ids =
+                |span: SpanData| (span.span_context.trace_id().to_string(), span.parent_span_id.to_string());
+            self.0.lock().expect("no panic").extend(batch.into_iter().map(ids));
+            Ok(())
+        }
+    }
+
+    fn item(traceparent: Option<&str>) -> Item {
+        let value = serde_json::json!({
+            "event_id": Uuid::nil(), "transaction_id": Uuid::nil(), "account_id": "acct-1", "account_seq": 1,
+            "direction": "debit", "amount": "1.50", "currency": "EUR", "balance_after": "-1.50",
+            "created_at": "2026-01-01T00:00:00Z"
+        });
+        let record = FetchedRecord {
+            offset: 0,
+            key: Some(b"acct-1".to_vec()),
+            value: Some(value.to_string().into_bytes()),
+            headers: cloud_event_headers(Uuid::nil(), TRANSACTION_CREATED, Utc::now(), traceparent),
+            timestamp: Utc::now(),
+        };
+        Item { decoded: decode(&record), record }
+    }
+
+    /// Bug that this caught: asking for the process's propagator, which nobody had set.
+    #[test]
+    fn a_sampled_event_continues_the_trace_of_its_request_and_others_have_none() {
+        let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let items = [
+            item(None),
+            item(Some(&format!("00-{trace}-{span}-00"))),
+            item(Some(&format!("00-{trace}-{span}-01"))),
+        ];
+        let exported = Exported::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exported.clone()).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || drop(spans(&items)));
+        let exported = exported.0.lock().expect("no panic").clone();
+        assert_eq!(exported, [(trace.to_owned(), span.to_owned())]);
+    }
 }
