@@ -101,6 +101,20 @@ fn a_database_that_is_not_there_is_named_without_its_password() {
     }
 }
 
+#[test]
+fn traces_that_would_need_tls_are_refused() {
+    for (variable, endpoint) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "collector:4317"),
+    ] {
+        let line = one_error_line(&binary::run(&["serve"], &[(variable, endpoint)]), "TLS for traces");
+        assert!(
+            line.contains(&format!("{variable} is {endpoint}")) && line.contains("without TLS"),
+            "{line}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_database_without_the_schema_is_told_what_to_run() {
     let database = TestDatabase::empty().await;

@@ -1,16 +1,34 @@
 //! Logs on stderr, metrics for the admin listener, and traces by OTLP where `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
+//!
+//! What is logged and what is exported are two decisions: `log.filter` says nothing of spans. Without an exporter only
+//! the log can enable one, so hot paths that ask first pay nothing.
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{SdkTracer, SdkTracerProvider},
+};
+use tracing::Dispatch;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::config::{Log, LogFormat};
 
 /// Seconds: from a memory hit to a request that timed out.
 const DURATION_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Whose spans are exported: not those of the exporter's own connection.
+const SPANS_OF: &str = "ledger";
+/// Where traces go; the first one wins.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+const INSECURE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
 /// Items in one group or batch.
 const SIZE_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
 
@@ -42,8 +60,6 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&log.filter)
         .with_context(|| format!("log.filter {:?} is not valid", log.filter))?;
     let traces = tracer_provider(role)?;
-    let otlp =
-        traces.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("ledger")));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -53,8 +69,34 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
             lines.with_ansi(coloured).with_target(false).boxed()
         }
     };
-    tracing_subscriber::registry().with(filter).with(lines).with(otlp).init();
+    dispatch(lines, filter, traces.as_ref().map(|provider| provider.tracer("ledger"))).init();
+    if let Some((name, protocol)) = variable(PROTOCOLS).filter(|(_, protocol)| protocol != "grpc")
+        && traces.is_some()
+    {
+        tracing::warn!("{name} is {protocol}, but traces are sent by gRPC all the same");
+    }
     Ok(Telemetry { metrics: install_metrics()?, traces })
+}
+
+/// With an exporter, lines and spans are filtered each by itself, which cannot tell a span that nobody wants from one
+/// that somebody might as early as one filter for all can.
+fn dispatch(
+    lines: Box<dyn Layer<Registry> + Send + Sync>,
+    filter: EnvFilter,
+    tracer: Option<SdkTracer>,
+) -> Dispatch {
+    let registry = tracing_subscriber::registry();
+    let Some(tracer) = tracer else { return registry.with(lines).with(filter).into() };
+    let ours = Targets::new().with_target(SPANS_OF, LevelFilter::INFO);
+    let otlp = tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours);
+    registry.with(lines.with_filter(filter)).with(otlp).into()
+}
+
+/// The first of the variables that says something.
+fn variable(names: [&'static str; 2]) -> Option<(&'static str, String)> {
+    names
+        .into_iter()
+        .find_map(|name| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?)))
 }
 
 fn install_metrics() -> anyhow::Result<PrometheusHandle> {
@@ -67,10 +109,16 @@ fn install_metrics() -> anyhow::Result<PrometheusHandle> {
 }
 
 fn tracer_provider(role: &str) -> anyhow::Result<Option<SdkTracerProvider>> {
-    let wanted = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
-    if !wanted.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
-        return Ok(None);
-    }
+    let Some((name, endpoint)) = variable(ENDPOINTS) else { return Ok(None) };
+    // What OTLP says of an endpoint without a scheme.
+    let is_plain = match endpoint.split_once("://") {
+        Some((scheme, _)) => !scheme.eq_ignore_ascii_case("https"),
+        None => variable(INSECURE).is_some_and(|(_, insecure)| insecure.eq_ignore_ascii_case("true")),
+    };
+    anyhow::ensure!(
+        is_plain,
+        "{name} is {endpoint}, but traces are sent by gRPC without TLS only, such as to http://localhost:4317"
+    );
     let exporter =
         opentelemetry_otlp::SpanExporter::builder().with_tonic().build().context("OTLP exporter")?;
     let mut resource = Resource::builder();
@@ -80,4 +128,57 @@ fn tracer_provider(role: &str) -> anyhow::Result<Option<SdkTracerProvider>> {
     Ok(Some(
         SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry_sdk::{
+        error::OTelSdkResult,
+        trace::{SpanData, SpanExporter},
+    };
+    use tracing::{Level, dispatcher::with_default, enabled, info_span};
+
+    use super::*;
+
+    #[derive(Debug, Clone, Default)]
+    struct Exported(Arc<Mutex<Vec<String>>>);
+
+    impl SpanExporter for Exported {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().expect("no panic").extend(batch.into_iter().map(|span| span.name.into_owned()));
+            Ok(())
+        }
+    }
+
+    fn logging(filter: &str, tracer: Option<SdkTracer>) -> Dispatch {
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink).boxed();
+        dispatch(lines, EnvFilter::new(filter), tracer)
+    }
+
+    /// Bug that this caught: a filter of lines that kept spans from being exported.
+    #[test]
+    fn what_is_exported_does_not_depend_on_what_is_logged() {
+        let exported = Exported::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exported.clone()).build();
+        with_default(&logging("warn,h2=trace", Some(provider.tracer("test"))), || {
+            drop(info_span!("ours"));
+            drop(info_span!(target: "h2::client", "theirs"));
+            drop(tracing::debug_span!("too fine"));
+        });
+        assert_eq!(*exported.0.lock().expect("no panic"), ["ours"]);
+    }
+
+    #[test]
+    fn without_an_exporter_the_log_decides() {
+        with_default(&logging("warn", None), || {
+            assert!(info_span!("a").is_disabled());
+            assert!(!enabled!(target: "ledger::access", Level::DEBUG));
+        });
+        with_default(&logging("warn,ledger::access=debug", None), || {
+            assert!(info_span!("b").is_disabled());
+            assert!(enabled!(target: "ledger::access", Level::DEBUG));
+        });
+    }
 }
