@@ -228,6 +228,15 @@ async fn all_of_a_kind_are_replayed_and_what_still_fails_is_exit_code_1() {
     assert_eq!((code, &none["items"]), (0, &serde_json::json!([])));
     stage.settle(6).await;
     assert_eq!(stage.count("risk_assessments").await, 4);
+    let many = "INSERT INTO dead_letters
+          (id, consumer_group, topic, partition, key, value, headers, stage, reason, error, attempts, created_at)
+        SELECT gen_random_uuid(), 'risk', 'transactions.v1', 0, 'k', 'v', '[]', 'decode', 'unknown_type', 'e', 1,
+          now() - interval '1 hour' FROM generate_series(1, 1000)";
+    stage.database.client().await.batch_execute(many).await.expect("inserted");
+    // Bug that this caught: the oldest thousand, which never succeed, hid all others.
+    let (foreseen, code) = stage.json(&["replay", "--all", "--dry-run"]);
+    assert_eq!((code, &foreseen["counts"]["failing"]), (1, &1_003.into()));
+    assert_eq!(foreseen["has_more"], false);
     let verified = binary::run(&["verify", "--wait", "20s"], &stage.environment());
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 }

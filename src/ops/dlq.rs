@@ -46,7 +46,7 @@ pub struct FilterArgs {
     #[arg(long, env = "LEDGER_DLQ_TOPIC", value_name = "NAME")]
     pub topic: Option<String>,
     /// Only for this reason: unknown_type, no_key, wrong_key, undecodable, not_in_ledger, differs_from_ledger,
-    /// rule_error, process_ended, record_too_large
+    /// rule_error, process_ended, record_too_large, record_invalid
     #[arg(long, env = "LEDGER_DLQ_REASON", value_name = "WORD")]
     pub reason: Option<String>,
     /// Only what this consumer group, or `relay`, gave up
@@ -116,9 +116,9 @@ pub struct ReplayArgs {
     all: bool,
     #[command(flatten)]
     filter: FilterArgs,
-    /// How many at most with --all
-    #[arg(long, env = "LEDGER_DLQ_REPLAY_LIMIT", value_name = "COUNT", default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..=100_000))]
-    limit: i64,
+    /// How many at most with --all, of those that are there when it begins
+    #[arg(long, env = "LEDGER_DLQ_REPLAY_LIMIT", value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..))]
+    limit: Option<i64>,
     /// How fast: 50/s
     #[arg(long, env = "LEDGER_DLQ_REPLAY_RATE", value_name = "N/s", value_parser = replay::parse_rate)]
     rate: Option<u32>,

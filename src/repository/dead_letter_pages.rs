@@ -117,6 +117,12 @@ struct Id {
 }
 
 #[derive(QueryableByName)]
+struct Now {
+    #[diesel(sql_type = Timestamptz)]
+    now: DateTime<Utc>,
+}
+
+#[derive(QueryableByName)]
 struct Count {
     #[diesel(sql_type = BigInt)]
     count: i64,
@@ -159,21 +165,28 @@ pub async fn newest(
     Ok(rows)
 }
 
-/// Ids of the oldest letters that `filter` leaves, in the order in which they were put aside.
+/// Ids of the oldest letters that `filter` leaves, or of those put aside after `after`, in the order in which they were
+/// put aside.
 pub async fn oldest_ids(
     connection: &mut Connection,
     filter: &Filter,
+    after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Uuid>, RepositoryError> {
     let rows: Vec<Id> = statement(
         "SELECT d.id FROM dead_letters d
-         WHERE d.created_at >= coalesce(?, '-infinity') AND d.created_at < coalesce(?, 'infinity')
+         WHERE (d.created_at, d.id) > (
+             coalesce((SELECT a.created_at FROM dead_letters a WHERE a.id = ?), '-infinity'),
+             coalesce(?, '00000000-0000-0000-0000-000000000000'::uuid))
+           AND d.created_at >= coalesce(?, '-infinity') AND d.created_at < coalesce(?, 'infinity')
            AND d.consumer_group = coalesce(?, d.consumer_group) AND d.topic = coalesce(?, d.topic)
            AND d.reason = coalesce(?, d.reason)
            AND NOT (? AND EXISTS (SELECT FROM dead_letter_replays r
                                   WHERE r.dead_letter_id = d.id AND r.outcome <> 'failing'))
          ORDER BY d.created_at, d.id LIMIT ?",
     )
+    .bind::<Nullable<SqlUuid>, _>(after)
+    .bind::<Nullable<SqlUuid>, _>(after)
     .bind::<Nullable<Timestamptz>, _>(filter.since)
     .bind::<Nullable<Timestamptz>, _>(filter.until)
     .bind::<Nullable<Text>, _>(&filter.group)
@@ -184,6 +197,12 @@ pub async fn oldest_ids(
     .get_results(connection)
     .await?;
     Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+/// The moment by the clock that letters are dated with.
+pub async fn now(connection: &mut Connection) -> Result<DateTime<Utc>, RepositoryError> {
+    let now: Now = statement("SELECT clock_timestamp() AS now").get_result(connection).await?;
+    Ok(now.now)
 }
 
 /// One letter without its record.

@@ -11,7 +11,7 @@
 //! relay put aside is assessed here but stays unpublished; only what was on its way to the dead-letter topic, which
 //! promises no order, goes back into the outbox.
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::VecDeque, process::ExitCode, time::Duration};
 
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
@@ -24,7 +24,7 @@ use crate::{
     event::{TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC, headers_from_json},
     repository::{
         Connection, RepositoryError,
-        dead_letter_pages::{self, LetterRow},
+        dead_letter_pages::{self, Filter, LetterRow},
         postings, transaction,
     },
     risk::Ruleset,
@@ -32,6 +32,7 @@ use crate::{
 };
 
 const RATE_MAX: u32 = 100_000;
+const PAGE_SIZE: i64 = 1_000;
 const ALREADY_QUEUED: &str = "it was put into the outbox by an earlier replay; if it was too large again, that is a \
                               dead letter of its own";
 
@@ -90,46 +91,72 @@ pub(super) async fn run(
     postings::prepare_writer(connection).await?;
     let ruleset = consume_risk::load_rules(context).await?;
     let by = args.by.clone().unwrap_or_else(user_and_host);
-    let (ids, has_more) = chosen(connection, args).await?;
+    let mut chosen = Chosen::new(connection, args).await?;
     let mut pace = Pace::new(args.rate);
-    let mut done = Vec::with_capacity(ids.len());
-    for id in &ids {
+    let mut done = Vec::new();
+    while let Some(id) = chosen.next(connection).await? {
         if !pace.wait(&context.stop).await {
-            break;
+            print(args, &done, true)?;
+            anyhow::bail!("asked to stop after {} dead letters", done.len());
         }
-        let letter = letter(connection, *id).await?;
+        let letter = letter(connection, id).await?;
         let replayed = replay(connection, &ruleset, &letter, &by, args.dry_run).await?;
         if !args.dry_run {
-            tracing::info!(id = %id, record = replayed.record, outcome = replayed.outcome.as_str(),
+            tracing::info!(%id, record = replayed.record, outcome = replayed.outcome.as_str(),
                 detail = replayed.detail, by, "replayed a dead letter");
         }
         done.push(replayed);
     }
+    let has_more = chosen.are_more(connection).await?;
     print(args, &done, has_more)?;
-    anyhow::ensure!(
-        done.len() == ids.len(),
-        "asked to stop after {} of {} dead letters",
-        done.len(),
-        ids.len()
-    );
     let failing = done.iter().any(|replayed| replayed.outcome == Outcome::Failing);
     Ok(if failing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The letters that are meant, and whether there are more than the limit. Each that was named is there.
-async fn chosen(connection: &mut Connection, args: &ReplayArgs) -> anyhow::Result<(Vec<Uuid>, bool)> {
-    for id in &args.ids {
-        letter(connection, *id).await?;
+/// The letters that are meant: those that were named, or page by page those that were there at the start. So one that
+/// still fails is in nobody's way, and what is put aside meanwhile is not taken.
+struct Chosen {
+    page: VecDeque<Uuid>,
+    /// None for letters that were named.
+    filter: Option<Filter>,
+    after: Option<Uuid>,
+    left: i64,
+}
+
+impl Chosen {
+    /// Each that was named is there.
+    async fn new(connection: &mut Connection, args: &ReplayArgs) -> anyhow::Result<Self> {
+        for id in &args.ids {
+            letter(connection, *id).await?;
+        }
+        let mut filter = args.filter.filter(true);
+        let now = dead_letter_pages::now(connection).await?;
+        filter.until = Some(filter.until.map_or(now, |until| until.min(now)));
+        Ok(Self {
+            page: args.ids.iter().copied().collect(),
+            filter: args.all.then_some(filter),
+            after: None,
+            left: args.limit.unwrap_or(i64::MAX),
+        })
     }
-    if !args.all {
-        return Ok((args.ids.clone(), false));
+
+    async fn next(&mut self, connection: &mut Connection) -> Result<Option<Uuid>, RepositoryError> {
+        if self.page.is_empty()
+            && let Some(filter) = &self.filter
+        {
+            let count = self.left.min(PAGE_SIZE);
+            self.page = dead_letter_pages::oldest_ids(connection, filter, self.after, count).await?.into();
+            self.after = self.page.back().copied().or(self.after);
+            self.left -= i64::try_from(self.page.len()).unwrap_or(i64::MAX);
+        }
+        Ok(self.page.pop_front())
     }
-    let filter = args.filter.filter(true);
-    let mut ids = dead_letter_pages::oldest_ids(connection, &filter, args.limit + 1).await?;
-    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let has_more = ids.len() > limit;
-    ids.truncate(limit);
-    Ok((ids, has_more))
+
+    /// Whether the limit left any.
+    async fn are_more(&self, connection: &mut Connection) -> Result<bool, RepositoryError> {
+        let Some(filter) = self.filter.as_ref().filter(|_| self.left == 0) else { return Ok(false) };
+        Ok(!dead_letter_pages::oldest_ids(connection, filter, self.after, 1).await?.is_empty())
+    }
 }
 
 /// Not faster than asked for.
@@ -281,7 +308,7 @@ fn print(args: &ReplayArgs, done: &[Replayed], has_more: bool) -> anyhow::Result
     let summary = if counts.is_empty() { "no dead letters".to_owned() } else { counts.join(", ") };
     print_text(format_args!("{}{summary}", if args.dry_run { "dry run: " } else { "" }))?;
     if has_more {
-        print_text("more of them wait: run it again, or raise --limit")?;
+        print_text("more of them wait: raise --limit, or leave it out")?;
     }
     Ok(())
 }
