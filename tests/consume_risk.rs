@@ -328,6 +328,11 @@ async fn whoever_lost_the_lease_writes_nothing() {
     assert_eq!(scene.count("risk_assessments").await, 5);
     assert_eq!(scene.count("outbox").await, 5);
     assert_eq!(scene.count("consumer_positions WHERE next_offset > 5").await, 0);
+    // A zombie of a group that was forgotten meanwhile.
+    client.batch_execute("DELETE FROM consumer_positions").await.expect("forgotten");
+    let error = zombie.run_once().await.expect_err("refused");
+    assert!(format!("{error:#}").contains("was lost"), "{error:#}");
+    assert_eq!(scene.count("consumer_positions").await, 0, "it does not bring the position back");
 }
 
 #[tokio::test(flavor = "multi_thread")]

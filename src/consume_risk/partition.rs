@@ -10,10 +10,10 @@
 //! While one batch commits, on a connection of its own, the next one is read and scored; what rests on a commit that
 //! fails is thrown away with it. Guarantees: results, their announcement and the position commit together, under the
 //! lease's fence; the position never passes a record that has neither a result nor a dead letter; trouble of the
-//! infrastructure is waited out for ever, and a database that says nothing counts as a lost one. The first batch of a new owner is noted before it is tried: if it ends the
-//! process, the owner after that finds the note and tries the records one by one, so that only the fatal one is put
-//! aside. A record whose try was ended before is tried while no other of the process is scored: of one that ends the
-//! process meanwhile it would get the blame.
+//! infrastructure is waited out for ever, and a database that says nothing counts as a lost one. The first batch of a
+//! new owner is noted before it is tried: if it ends the process, the owner after that finds the note and tries the
+//! records one by one, so that only the fatal one is put aside. A record whose try was ended before is tried while no
+//! other of the process is scored: of one that ends the process meanwhile it would get the blame.
 
 mod commit;
 mod idle;
@@ -40,9 +40,9 @@ use super::{
 use crate::{
     broker::{BrokerError, SharedBroker},
     repository::{
-        self, Connection, RepositoryError,
+        self, Connection, RepositoryError, leases,
         positions::{self, PartitionName, Position},
-        postings,
+        postings, transaction,
     },
     risk::Ruleset,
     runtime::{Backoff, Context, Lease, Stop, Trouble},
@@ -261,13 +261,37 @@ impl PartitionConsumer {
         }
         let mut found = answered(self.patience(), positions::read(connection, &self.name)).await?;
         if found.is_none() {
-            let range = self.broker.offset_range(&self.name.topic, self.name.partition).await?;
-            answered(self.patience(), positions::create(connection, &self.name, range.earliest)).await?;
+            self.begin(connection).await?;
             found = answered(self.patience(), positions::read(connection, &self.name)).await?;
         }
         let position = found.with_context(|| format!("the position of {} has vanished", self.name))?;
         self.position = Some(position);
         Ok(position)
+    }
+
+    /// The position of a group that is new to the partition, where its records begin.
+    async fn begin(&self, connection: &mut Connection) -> anyhow::Result<()> {
+        let (lease, name) = (&self.lease, &self.name);
+        let earliest = self.earliest().await?;
+        let creating = transaction("begin a partition", connection, async |connection: &mut Connection| {
+            leases::hold(connection, &[lease]).await?;
+            positions::create(connection, name, earliest).await
+        });
+        answered(self.patience(), creating).await?;
+        // Retention may have removed records before it knew of the position: for a new group they were never there.
+        let later = self.earliest().await?;
+        if later > earliest {
+            let moving = transaction("begin a partition", connection, async |connection: &mut Connection| {
+                leases::hold(connection, &[lease]).await?;
+                positions::advance(connection, name, earliest, later, false).await
+            });
+            answered(self.patience(), moving).await?;
+        }
+        Ok(())
+    }
+
+    async fn earliest(&self) -> Result<i64, BrokerError> {
+        Ok(self.broker.offset_range(&self.name.topic, self.name.partition).await?.earliest)
     }
 
     fn is_careful(&self, offset: i64) -> bool {

@@ -47,6 +47,10 @@ async fn a_group_is_forgotten_when_it_is_given_up_and_not_before() {
         stage.database.value("SELECT string_agg(consumer_group, ',') FROM consumer_positions").await,
         "risk"
     );
+    assert!(
+        stage.count("leases WHERE name = 'consume-risk/old/transactions.v1/0' AND epoch > 0").await == 1,
+        "whoever had it has lost it"
+    );
     assert!(removed().await >= 1, "nothing holds them any more");
     consumer.stop();
     let forgotten = binary::run(&["consumers", "forget", "risk"], &stage.environment());

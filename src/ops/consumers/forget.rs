@@ -2,7 +2,7 @@
 //!
 //! Guarantees: not while a consumer of the group lives, which is asked with its leases locked, so none can begin in
 //! between; all positions go, or none; a dry run writes nothing. A consumer that was frozen and thaws afterwards writes
-//! nothing: its position is gone. Deliberately absent: the group's dead letters, which are evidence, and what Kafka's
+//! nothing under the leases that it had. Deliberately absent: the group's dead letters, which are evidence, and what Kafka's
 //! own tools show of it, which Kafka forgets by itself.
 
 use std::process::ExitCode;
@@ -54,6 +54,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ForgetArgs) -> anyho
         let mut alive = leases::lock_and_ask(connection, &names).await?;
         alive.extend(leases::members(connection, &format!("consume-risk/{group}")).await?);
         if alive.is_empty() && !args.dry_run {
+            leases::revoke(connection, &names).await?;
             positions::forget(connection, group).await?;
         }
         Ok((positions, alive))
