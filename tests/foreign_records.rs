@@ -75,6 +75,8 @@ fn foreign(real: &FetchedRecord) -> Vec<(&'static str, Option<&'static str>, Hea
         // Another account's row, or another of its own, under this account's number.
         ("differs_from_ledger", key, ours(), with(json!({"event_id": one, "transaction_id": one}))),
         ("differs_from_ledger", key, ours(), with(json!({"amount": "999.00"}))),
+        // A copy of a real event that says other things of it.
+        ("differs_from_ledger", key, ours(), with(json!({"metadata": {"country": "XX"}}))),
     ]
 }
 

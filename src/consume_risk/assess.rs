@@ -9,6 +9,7 @@ use std::{
 };
 
 use chrono::{DateTime, SubsecRound, Utc};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
@@ -221,11 +222,22 @@ fn checked(event: &Event, row: Option<&LedgerRow>, currency: Option<Currency>) -
         ("amount", row.amount != event.amount),
         ("balance_after", row.balance_after != event.balance_after),
         ("created_at", row.created_at != created.created_at),
+        ("counterparty", row.counterparty != created.counterparty),
+        ("description", row.description != created.description),
+        ("metadata", !is_same(row.metadata.as_deref(), created.metadata.as_ref())),
+        ("reverses", row.reverses != created.reverses),
     ];
     match differences.into_iter().find(|(_, differs)| *differs) {
         Some((field, _)) => unhandled("differs_from_ledger", format!("{field} is not what the ledger holds")),
         None => Ok(row.is_assessed),
     }
+}
+
+/// Whether a row's metadata is that of an event. It is mostly the same text, since a row's is canonical.
+fn is_same(row: Option<&str>, event: Option<&Map<String, Value>>) -> bool {
+    let (Some(text), Some(entries)) = (row, event) else { return row.is_none() && event.is_none() };
+    serde_json::to_string(entries).is_ok_and(|canonical| canonical == text)
+        || serde_json::from_str::<Map<_, _>>(text).is_ok_and(|parsed| parsed == *entries)
 }
 
 async fn read_histories(

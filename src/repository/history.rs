@@ -30,6 +30,18 @@ pub struct LedgerRow {
     /// When it was created.
     #[diesel(sql_type = Timestamptz)]
     pub created_at: DateTime<Utc>,
+    /// The other side.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub counterparty: Option<String>,
+    /// Free text.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub description: Option<String>,
+    /// JSON.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub metadata: Option<String>,
+    /// The transaction that it reverses.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub reverses: Option<Uuid>,
     /// The account's. None for an account that was told to be known.
     #[diesel(sql_type = Nullable<Text>)]
     pub currency: Option<String>,
@@ -72,7 +84,8 @@ pub async fn ledger_rows(
 ) -> Result<Vec<LedgerRow>, RepositoryError> {
     // OFFSET 0 keeps each subquery a probe of its own, whatever the statistics say of young tables.
     let rows = statement(
-        "SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at,
+        "SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at, t.counterparty, t.description,
+                t.metadata::text AS metadata, t.reverses,
                 CASE WHEN NOT e.is_known THEN
                   (SELECT currency FROM accounts a WHERE a.account_id = e.account_id OFFSET 0) END AS currency,
                 CASE WHEN e.is_known THEN false ELSE
@@ -80,7 +93,8 @@ pub async fn ledger_rows(
                           WHERE r.account_id = e.account_id AND r.account_seq = e.account_seq OFFSET 0)
                 END AS is_assessed
          FROM unnest(?, ?, ?) WITH ORDINALITY AS e (account_id, account_seq, is_known, ordinal)
-         CROSS JOIN LATERAL (SELECT id, amount, balance_after, created_at FROM transactions t
+         CROSS JOIN LATERAL (SELECT id, amount, balance_after, created_at, counterparty, description, metadata, reverses
+                             FROM transactions t
                              WHERE t.account_id = e.account_id AND t.account_seq = e.account_seq OFFSET 0) t",
     )
     .bind::<Array<Text>, _>(account_ids)

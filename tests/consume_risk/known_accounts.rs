@@ -38,6 +38,10 @@ async fn an_event_that_follows_on_is_held_against_the_ledger() {
         forged("\"currency\":\"EUR\"", "\"currency\":\"USD\""),
         forged(&format!("\"amount\":\"{other_amount}\""), "\"amount\":\"0.07\""),
         forged("\"account_seq\":5", "\"account_seq\":9"),
+        forged("\"counterparty\":\"shop-", "\"counterparty\":\"shop-x"),
+        forged("{", "{\"description\":\"other\","),
+        forged("{", "{\"metadata\":{\"country\":\"DE\"},"),
+        forged("{", "{\"reverses\":\"00000000-0000-0000-0000-000000000001\","),
     ] {
         scene.publish(&[record]).await;
         consume(&mut consumer).await;
@@ -50,7 +54,11 @@ async fn an_event_that_follows_on_is_held_against_the_ledger() {
         scene.database.value(reasons).await,
         "differs_from_ledger currency is not what the ledger holds; \
          differs_from_ledger amount is not what the ledger holds; \
-         not_in_ledger the ledger has no transaction 9 of account acct-0"
+         not_in_ledger the ledger has no transaction 9 of account acct-0; \
+         differs_from_ledger counterparty is not what the ledger holds; \
+         differs_from_ledger description is not what the ledger holds; \
+         differs_from_ledger metadata is not what the ledger holds; \
+         differs_from_ledger reverses is not what the ledger holds"
     );
 }
 
