@@ -109,7 +109,7 @@ async fn watch_rules(context: &Context) -> anyhow::Result<watch::Receiver<Arc<Ru
     Ok(receiver)
 }
 
-/// The rules that a configuration names, or those that the binary carries. For back-tests and checks.
+/// The rules that a configuration names, or those that the binary carries. For whoever assesses outside of the role.
 pub async fn load_rules(context: &Context) -> anyhow::Result<Ruleset> {
     rules::load(context.config.risk.rules.as_deref()).await
 }

@@ -1,9 +1,9 @@
 //! Explainable rules, pure: a rule file in, a [`Ruleset`] out; a transaction and its account's history in, an
-//! [`Assessment`] out. Used by `consume-risk`, by back-tests and by `ledger risk check` alike.
+//! [`Assessment`] out. Used by `consume-risk`, `ledger risk` and `ledger dlq` alike.
 //!
 //! What it guarantees: the result is a function of the rule file, the transaction, and the account's rows before it
 //! (at most `history_rows` of them, by `account_seq`). Nothing here is async, speaks SQL, or reads a clock, so scoring
-//! the same event again gives the same result, today or in a back-test. Money is whole minor units; there is no float
+//! the same event again gives the same result. Money is whole minor units; there is no float
 //! to be had in a rule. A file is tried on made-up transactions before it is accepted ([`Ruleset::parse`]), so what
 //! would fail on the first missing field fails at the analyst's desk instead.
 
