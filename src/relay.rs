@@ -131,6 +131,7 @@ async fn look_and_deliver(
                 }
             }
             match read {
+                Ok(batch) if batch.is_empty() && batch.looks_on() => continue,
                 Ok(batch) if batch.is_empty() => match lanes.found_nothing() {
                     true => wait = polling.next_wait(),
                     false => continue,

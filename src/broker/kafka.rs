@@ -3,8 +3,9 @@
 //! Messages are encoded by `kafka-protocol`; record batches, connections and what to do about errors are here, because
 //! what is sent and read is millions of small records, each byte of which counts and has to survive.
 //!
-//! Guarantees: every call ends within `broker.kafka.request_timeout` (plus the wait that a fetch asks for), whatever
-//! the network does. A connection is dropped after an error, so a call never meets a half-dead one twice. Headers keep
+//! Guarantees: each request ends within `broker.kafka.request_timeout` (plus the wait that a fetch asks for), whatever
+//! the network does; a call is one, or a few where it asks for both ends or why an offset is out of range. A connection is
+//! dropped after trouble, so a call never meets a half-dead one twice. Headers keep
 //! their order, and names may repeat. Deliberately absent: transactions and consumer groups.
 
 mod admin;
@@ -45,6 +46,7 @@ pub struct KafkaBroker {
     codec: Codec,
     idle: Mutex<HashMap<Line, Idle>>,
     leaders: Mutex<HashMap<String, Leaders>>,
+    answered_last: Mutex<Option<String>>,
     asking_for_leaders: tokio::sync::Mutex<()>,
     /// Kafka never takes partitions away, and a key's partition must not change while we run.
     partition_counts: Mutex<HashMap<String, i32>>,
@@ -68,6 +70,7 @@ impl KafkaBroker {
             codec: Codec::named(&settings.compression),
             idle: Mutex::default(),
             leaders: Mutex::default(),
+            answered_last: Mutex::default(),
             asking_for_leaders: tokio::sync::Mutex::default(),
             partition_counts: Mutex::default(),
             coordinators: Mutex::default(),

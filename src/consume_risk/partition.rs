@@ -235,6 +235,7 @@ impl PartitionConsumer {
         let Some(items) = items else {
             self.finish_commit().await?;
             self.look_again(connection, position).await?;
+            let position = self.pass_marks(connection, position).await?;
             self.show_lag(high_watermark - position.next_offset);
             return Ok(Turn::Idle);
         };
@@ -253,6 +254,28 @@ impl PartitionConsumer {
         };
         self.show_lag(high_watermark - self.position.map_or(high_watermark, |position| position.next_offset));
         Ok(turn)
+    }
+
+    /// Moves the position behind what is no record, where nothing else comes after it: lag would never become 0, and
+    /// retention would take it away from under the position.
+    async fn pass_marks(
+        &mut self,
+        connection: &mut Connection,
+        position: Position,
+    ) -> anyhow::Result<Position> {
+        let (from, to) = (position.next_offset, self.reader.as_ref().map_or(0, Reader::passed));
+        if to <= from {
+            return Ok(position);
+        }
+        let interrupted = self.is_careful(to);
+        let (lease, name) = (&self.lease, &self.name);
+        let moving = transaction("pass marks", connection, async |connection: &mut Connection| {
+            leases::hold(connection, &[lease]).await?;
+            positions::advance(connection, name, from, to, interrupted).await
+        });
+        answered(self.patience(), moving).await?;
+        self.moved_to(to, interrupted);
+        Ok(self.position.unwrap_or(position))
     }
 
     async fn position(&mut self, connection: &mut Connection) -> anyhow::Result<Position> {

@@ -33,6 +33,8 @@ pub(super) struct Item {
 
 struct Batch {
     items: Vec<Item>,
+    /// Where to read on once these are handled.
+    next_offset: i64,
     high_watermark: i64,
     /// None for no items.
     room: Option<OwnedSemaphorePermit>,
@@ -42,6 +44,7 @@ pub(super) struct Reader {
     waiting: VecDeque<Item>,
     batches: mpsc::Receiver<Result<Batch, BrokerError>>,
     high_watermark: i64,
+    passed: i64,
     /// For the items that wait and for those that were handed out last.
     room: Option<OwnedSemaphorePermit>,
     _task: AbortOnDropHandle<()>,
@@ -65,6 +68,7 @@ impl Reader {
             waiting: VecDeque::new(),
             batches,
             high_watermark: offset,
+            passed: offset,
             room: None,
             _task: AbortOnDropHandle::new(task),
         }
@@ -78,6 +82,7 @@ impl Reader {
             let ended = || Err(BrokerError::Unavailable { detail: "the reading task has ended".into() });
             let batch = self.batches.recv().await.unwrap_or_else(ended)?;
             self.high_watermark = self.high_watermark.max(batch.high_watermark);
+            self.passed = batch.next_offset;
             self.waiting.extend(batch.items);
             self.room = batch.room;
         }
@@ -90,6 +95,12 @@ impl Reader {
         for item in items.into_iter().rev() {
             self.waiting.push_front(item);
         }
+    }
+
+    /// Where nothing waits: the offset before which everything was handed out, or is no record but a mark of somebody's
+    /// transaction.
+    pub fn passed(&self) -> i64 {
+        self.passed
     }
 
     /// The offset that the partition's next record will get, as of the last fetch.
@@ -116,7 +127,7 @@ impl Source {
             offset = next_offset.max(offset);
             let mut records = records.into_iter().peekable();
             if records.peek().is_none() {
-                place.send(Ok(Batch { items: Vec::new(), high_watermark, room: None }));
+                place.send(Ok(Batch { items: Vec::new(), next_offset: offset, high_watermark, room: None }));
                 continue;
             }
             drop(place);
@@ -154,7 +165,8 @@ impl Source {
             }
         }
         let room = self.memory.room_for_records(bytes).await;
+        let next_offset = part.last().map_or(0, |record| record.offset + 1);
         let items = part.into_iter().map(|record| Item { decoded: decode(&record), record }).collect();
-        Batch { items, high_watermark, room }
+        Batch { items, next_offset, high_watermark, room }
     }
 }

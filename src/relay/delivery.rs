@@ -67,6 +67,7 @@ pub enum RelayError {
 pub struct Batch {
     partitions: BTreeMap<Partition, Vec<OutboxRow>>,
     is_full: bool,
+    looks_on: bool,
     settled: Settled,
 }
 
@@ -74,6 +75,11 @@ impl Batch {
     /// Whether there is nothing to be delivered.
     pub fn is_empty(&self) -> bool {
         self.partitions.is_empty()
+    }
+
+    /// Whether rows were passed that have to stay, and the next look begins behind them.
+    pub(super) fn looks_on(&self) -> bool {
+        self.looks_on
     }
 
     /// Whether there is probably more where this came from.
@@ -191,7 +197,7 @@ impl Relay {
         let settled = begin.settled(&look);
         self.note_row_bytes(&look.rows);
         let counts = self.partition_counts(look.rows.iter().map(|row| &row.topic)).await?;
-        Ok(Batch { partitions: sort(look.rows, &counts), is_full: look.is_full, settled })
+        Ok(Batch { partitions: sort(look.rows, &counts), is_full: look.is_full, looks_on: false, settled })
     }
 
     /// The mean of the last look decides how many rows the next one asks for.
@@ -213,7 +219,7 @@ impl Relay {
         let counts = self.partition_counts(addresses.iter().map(|address| &address.topic)).await?;
         let is_left_alone =
             |address: &OutboxAddress| left_alone.contains(&partition_of_address(address, &counts));
-        locked(&self.past).looked(&left_alone, &addresses, per_lane, is_left_alone);
+        let looks_on = locked(&self.past).looked(&left_alone, &addresses, per_lane, is_left_alone);
         addresses.retain(|address| !is_left_alone(address));
         addresses.truncate(usize::try_from(self.batch_size_max).unwrap_or(usize::MAX));
         let rows = match addresses.is_empty() {
@@ -221,7 +227,7 @@ impl Relay {
             false => outbox::read_at(connection, &addresses, BATCH_BYTES_MAX).await?,
         };
         self.sessions.give_back(session);
-        Ok(Batch { partitions: sort(rows, &counts), is_full: false, settled: Settled::default() })
+        Ok(Batch { partitions: sort(rows, &counts), is_full: false, looks_on, settled: Settled::default() })
     }
 
     async fn partition_counts<'a>(

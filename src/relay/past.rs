@@ -13,14 +13,15 @@ use std::{
 use super::partitions::Partition;
 use crate::repository::outbox::OutboxAddress;
 
-/// After this the looks begin at the beginning again; at the latest, for they also do when a pause begins or ends.
+/// So long after the looks came to an end they begin at the beginning again; at the latest, for they also do when a
+/// pause ends.
 const LASTS_MAX: Duration = Duration::from_secs(10);
 
 /// Where looks go on.
 #[derive(Default)]
 pub(super) struct Past {
     left_alone: HashSet<Partition>,
-    began_at: Option<Instant>,
+    ended_at: Option<Instant>,
     lanes: BTreeMap<i16, i64>,
 }
 
@@ -32,39 +33,41 @@ impl Past {
         lanes: &[i16],
         floors: &[i64],
     ) -> Vec<i64> {
-        let lasts = self.began_at.is_some_and(|began_at| began_at.elapsed() < LASTS_MAX);
-        if !lasts || self.left_alone != *left_alone {
-            *self = Self {
-                left_alone: left_alone.clone(),
-                began_at: Some(Instant::now()),
-                lanes: BTreeMap::new(),
-            };
+        let is_over = self.ended_at.is_some_and(|ended_at| ended_at.elapsed() >= LASTS_MAX);
+        // What was passed for some may be passed for more, but not for fewer.
+        if is_over || !left_alone.is_superset(&self.left_alone) {
+            *self = Self::default();
         }
+        self.left_alone.clone_from(left_alone);
         let start =
             |(lane, floor): (&i16, &i64)| self.lanes.get(lane).map_or(*floor, |past| *past.max(floor));
         lanes.iter().zip(floors).map(start).collect()
     }
 
     /// Takes note of a look of at most `per_lane` rows a lane: of a lane in which there was nothing for anybody else, the
-    /// next one begins behind them.
+    /// next one begins behind them. Answers whether there is any such lane.
     pub(super) fn looked(
         &mut self,
         left_alone: &HashSet<Partition>,
         found: &[OutboxAddress],
         per_lane: usize,
         is_left_alone: impl Fn(&OutboxAddress) -> bool,
-    ) {
+    ) -> bool {
         if self.left_alone != *left_alone {
-            return;
+            return false;
         }
+        let mut has_moved = false;
         for of_lane in found.chunk_by(|one, next| one.lane == next.lane) {
             if let Some(last) = of_lane.last()
                 && of_lane.len() >= per_lane
                 && of_lane.iter().all(&is_left_alone)
             {
                 self.lanes.insert(last.lane, last.id + 1);
+                has_moved = true;
             }
         }
+        self.ended_at = if has_moved { None } else { self.ended_at.or_else(|| Some(Instant::now())) };
+        has_moved
     }
 }
 
@@ -81,8 +84,11 @@ mod tests {
         assert_eq!(past.starts(&left_alone, &lanes, &[5, 5, 5]), [5, 5, 5]);
         let found = [address(1, 7), address(1, 9), address(2, 8), address(2, 10), address(3, 11)];
         // 8 may be sent, and lane 3 has no more.
-        past.looked(&left_alone, &found, 2, |address| address.id != 8);
+        assert!(past.looked(&left_alone, &found, 2, |address| address.id != 8), "look on at once");
         assert_eq!(past.starts(&left_alone, &lanes, &[5, 5, 12]), [10, 5, 12]);
-        assert_eq!(past.starts(&HashSet::new(), &lanes, &[5, 5, 5]), [5, 5, 5], "another pause");
+        assert!(!past.looked(&left_alone, &[], 2, |_| true));
+        let more = HashSet::from([1, 2].map(|number| Partition { topic: "t".into(), number }));
+        assert_eq!(past.starts(&more, &lanes, &[5, 5, 5]), [10, 5, 5], "one more pauses");
+        assert_eq!(past.starts(&left_alone, &lanes, &[5, 5, 5]), [5, 5, 5], "it does not any more");
     }
 }

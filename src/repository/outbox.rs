@@ -1,7 +1,7 @@
 //! The outbox as the relay sees it: rows still present, in order, and their removal under a lease.
 //!
-//! There is no cursor: every look begins at the first row that is there, so a row that is committed late, with a lower
-//! id than others, is found all the same. Deliberately absent: inserting, which each writer does in its own statement.
+//! There is no cursor: looks begin again and again at the first row that is there, so a row that is committed late, with
+//! a lower id than others, is found all the same. Deliberately absent: inserting, which each writer does in its own statement.
 
 use std::collections::{BTreeMap, BTreeSet};
 

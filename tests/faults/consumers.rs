@@ -175,3 +175,32 @@ async fn every_record_of_all_topics_delivered_twice_changes_nothing() {
         role.stop();
     }
 }
+
+/// A mark ends another program's transaction: it has an offset and is no record.
+///
+/// Planted bug that this catches: a position that only records move, so that lag stays for ever behind such a mark.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_marks_of_another_programs_transactions_are_passed() {
+    let Some(system) = System::on_kafka().await else { return };
+    system.post(0, 60, 30, |_| None).await;
+    published(&system).await;
+    let consumer = system.consumer(&[("LEDGER_CONSUME_RISK__ATTEMPTS_MAX", "1")]);
+    system.kafka().broker.write_in_a_transaction(TRANSACTIONS_TOPIC, 3).await;
+    let broker = system.broker().await;
+    let mut end = 0;
+    for partition in 0..PARTITIONS {
+        end += broker.offset_range(TRANSACTIONS_TOPIC, partition).await.expect("a range").latest;
+    }
+    assert!(end > 60 + 3, "{end}: there is a mark");
+    let position = "SELECT coalesce(sum(next_offset), 0) FROM consumer_positions";
+    eventually("the position is behind the mark", async || {
+        system.database.value(position).await == end.to_string()
+    })
+    .await;
+    assert_eq!(reasons(&system).await, "unknown_type:3");
+    let relay = system.relay(&[]);
+    system.is_whole().await;
+    for role in [relay, consumer] {
+        role.stop();
+    }
+}

@@ -110,8 +110,13 @@ impl DataDirectory {
 
 /// What one of Kafka's own tools says; it must succeed.
 pub(super) async fn tool(address: &str, class: &str, arguments: &[&str]) -> String {
+    program(class, &[&["--bootstrap-server", address], arguments].concat()).await
+}
+
+/// The same of one that is told otherwise where to connect to.
+pub(super) async fn program(class: &str, arguments: &[&str]) -> String {
     let output = tokio::process::Command::new(script())
-        .args(["tool", class, "--bootstrap-server", address])
+        .args(["tool", class])
         .args(arguments)
         .output()
         .await

@@ -75,6 +75,15 @@ impl OwnKafka {
         SecondBroker(data)
     }
 
+    /// Writes so many records of ten bytes to a topic, in one transaction, as another program might.
+    pub async fn write_in_a_transaction(&self, topic: &str, records: usize) {
+        let (records, servers) = (records.to_string(), format!("bootstrap.servers={}", self.address));
+        let what = ["--topic", topic, "--num-records", &records, "--record-size", "10", "--throughput", "-1"];
+        let how = ["--transactional-id", "another", "--transaction-duration-ms", "60000"];
+        let arguments = [&what[..], &how, &["--producer-props", &servers]].concat();
+        kafka_script::program("org.apache.kafka.tools.ProducerPerformance", &arguments).await;
+    }
+
     /// Runs one of Kafka's own tools against it and answers what it printed.
     pub async fn tool(&self, class: &str, arguments: &[&str]) -> String {
         kafka_script::tool(&self.address.to_string(), class, arguments).await

@@ -42,8 +42,8 @@ pub async fn audit(broker: &SharedBroker, topic: &str) -> Audit {
         let mut next = 0;
         while next < end {
             let found = broker.fetch(topic, partition, next, BYTES_MAX, WAIT_MAX).await.expect("read");
+            next = found.next_offset;
             for record in found.records {
-                next = record.offset + 1;
                 let place = format!("{topic}/{partition}@{}", record.offset);
                 let event = record.value.filter(|_| attribute(&record.headers, "ce_type").is_some());
                 audit.take(&place, partition, partitions, record.key.as_deref(), event);

@@ -11,7 +11,7 @@ use std::{
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
 /// A batch is 1 MiB unless the broker is told otherwise, and JSON shrinks to a tenth at best.
-const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
+const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How many times its size a batch of events takes when it is decompressed, at most as a rule.
 const RATIO: usize = 8;

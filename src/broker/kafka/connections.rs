@@ -1,8 +1,9 @@
 //! Connections to the cluster: one to its leader for each partition and purpose, made anew where one fell silent, and
 //! never waited on without end.
 //!
-//! A call is tried again until `broker.kafka.request_timeout` is over, unless the answer is for good. A connection that
-//! met trouble is not used again, and neither is what was known of who leads.
+//! A request is sent again until `broker.kafka.request_timeout` is over, while what it meets is trouble that passes. A
+//! connection that met trouble is not used again, and neither is what was known of who leads that partition; other
+//! partitions keep theirs.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -54,8 +55,14 @@ impl KafkaBroker {
         }
     }
 
+    /// To any server, first to the one that answered last: one of the list that is silent is waited for once.
     pub(super) async fn wire(&self) -> Result<Wire, BrokerError> {
-        self.wire_to(&self.servers).await
+        let answered_last = lock(&self.answered_last).take();
+        let others = self.servers.iter().filter(|server| Some(*server) != answered_last.as_ref()).cloned();
+        let servers: Vec<String> = answered_last.iter().cloned().chain(others).collect();
+        let wire = self.wire_to(&servers).await?;
+        *lock(&self.answered_last) = Some(wire.address().to_owned());
+        Ok(wire)
     }
 
     pub(super) async fn wire_to(&self, addresses: &[String]) -> Result<Wire, BrokerError> {
@@ -70,10 +77,7 @@ impl KafkaBroker {
         call: impl Future<Output = Result<T, BrokerError>>,
     ) -> Result<T, BrokerError> {
         let limit = self.settings.request_timeout + extra;
-        timeout(limit, call).await.unwrap_or_else(|_| {
-            self.forget_connections();
-            Err(silent(limit))
-        })
+        timeout(limit, call).await.unwrap_or_else(|_| Err(silent(limit)))
     }
 
     /// Sends a request to the partition's leader, and reads the answer. It has an end; `extra` is time that the leader
@@ -90,7 +94,7 @@ impl KafkaBroker {
         let mut interval = INTERVAL_MIN;
         loop {
             let Ok(outcome) = timeout_at(ends, self.ask_leader_once(line, request, &read)).await else {
-                self.forget_connections();
+                self.forget_leader(line);
                 return Err(silent(limit));
             };
             match outcome {
@@ -120,7 +124,7 @@ impl KafkaBroker {
         let outcome = match wire {
             Err(error) => Err(error),
             Ok(mut wire) => {
-                let outcome = wire.call(request).await.and_then(read);
+                let outcome = call_unthrottled(&mut wire, request).await.and_then(read);
                 if outcome.as_ref().err().is_none_or(BrokerError::is_about_what_was_sent) {
                     *idle = Some(wire);
                 }
@@ -129,7 +133,7 @@ impl KafkaBroker {
         };
         if outcome.is_err() && idle.is_none() {
             // Another may lead now: the one that is known answers so, or nobody answers there.
-            lock(&self.leaders).remove(&line.topic);
+            self.forget_leader(line);
         }
         outcome
     }
@@ -154,10 +158,22 @@ impl KafkaBroker {
         leader_of(line, leader.ok_or_else(|| BrokerError::NoSuchTopic(line.topic.clone()))?)
     }
 
-    /// Where one connection fell silent, others may be dead without anybody having said so.
-    fn forget_connections(&self) {
-        lock(&self.idle).clear();
-        lock(&self.leaders).clear();
+    fn forget_leader(&self, line: &Line) {
+        if let Some(leaders) = lock(&self.leaders).get_mut(&line.topic) {
+            leaders.remove(&line.partition);
+        }
+    }
+}
+
+/// A broker that bounds our share answers at once, with nothing but how long it will not listen. Asking on another
+/// connection meanwhile would go past that.
+async fn call_unthrottled<R: Request>(wire: &mut Wire, request: &R) -> Result<R::Answer, BrokerError> {
+    loop {
+        let answer = wire.call(request).await?;
+        match R::throttled(&answer) {
+            Some(pause) => sleep(pause).await,
+            None => return Ok(answer),
+        }
     }
 }
 

@@ -83,6 +83,9 @@ pub(super) async fn leaders(wire: &mut Wire, name: &str) -> Result<Leaders, Brok
 /// The topic without its settings.
 pub(super) async fn layout(wire: &mut Wire, name: &str) -> Result<Option<TopicState>, BrokerError> {
     let Some(found) = of_topic(&metadata(wire, name).await?, name)? else { return Ok(None) };
+    if found.partitions.is_empty() {
+        return Err(BrokerError::Unavailable { detail: format!("topic {name} is not known everywhere yet") });
+    }
     let replicas = found.partitions.first().map(|partition| partition.replica_nodes.len());
     Ok(Some(TopicState {
         partitions: i32::try_from(found.partitions.len()).unwrap_or(i32::MAX),

@@ -1,8 +1,9 @@
 //! Record batches in Kafka's message format 2 (KIP-98, <https://kafka.apache.org/documentation/#recordbatch>): what a
 //! produce request carries for a partition, and what a fetch brings.
 //!
-//! Guarantees: headers keep their order and names may repeat. What Kafka lets other producers write never makes a
-//! partition unreadable: a header without a value reads as one with an empty value, a name that is no UTF-8 is mended.
+//! Guarantees: headers keep their order and names may repeat. What other producers may write is read: a header without a
+//! value as one with an empty value, a name that is no UTF-8 mended. What is decoded at once is bounded, whatever a batch
+//! was compressed from; only a single batch beyond that bound is not read, and says so.
 //! Deliberately absent: formats 0 and 1, which Kafka 4 has given up, and filtering of aborted transactions.
 
 use std::borrow::Cow;
@@ -25,6 +26,10 @@ const LENGTH_END: usize = 12;
 /// The checksum covers what comes after it.
 const CHECKSUM_START: usize = 17;
 const CHECKSUM_END: usize = 21;
+/// Decoded at once: after this no further batch is begun.
+const DECODED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// In one batch: a broker takes a hundred thousand small ones in its 1 MiB.
+const RECORDS_MAX: usize = 500_000;
 /// A record of nothing: seven numbers of one byte each.
 const RECORD_BYTES_MIN: usize = 7;
 
@@ -43,6 +48,8 @@ pub(super) enum Unreadable {
     Damaged,
     #[error("it is in message format {0}; only format 2 (Kafka 0.11 and later) is read")]
     Format(i8),
+    #[error("it says that it has {0} records; at most {RECORDS_MAX} are read")]
+    TooMany(usize),
     #[error("it is compressed in a way that is not known: {0}")]
     Codec(i16),
     #[error(transparent)]
@@ -166,26 +173,32 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// in the middle of a batch, and begin with one that began before what was asked for.
 pub(super) fn decode(bytes: &[u8], offset: i64) -> Result<(Vec<FetchedRecord>, i64), Unreadable> {
     let mut rest = Reader(bytes);
-    let (mut records, mut next) = (Vec::new(), offset);
-    while rest.0.len() >= LENGTH_END {
+    let (mut records, mut next, mut decoded_bytes) = (Vec::new(), offset, 0);
+    while rest.0.len() >= LENGTH_END && decoded_bytes < DECODED_BYTES_MAX {
         let base_offset = rest.i64()?;
         let length = usize::try_from(rest.i32()?).map_err(|_| Unreadable::Impossible)?;
         if length > rest.0.len() {
             break;
         }
-        let end = decode_batch(Reader(rest.take(length)?), base_offset, offset, &mut records)?;
-        next = next.max(end);
+        let decoded = decode_batch(Reader(rest.take(length)?), base_offset, offset, &mut records)?;
+        next = next.max(decoded.end);
+        decoded_bytes += decoded.bytes;
     }
     Ok((records, next))
 }
 
-/// Answers the offset behind the batch.
+/// What became of a batch: the offset behind it, and how many bytes it was when decompressed.
+struct Decoded {
+    end: i64,
+    bytes: usize,
+}
+
 fn decode_batch(
     mut batch: Reader<'_>,
     base_offset: i64,
     offset: i64,
     records: &mut Vec<FetchedRecord>,
-) -> Result<i64, Unreadable> {
+) -> Result<Decoded, Unreadable> {
     batch.i32()?; // partition leader epoch
     let format = batch.i8()?;
     if format != FORMAT {
@@ -202,11 +215,15 @@ fn decode_batch(
     batch.take(8 + 2 + 4)?; // producer id and epoch, base sequence
     let count = usize::try_from(batch.i32()?).map_err(|_| Unreadable::Impossible)?;
     if attributes & CONTROL != 0 {
-        return Ok(end);
+        return Ok(Decoded { end, bytes: 0 });
+    }
+    if count > RECORDS_MAX {
+        return Err(Unreadable::TooMany(count));
     }
     let number = attributes & CODEC_BITS;
     let codec = Codec::from_number(number).ok_or(Unreadable::Codec(number))?;
     let body = codec.decompress(batch.0)?;
+    let bytes = body.len() + count * size_of::<FetchedRecord>();
     let mut body = Reader(&body);
     records.reserve(count.min(body.0.len() / RECORD_BYTES_MIN));
     for _ in 0..count {
@@ -226,7 +243,7 @@ fn decode_batch(
             records.push(found);
         }
     }
-    Ok(end)
+    Ok(Decoded { end, bytes })
 }
 
 /// What is left to be read.
@@ -382,6 +399,24 @@ mod tests {
                 let _ = decode(&batch, 0);
             }
         }
+    }
+
+    /// Planted bug that this catches: a bound for each batch only, of which a fetch may bring hundreds.
+    #[test]
+    fn what_is_decoded_at_once_is_bounded_whatever_it_was_compressed_from() {
+        let value = Some(vec![0; DECODED_BYTES_MAX / 2 - 1_000]);
+        let large = OutgoingRecord { key: None, value, headers: Vec::new(), timestamp: Utc::now() };
+        let batch = encode(&[large], Codec::Zstd).expect("encoded");
+        assert!(batch.len() < 10_000, "{}", batch.len());
+        let batches: Vec<u8> = (0..5_i64)
+            .flat_map(|offset| {
+                let mut batch = batch.clone();
+                batch[..8].copy_from_slice(&offset.to_be_bytes());
+                batch
+            })
+            .collect();
+        let (found, next) = decode(&batches, 0).expect("decoded");
+        assert_eq!((found.len(), next), (3, 3), "the rest comes with the next fetch");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A connection to one broker.
 //!
-//! Requests of fixed versions that every Kafka since 3.0 speaks, one at a time, answers bounded in size. What comes
+//! Requests of fixed versions that every Kafka since 3.0 speaks, one at a time, answers bounded in size; within an answer
+//! a broker is believed, as it is with the records themselves. What comes
 //! before the first one is in [`super::handshake`]. Deliberately absent: retries, and a time limit for each call, which
 //! are the caller's.
 
@@ -39,6 +40,11 @@ pub(super) trait Request: Encodable + Sync {
     const VERSION: i16;
     const ANSWER_BYTES_MAX: usize = 4 * MIB;
     type Answer: Decodable + HeaderVersion;
+
+    /// For how long the broker does not listen, if it said nothing else.
+    fn throttled(_answer: &Self::Answer) -> Option<Duration> {
+        None
+    }
 }
 
 impl Request for ProduceRequest {
@@ -53,6 +59,12 @@ impl Request for FetchRequest {
     /// A broker gives one batch at least, however few bytes it is asked for.
     const ANSWER_BYTES_MAX: usize = 128 * MIB;
     type Answer = FetchResponse;
+
+    fn throttled(answer: &FetchResponse) -> Option<Duration> {
+        let millis = u64::try_from(answer.throttle_time_ms).unwrap_or(0);
+        (millis > 0 && answer.error_code == 0 && answer.responses.is_empty())
+            .then(|| Duration::from_millis(millis))
+    }
 }
 
 impl Request for ListOffsetsRequest {
@@ -218,9 +230,10 @@ impl Wire {
     fn told(&self, error: &std::io::Error) -> String {
         let is_first = self.correlation_id == 1;
         match error.kind() {
-            ErrorKind::InvalidData => {
+            ErrorKind::InvalidData if is_first => {
                 "an answer of impossible length; does this port speak TLS (broker.kafka.tls)?".into()
             }
+            ErrorKind::InvalidData => "an answer of impossible length".into(),
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset if is_first => {
                 "it hung up on the first request; does this port want TLS (broker.kafka.tls) or authentication \
                  (broker.kafka.sasl_mechanism)?"

@@ -1,7 +1,7 @@
 //! The topic of assessments from its first record: each assessment is announced there, or still in the outbox, and each
 //! announcement tells of its assessment.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     report::Check,
@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+/// A record has the time of its relay, an assessment that of its consumer, and publishing takes a while.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 /// Announcements in one statement.
 const CHUNK_SIZE_MAX: usize = 5_000;
 
@@ -29,7 +31,9 @@ pub(super) async fn check(connection: &mut Connection, broker: &dyn Broker) -> a
         let trimmed = reader.range.earliest > 0;
         let mut first_published_at = None;
         while let Some(records) = reader.read().await? {
-            first_published_at = first_published_at.or(records.first().map(|record| record.timestamp));
+            let ours = || records.iter().find(|record| announcement(record).is_some());
+            first_published_at =
+                first_published_at.or_else(|| ours().map(|record| record.timestamp + CLOCKS_DIFFER));
             let events: Vec<Announcement> = records.iter().filter_map(announcement).collect();
             records_read += records.len();
             foreign += records.len() - events.len();

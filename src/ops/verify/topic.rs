@@ -10,6 +10,8 @@ const FETCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(1);
 /// A broker that fails for a moment must not end a check that took minutes so far.
 const FETCH_TRIES_MAX: u32 = 10;
+/// Each waits for [`FETCH_WAIT_MAX`].
+const EMPTY_FETCHES_MAX: u32 = 3;
 const FETCH_RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// How many partitions the topic has; none if there is no such topic yet.
@@ -43,11 +45,16 @@ impl<'a> PartitionReader<'a> {
     /// The next records, maybe none; None at the end. Offsets may have gaps.
     pub(super) async fn read(&mut self) -> anyhow::Result<Option<Vec<FetchedRecord>>> {
         let (topic, partition, latest) = (self.topic, self.partition, self.range.latest);
-        let mut tries = 0;
+        let (mut tries, mut empty) = (0, 0);
         while self.next < latest {
             match self.broker.fetch(topic, partition, self.next, FETCH_BYTES_MAX, FETCH_WAIT_MAX).await {
-                // Nothing at all, although there was something: it has been removed meanwhile.
-                Ok(fetched) if fetched.next_offset <= self.next => return Ok(None),
+                // Nothing, although there should be something: a new leader may not yet know how far its records count.
+                Ok(fetched) if fetched.next_offset <= self.next => {
+                    empty += 1;
+                    if empty == EMPTY_FETCHES_MAX {
+                        return Ok(None);
+                    }
+                }
                 Ok(fetched) => {
                     self.next = fetched.next_offset;
                     return Ok(Some(
