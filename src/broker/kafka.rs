@@ -5,8 +5,8 @@
 //!
 //! Guarantees: each request ends within `broker.kafka.request_timeout` (plus the wait that a fetch asks for), whatever
 //! the network does; a call is one, or a few where it asks for both ends or why an offset is out of range. A connection is
-//! dropped after trouble, so a call never meets a half-dead one twice. Headers keep
-//! their order, and names may repeat. Deliberately absent: transactions and consumer groups.
+//! dropped after trouble, so a call never meets a half-dead one twice. Headers keep their order, and names may repeat.
+//! Deliberately absent: transactions and consumer groups.
 
 mod admin;
 mod compression;
@@ -27,6 +27,9 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
 use self::{
     compression::Codec,
     connections::{Idle, Leaders, Line},
@@ -35,8 +38,6 @@ use self::{
 };
 use super::{Broker, BrokerError, Fetched, OffsetRange, OutgoingRecord, TopicSpec, TopicState};
 use crate::config::Kafka;
-use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 
 /// Kafka.
 pub struct KafkaBroker {

@@ -66,6 +66,7 @@ impl KafkaBroker {
         self.ask_leader(&line, Duration::ZERO, &request, read).await
     }
 
+    /// Where an offset is out of range, that is all that the error says.
     pub(super) async fn fetch_from(
         &self,
         topic: &str,
@@ -94,12 +95,7 @@ impl KafkaBroker {
             let of_topic = answer.responses.into_iter().next();
             let found = of_topic.and_then(|of_topic| of_topic.partitions.into_iter().next());
             let found = found.ok_or_else(|| unanswered(&line))?;
-            of_server(topic, found.error_code, None).map_err(|error| match error {
-                BrokerError::OffsetOutOfRange { topic, earliest, latest, .. } => {
-                    BrokerError::OffsetOutOfRange { topic, partition, offset, earliest, latest }
-                }
-                other => other,
-            })?;
+            of_server(topic, found.error_code, None)?;
             let decoded = record_batch::decode(&found.records.unwrap_or_default(), offset);
             let (records, next_offset) = decoded.map_err(|error| BrokerError::Unavailable {
                 detail: format!("a batch of {topic}/{partition} at or after offset {offset}: {error}"),
