@@ -1,15 +1,15 @@
-//! The outbox as the relay sees it: rows still present, in order, and their removal under a lease.
+//! The outbox as the relay sees it: rows still present, in order, and their [`removal`] under a lease.
 //!
 //! There is no cursor: looks begin again and again at the first row that is there, so a row that is committed late, with
 //! a lower id than others, is found all the same. Deliberately absent: inserting, which each writer does in its own statement.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod removal;
 
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
     sql_types::{
-        Array, BigInt, Binary, Double, Integer, Json, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+        Array, BigInt, Binary, Double, Json, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
     },
 };
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
@@ -17,12 +17,10 @@ use futures::TryStreamExt as _;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{
-    Bind, Connection, RepositoryError,
-    leases::{self, Lease},
-    statement, transaction,
-};
-use crate::event::{Headers, LANES, headers_to_json};
+pub use removal::remove;
+
+use super::{Bind, Connection, RepositoryError, statement};
+use crate::event::{Headers, LANES};
 
 /// A row that waits to be published.
 #[derive(Debug, Clone, PartialEq, QueryableByName)]
@@ -271,119 +269,6 @@ pub async fn read_at(
         }
     }
     Ok(rows)
-}
-
-/// Removes exactly these rows, and keeps the parked ones as dead letters, in one transaction that holds the leases of
-/// their lanes. Doing it again after an unknown outcome is harmless, if no lane is said to be whole then.
-///
-/// Of the `whole` lanes there is nothing between the first and the last row but what is to be removed, and all of it is
-/// there; that this is so is counted. It spares the server the comparison with a list, a quarter of the work.
-pub async fn remove(
-    connection: &mut Connection,
-    leases: &[Lease],
-    published: &[RowName],
-    whole: &BTreeSet<i16>,
-    parked: &[ParkedRow],
-) -> Result<(), RepositoryError> {
-    let held: Vec<&Lease> = leases.iter().collect();
-    let (of_whole, others): (Vec<_>, Vec<_>) = published.iter().partition(|row| whole.contains(&row.lane));
-    transaction("relay", connection, async |connection: &mut Connection| {
-        leases::hold(connection, &held).await?;
-        for row in parked {
-            park(connection, row).await?;
-        }
-        delete_whole(connection, &of_whole).await?;
-        delete_listed(connection, &others).await
-    })
-    .await
-}
-
-/// By lane: the first and the last id.
-struct Spans {
-    lanes: Vec<i16>,
-    firsts: Vec<i64>,
-    lasts: Vec<i64>,
-}
-
-impl Spans {
-    fn of(rows: &[RowName]) -> Self {
-        let mut spans: BTreeMap<i16, (i64, i64)> = BTreeMap::new();
-        for RowName { lane, id, .. } in rows {
-            let (first, last) = spans.entry(*lane).or_insert((*id, *id));
-            (*first, *last) = ((*first).min(*id), (*last).max(*id));
-        }
-        let lanes = spans.keys().copied().collect();
-        let (firsts, lasts) = spans.into_values().unzip();
-        Self { lanes, firsts, lasts }
-    }
-}
-
-async fn delete_whole(connection: &mut Connection, rows: &[RowName]) -> Result<(), RepositoryError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let Spans { lanes, firsts, lasts } = Spans::of(rows);
-    let deleted = statement(
-        "DELETE FROM outbox o USING unnest(?, ?, ?) AS span (lane, first, last)
-         WHERE o.lane = span.lane AND o.id BETWEEN span.first AND span.last",
-    )
-    .bind::<Array<SmallInt>, _>(lanes)
-    .bind::<Array<BigInt>, _>(firsts)
-    .bind::<Array<BigInt>, _>(lasts)
-    .execute(connection)
-    .await?;
-    if deleted != rows.len() {
-        return Err(RepositoryError::OutboxDiffers { expected: rows.len(), found: deleted });
-    }
-    Ok(())
-}
-
-async fn delete_listed(connection: &mut Connection, rows: &[RowName]) -> Result<(), RepositoryError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let Spans { lanes: span_lanes, firsts, lasts } = Spans::of(rows);
-    let lanes: Vec<i16> = rows.iter().map(|row| row.lane).collect();
-    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-    let event_ids: Vec<Uuid> = rows.iter().map(|row| row.event_id).collect();
-    // One walk along the index per lane, instead of one search from its root per row. `IS TRUE` keeps the planner from
-    // making a join of the list: as it stands it is a hashed subplan.
-    statement(
-        "DELETE FROM outbox o USING unnest(?, ?, ?) AS span (lane, first, last)
-         WHERE o.lane = span.lane AND o.id BETWEEN span.first AND span.last
-           AND ((o.lane, o.id, o.event_id) IN (SELECT * FROM unnest(?, ?, ?))) IS TRUE",
-    )
-    .bind::<Array<SmallInt>, _>(span_lanes)
-    .bind::<Array<BigInt>, _>(firsts)
-    .bind::<Array<BigInt>, _>(lasts)
-    .bind::<Array<SmallInt>, _>(lanes)
-    .bind::<Array<BigInt>, _>(ids)
-    .bind::<Array<SqlUuid>, _>(event_ids)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Moves the row into the dead letters, if it is still there.
-async fn park(connection: &mut Connection, parked: &ParkedRow) -> Result<(), RepositoryError> {
-    let row = &parked.row;
-    statement(
-        "WITH taken AS (DELETE FROM outbox WHERE lane = ? AND id = ? AND event_id = ? RETURNING topic, key, value, event_id)
-         INSERT INTO dead_letters (id, consumer_group, topic, partition, key, value, headers, stage, reason, error,
-                                   attempts, event_id)
-         SELECT ?, 'relay', topic, ?, key, value, ?, 'publish', ?, ?, 1, event_id FROM taken",
-    )
-    .bind::<SmallInt, _>(row.lane)
-    .bind::<BigInt, _>(row.id)
-    .bind::<SqlUuid, _>(row.event_id)
-    .bind::<SqlUuid, _>(Uuid::now_v7())
-    .bind::<Integer, _>(parked.partition)
-    .bind::<Json, _>(headers_to_json(&parked.headers))
-    .bind::<Text, _>(parked.reason)
-    .bind::<Text, _>(&parked.error)
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// How far the outbox is behind, at the cost of a few thousand index entries at most, if the floors of all lanes are
