@@ -392,6 +392,31 @@ async fn a_topic_without_its_start_is_said_to_be_and_judged_from_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn announcements_that_retention_removed_are_not_missed_but_later_ones_are() {
+    let database = whole_system().await;
+    let client = database.client().await;
+    // The first five were made long before the others, and are gone.
+    let trimmed = "SET session_replication_role = replica;
+        UPDATE risk_assessments r SET assessed_at = assessed_at - interval '2 hours' FROM broker_records b
+        WHERE b.topic = 'risk-assessments.v1' AND b.record_offset < 5
+          AND (convert_from(b.value, 'UTF8')::json ->> 'transaction_id')::uuid = r.transaction_id;
+        UPDATE broker_records SET created_at = created_at - interval '1 hour' WHERE topic = 'risk-assessments.v1';
+        DELETE FROM broker_records WHERE topic = 'risk-assessments.v1' AND record_offset < 5";
+    client.batch_execute(trimmed).await.unwrap();
+    let report = verify(&database, None).await;
+    let check = report.check("announcements").unwrap();
+    assert_eq!(check.differences, 0, "{report:#?}");
+    assert!(check.note.as_ref().unwrap().contains("retention removed its start"), "{check:?}");
+    client
+        .batch_execute("DELETE FROM broker_records WHERE topic = 'risk-assessments.v1' AND record_offset = 7")
+        .await
+        .unwrap();
+    let report = verify(&database, None).await;
+    // Planted bug that this catches: judging nothing any more once a topic has lost its start.
+    assert_eq!(report.check("announcements").unwrap().differences, 1, "{report:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_command_prints_what_differs_and_fails() {
     let database = whole_system().await;
     let environment = [

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::{Bind, Connection, Found, RepositoryError, find, statement};
@@ -66,8 +67,7 @@ pub async fn unannounced(
     connection: &mut Connection,
     from: Option<DateTime<Utc>>,
 ) -> Result<Found, RepositoryError> {
-    diesel_async::RunQueryDsl::execute(diesel::sql_query("ANALYZE verify_announced"), &mut *connection)
-        .await?;
+    diesel::sql_query("ANALYZE verify_announced").execute(&mut *connection).await?;
     find(
         connection,
         statement(
