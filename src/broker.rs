@@ -11,6 +11,7 @@ mod postgres;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 pub use kafka::KafkaBroker;
@@ -83,9 +84,9 @@ pub struct TopicState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingRecord {
     /// Decides the partition, before it comes here.
-    pub key: Option<Vec<u8>>,
+    pub key: Option<Bytes>,
     /// None is a tombstone.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
     /// In order.
     pub headers: Headers,
     /// When it is published: brokers measure retention by it. When it happened is for the event to say.
@@ -98,9 +99,9 @@ pub struct FetchedRecord {
     /// Position in the partition.
     pub offset: i64,
     /// As published.
-    pub key: Option<Vec<u8>>,
+    pub key: Option<Bytes>,
     /// As published.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
     /// As published.
     pub headers: Headers,
     /// As published.

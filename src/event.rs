@@ -4,24 +4,26 @@
 //! the account as the record key. Adding an optional field keeps a version; anything else makes a `.v2`.
 
 mod cloud_event;
+mod headers;
 mod partition;
 mod risk_assessed;
 mod schema;
 mod transaction_created;
+mod varint;
 
 use chrono::{DateTime, Utc};
 
 use crate::domain::format_moment;
 
-pub use cloud_event::{
-    Headers, attribute, cloud_event_headers, header_name, headers_from_json, headers_to_json,
-};
+pub use cloud_event::cloud_event_headers;
+pub use headers::Headers;
 pub use partition::{LANES, lane_of, murmur2, partition_of};
 pub use risk_assessed::{RISK_ASSESSED, RiskAssessed, RiskReason};
 pub use schema::{EVENT_TYPES, schema, schemas};
 pub use transaction_created::{
     DecodeError, TRANSACTION_CREATED, TransactionCreated, encode_transaction_created,
 };
+pub use varint::{put_varint, take_varint, varint_size};
 
 /// Topic of [`TransactionCreated`].
 pub const TRANSACTIONS_TOPIC: &str = "transactions.v1";

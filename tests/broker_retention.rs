@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use ledger::{
     broker::{self, BrokerError, OffsetRange, OutgoingRecord, Retention, SharedBroker, TopicSpec},
+    event::Headers,
     relay,
 };
 
@@ -14,9 +15,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn records(count: usize, at: DateTime<Utc>) -> Vec<OutgoingRecord> {
     let record = OutgoingRecord {
-        key: Some(b"k".to_vec()),
-        value: Some(vec![b'v'; 99]),
-        headers: Vec::new(),
+        key: Some("k".into()),
+        value: Some(vec![b'v'; 99].into()),
+        headers: Headers::default(),
         timestamp: at,
     };
     vec![record; count]

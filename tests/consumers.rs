@@ -93,8 +93,8 @@ impl Stage {
                      SELECT key, value, event_id::text FROM taken ORDER BY id";
         let rows = self.database.client().await.query(taken, &[]).await.expect("outbox");
         let records = rows.iter().zip(0..).map(|(row, place)| OutgoingRecord {
-            key: row.get(0),
-            value: row.get(1),
+            key: row.get::<_, Option<Vec<u8>>>(0).map(Into::into),
+            value: row.get::<_, Option<Vec<u8>>>(1).map(Into::into),
             headers: cloud_event_headers(
                 row.get::<_, String>(2).parse().expect("uuid"),
                 TRANSACTION_CREATED,

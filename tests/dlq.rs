@@ -78,8 +78,8 @@ impl Stage {
 
     async fn garbage(&self, values: &[&[u8]]) {
         let records = values.iter().map(|value| OutgoingRecord {
-            key: Some(b"acct".to_vec()),
-            value: Some(value.to_vec()),
+            key: Some("acct".into()),
+            value: Some(value.to_vec().into()),
             headers: cloud_event_headers(Uuid::nil(), TRANSACTION_CREATED, chrono::Utc::now(), None),
             timestamp: chrono::Utc::now(),
         });

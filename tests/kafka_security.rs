@@ -10,6 +10,7 @@ use chrono::Utc;
 use ledger::{
     broker::{self, BrokerError, KafkaBroker, OutgoingRecord, SharedBroker, TopicSpec},
     config::Config,
+    event::Headers,
 };
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
@@ -59,9 +60,9 @@ fn fresh() -> TopicSpec {
 async fn use_it_all(broker: &SharedBroker, topic: &TopicSpec, group: &str) {
     broker.ensure_topics(std::slice::from_ref(topic), true).await.expect("created");
     let record = OutgoingRecord {
-        key: Some(b"k".to_vec()),
-        value: Some(b"v".to_vec()),
-        headers: Vec::new(),
+        key: Some("k".into()),
+        value: Some("v".into()),
+        headers: Headers::default(),
         timestamp: Utc::now(),
     };
     broker.produce(&topic.name, 0, vec![record.clone(), record]).await.expect("published");

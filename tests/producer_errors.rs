@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 use chrono::{TimeDelta, Utc};
 use ledger::{
     broker::{self, BrokerError, OutgoingRecord, SharedBroker},
-    event::lane_of,
+    event::{Headers, lane_of},
     relay::Relay,
     runtime::LeaseGroup,
 };
@@ -30,9 +30,9 @@ fn record(key: Option<&str>, bytes: usize) -> OutgoingRecord {
     // Not to be compressed.
     let value: Vec<u8> = (0..bytes.div_ceil(16)).flat_map(|_| *uuid::Uuid::new_v4().as_bytes()).collect();
     OutgoingRecord {
-        key: key.map(Into::into),
-        value: Some(value),
-        headers: Vec::new(),
+        key: key.map(|key| key.to_owned().into()),
+        value: Some(value.into()),
+        headers: Headers::default(),
         timestamp: Utc::now(),
     }
 }
@@ -45,6 +45,7 @@ impl Outbox {
     async fn row(&self, topic: &str, key: Option<&str>, bytes: usize, age: TimeDelta) {
         let OutgoingRecord { key, value, .. } = record(key, bytes);
         let lane = lane_of(key.as_deref().unwrap_or_default());
+        let (key, value) = (key.as_deref(), value.as_deref());
         let sql = "INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at)
                    VALUES ($1, $2, $3, $4, gen_random_uuid(), 'Test.v1', $5)";
         let at = std::time::SystemTime::from(Utc::now() - age);

@@ -15,7 +15,7 @@ use ledger::{
         self, Broker, BrokerError, Fetched, OffsetRange, OutgoingRecord, PostgresBroker, SharedBroker,
         TopicSpec, TopicState,
     },
-    event::{attribute, lane_of, partition_of},
+    event::{lane_of, partition_of},
     relay::{self, Relay},
     repository::{
         self, RepositoryError, leases,
@@ -212,9 +212,9 @@ async fn everything_is_published_once_in_order_with_its_headers() {
         let found =
             stage.broker.fetch(&stage.topic, partition, 0, 1 << 20, Duration::ZERO).await.expect("read");
         let headers = &found.records[0].headers;
-        assert_eq!(attribute(headers, "ce_type"), Some("Test.v1"));
-        assert_eq!(attribute(headers, "traceparent"), Some("00-aa-bb-01"));
-        assert!(attribute(headers, "ce_id").is_some_and(|id| Uuid::parse_str(id).is_ok()));
+        assert_eq!(headers.attribute("ce_type"), Some("Test.v1"));
+        assert_eq!(headers.attribute("traceparent"), Some("00-aa-bb-01"));
+        assert!(headers.attribute("ce_id").is_some_and(|id| Uuid::parse_str(id).is_ok()));
         let free = "SELECT count(*) FROM leases WHERE name LIKE 'relay/%' AND owner IS NULL";
         assert_eq!(stage.database.value(free).await, "32", "released at stop");
     }

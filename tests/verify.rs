@@ -117,8 +117,8 @@ async fn poison(database: &TestDatabase) {
     let stranger = value.replace("\"account_seq\":", "\"account_seq\":9");
     for value in [b"\xff".to_vec(), stranger.into_bytes()] {
         let record = OutgoingRecord {
-            key: Some(b"acct-0".to_vec()),
-            value: Some(value),
+            key: Some("acct-0".into()),
+            value: Some(value.into()),
             headers: cloud_event_headers(Uuid::now_v7(), "TransactionCreated.v1", chrono::Utc::now(), None),
             timestamp: chrono::Utc::now(),
         };

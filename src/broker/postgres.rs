@@ -19,7 +19,7 @@ use super::{
     TopicState,
 };
 use crate::{
-    event::{headers_from_json, headers_to_json},
+    event::Headers,
     repository::{
         self, Pool, PooledConnection, RepositoryError,
         broker_records::{self, NewRecords, StoredRange, StoredRecord},
@@ -150,7 +150,7 @@ fn refused(error: RepositoryError) -> BrokerError {
 }
 
 fn fetched(record: StoredRecord) -> Result<FetchedRecord, BrokerError> {
-    let headers = headers_from_json(&record.headers).ok_or_else(|| BrokerError::Refused {
+    let headers = Headers::from_json(&record.headers).ok_or_else(|| BrokerError::Refused {
         detail: format!(
             "the headers of the record at offset {} are not of the known shape",
             record.record_offset
@@ -158,8 +158,8 @@ fn fetched(record: StoredRecord) -> Result<FetchedRecord, BrokerError> {
     })?;
     Ok(FetchedRecord {
         offset: record.record_offset,
-        key: record.key,
-        value: record.value,
+        key: record.key.map(Into::into),
+        value: record.value.map(Into::into),
         headers,
         timestamp: record.created_at,
     })
@@ -168,9 +168,9 @@ fn fetched(record: StoredRecord) -> Result<FetchedRecord, BrokerError> {
 fn columns(records: Vec<OutgoingRecord>) -> NewRecords {
     let mut columns = NewRecords::default();
     for record in records {
-        columns.keys.push(record.key);
-        columns.values.push(record.value);
-        columns.headers.push(headers_to_json(&record.headers));
+        columns.keys.push(record.key.map(Into::into));
+        columns.values.push(record.value.map(Into::into));
+        columns.headers.push(record.headers.to_json());
         columns.timestamps.push(record.timestamp);
     }
     columns

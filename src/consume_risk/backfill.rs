@@ -118,8 +118,8 @@ fn item(row: &Transaction) -> Result<Item, RepositoryError> {
     };
     let record = FetchedRecord {
         offset: -1,
-        key: Some(row.posting.account_id.as_str().into()),
-        value: Some(encode_transaction_created(row).map_err(unwritable)?),
+        key: Some(row.posting.account_id.as_str().to_owned().into()),
+        value: Some(encode_transaction_created(row).map_err(unwritable)?.into()),
         headers: cloud_event_headers(row.id, TRANSACTION_CREATED, row.created_at, None),
         timestamp: row.created_at,
     };

@@ -21,7 +21,6 @@ pub(super) fn dead_letter(
     // PostgreSQL's text cannot hold U+0000, and what a record says may appear in the message.
     let error: String =
         unhandled.error.chars().filter(|character| *character != '\0').take(MESSAGE_LENGTH_MAX).collect();
-    let mut outgoing_headers = record.headers.clone();
     let facts = [
         ("group", source.group.clone()),
         ("topic", source.topic.clone()),
@@ -32,22 +31,19 @@ pub(super) fn dead_letter(
         ("message", error.clone()),
         ("attempts", attempts.to_string()),
     ];
-    let named = facts
-        .into_iter()
-        .map(|(name, fact)| (format!("__ledger.error.{name}").into(), fact.into_bytes().into()));
-    outgoing_headers.extend(named);
+    let named = facts.into_iter().map(|(name, fact)| (format!("__ledger.error.{name}"), fact));
     NewDeadLetter {
         id: Uuid::now_v7(),
         source: source.clone(),
         offset: record.offset,
-        key: record.key.clone(),
-        value: record.value.clone(),
+        key: record.key.as_deref().map(<[u8]>::to_vec),
+        value: record.value.as_deref().map(<[u8]>::to_vec),
         headers: record.headers.clone(),
         stage: unhandled.stage.to_owned(),
         reason: unhandled.reason.to_owned(),
         error,
         attempts,
         event_id: event_id(record),
-        outgoing_headers,
+        outgoing_headers: record.headers.followed_by(named),
     }
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::{
     broker::FetchedRecord,
     domain::{AccountId, Amount, Currency, Direction, parse_minor},
-    event::{TRANSACTION_CREATED, TransactionCreated, attribute},
+    event::{TRANSACTION_CREATED, TransactionCreated},
     risk::Subject,
 };
 
@@ -62,7 +62,7 @@ fn unhandled(reason: &'static str, error: impl Into<String>) -> Unhandled {
 
 /// Decodes a record of `transactions.v1`.
 pub(super) fn decode(record: &FetchedRecord) -> Result<Event, Unhandled> {
-    match attribute(&record.headers, "ce_type") {
+    match record.headers.attribute("ce_type") {
         Some(TRANSACTION_CREATED) => {}
         Some(other) => {
             let error =
@@ -79,13 +79,13 @@ pub(super) fn decode(record: &FetchedRecord) -> Result<Event, Unhandled> {
     };
     let created =
         TransactionCreated::decode(value).map_err(|error| unhandled("undecodable", describe(&error)))?;
-    if created.account_id.as_bytes() != key.as_slice() {
+    if created.account_id.as_bytes() != &key[..] {
         return Err(unhandled("wrong_key", "the key is not the account of the event"));
     }
     if created.event_id != created.transaction_id {
         return Err(unhandled("undecodable", "event_id and transaction_id differ"));
     }
-    let traceparent = attribute(&record.headers, "traceparent").filter(|text| is_traceparent(text));
+    let traceparent = record.headers.attribute("traceparent").filter(|text| is_traceparent(text));
     checked(created, traceparent.map(str::to_owned)).map_err(|error| unhandled("undecodable", error))
 }
 
@@ -102,7 +102,7 @@ fn checked(created: TransactionCreated, traceparent: Option<String>) -> Result<E
 
 /// The event's id as the headers tell it, which may be readable where the value is not.
 pub(super) fn event_id(record: &FetchedRecord) -> Option<Uuid> {
-    attribute(&record.headers, "ce_id")?.parse().ok()
+    record.headers.attribute("ce_id")?.parse().ok()
 }
 
 /// The W3C shape: version, trace, span and flags.
@@ -131,8 +131,8 @@ mod tests {
     fn record(json: serde_json::Value) -> FetchedRecord {
         FetchedRecord {
             offset: 0,
-            key: Some(b"acct-1".to_vec()),
-            value: Some(json.to_string().into_bytes()),
+            key: Some(b"acct-1"[..].into()),
+            value: Some(json.to_string().into()),
             headers: cloud_event_headers(Uuid::nil(), TRANSACTION_CREATED, Utc::now(), None),
             timestamp: Utc::now(),
         }
@@ -162,7 +162,7 @@ mod tests {
         let mut no_key = record(valid());
         no_key.key = None;
         let mut other_version = record(valid());
-        other_version.headers[2].1 = b"TransactionCreated.v2".into();
+        other_version.headers = [("ce_type", "TransactionCreated.v2")].into();
         let mut no_value = record(valid());
         no_value.value = None;
         for (record, reason) in [

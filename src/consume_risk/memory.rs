@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::FetchedRecord;
@@ -49,6 +50,6 @@ impl Memory {
 
 /// What a record takes once it is decoded, about.
 pub(super) fn record_bytes(record: &FetchedRecord) -> usize {
-    let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
     2 * (length(&record.key) + length(&record.value)) + RECORD_OVERHEAD_BYTES
 }

@@ -72,8 +72,8 @@ mod tests {
         });
         let record = FetchedRecord {
             offset: 0,
-            key: Some(b"acct-1".to_vec()),
-            value: Some(value.to_string().into_bytes()),
+            key: Some(b"acct-1"[..].into()),
+            value: Some(value.to_string().into()),
             headers: cloud_event_headers(Uuid::nil(), TRANSACTION_CREATED, Utc::now(), traceparent),
             timestamp: Utc::now(),
         };

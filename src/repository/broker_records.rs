@@ -23,7 +23,7 @@ pub struct NewRecords {
     pub keys: Vec<Option<Vec<u8>>>,
     /// Record values.
     pub values: Vec<Option<Vec<u8>>>,
-    /// Headers as `event::headers_to_json` writes them.
+    /// Headers as `event::Headers::to_json` writes them.
     pub headers: Vec<Value>,
     /// Record timestamps.
     pub timestamps: Vec<DateTime<Utc>>,
@@ -41,7 +41,7 @@ pub struct StoredRecord {
     /// Record value.
     #[diesel(sql_type = Nullable<Binary>)]
     pub value: Option<Vec<u8>>,
-    /// Headers as `event::headers_to_json` writes them.
+    /// Headers as `event::Headers::to_json` writes them.
     #[diesel(sql_type = Json)]
     pub headers: Value,
     /// Record timestamp.

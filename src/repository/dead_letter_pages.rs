@@ -88,7 +88,7 @@ pub struct LetterRecord {
     /// Record value.
     #[diesel(sql_type = Nullable<Binary>)]
     pub value: Option<Vec<u8>>,
-    /// Headers as `event::headers_to_json` writes them.
+    /// Headers as `event::Headers::to_json` writes them.
     #[diesel(sql_type = Json)]
     pub headers: Value,
 }

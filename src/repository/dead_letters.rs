@@ -5,7 +5,7 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::{Bind, Connection, RepositoryError, positions::PartitionName, statement};
-use crate::event::{Headers, TRANSACTIONS_DEAD_LETTER_TOPIC, headers_to_json, lane_of};
+use crate::event::{Headers, TRANSACTIONS_DEAD_LETTER_TOPIC, lane_of};
 
 /// A record to put aside.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub async fn insert(connection: &mut Connection, letter: &NewDeadLetter) -> Resu
     .bind::<Nullable<BigInt>, _>(Some(letter.offset))
     .bind::<Nullable<Binary>, _>(&letter.key)
     .bind::<Nullable<Binary>, _>(&letter.value)
-    .bind::<Json, _>(headers_to_json(&letter.headers))
+    .bind::<Json, _>(letter.headers.to_json())
     .bind::<Text, _>(&letter.stage)
     .bind::<Text, _>(&letter.reason)
     .bind::<Text, _>(&letter.error)
@@ -72,7 +72,7 @@ pub async fn insert(connection: &mut Connection, letter: &NewDeadLetter) -> Resu
     .bind::<Nullable<Binary>, _>(&letter.key)
     .bind::<Nullable<Binary>, _>(&letter.value)
     .bind::<SqlUuid, _>(letter.id)
-    .bind::<Nullable<Json>, _>(Some(headers_to_json(&letter.outgoing_headers)))
+    .bind::<Nullable<Json>, _>(Some(letter.outgoing_headers.to_json()))
     .execute(connection)
     .await?;
     Ok(())

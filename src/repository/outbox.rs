@@ -52,7 +52,7 @@ pub struct OutboxRow {
     /// W3C trace context of the request that caused it.
     #[diesel(sql_type = Nullable<Text>)]
     pub traceparent: Option<String>,
-    /// As `event::headers_to_json` writes them: sent instead of the CloudEvents ones.
+    /// As `event::Headers::to_json` writes them: sent instead of the CloudEvents ones.
     #[diesel(sql_type = Nullable<Json>)]
     pub headers: Option<Value>,
 }

@@ -26,11 +26,11 @@ async fn an_event_that_follows_on_is_held_against_the_ledger() {
     scene.publish(&records[..4]).await;
     consume(&mut consumer).await;
     let (account, next) = records[4].clone();
-    let text = String::from_utf8(next.value.clone().expect("value")).expect("text");
+    let text = String::from_utf8(next.value.clone().expect("value").into()).expect("text");
     let forged = |from: &str, to: &str| {
         assert!(text.contains(from), "{text}");
         let mut record = next.clone();
-        record.value = Some(text.replace(from, to).into_bytes());
+        record.value = Some(text.replace(from, to).into());
         (account.clone(), record)
     };
     let other_amount = text.split("\"amount\":\"").nth(1).expect("an amount").split('"').next().expect("one");

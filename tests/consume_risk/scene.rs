@@ -83,8 +83,8 @@ impl Scene {
             let event_id: Uuid = row.get::<_, String>("event_id").parse().expect("uuid");
             let created_at: DateTime<Utc> = Utc::now();
             let record = OutgoingRecord {
-                key: Some(key.clone()),
-                value: row.get(1),
+                key: Some(key.clone().into()),
+                value: row.get::<_, Option<Vec<u8>>>(1).map(Into::into),
                 headers: cloud_event_headers(event_id, TRANSACTION_CREATED, created_at, row.get(4)),
                 timestamp: created_at,
             };

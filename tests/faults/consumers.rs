@@ -27,9 +27,9 @@ async fn poison(system: &System, partitions: std::ops::Range<i32>) {
     let broker = system.broker().await;
     for partition in partitions {
         let record = OutgoingRecord {
-            key: Some(b"acct-0".to_vec()),
-            value: Some(b"{poison".to_vec()),
-            headers: vec![("ce_type".into(), b"TransactionCreated.v1".into())],
+            key: Some("acct-0".into()),
+            value: Some("{poison".into()),
+            headers: [("ce_type", "TransactionCreated.v1")].into(),
             timestamp: Utc::now(),
         };
         broker.produce(TRANSACTIONS_TOPIC, partition, vec![record]).await.expect("published");

@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ledger::{
-    broker::SharedBroker,
-    event::{attribute, partition_of},
-};
+use ledger::{broker::SharedBroker, event::partition_of};
 use serde_json::Value;
 
 use super::postgres::TestDatabase;
@@ -45,7 +42,8 @@ pub async fn audit(broker: &SharedBroker, topic: &str) -> Audit {
             next = found.next_offset;
             for record in found.records {
                 let place = format!("{topic}/{partition}@{}", record.offset);
-                let event = record.value.filter(|_| attribute(&record.headers, "ce_type").is_some());
+                let event =
+                    record.value.map(Vec::from).filter(|_| record.headers.attribute("ce_type").is_some());
                 audit.take(&place, partition, partitions, record.key.as_deref(), event);
             }
         }

@@ -53,9 +53,9 @@ async fn again(broker: &SharedBroker, topic: &str, partition: i32, from: i64, by
 /// A record that is no event, under the hot account's key.
 pub async fn poison(broker: &SharedBroker) {
     let record = OutgoingRecord {
-        key: Some(b"hot".to_vec()),
-        value: Some(b"\xff poison".to_vec()),
-        headers: vec![("ce_type".into(), b"TransactionCreated.v1".into())],
+        key: Some("hot".into()),
+        value: Some(b"\xff poison"[..].into()),
+        headers: [("ce_type", "TransactionCreated.v1")].into(),
         timestamp: Utc::now(),
     };
     let _ = broker.produce(TRANSACTIONS_TOPIC, partition_of(b"hot", PARTITIONS), vec![record]).await;

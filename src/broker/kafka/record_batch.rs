@@ -8,12 +8,13 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use chrono::DateTime;
 
 use super::compression::{Codec, DecompressError};
 use crate::{
     broker::{FetchedRecord, OutgoingRecord},
-    event::header_name,
+    event::{Headers, put_varint, take_varint, varint_size},
 };
 
 const FORMAT: i8 = 2;
@@ -95,22 +96,20 @@ fn fill(batch: &mut [u8], at: usize, bytes: [u8; 4]) {
 
 /// Enough room for a record: each number takes at most ten bytes.
 fn record_bytes_max(record: &OutgoingRecord) -> usize {
-    let optional = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
-    40 + optional(&record.key) + optional(&record.value) + headers
+    let optional = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    40 + optional(&record.key) + optional(&record.value) + record.headers.encoded().len()
 }
 
 fn put_record(out: &mut Vec<u8>, record: &OutgoingRecord, time_delta: i64, place: i64) {
     let (key, value) = (record.key.as_deref(), record.value.as_deref());
     let headers = &record.headers;
-    let of_headers: usize = headers.iter().map(|(name, value)| size(name.as_bytes()) + size(value)).sum();
     let length = 1
         + varint_size(time_delta)
         + varint_size(place)
         + optional_size(key)
         + optional_size(value)
         + varint_size(signed(headers.len()))
-        + of_headers;
+        + headers.encoded().len();
     put_varint(out, signed(length));
     out.push(0); // attributes: there are none
     put_varint(out, time_delta);
@@ -122,10 +121,7 @@ fn put_record(out: &mut Vec<u8>, record: &OutgoingRecord, time_delta: i64, place
         }
     }
     put_varint(out, signed(headers.len()));
-    for (name, value) in headers {
-        put_bytes(out, name.as_bytes());
-        put_bytes(out, value);
-    }
+    out.extend_from_slice(headers.encoded());
 }
 
 fn signed(length: usize) -> i64 {
@@ -140,30 +136,6 @@ fn optional_size(bytes: Option<&[u8]>) -> usize {
     bytes.map_or(varint_size(NONE), size)
 }
 
-/// Small numbers of either sign become small ones without.
-fn zigzag(number: i64) -> u64 {
-    ((number << 1) ^ (number >> 63)).cast_unsigned()
-}
-
-fn varint_size(number: i64) -> usize {
-    let bits = 64 - (zigzag(number) | 1).leading_zeros();
-    bits.div_ceil(7) as usize
-}
-
-fn put_varint(out: &mut Vec<u8>, number: i64) {
-    let mut rest = zigzag(number);
-    while rest >= 0x80 {
-        out.push(low_byte(rest) | 0x80);
-        rest >>= 7;
-    }
-    out.push(low_byte(rest));
-}
-
-fn low_byte(number: u64) -> u8 {
-    let [low, ..] = number.to_le_bytes();
-    low
-}
-
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, signed(bytes.len()));
     out.extend_from_slice(bytes);
@@ -171,7 +143,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// The records of all batches that are there whole, from `offset` on, and where the next batch begins. A fetch may end
 /// in the middle of a batch, and begin with one that began before what was asked for.
-pub(super) fn decode(bytes: &[u8], offset: i64) -> Result<(Vec<FetchedRecord>, i64), Unreadable> {
+pub(super) fn decode(bytes: &Bytes, offset: i64) -> Result<(Vec<FetchedRecord>, i64), Unreadable> {
     let mut rest = Reader(bytes);
     let (mut records, mut next, mut decoded_bytes) = (Vec::new(), offset, 0);
     while rest.0.len() >= LENGTH_END && decoded_bytes < DECODED_BYTES_MAX {
@@ -180,7 +152,8 @@ pub(super) fn decode(bytes: &[u8], offset: i64) -> Result<(Vec<FetchedRecord>, i
         if length > rest.0.len() {
             break;
         }
-        let decoded = decode_batch(Reader(rest.take(length)?), base_offset, offset, &mut records)?;
+        let batch = bytes.slice_ref(rest.take(length)?);
+        let decoded = decode_batch(&batch, base_offset, offset, &mut records)?;
         next = next.max(decoded.end);
         decoded_bytes += decoded.bytes;
     }
@@ -194,11 +167,12 @@ struct Decoded {
 }
 
 fn decode_batch(
-    mut batch: Reader<'_>,
+    bytes: &Bytes,
     base_offset: i64,
     offset: i64,
     records: &mut Vec<FetchedRecord>,
 ) -> Result<Decoded, Unreadable> {
+    let mut batch = Reader(bytes);
     batch.i32()?; // partition leader epoch
     let format = batch.i8()?;
     if format != FORMAT {
@@ -222,21 +196,25 @@ fn decode_batch(
     }
     let number = attributes & CODEC_BITS;
     let codec = Codec::from_number(number).ok_or(Unreadable::Codec(number))?;
-    let body = codec.decompress(batch.0)?;
+    // The records are slices of this.
+    let body = match codec.decompress(batch.0)? {
+        Cow::Borrowed(body) => bytes.slice_ref(body),
+        Cow::Owned(body) => Bytes::from(body),
+    };
     let bytes = body.len() + count * size_of::<FetchedRecord>();
-    let mut body = Reader(&body);
-    records.reserve(count.min(body.0.len() / RECORD_BYTES_MIN));
+    let mut rest = Reader(&body);
+    records.reserve(count.min(body.len() / RECORD_BYTES_MIN));
     for _ in 0..count {
-        let length = body.length()?.ok_or(Unreadable::Impossible)?;
-        let mut record = Reader(body.take(length)?);
+        let length = rest.length()?.ok_or(Unreadable::Impossible)?;
+        let mut record = Reader(rest.take(length)?);
         record.i8()?; // attributes
         let time = first_time.wrapping_add(record.varint()?);
         let time = if attributes & LOG_APPEND_TIME != 0 { last_time } else { time };
         let found = FetchedRecord {
             offset: base_offset.wrapping_add(record.varint()?),
-            key: record.optional_bytes()?.map(<[u8]>::to_vec),
-            value: record.optional_bytes()?.map(<[u8]>::to_vec),
-            headers: record.headers()?,
+            key: record.optional_bytes()?.map(|key| body.slice_ref(key)),
+            value: record.optional_bytes()?.map(|value| body.slice_ref(value)),
+            headers: record.headers(&body)?,
             timestamp: DateTime::from_timestamp_millis(time).unwrap_or_default(),
         };
         if found.offset >= offset {
@@ -279,15 +257,11 @@ impl<'a> Reader<'a> {
     }
 
     fn varint(&mut self) -> Result<i64, Unreadable> {
-        let mut number = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let [byte] = self.array()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed());
-            }
-        }
-        Err(Unreadable::Impossible)
+        take_varint(&mut self.0).ok_or(if self.0.is_empty() {
+            Unreadable::CutOff
+        } else {
+            Unreadable::Impossible
+        })
     }
 
     /// A length, or None for −1, which stands for "nothing".
@@ -302,22 +276,15 @@ impl<'a> Reader<'a> {
         self.length()?.map(|length| self.take(length)).transpose()
     }
 
-    fn headers(&mut self) -> Result<crate::event::Headers, Unreadable> {
+    /// All that is left, which is of `body`.
+    fn headers(&mut self, body: &Bytes) -> Result<Headers, Unreadable> {
         let count = self.length()?.ok_or(Unreadable::Impossible)?;
-        // Each takes two bytes at least.
-        let mut headers = Vec::with_capacity(count.min(self.0.len() / 2));
-        for _ in 0..count {
-            let name = self.optional_bytes()?.ok_or(Unreadable::Impossible)?;
-            let value = self.optional_bytes()?.unwrap_or_default();
-            headers.push((header_name(&String::from_utf8_lossy(name)), Cow::Owned(value.to_vec())));
-        }
-        Ok(headers)
+        Headers::from_encoded(count, body.slice_ref(self.0)).ok_or(Unreadable::Impossible)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use chrono::Utc;
     use kafka_protocol::records::{
         Compression, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
@@ -333,9 +300,9 @@ mod tests {
         let headers = proptest::collection::vec((".{0,12}", bytes()), 0..5);
         (proptest::option::of(bytes()), proptest::option::of(bytes()), headers, 0..4_000_000_000_000_i64)
             .prop_map(|(key, value, headers, millis)| OutgoingRecord {
-                key,
-                value,
-                headers: headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+                key: key.map(Bytes::from),
+                value: value.map(Bytes::from),
+                headers: headers.into_iter().collect(),
                 timestamp: DateTime::from_timestamp_millis(millis).expect("a moment"),
             })
     }
@@ -350,7 +317,7 @@ mod tests {
         fn what_is_written_is_read_whatever_the_codec(sent in proptest::collection::vec(outgoing(), 1..20)) {
             for codec in CODECS {
                 let batch = encode(&sent, codec).expect("encoded");
-                let twice = [&batch[..], &batch, &batch[..batch.len() - 1]].concat();
+                let twice = Bytes::from([&batch[..], &batch, &batch[..batch.len() - 1]].concat());
                 let (found, next) = decode(&twice, 0).expect("decoded");
                 let end = signed(sent.len());
                 prop_assert_eq!(next, end);
@@ -377,7 +344,7 @@ mod tests {
             let mut again = bytes::BytesMut::new();
             let options = RecordEncodeOptions { version: 2, compression: Compression::None };
             RecordBatchEncoder::encode(&mut again, &theirs, &options).expect("encoded");
-            let (found, _) = decode(&again, 0).expect("decoded");
+            let (found, _) = decode(&again.freeze(), 0).expect("decoded");
             for (found, ours) in found.iter().zip(&sent) {
                 prop_assert_eq!(&found.value, &ours.value);
                 prop_assert_eq!(found.timestamp, ours.timestamp);
@@ -392,11 +359,11 @@ mod tests {
                 let mut batch = encode(&sent, codec).expect("encoded");
                 let place = CHECKSUM_START + at.index(batch.len() - CHECKSUM_START);
                 let was = std::mem::replace(&mut batch[place], to);
-                prop_assert!(was == to || matches!(decode(&batch, 0), Err(Unreadable::Damaged)));
+                prop_assert!(was == to || matches!(decode(&batch.clone().into(), 0), Err(Unreadable::Damaged)));
                 // Behind the checksum nothing can be trusted either: what has a right one may still be nonsense.
                 let checksum = crc32c::crc32c(&batch[CHECKSUM_END..]);
                 batch[CHECKSUM_START..CHECKSUM_END].copy_from_slice(&checksum.to_be_bytes());
-                let _ = decode(&batch, 0);
+                let _ = decode(&batch.into(), 0);
             }
         }
     }
@@ -404,8 +371,8 @@ mod tests {
     /// Planted bug that this catches: a bound for each batch only, of which a fetch may bring hundreds.
     #[test]
     fn what_is_decoded_at_once_is_bounded_whatever_it_was_compressed_from() {
-        let value = Some(vec![0; DECODED_BYTES_MAX / 2 - 1_000]);
-        let large = OutgoingRecord { key: None, value, headers: Vec::new(), timestamp: Utc::now() };
+        let value = Some(vec![0; DECODED_BYTES_MAX / 2 - 1_000].into());
+        let large = OutgoingRecord { key: None, value, headers: Headers::default(), timestamp: Utc::now() };
         let batch = encode(&[large], Codec::Zstd).expect("encoded");
         assert!(batch.len() < 10_000, "{}", batch.len());
         let batches: Vec<u8> = (0..5_i64)
@@ -415,15 +382,17 @@ mod tests {
                 batch
             })
             .collect();
-        let (found, next) = decode(&batches, 0).expect("decoded");
+        let (found, next) = decode(&batches.into(), 0).expect("decoded");
         assert_eq!((found.len(), next), (3, 3), "the rest comes with the next fetch");
     }
 
     #[test]
     fn what_was_not_asked_for_is_left_out() {
-        let sent = OutgoingRecord { key: None, value: None, headers: Vec::new(), timestamp: Utc::now() };
+        let sent =
+            OutgoingRecord { key: None, value: None, headers: Headers::default(), timestamp: Utc::now() };
         let mut batch = encode(&[sent.clone(), sent.clone(), sent], Codec::None).expect("encoded");
         batch[..8].copy_from_slice(&7_i64.to_be_bytes());
+        let batch = Bytes::from(batch);
         let offsets = |from| {
             decode(&batch, from).expect("decoded").0.iter().map(|record| record.offset).collect::<Vec<_>>()
         };
@@ -453,25 +422,14 @@ mod tests {
         let mut batch = bytes::BytesMut::new();
         let options = RecordEncodeOptions { version: 2, compression: Compression::None };
         RecordBatchEncoder::encode(&mut batch, [&record], &options).expect("encoded");
-        let (found, _) = decode(&batch, 0).expect("decoded");
-        let headers: Vec<(&str, &[u8])> =
-            found[0].headers.iter().map(|(name, value)| (name.as_ref(), value.as_ref())).collect();
-        assert_eq!(headers, [("nothing", &b""[..]), ("something", b"x")]);
+        let (found, _) = decode(&batch.freeze(), 0).expect("decoded");
+        let headers: Vec<(Cow<'_, str>, &[u8])> = found[0].headers.iter().collect();
+        assert_eq!(headers, [("nothing".into(), &b""[..]), ("something".into(), b"x")]);
         let control = Record { control: true, ..record };
         let mut batch = bytes::BytesMut::new();
         RecordBatchEncoder::encode(&mut batch, [&control], &options).expect("encoded");
-        let (found, next) = decode(&batch, 0).expect("decoded");
+        let (found, next) = decode(&batch.freeze(), 0).expect("decoded");
         assert!(found.is_empty(), "the mark at the end of a transaction is no record");
         assert_eq!(next, 1, "but it has an offset");
-    }
-
-    #[test]
-    fn numbers_take_as_many_bytes_as_they_are_said_to() {
-        for number in [0, -1, 1, 63, 64, -64, -65, 8191, 8192, i64::from(i32::MAX), i64::MIN, i64::MAX] {
-            let mut out = Vec::new();
-            put_varint(&mut out, number);
-            assert_eq!(out.len(), varint_size(number), "{number}");
-            assert_eq!(Reader(&out).varint().expect("read"), number);
-        }
     }
 }

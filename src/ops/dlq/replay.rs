@@ -21,7 +21,7 @@ use super::{super::operator::user_and_host, ReplayArgs, letter, place, readable:
 use crate::{
     broker::FetchedRecord,
     consume_risk::{self, Judgement},
-    event::{TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC, headers_from_json},
+    event::{Headers, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC},
     repository::{
         Connection, RepositoryError,
         dead_letter_pages::{self, Filter, LetterRow},
@@ -205,14 +205,14 @@ async fn action(
     let record = dead_letter_pages::record(connection, letter.id).await?;
     match letter.topic.as_str() {
         TRANSACTIONS_TOPIC => {
-            let headers = headers_from_json(&record.headers).ok_or_else(|| RepositoryError::Corrupt {
+            let headers = Headers::from_json(&record.headers).ok_or_else(|| RepositoryError::Corrupt {
                 what: "dead letter",
                 detail: format!("the headers of {} are not of the known shape", letter.id),
             })?;
             let record = FetchedRecord {
                 offset: letter.record_offset.unwrap_or(-1),
-                key: record.key,
-                value: record.value,
+                key: record.key.map(Into::into),
+                value: record.value.map(Into::into),
                 headers,
                 timestamp: letter.created_at,
             };

@@ -11,7 +11,7 @@ use super::{
     readable::{Content, for_people, printable},
 };
 use crate::{
-    event::{Headers, headers_from_json},
+    event::Headers,
     repository::{
         Connection,
         dead_letter_pages::{self, LetterRecord, LetterRow, ReplayRow},
@@ -41,7 +41,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ShowArgs) -> anyhow:
     let found = letter(connection, args.id).await?;
     let record = dead_letter_pages::record(connection, args.id).await?;
     let replays = dead_letter_pages::replays(connection, args.id).await?;
-    let headers = headers_from_json(&record.headers).ok_or_else(|| {
+    let headers = Headers::from_json(&record.headers).ok_or_else(|| {
         anyhow::anyhow!("the headers of dead letter {} are not of the known shape", args.id)
     })?;
     match args.output {
@@ -93,8 +93,8 @@ fn print_for_people(
     print_text(format_args!("why          {} ({}): {}", found.reason, found.stage, printable(&found.error)))?;
     print_text(format_args!("\nkey\n{}", for_people(record.key.as_deref())))?;
     print_text("\nheaders")?;
-    for (name, value) in headers {
-        print_text(format_args!("{}: {}", printable(name), for_people(Some(value))))?;
+    for (name, value) in headers.iter() {
+        print_text(format_args!("{}: {}", printable(&name), for_people(Some(value))))?;
     }
     print_text(format_args!("\nvalue\n{}", for_people(record.value.as_deref())))?;
     print_text("\nreplays")?;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     broker::{Broker, FetchedRecord},
-    event::{RISK_ASSESSED, RISK_ASSESSMENTS_TOPIC, RiskAssessed, attribute},
+    event::{RISK_ASSESSED, RISK_ASSESSMENTS_TOPIC, RiskAssessed},
     repository::{
         Connection,
         verification::{self, Announcement, Found},
@@ -61,7 +61,7 @@ pub(super) async fn check(connection: &mut Connection, broker: &dyn Broker) -> a
 
 /// A record as an event of ours, if it is one.
 fn announcement(record: &FetchedRecord) -> Option<Announcement> {
-    if attribute(&record.headers, "ce_type") != Some(RISK_ASSESSED) {
+    if record.headers.attribute("ce_type") != Some(RISK_ASSESSED) {
         return None;
     }
     let event: RiskAssessed = serde_json::from_slice(record.value.as_deref()?).ok()?;

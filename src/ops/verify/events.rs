@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     broker::{Broker, FetchedRecord},
-    event::{TRANSACTION_CREATED, TRANSACTIONS_TOPIC, TransactionCreated, attribute, partition_of},
+    event::{TRANSACTION_CREATED, TRANSACTIONS_TOPIC, TransactionCreated, partition_of},
     repository::{
         Connection,
         verification::{self, Found, Record, Snapshot, Unpublished},
@@ -248,7 +248,7 @@ fn split(partition: i32, records: &[FetchedRecord]) -> (Vec<Record>, Vec<i64>) {
 
 /// A record as an event of ours, if it is one.
 fn event(partition: i32, record: &FetchedRecord) -> Option<Record> {
-    if attribute(&record.headers, "ce_type") != Some(TRANSACTION_CREATED) {
+    if record.headers.attribute("ce_type") != Some(TRANSACTION_CREATED) {
         return None;
     }
     let event = TransactionCreated::decode(record.value.as_deref()?).ok()?;

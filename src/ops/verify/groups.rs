@@ -75,7 +75,7 @@ pub(super) async fn check_dead_letters(
 fn origin(record: &FetchedRecord) -> Option<(String, String, i32, i64)> {
     let header = |name: &str| {
         let name = format!("__ledger.error.{name}");
-        let (_, value) = record.headers.iter().rev().find(|(known, _)| *known == name)?;
+        let (_, value) = record.headers.iter().filter(|(known, _)| *known == name).last()?;
         std::str::from_utf8(value).ok()
     };
     Some((

@@ -14,7 +14,6 @@ use super::{
     },
     ParkedRow, RowName,
 };
-use crate::event::headers_to_json;
 
 /// Removes exactly these rows, and keeps the parked ones as dead letters, in one transaction that holds the leases of
 /// their lanes. Doing it again after an unknown outcome is harmless, if no lane is said to be whole then.
@@ -121,7 +120,7 @@ async fn park(connection: &mut Connection, parked: &ParkedRow) -> Result<(), Rep
     .bind::<SqlUuid, _>(row.event_id)
     .bind::<SqlUuid, _>(Uuid::now_v7())
     .bind::<Integer, _>(parked.partition)
-    .bind::<Json, _>(headers_to_json(&parked.headers))
+    .bind::<Json, _>(parked.headers.to_json())
     .bind::<Text, _>(parked.reason)
     .bind::<Text, _>(&parked.error)
     .execute(connection)

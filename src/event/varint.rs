@@ -1,0 +1,60 @@
+//! Numbers of variable length, as in Kafka's message format 2: zigzag, then seven bits a byte, the low ones first
+//! (<https://protobuf.dev/programming-guides/encoding/#signed-ints>).
+
+/// Small numbers of either sign become small ones without.
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
+}
+
+/// How many bytes [`put_varint`] appends.
+pub fn varint_size(number: i64) -> usize {
+    let bits = 64 - (zigzag(number) | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+/// Appends a number.
+pub fn put_varint(out: &mut Vec<u8>, number: i64) {
+    let mut rest = zigzag(number);
+    while rest >= 0x80 {
+        out.push(low_byte(rest) | 0x80);
+        rest >>= 7;
+    }
+    out.push(low_byte(rest));
+}
+
+fn low_byte(number: u64) -> u8 {
+    let [low, ..] = number.to_le_bytes();
+    low
+}
+
+/// Takes a number from the front; None if there is none, or one of more than 64 bits.
+pub fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            return Some((number >> 1).cast_signed() ^ -(number & 1).cast_signed());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_take_as_many_bytes_as_they_are_said_to() {
+        for number in [0, -1, 1, 63, 64, -64, -65, 8191, 8192, i64::from(i32::MAX), i64::MIN, i64::MAX] {
+            let mut out = Vec::new();
+            put_varint(&mut out, number);
+            assert_eq!(out.len(), varint_size(number), "{number}");
+            let mut rest = &out[..];
+            assert_eq!((take_varint(&mut rest), rest), (Some(number), &[][..]));
+        }
+        assert_eq!(take_varint(&mut &[0x80; 10][..]), None);
+        assert_eq!(take_varint(&mut &[0x80][..]), None);
+    }
+}
