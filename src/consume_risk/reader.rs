@@ -117,11 +117,10 @@ impl Source {
         // Nothing is fetched before there is a place to put it.
         while let Ok(place) = sender.reserve().await {
             let fetched = self.broker.fetch(topic, partition, offset, bytes_max, self.wait_max).await;
-            let Fetched { mut records, next_offset, high_watermark } = match fetched {
+            let Fetched { records, next_offset, high_watermark } = match fetched {
                 Ok(fetched) => fetched,
                 Err(error) => return place.send(Err(error)),
             };
-            records.retain(|record| record.offset >= offset);
             let is_behind = !records.is_empty() && next_offset < high_watermark;
             bytes_max = self.next_bytes_max(bytes_max, records.len(), is_behind);
             offset = next_offset.max(offset);

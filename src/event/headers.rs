@@ -16,6 +16,8 @@ use super::varint::{put_varint, take_varint};
 
 /// A length that stands for "nothing".
 const ABSENT: i64 = -1;
+/// What a header takes, about.
+const HEADER_BYTES: usize = 40;
 
 /// Headers in order; values are bytes, names may repeat. Two are equal if their bytes are.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -64,13 +66,16 @@ impl Headers {
 
     /// These, and others behind them.
     pub fn followed_by<N: AsRef<str>, V: AsRef<[u8]>>(&self, more: impl IntoIterator<Item = (N, V)>) -> Self {
-        let (mut count, mut encoded) = (self.count, self.encoded.to_vec());
+        let more = more.into_iter();
+        let mut count = self.count;
+        let mut encoded = Vec::with_capacity(self.encoded.len() + HEADER_BYTES * more.size_hint().0);
+        encoded.extend_from_slice(&self.encoded);
         for (name, value) in more {
             put_part(&mut encoded, name.as_ref().as_bytes());
             put_part(&mut encoded, value.as_ref());
             count += 1;
         }
-        Self { count, encoded: encoded.into() }
+        Self { count, encoded: encoded.into_boxed_slice().into() }
     }
 
     /// A JSON array of `[name, base64 value]`, for a database column: any bytes survive.

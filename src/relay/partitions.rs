@@ -42,13 +42,18 @@ pub(super) fn partition_number(key: Option<&[u8]>, lane: i16, count: i32) -> i32
 
 /// Rows by partition, each partition's in the order in which they came: lane by lane, so a key's are in id order.
 pub(super) fn sort(rows: Vec<OutboxRow>, counts: &PartitionCounts) -> BTreeMap<Partition, Vec<OutboxRow>> {
-    let mut sorted: BTreeMap<Partition, Vec<OutboxRow>> = BTreeMap::new();
+    // There are few, and most of them differ by number: to look through them costs less than a name for each row.
+    let mut sorted: Vec<(Partition, Vec<OutboxRow>)> = Vec::new();
     for row in rows {
         let count = counts.get(&row.topic).copied().unwrap_or(1);
         let number = partition_number(row.key.as_deref(), row.lane, count);
-        sorted.entry(Partition { topic: row.topic.clone(), number }).or_default().push(row);
+        let is_its = |(known, _): &&mut (Partition, _)| known.number == number && known.topic == row.topic;
+        match sorted.iter_mut().find(is_its) {
+            Some((_, rows)) => rows.push(row),
+            None => sorted.push((Partition { topic: row.topic.clone(), number }, vec![row])),
+        }
     }
-    sorted
+    sorted.into_iter().collect()
 }
 
 /// Partitions to be left alone: some failed and pause, some are busy with a request that takes long. While a partition

@@ -1,7 +1,7 @@
 //! Risk assessments: writing a batch of them with everything that must be true together.
 //!
 //! Guarantees: one live assessment per transaction, ever; `RiskAssessed` is announced only for rows that were really
-//! written, in the same statement, in the order of the batch. The caller adds the fence and the position.
+//! written, in the same statement, for each account in the order of the batch. The caller adds the fence and the position.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
@@ -120,7 +120,7 @@ pub async fn record(
            INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
            SELECT lane, 'risk-assessments.v1', convert_to(account_id, 'UTF8'), event_value, event_id,
                   'RiskAssessed.v1', ?, traceparent
-           FROM fresh ORDER BY ordinal
+           FROM fresh ORDER BY lane, ordinal
          ), marked AS (
            INSERT INTO fact_marks (day) SELECT DISTINCT day FROM fresh
          )

@@ -183,17 +183,12 @@ struct Columns<'a> {
     counterparties: Vec<Option<&'a str>>,
     descriptions: Vec<Option<&'a str>>,
     metadata: Vec<Option<&'a str>>,
-    lanes: Vec<i16>,
-    values: Vec<Vec<u8>>,
-    traceparents: Vec<Option<&'a str>>,
     days: BTreeSet<NaiveDate>,
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, row: &'a Transaction, traceparent: Option<&'a str>) -> Result<(), RepositoryError> {
+    fn push(&mut self, row: &'a Transaction) {
         let posting = &row.posting;
-        let value = encode_transaction_created(row)
-            .map_err(|error| RepositoryError::Corrupt { what: "event", detail: error.to_string() })?;
         self.account_ids.push(posting.account_id.as_str());
         self.account_seqs.push(row.account_seq);
         self.ids.push(row.id);
@@ -205,11 +200,52 @@ impl<'a> Columns<'a> {
         self.counterparties.push(posting.counterparty.as_deref());
         self.descriptions.push(posting.description.as_deref());
         self.metadata.push(posting.metadata.as_ref().map(|metadata| metadata.as_json()));
-        self.lanes.push(lane_of(posting.account_id.as_str().as_bytes()));
-        self.values.push(value);
-        self.traceparents.push(traceparent);
         self.days.insert(row.created_at.date_naive());
-        Ok(())
+    }
+}
+
+/// What tells of a new row.
+struct Event<'a> {
+    lane: i16,
+    row: &'a Transaction,
+    value: Vec<u8>,
+    traceparent: Option<&'a str>,
+}
+
+impl<'a> Event<'a> {
+    fn of(row: &'a Transaction, traceparent: Option<&'a str>) -> Result<Self, RepositoryError> {
+        let value = encode_transaction_created(row)
+            .map_err(|error| RepositoryError::Corrupt { what: "event", detail: error.to_string() })?;
+        Ok(Self { lane: lane_of(row.posting.account_id.as_str().as_bytes()), row, value, traceparent })
+    }
+}
+
+/// The columns of a group's events.
+#[derive(Default)]
+struct Outgoing<'a> {
+    lanes: Vec<i16>,
+    keys: Vec<&'a [u8]>,
+    values: Vec<Vec<u8>>,
+    event_ids: Vec<Uuid>,
+    created_ats: Vec<DateTime<Utc>>,
+    traceparents: Vec<Option<&'a str>>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// Lane by lane, each in the order of the group: so a lane's rows lie side by side in the table, and whoever reads
+    /// and removes them a lane at a time finds many on a page.
+    fn of(mut events: Vec<Event<'a>>) -> Self {
+        events.sort_by_key(|event| event.lane);
+        let mut columns = Self::default();
+        for Event { lane, row, value, traceparent } in events {
+            columns.lanes.push(lane);
+            columns.keys.push(row.posting.account_id.as_str().as_bytes());
+            columns.values.push(value);
+            columns.event_ids.push(row.id);
+            columns.created_ats.push(row.created_at);
+            columns.traceparents.push(traceparent);
+        }
+        columns
     }
 }
 
@@ -265,7 +301,7 @@ fn moves<'a>(before: &AccountStates, after: &'a AccountStates, touched: &SortedI
 }
 
 /// Accounts moved, rows, events and marks of a group in one statement. Its binds are the accounts' columns of [`Moves`],
-/// the rows' and then the events' of [`Columns`], the days, and how many accounts must move.
+/// the rows' of [`Columns`], the events' of [`Outgoing`], the days, and how many accounts must move.
 const WRITE: &str = "WITH moved AS (
            UPDATE accounts a
            SET balance = m.balance, account_seq = m.account_seq, last_created_at = m.last_created_at
@@ -291,7 +327,8 @@ const WRITE: &str = "WITH moved AS (
 
 /// Writes all new rows of a group with one statement, which fails whole unless every account still is where `before`
 /// has it. The balance is compared although it follows from the sequence number: that holds within one history, and
-/// a restore or a failover may have put another in its place. `outbox.id` is drawn here, after the account's row is locked or checked, in the order of the group.
+/// a restore or a failover may have put another in its place. `outbox.id` is drawn here, after the account's row is
+/// locked or checked, for each account in the order of the group.
 async fn write(
     connection: &mut Connection,
     before: &AccountStates,
@@ -299,9 +336,11 @@ async fn write(
     group: &[Request],
 ) -> Result<(), RepositoryError> {
     let mut columns = Columns::default();
+    let mut events = Vec::new();
     for (decision, request) in posted.decisions.iter().zip(group) {
         if let Decision::Create(row) = decision {
-            columns.push(row, request.traceparent.as_deref())?;
+            columns.push(row);
+            events.push(Event::of(row, request.traceparent.as_deref())?);
         }
     }
     if columns.ids.is_empty() {
@@ -310,7 +349,7 @@ async fn write(
     let touched = SortedIds::of(&columns.account_ids);
     let moves = moves(before, &posted.accounts, &touched);
     let expected = i64::try_from(touched.0.len()).unwrap_or(i64::MAX);
-    let keys: Vec<&[u8]> = columns.account_ids.iter().map(|account_id| account_id.as_bytes()).collect();
+    let outgoing = Outgoing::of(events);
     let days: Vec<NaiveDate> = columns.days.iter().copied().collect();
     statement(WRITE)
         .bind::<Array<Text>, _>(moves.account_ids)
@@ -320,23 +359,23 @@ async fn write(
         .bind::<Array<BigInt>, _>(moves.balances)
         .bind::<Array<BigInt>, _>(moves.account_seqs)
         .bind::<Array<Nullable<Timestamptz>>, _>(moves.last_created_ats)
-        .bind::<Array<Text>, _>(&columns.account_ids)
+        .bind::<Array<Text>, _>(columns.account_ids)
         .bind::<Array<BigInt>, _>(columns.account_seqs)
-        .bind::<Array<SqlUuid>, _>(&columns.ids)
+        .bind::<Array<SqlUuid>, _>(columns.ids)
         .bind::<Array<BigInt>, _>(columns.amounts)
         .bind::<Array<BigInt>, _>(columns.balances_after)
-        .bind::<Array<Timestamptz>, _>(&columns.created_ats)
+        .bind::<Array<Timestamptz>, _>(columns.created_ats)
         .bind::<Array<Nullable<SqlUuid>>, _>(columns.reverses)
         .bind::<Array<Text>, _>(columns.keys)
         .bind::<Array<Nullable<Text>>, _>(columns.counterparties)
         .bind::<Array<Nullable<Text>>, _>(columns.descriptions)
         .bind::<Array<Nullable<Text>>, _>(columns.metadata)
-        .bind::<Array<SmallInt>, _>(columns.lanes)
-        .bind::<Array<Binary>, _>(keys)
-        .bind::<Array<Binary>, _>(columns.values)
-        .bind::<Array<SqlUuid>, _>(&columns.ids)
-        .bind::<Array<Timestamptz>, _>(&columns.created_ats)
-        .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
+        .bind::<Array<SmallInt>, _>(outgoing.lanes)
+        .bind::<Array<Binary>, _>(outgoing.keys)
+        .bind::<Array<Binary>, _>(outgoing.values)
+        .bind::<Array<SqlUuid>, _>(outgoing.event_ids)
+        .bind::<Array<Timestamptz>, _>(outgoing.created_ats)
+        .bind::<Array<Nullable<Text>>, _>(outgoing.traceparents)
         .bind::<Array<Date>, _>(days)
         .bind::<BigInt, _>(expected)
         .execute(connection)

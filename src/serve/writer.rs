@@ -1,7 +1,7 @@
 //! Group commit: a few writers, each with a connection of its own, take all that waits and commit it at once.
 //!
 //! ```text
-//! HTTP workers ──hash(account)──▶ bounded queue ──▶ writer ──one commit a group──▶ PostgreSQL
+//! HTTP workers ──lane of account─▶ bounded queue ──▶ writer ──one commit a group──▶ PostgreSQL
 //!      ▲                                              │
 //!      └───────────── oneshot, after the commit ──────┘
 //! ```
@@ -14,7 +14,6 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,6 +27,7 @@ use tokio::{
 use crate::{
     config::Config,
     domain::{AccountId, Decision},
+    event::lane_of,
     repository::{
         RepositoryError,
         poster::{MemoryLimits, Poster, Way},
@@ -123,10 +123,9 @@ impl Writers {
     }
 
     fn enqueue(&self, request: Request) -> Result<Answer, Undecided> {
-        let account_id = request.posting.account_id.as_str();
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(account_id);
-        let writers = u64::try_from(self.queues.len()).unwrap_or(1).max(1);
-        let number = usize::try_from(hash % writers).unwrap_or(0);
+        // By lane, so that a group's events are of few lanes; see how they are written.
+        let lane = usize::from(lane_of(request.posting.account_id.as_str().as_bytes()).unsigned_abs());
+        let number = lane % self.queues.len().max(1);
         let Some(queue) = self.queues.get(number) else { return Err(Undecided::Stopping) };
         let (reply, answer) = oneshot::channel();
         queue.try_send(Job { request, reply }).map_err(|error| match error {

@@ -3,18 +3,16 @@
 //! What is decompressed is bounded: a few bytes may claim to be terabytes. Measured on batches of events: lz4 shrinks
 //! them to a fifth at a fraction of a microsecond each.
 
-use std::{
-    borrow::Cow,
-    io::{self, Read, Write},
-};
+use std::io::{self, Read, Write};
 
+use bytes::Bytes;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
 /// A batch is 1 MiB unless the broker is told otherwise, and JSON shrinks to a tenth at best.
 const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How many times its size a batch of events takes when it is decompressed, at most as a rule.
-const RATIO: usize = 8;
+/// At once, as a rule: a hundred events or so.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// How snappy-java begins what it writes, with two version numbers; blocks follow, each with its length before it.
 const SNAPPY_MAGIC: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
@@ -99,26 +97,61 @@ impl Codec {
         }
     }
 
-    /// The bytes as they were.
-    pub(super) fn decompress(self, bytes: &[u8]) -> Result<Cow<'_, [u8]>, DecompressError> {
-        Ok(Cow::Owned(match self {
-            Self::None => return Ok(Cow::Borrowed(bytes)),
-            Self::Gzip => bounded(flate2::read::MultiGzDecoder::new(bytes), bytes.len())?,
-            Self::Snappy => snappy_decompress(bytes)?,
-            Self::Lz4 => bounded(FrameDecoder::new(bytes), bytes.len())?,
-            Self::Zstd => bounded(zstd::Decoder::new(bytes)?, bytes.len())?,
-        }))
+    /// The bytes as they were, to be taken in pieces.
+    pub(super) fn decompress(self, bytes: &Bytes) -> Result<Pieces<'_>, DecompressError> {
+        let source = match self {
+            Self::None => Source::Whole(bytes.clone()),
+            Self::Snappy => Source::Whole(snappy_decompress(bytes)?.into()),
+            Self::Gzip => Source::Stream(Box::new(flate2::read::MultiGzDecoder::new(&bytes[..]))),
+            Self::Lz4 => Source::Stream(Box::new(FrameDecoder::new(&bytes[..]))),
+            Self::Zstd => Source::Stream(Box::new(zstd::Decoder::new(&bytes[..])?)),
+        };
+        Ok(Pieces { source, bytes: 0 })
     }
 }
 
-fn bounded(from: impl Read, compressed_bytes: usize) -> Result<Vec<u8>, DecompressError> {
-    // A buffer that grows is copied again and again, and what it leaves behind stays with the allocator for a while.
-    let mut bytes = Vec::with_capacity((compressed_bytes * RATIO).min(DECOMPRESSED_BYTES_MAX));
-    from.take(DECOMPRESSED_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > DECOMPRESSED_BYTES_MAX {
-        return Err(DecompressError::TooLarge);
+/// What was compressed, piece by piece where the codec gives it so: a batch is a megabyte, and whoever holds a few of its
+/// records need not hold all of it.
+pub(super) struct Pieces<'a> {
+    source: Source<'a>,
+    /// Given so far.
+    bytes: usize,
+}
+
+enum Source<'a> {
+    Whole(Bytes),
+    Stream(Box<dyn Read + Send + 'a>),
+}
+
+impl Pieces<'_> {
+    /// The next piece, behind `rest` of the last one, and of `wanted` bytes at least if there are so many.
+    pub(super) fn next(&mut self, rest: &[u8], wanted: usize) -> Result<Bytes, DecompressError> {
+        let from = match &mut self.source {
+            Source::Whole(bytes) if rest.is_empty() => {
+                self.bytes += bytes.len();
+                return Ok(std::mem::take(bytes));
+            }
+            Source::Whole(_) => return Ok(Bytes::copy_from_slice(rest)),
+            Source::Stream(from) => from,
+        };
+        if wanted > DECOMPRESSED_BYTES_MAX {
+            return Err(DecompressError::TooLarge);
+        }
+        let room = wanted.max(PIECE_BYTES);
+        let mut piece = Vec::with_capacity(room);
+        piece.extend_from_slice(rest);
+        from.take((room - rest.len().min(room)) as u64).read_to_end(&mut piece)?;
+        self.bytes += piece.len() - rest.len();
+        if self.bytes > DECOMPRESSED_BYTES_MAX {
+            return Err(DecompressError::TooLarge);
+        }
+        Ok(piece.into())
     }
-    Ok(bytes)
+
+    /// How many bytes all pieces were.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 fn snappy_compress(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
@@ -163,16 +196,48 @@ fn append_snappy_block(block: &[u8], out: &mut Vec<u8>) -> Result<(), Decompress
 mod tests {
     use super::*;
 
+    const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+
+    fn whole(codec: Codec, bytes: Vec<u8>) -> Result<Vec<u8>, DecompressError> {
+        let bytes = Bytes::from(bytes);
+        let mut pieces = codec.decompress(&bytes)?;
+        let mut all = Vec::new();
+        loop {
+            let piece = pieces.next(&[], 0)?;
+            if piece.is_empty() {
+                return Ok(all);
+            }
+            all.extend(piece);
+        }
+    }
+
+    #[test]
+    fn a_piece_begins_with_the_rest_of_the_last_and_is_as_long_as_is_wanted() {
+        let text: Vec<u8> = (0..PIECE_BYTES * 3).map(|place| (place % 251).to_le_bytes()[0]).collect();
+        for codec in CODECS {
+            let bytes = Bytes::from(codec.compress(&text, Vec::new()).expect("compressed"));
+            let mut pieces = codec.decompress(&bytes).expect("begun");
+            let first = pieces.next(&[], 0).expect("a piece");
+            assert!(!first.is_empty() && text.starts_with(&first), "{codec:?}");
+            let (_, rest) = first.split_at(first.len() - 10);
+            let second = pieces.next(rest, PIECE_BYTES + 100).expect("a piece");
+            let is_all = first.len() == text.len();
+            assert_eq!(second.len(), if is_all { 10 } else { PIECE_BYTES + 100 }, "{codec:?}");
+            assert!(text[first.len() - 10..].starts_with(&second), "{codec:?}");
+            assert_eq!(pieces.bytes(), first.len() + second.len() - 10);
+        }
+    }
+
     #[test]
     fn a_few_bytes_do_not_become_more_than_memory_holds() {
         for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd] {
             let bomb = codec.compress(&vec![0; DECOMPRESSED_BYTES_MAX + 1], Vec::new()).expect("compressed");
-            assert!(matches!(codec.decompress(&bomb), Err(DecompressError::TooLarge)), "{codec:?}");
+            assert!(matches!(whole(codec, bomb), Err(DecompressError::TooLarge)), "{codec:?}");
         }
         // A length of 4 GiB − 1, and nothing behind it.
         let claim = [SNAPPY_MAGIC, &[0, 0, 0, 5, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
         for bomb in [&claim[..], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
-            assert!(matches!(Codec::Snappy.decompress(bomb), Err(DecompressError::TooLarge)));
+            assert!(matches!(whole(Codec::Snappy, bomb.to_vec()), Err(DecompressError::TooLarge)));
         }
     }
 
@@ -183,8 +248,8 @@ mod tests {
         assert!(framed.starts_with(SNAPPY_MAGIC));
         let bare = snap::raw::Encoder::new().compress_vec(&text).expect("compressed");
         for bytes in [framed, bare] {
-            assert_eq!(Codec::Snappy.decompress(&bytes).expect("decompressed"), text);
+            assert_eq!(whole(Codec::Snappy, bytes).expect("decompressed"), text);
         }
-        assert!(Codec::Snappy.decompress(&[SNAPPY_MAGIC, &[0, 0, 0, 9, 1]].concat()).is_err());
+        assert!(whole(Codec::Snappy, [SNAPPY_MAGIC, &[0, 0, 0, 9, 1]].concat()).is_err());
     }
 }

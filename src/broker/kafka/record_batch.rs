@@ -6,12 +6,12 @@
 //! was compressed from; only a single batch beyond that bound is not read, and says so.
 //! Deliberately absent: formats 0 and 1, which Kafka 4 has given up, and filtering of aborted transactions.
 
-use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::Bytes;
 use chrono::DateTime;
 
-use super::compression::{Codec, DecompressError};
+use super::compression::{Codec, DecompressError, Pieces};
 use crate::{
     broker::{FetchedRecord, OutgoingRecord},
     event::{Headers, put_varint, take_varint, varint_size},
@@ -31,8 +31,10 @@ const CHECKSUM_END: usize = 21;
 const DECODED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// In one batch: a broker takes a hundred thousand small ones in its 1 MiB.
 const RECORDS_MAX: usize = 500_000;
-/// A record of nothing: seven numbers of one byte each.
-const RECORD_BYTES_MIN: usize = 7;
+/// A number of 64 bits, seven in each.
+const VARINT_BYTES_MAX: usize = 10;
+/// For so many of a batch room is made at once, at most: what it says it has need not be there.
+const RECORDS_RESERVED_MAX: usize = 10_000;
 
 const CODEC_BITS: i16 = 0b111;
 const LOG_APPEND_TIME: i16 = 1 << 3;
@@ -196,32 +198,62 @@ fn decode_batch(
     }
     let number = attributes & CODEC_BITS;
     let codec = Codec::from_number(number).ok_or(Unreadable::Codec(number))?;
-    // The records are slices of this.
-    let body = match codec.decompress(batch.0)? {
-        Cow::Borrowed(body) => bytes.slice_ref(body),
-        Cow::Owned(body) => Bytes::from(body),
-    };
-    let bytes = body.len() + count * size_of::<FetchedRecord>();
-    let mut rest = Reader(&body);
-    records.reserve(count.min(body.len() / RECORD_BYTES_MIN));
+    let body = bytes.slice_ref(batch.0);
+    let mut pieces = codec.decompress(&body)?;
+    // Records are slices of the piece that they are on.
+    let mut piece = Bytes::new();
+    records.reserve(count.min(RECORDS_RESERVED_MAX));
     for _ in 0..count {
-        let length = rest.length()?.ok_or(Unreadable::Impossible)?;
-        let mut record = Reader(rest.take(length)?);
+        let whole = next_record(&mut piece, &mut pieces)?;
+        let mut record = Reader(&whole);
         record.i8()?; // attributes
         let time = first_time.wrapping_add(record.varint()?);
         let time = if attributes & LOG_APPEND_TIME != 0 { last_time } else { time };
         let found = FetchedRecord {
             offset: base_offset.wrapping_add(record.varint()?),
-            key: record.optional_bytes()?.map(|key| body.slice_ref(key)),
-            value: record.optional_bytes()?.map(|value| body.slice_ref(value)),
-            headers: record.headers(&body)?,
+            key: record.optional_bytes()?.map(|key| whole.slice_ref(key)),
+            value: record.optional_bytes()?.map(|value| whole.slice_ref(value)),
+            headers: record.headers(&whole)?,
             timestamp: DateTime::from_timestamp_millis(time).unwrap_or_default(),
         };
         if found.offset >= offset {
             records.push(found);
         }
     }
-    Ok(Decoded { end, bytes })
+    Ok(Decoded { end, bytes: pieces.bytes() + count * size_of::<FetchedRecord>() })
+}
+
+/// Takes the next record, without its length, from the front of the piece, or of the one after it.
+fn next_record(piece: &mut Bytes, pieces: &mut Pieces<'_>) -> Result<Bytes, Unreadable> {
+    loop {
+        let wanted = match record_length(piece)? {
+            Some(length) if length.end <= piece.len() => {
+                let mut record = piece.split_to(length.end);
+                return Ok(record.split_off(length.start));
+            }
+            Some(length) => length.end,
+            None => piece.len() + 1,
+        };
+        let next = pieces.next(piece, wanted)?;
+        if next.len() < wanted {
+            return Err(Unreadable::CutOff);
+        }
+        *piece = next;
+    }
+}
+
+/// Where the first record is, as its length tells; None if not even that is there whole.
+fn record_length(bytes: &[u8]) -> Result<Option<Range<usize>>, Unreadable> {
+    let mut rest = bytes;
+    match take_varint(&mut rest) {
+        Some(length) => {
+            let length = usize::try_from(length).map_err(|_| Unreadable::Impossible)?;
+            let start = bytes.len() - rest.len();
+            Ok(Some(start..start.checked_add(length).ok_or(Unreadable::Impossible)?))
+        }
+        None if bytes.len() < VARINT_BYTES_MAX => Ok(None),
+        None => Err(Unreadable::Impossible),
+    }
 }
 
 /// What is left to be read.
@@ -276,10 +308,10 @@ impl<'a> Reader<'a> {
         self.length()?.map(|length| self.take(length)).transpose()
     }
 
-    /// All that is left, which is of `body`.
-    fn headers(&mut self, body: &Bytes) -> Result<Headers, Unreadable> {
+    /// All that is left of `record`.
+    fn headers(&mut self, record: &Bytes) -> Result<Headers, Unreadable> {
         let count = self.length()?.ok_or(Unreadable::Impossible)?;
-        Headers::from_encoded(count, body.slice_ref(self.0)).ok_or(Unreadable::Impossible)
+        Headers::from_encoded(count, record.slice_ref(self.0)).ok_or(Unreadable::Impossible)
     }
 }
 
@@ -423,7 +455,7 @@ mod tests {
         let options = RecordEncodeOptions { version: 2, compression: Compression::None };
         RecordBatchEncoder::encode(&mut batch, [&record], &options).expect("encoded");
         let (found, _) = decode(&batch.freeze(), 0).expect("decoded");
-        let headers: Vec<(Cow<'_, str>, &[u8])> = found[0].headers.iter().collect();
+        let headers: Vec<(std::borrow::Cow<'_, str>, &[u8])> = found[0].headers.iter().collect();
         assert_eq!(headers, [("nothing".into(), &b""[..]), ("something".into(), b"x")]);
         let control = Record { control: true, ..record };
         let mut batch = bytes::BytesMut::new();
