@@ -63,15 +63,20 @@ struct Columns<'a> {
     reasons: Vec<&'a str>,
     shadow_reasons: Vec<&'a str>,
     lanes: Vec<i16>,
+    keys: Vec<&'a [u8]>,
     event_ids: Vec<Uuid>,
     event_values: Vec<&'a [u8]>,
     traceparents: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
+    /// Lane by lane, each in the order of the batch: a relay reads a lane at a time.
     fn of(batch: &'a [NewAssessment]) -> Self {
+        let lane = |row: &'a NewAssessment| (lane_of(row.account_id.as_bytes()), row);
+        let mut rows: Vec<(i16, &NewAssessment)> = batch.iter().map(lane).collect();
+        rows.sort_by_key(|(lane, _)| *lane);
         let mut columns = Self::default();
-        for row in batch {
+        for (lane, row) in rows {
             columns.account_ids.push(&row.account_id);
             columns.account_seqs.push(row.account_seq);
             columns.transaction_ids.push(row.transaction_id);
@@ -80,7 +85,8 @@ impl<'a> Columns<'a> {
             columns.risk_levels.push(row.risk_level);
             columns.reasons.push(&row.reasons);
             columns.shadow_reasons.push(&row.shadow_reasons);
-            columns.lanes.push(lane_of(row.account_id.as_bytes()));
+            columns.lanes.push(lane);
+            columns.keys.push(row.account_id.as_bytes());
             columns.event_ids.push(row.event_id);
             columns.event_values.push(&row.event_value);
             columns.traceparents.push(row.traceparent.as_deref());
@@ -88,6 +94,29 @@ impl<'a> Columns<'a> {
         columns
     }
 }
+
+/// Assessments, announcements and marks in one statement. Its binds are the columns of the assessments, ruleset and
+/// moment; those of the events, with the transaction's id and the moment; day and transaction of the marks. `IS TRUE`
+/// keeps the planner from making a join of what was written, which a writer's settings would turn into a nested loop of
+/// a thousand times a thousand; as it stands it is a hashed subplan. Arrays are taken apart in the `SELECT` list, where
+/// `FROM unnest(…)` would store them row by row first.
+const RECORD: &str = "WITH assessed AS (
+           INSERT INTO risk_assessments (account_id, account_seq, transaction_id, risk_score, risk_level, reasons,
+                                         shadow_reasons, ruleset, assessed_at)
+           SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?), unnest(?)::json, unnest(?)::json, ?, ?
+           ON CONFLICT DO NOTHING RETURNING transaction_id, risk_level
+         ), announced AS (
+           INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
+           SELECT lane, 'risk-assessments.v1', key, value, event_id, 'RiskAssessed.v1', ?, traceparent
+           FROM (SELECT unnest(?) AS lane, unnest(?) AS key, unnest(?) AS value, unnest(?) AS event_id,
+                        unnest(?) AS traceparent, unnest(?) AS transaction_id) e
+           WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
+         ), marked AS (
+           INSERT INTO fact_marks (day)
+           SELECT DISTINCT day FROM (SELECT unnest(?) AS day, unnest(?) AS transaction_id) d
+           WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
+         )
+         SELECT risk_level, count(*) AS count FROM assessed GROUP BY risk_level";
 
 /// Writes those that have no assessment yet, announces them and marks their days. Answers how many of
 /// each level were written.
@@ -101,47 +130,26 @@ pub async fn record(
         return Ok(Vec::new());
     }
     let columns = Columns::of(batch);
-    // `IS TRUE` keeps the planner from making a join of it, which a writer's settings would turn into a nested loop of
-    // a thousand times a thousand; as it stands it is a hashed subplan.
-    let written = statement(
-        "WITH given AS (
-           SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WITH ORDINALITY
-             AS g (account_id, account_seq, transaction_id, day, risk_score, risk_level, reasons, shadow_reasons,
-                   lane, event_id, event_value, traceparent, ordinal)
-         ), assessed AS (
-           INSERT INTO risk_assessments (account_id, account_seq, transaction_id, risk_score, risk_level, reasons,
-                                         shadow_reasons, ruleset, assessed_at)
-           SELECT account_id, account_seq, transaction_id, risk_score, risk_level, reasons::json,
-                  shadow_reasons::json, ?, ?
-           FROM given ON CONFLICT DO NOTHING RETURNING transaction_id, risk_level
-         ), fresh AS MATERIALIZED (
-           SELECT * FROM given WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
-         ), announced AS (
-           INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
-           SELECT lane, 'risk-assessments.v1', convert_to(account_id, 'UTF8'), event_value, event_id,
-                  'RiskAssessed.v1', ?, traceparent
-           FROM fresh ORDER BY lane, ordinal
-         ), marked AS (
-           INSERT INTO fact_marks (day) SELECT DISTINCT day FROM fresh
-         )
-         SELECT risk_level, count(*) AS count FROM assessed GROUP BY risk_level",
-    )
-    .bind::<Array<Text>, _>(columns.account_ids)
-    .bind::<Array<BigInt>, _>(columns.account_seqs)
-    .bind::<Array<SqlUuid>, _>(columns.transaction_ids)
-    .bind::<Array<Date>, _>(columns.days)
-    .bind::<Array<SmallInt>, _>(columns.risk_scores)
-    .bind::<Array<Text>, _>(columns.risk_levels)
-    .bind::<Array<Text>, _>(columns.reasons)
-    .bind::<Array<Text>, _>(columns.shadow_reasons)
-    .bind::<Array<SmallInt>, _>(columns.lanes)
-    .bind::<Array<SqlUuid>, _>(columns.event_ids)
-    .bind::<Array<Binary>, _>(columns.event_values)
-    .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
-    .bind::<Text, _>(ruleset)
-    .bind::<Timestamptz, _>(assessed_at)
-    .bind::<Timestamptz, _>(assessed_at)
-    .get_results(connection)
-    .await?;
+    let written = statement(RECORD)
+        .bind::<Array<Text>, _>(columns.account_ids)
+        .bind::<Array<BigInt>, _>(columns.account_seqs)
+        .bind::<Array<SqlUuid>, _>(&columns.transaction_ids)
+        .bind::<Array<SmallInt>, _>(columns.risk_scores)
+        .bind::<Array<Text>, _>(columns.risk_levels)
+        .bind::<Array<Text>, _>(columns.reasons)
+        .bind::<Array<Text>, _>(columns.shadow_reasons)
+        .bind::<Text, _>(ruleset)
+        .bind::<Timestamptz, _>(assessed_at)
+        .bind::<Timestamptz, _>(assessed_at)
+        .bind::<Array<SmallInt>, _>(columns.lanes)
+        .bind::<Array<Binary>, _>(columns.keys)
+        .bind::<Array<Binary>, _>(columns.event_values)
+        .bind::<Array<SqlUuid>, _>(columns.event_ids)
+        .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
+        .bind::<Array<SqlUuid>, _>(&columns.transaction_ids)
+        .bind::<Array<Date>, _>(columns.days)
+        .bind::<Array<SqlUuid>, _>(&columns.transaction_ids)
+        .get_results(connection)
+        .await?;
     Ok(written)
 }

@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     config::Config,
     domain::{AccountId, Decision},
-    event::lane_of,
+    event::{LANES, lane_of},
     repository::{
         RepositoryError,
         poster::{MemoryLimits, Poster, Way},
@@ -74,9 +74,10 @@ impl Writers {
     /// with the join set.
     pub fn start(config: &Arc<Config>) -> std::io::Result<(Self, JoinSet<()>)> {
         let mut running = JoinSet::new();
-        let mut queues = Vec::with_capacity(config.serve.writers);
+        let writers = config.serve.writers.min(LANES.unsigned_abs().into());
+        let mut queues = Vec::with_capacity(writers);
         let turns = Arc::new(Semaphore::new(1));
-        for number in 0..config.serve.writers {
+        for number in 0..writers {
             let (sender, receiver) = mpsc::channel(config.serve.queue_size_max);
             let writer = Writer::new(number, Arc::clone(config), receiver, Arc::clone(&turns));
             let ended = start_thread(format!("writer {number}"), writer.run())?;
