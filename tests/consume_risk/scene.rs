@@ -49,7 +49,7 @@ impl Scene {
         self.database.context_with(&[&base[..], overrides].concat())
     }
 
-    /// Posts `count` transactions, spread over the accounts, and answers them as records in ledger order.
+    /// Posts `count` transactions, spread over the accounts, and answers them as records in the order of their ids, which is that of each account.
     pub async fn post(&self, accounts: usize, count: usize) -> Vec<(String, OutgoingRecord)> {
         self.post_described(accounts, count, |_| None).await
     }
@@ -76,7 +76,7 @@ impl Scene {
     pub async fn take_from_outbox(&self) -> Vec<(String, OutgoingRecord)> {
         let client = self.database.client().await;
         let taken = "WITH taken AS (DELETE FROM outbox WHERE topic = 'transactions.v1' RETURNING *)
-                     SELECT key, value, event_id::text AS event_id, created_at::text, traceparent FROM taken ORDER BY id";
+                     SELECT key, value, event_id::text AS event_id, created_at::text, traceparent FROM taken ORDER BY event_id";
         let mut records = Vec::new();
         for row in client.query(taken, &[]).await.expect("outbox") {
             let key: Vec<u8> = row.get(0);
