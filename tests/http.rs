@@ -272,6 +272,10 @@ async fn assessments_are_listed_by_level_rule_account_and_time() {
     let id = first["items"][0]["transaction_id"].as_str().unwrap();
     let one = api.get(&format!("/transactions/{id}")).await.json();
     assert_eq!((&one["risk"]["status"], &one["risk"]["risk_score"]), (&json!("assessed"), &json!(80)));
+    for part in ["risk_level", "reasons", "shadow_reasons", "ruleset", "assessed_at"] {
+        assert!(!one["risk"][part].is_null(), "{part}");
+        assert_eq!(one["risk"][part], first["items"][0][part], "{part}");
+    }
     assert_eq!(api.get("/transactions?risk_level=high").await.json()["items"].as_array().unwrap().len(), 2);
 }
 

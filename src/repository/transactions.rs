@@ -84,6 +84,9 @@ pub struct RiskSummary {
     /// JSON array of `{rule, score, reason}`.
     #[diesel(sql_type = Text)]
     pub reasons: String,
+    /// Of the same shape: what rules that are tried on real traffic would have said.
+    #[diesel(sql_type = Text)]
+    pub shadow_reasons: String,
     /// Content hash of the rules.
     #[diesel(sql_type = Text)]
     pub ruleset: String,
@@ -113,7 +116,7 @@ pub async fn find_risk(
     account_seq: i64,
 ) -> Result<Option<RiskSummary>, RepositoryError> {
     let found = statement(
-        "SELECT risk_score, risk_level, reasons::text AS reasons, ruleset, assessed_at
+        "SELECT risk_score, risk_level, reasons::text AS reasons, shadow_reasons::text AS shadow_reasons, ruleset, assessed_at
          FROM risk_assessments WHERE account_id = ? AND account_seq = ?",
     )
     .bind::<Text, _>(account_id.as_str())

@@ -44,6 +44,8 @@ struct RiskOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    shadow_reasons: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ruleset: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     assessed_at: Option<String>,
@@ -88,6 +90,7 @@ pub fn transaction_with_risk(
             risk_score: None,
             risk_level: None,
             reasons: None,
+            shadow_reasons: None,
             ruleset: None,
             assessed_at: None,
         },
@@ -96,6 +99,7 @@ pub fn transaction_with_risk(
             risk_score: Some(risk.risk_score),
             risk_level: Some(&risk.risk_level),
             reasons: Some(serde_json::from_str(&risk.reasons)?),
+            shadow_reasons: Some(serde_json::from_str(&risk.shadow_reasons)?),
             ruleset: Some(&risk.ruleset),
             assessed_at: Some(format_moment(risk.assessed_at)),
         },

@@ -97,6 +97,9 @@ pub(super) struct Risk {
     risk_level: Option<RiskLevel>,
     #[schema(nullable = false)]
     reasons: Option<Vec<RiskReason>>,
+    /// Of rules in mode `shadow`, which add nothing to the score.
+    #[schema(nullable = false)]
+    shadow_reasons: Option<Vec<RiskReason>>,
     /// Content hash of the rules.
     #[schema(nullable = false)]
     ruleset: Option<String>,
