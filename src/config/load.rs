@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn out_of_bounds_and_wrong_types_name_the_key() {
         for (name, value, part) in [
-            ("LEDGER_SERVE__WRITERS", "0", "serve.writers"),
+            ("LEDGER_SERVE__WRITERS", "0", "serve.writers must be at least 1"),
+            ("LEDGER_SERVE__WRITERS", "33", "serve.writers must be at most 32"),
             ("LEDGER_SERVE__CONNECTIONS_MAX", "0", "serve.connections_max"),
             ("LEDGER_RELAY__LEASE_TTL", "1ms", "relay.lease_ttl"),
             ("LEDGER_ADMIN__LISTEN", "nine", "admin.listen"),

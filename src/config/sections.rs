@@ -332,6 +332,9 @@ impl Config {
         if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key} must be at least 1"));
         }
+        if self.serve.writers > WRITERS_MAX {
+            return Err(format!("serve.writers must be at most {WRITERS_MAX}, the number of outbox lanes"));
+        }
         let partitions = [
             ("broker.topics.transactions_partitions", self.broker.topics.transactions_partitions),
             ("broker.topics.risk_assessments_partitions", self.broker.topics.risk_assessments_partitions),
@@ -386,5 +389,7 @@ impl Config {
     }
 }
 
+/// Each has outbox lanes of its own.
+const WRITERS_MAX: usize = 32;
 /// Below this the heartbeats of a busy machine would look like death.
 const LEASE_TTL_MIN: Duration = Duration::from_secs(1);

@@ -4,8 +4,9 @@
 //! <https://kafka.apache.org/documentation/#recordheader>). Nobody looks at the headers of most records that pass here,
 //! so they are taken apart only when somebody does: a record in memory has no allocation for each of them.
 //!
-//! Guarantees: order is kept, names may repeat, and what other producers may write survives: a value that is absent, a
-//! name that is no UTF-8.
+//! Guarantees: order is kept and names may repeat. What other producers may write is read, a value that is absent as an
+//! empty one and a name that is no UTF-8 mended, and goes on as it came; only in the database's JSON such a name stays
+//! mended.
 
 use std::{borrow::Cow, fmt};
 
@@ -55,13 +56,13 @@ impl Headers {
 
     /// Names and values; an absent value is an empty one.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, &[u8])> {
-        self.parts().map(|(name, value)| (String::from_utf8_lossy(name), value))
+        self.parts().map(|(name, value)| (String::from_utf8_lossy(name), value.unwrap_or_default()))
     }
 
     /// The first header of that name, if it is text.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         let (_, value) = self.parts().find(|(known, _)| *known == name.as_bytes())?;
-        std::str::from_utf8(value).ok()
+        std::str::from_utf8(value.unwrap_or_default()).ok()
     }
 
     /// These, and others behind them.
@@ -71,34 +72,42 @@ impl Headers {
         let mut encoded = Vec::with_capacity(self.encoded.len() + HEADER_BYTES * more.size_hint().0);
         encoded.extend_from_slice(&self.encoded);
         for (name, value) in more {
-            put_part(&mut encoded, name.as_ref().as_bytes());
-            put_part(&mut encoded, value.as_ref());
+            put_part(&mut encoded, Some(name.as_ref().as_bytes()));
+            put_part(&mut encoded, Some(value.as_ref()));
             count += 1;
         }
         Self { count, encoded: encoded.into_boxed_slice().into() }
     }
 
-    /// A JSON array of `[name, base64 value]`, for a database column: any bytes survive.
+    /// A JSON array of `[name, base64 value]`, for a database column: any bytes of a value survive, and an absent one as
+    /// null.
     pub fn to_json(&self) -> serde_json::Value {
-        self.iter().map(|(name, value)| serde_json::json!([name, STANDARD.encode(value)])).collect()
-    }
-
-    /// The reverse of [`Headers::to_json`]; None if the JSON is not of that shape.
-    pub fn from_json(json: &serde_json::Value) -> Option<Self> {
-        json.as_array()?
-            .iter()
-            .map(|pair| {
-                let name = pair.get(0)?.as_str()?;
-                Some((name, STANDARD.decode(pair.get(1)?.as_str()?).ok()?))
+        self.parts()
+            .map(|(name, value)| {
+                serde_json::json!([String::from_utf8_lossy(name), value.map(|value| STANDARD.encode(value))])
             })
             .collect()
     }
 
-    fn parts(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    /// The reverse of [`Headers::to_json`]; None if the JSON is not of that shape.
+    pub fn from_json(json: &serde_json::Value) -> Option<Self> {
+        let pairs = json.as_array()?;
+        let mut encoded = Vec::new();
+        for pair in pairs {
+            put_part(&mut encoded, Some(pair.get(0)?.as_str()?.as_bytes()));
+            match pair.get(1)? {
+                serde_json::Value::Null => put_part(&mut encoded, None),
+                value => put_part(&mut encoded, Some(&STANDARD.decode(value.as_str()?).ok()?)),
+            }
+        }
+        Some(Self { count: pairs.len(), encoded: encoded.into() })
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest = self.encoded();
         std::iter::from_fn(move || {
             let name = take_part(&mut rest)??;
-            Some((name, take_part(&mut rest)?.unwrap_or_default()))
+            Some((name, take_part(&mut rest)?))
         })
     }
 }
@@ -122,9 +131,9 @@ impl fmt::Debug for Headers {
     }
 }
 
-fn put_part(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_varint(out, i64::try_from(bytes.len()).unwrap_or(i64::MAX));
-    out.extend_from_slice(bytes);
+fn put_part(out: &mut Vec<u8>, part: Option<&[u8]>) {
+    put_varint(out, part.map_or(ABSENT, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX)));
+    out.extend_from_slice(part.unwrap_or_default());
 }
 
 /// None: there is nothing of that shape; of an absent part `Some(None)`.
@@ -171,7 +180,8 @@ mod tests {
     #[test]
     fn what_other_producers_may_write_is_read() {
         let encoded = [&b"\x02a\x01\x04\xffb\x02x"[..], b"\x02a\x02y"].concat();
-        let headers = Headers::from_encoded(3, encoded.into()).expect("read");
+        let headers = Headers::from_encoded(3, encoded.clone().into()).expect("read");
+        assert_eq!(headers.encoded(), encoded, "and goes on as it came");
         let found: Vec<(Cow<'_, str>, &[u8])> = headers.iter().collect();
         let mended = Cow::Borrowed("\u{fffd}b");
         assert_eq!(found, [("a".into(), &b""[..]), (mended, b"x"), ("a".into(), b"y")]);
@@ -182,6 +192,11 @@ mod tests {
             None,
             "a name is never absent"
         );
-        assert_eq!(Headers::from_json(&serde_json::json!([["a"]])), None);
+        let absent = Headers::from_encoded(1, Bytes::from_static(b"\x02a\x01")).expect("read");
+        assert_eq!(absent.to_json(), serde_json::json!([["a", null]]));
+        assert_eq!(Headers::from_json(&absent.to_json()), Some(absent));
+        for json in [serde_json::json!([["a"]]), serde_json::json!([["a", 1]]), serde_json::json!(["a"])] {
+            assert_eq!(Headers::from_json(&json), None, "{json}");
+        }
     }
 }

@@ -27,7 +27,7 @@ fn low_byte(number: u64) -> u8 {
     low
 }
 
-/// Takes a number from the front; None if there is none, or one of more than 64 bits.
+/// Takes a number from the front; None if there is none, or it does not end within ten bytes.
 pub fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {

@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     config::Config,
     domain::{AccountId, Decision},
-    event::{LANES, lane_of},
+    event::lane_of,
     repository::{
         RepositoryError,
         poster::{MemoryLimits, Poster, Way},
@@ -74,7 +74,7 @@ impl Writers {
     /// with the join set.
     pub fn start(config: &Arc<Config>) -> std::io::Result<(Self, JoinSet<()>)> {
         let mut running = JoinSet::new();
-        let writers = config.serve.writers.min(LANES.unsigned_abs().into());
+        let writers = config.serve.writers;
         let mut queues = Vec::with_capacity(writers);
         let turns = Arc::new(Semaphore::new(1));
         for number in 0..writers {
@@ -420,6 +420,19 @@ mod tests {
             created_at: None,
         };
         Request { posting: Arc::new(posting), traceparent: None }
+    }
+
+    /// A group's events are of few lanes then, and an account's requests meet one writer.
+    #[test]
+    fn a_writer_has_lanes_of_its_own() {
+        let (senders, mut queues): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel(1)).unzip();
+        let writers = Writers { queues: senders.into() };
+        for number in 0..200 {
+            let account = format!("acct-{number}");
+            let _answer = writers.enqueue(request(&account, "1")).expect("there is room");
+            let queue = usize::from(lane_of(account.as_bytes()).unsigned_abs()) % 3;
+            assert!(queues[queue].try_recv().is_ok(), "{account}");
+        }
     }
 
     #[test]

@@ -49,7 +49,8 @@ impl Scene {
         self.database.context_with(&[&base[..], overrides].concat())
     }
 
-    /// Posts `count` transactions, spread over the accounts, and answers them as records in the order of their ids, which is that of each account.
+    /// Posts `count` transactions, spread over the accounts, and answers them as records in the order of their ids,
+    /// which is that of each account.
     pub async fn post(&self, accounts: usize, count: usize) -> Vec<(String, OutgoingRecord)> {
         self.post_described(accounts, count, |_| None).await
     }

@@ -1,9 +1,8 @@
 //! Record batches in Kafka's message format 2 (KIP-98, <https://kafka.apache.org/documentation/#recordbatch>): what a
 //! produce request carries for a partition, and what a fetch brings.
 //!
-//! Guarantees: headers keep their order and names may repeat. What other producers may write is read: a header without a
-//! value as one with an empty value, a name that is no UTF-8 mended. What is decoded at once is bounded, whatever a batch
-//! was compressed from; only a single batch beyond that bound is not read, and says so.
+//! Guarantees: headers are kept as they come. What is decoded at once is bounded, whatever a batch was compressed from;
+//! only a single batch beyond that bound is not read, and says so.
 //! Deliberately absent: formats 0 and 1, which Kafka 4 has given up, and filtering of aborted transactions.
 
 use std::ops::Range;
@@ -397,6 +396,54 @@ mod tests {
                 batch[CHECKSUM_START..CHECKSUM_END].copy_from_slice(&checksum.to_be_bytes());
                 let _ = decode(&batch.into(), 0);
             }
+        }
+    }
+
+    /// Records that end anywhere on a piece, one that is longer than three of them, and none.
+    #[test]
+    fn a_batch_of_many_pieces_is_read_whole_or_not_at_all() {
+        let record = |number: usize| OutgoingRecord {
+            key: Some(number.to_string().into()),
+            value: Some(vec![b'v'; if number == 1_500 { 200_000 } else { number * 37 % 401 }].into()),
+            headers: [("number", number.to_string())].into(),
+            timestamp: DateTime::UNIX_EPOCH,
+        };
+        let sent: Vec<OutgoingRecord> = (0..3_000).map(record).collect();
+        for codec in CODECS {
+            let batch = encode(&sent, codec).expect("encoded");
+            let (found, _) = decode(&batch.clone().into(), 0).expect("decoded");
+            assert!(found.into_iter().map(as_sent).eq(sent.iter().cloned()), "{codec:?}");
+            for length in [batch.len() / 2, batch.len() - 1] {
+                let mut cut = batch[..length].to_vec();
+                fill(
+                    &mut cut,
+                    LENGTH_END - 4,
+                    i32::try_from(length - LENGTH_END).expect("short").to_be_bytes(),
+                );
+                let checksum = crc32c::crc32c(&cut[CHECKSUM_END..]);
+                fill(&mut cut, CHECKSUM_START, checksum.to_be_bytes());
+                // Of gzip and zstd the last byte is behind the records.
+                let is_whole = decode(&cut.into(), 0).is_ok_and(|(found, _)| found.len() == sent.len());
+                assert!(!is_whole || length == batch.len() - 1, "{codec:?}");
+            }
+        }
+    }
+
+    /// Seen to fail with pieces of one size, of which each record here would hold one.
+    #[test]
+    fn a_batch_of_one_record_does_not_hold_the_room_of_many() {
+        let sent = OutgoingRecord {
+            key: None,
+            value: Some("x".repeat(400).into()),
+            headers: Headers::default(),
+            timestamp: Utc::now(),
+        };
+        for codec in CODECS {
+            let batch = encode(&[sent.clone()], codec).expect("encoded");
+            let (found, _) = decode(&batch.into(), 0).expect("decoded");
+            let value = found.into_iter().next().expect("one").value.expect("a value");
+            let held = value.try_into_mut().expect("nobody else holds it").capacity();
+            assert!(held < 1_000, "{codec:?}: {held}");
         }
     }
 

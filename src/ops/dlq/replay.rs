@@ -11,13 +11,15 @@
 //! relay put aside is assessed here but stays unpublished; only what was on its way to the dead-letter topic, which
 //! promises no order, goes back into the outbox.
 
+mod report;
+
 use std::{collections::VecDeque, process::ExitCode, time::Duration};
 
-use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-use super::{super::operator::user_and_host, ReplayArgs, letter, place, readable::printable};
+use self::report::{Outcome, Replayed, Report};
+use super::{super::operator::user_and_host, ReplayArgs, letter, place};
 use crate::{
     broker::FetchedRecord,
     consume_risk::{self, Judgement},
@@ -28,44 +30,13 @@ use crate::{
         postings, transaction,
     },
     risk::Ruleset,
-    runtime::{Context, OutputFormat, Stop, print_json, print_text, table},
+    runtime::{Context, Stop},
 };
 
 const RATE_MAX: u32 = 100_000;
 const PAGE_SIZE: i64 = 1_000;
 const ALREADY_QUEUED: &str = "it was put into the outbox by an earlier replay; if it was too large again, that is a \
                               dead letter of its own";
-
-/// What a replay came to, or would come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Outcome {
-    Assessed,
-    AlreadyAssessed,
-    Queued,
-    AlreadyQueued,
-    Failing,
-}
-
-impl Outcome {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Assessed => "assessed",
-            Self::AlreadyAssessed => "already_assessed",
-            Self::Queued => "queued",
-            Self::AlreadyQueued => "already_queued",
-            Self::Failing => "failing",
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Replayed {
-    id: Uuid,
-    record: String,
-    outcome: Outcome,
-    detail: String,
-}
 
 /// What is to be done about a letter.
 enum Action {
@@ -93,11 +64,11 @@ pub(super) async fn run(
     let by = args.by.clone().unwrap_or_else(user_and_host);
     let mut chosen = Chosen::new(connection, args).await?;
     let mut pace = Pace::new(args.rate);
-    let mut done = Vec::new();
+    let mut report = Report::default();
     while let Some(id) = chosen.next(connection).await? {
         if !pace.wait(&context.stop).await {
-            print(args, &done, true)?;
-            anyhow::bail!("asked to stop after {} dead letters", done.len());
+            report.print(args, true)?;
+            anyhow::bail!("asked to stop after {} dead letters", report.total());
         }
         let letter = letter(connection, id).await?;
         let replayed = replay(connection, &ruleset, &letter, &by, args.dry_run).await?;
@@ -105,12 +76,11 @@ pub(super) async fn run(
             tracing::info!(%id, record = replayed.record, outcome = replayed.outcome.as_str(),
                 detail = replayed.detail, by, "replayed a dead letter");
         }
-        done.push(replayed);
+        report.add(replayed);
     }
     let has_more = chosen.are_more(connection).await?;
-    print(args, &done, has_more)?;
-    let failing = done.iter().any(|replayed| replayed.outcome == Outcome::Failing);
-    Ok(if failing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    report.print(args, has_more)?;
+    Ok(if report.count(Outcome::Failing) > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// The letters that are meant: those that were named, or page by page those that were there at the start. So one that
@@ -269,48 +239,6 @@ async fn carry_out(
         Ok((outcome, detail))
     })
     .await
-}
-
-fn print(args: &ReplayArgs, done: &[Replayed], has_more: bool) -> anyhow::Result<()> {
-    let count = |outcome| done.iter().filter(|replayed| replayed.outcome == outcome).count();
-    let outcomes = [
-        Outcome::Assessed,
-        Outcome::AlreadyAssessed,
-        Outcome::Queued,
-        Outcome::AlreadyQueued,
-        Outcome::Failing,
-    ];
-    if args.output == OutputFormat::Json {
-        let counts: serde_json::Map<String, serde_json::Value> = outcomes
-            .map(|outcome| (outcome.as_str().to_owned(), count(outcome).into()))
-            .into_iter()
-            .collect();
-        print_json(&serde_json::json!({
-            "dry_run": args.dry_run, "counts": counts, "has_more": has_more, "items": done,
-        }))?;
-        return Ok(());
-    }
-    let heading = if args.dry_run { "would be" } else { "outcome" };
-    let mut rows = table(["id", "record", heading, ""]);
-    for replayed in done {
-        let detail = printable(&replayed.detail);
-        rows.add_row([&replayed.id.to_string(), &replayed.record, replayed.outcome.as_str(), &detail]);
-    }
-    if !done.is_empty() {
-        print_text(&rows)?;
-    }
-    let counts = outcomes.map(|outcome| (outcome.as_str(), count(outcome)));
-    let counts: Vec<String> = counts
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(name, count)| format!("{count} {name}"))
-        .collect();
-    let summary = if counts.is_empty() { "no dead letters".to_owned() } else { counts.join(", ") };
-    print_text(format_args!("{}{summary}", if args.dry_run { "dry run: " } else { "" }))?;
-    if has_more {
-        print_text("more of them wait: raise --limit, or leave it out")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
