@@ -439,7 +439,7 @@ mod tests {
             timestamp: Utc::now(),
         };
         for codec in CODECS {
-            let batch = encode(&[sent.clone()], codec).expect("encoded");
+            let batch = encode(std::slice::from_ref(&sent), codec).expect("encoded");
             let (found, _) = decode(&batch.into(), 0).expect("decoded");
             let value = found.into_iter().next().expect("one").value.expect("a value");
             let held = value.try_into_mut().expect("nobody else holds it").capacity();
