@@ -44,6 +44,20 @@ async fn each_event_has_its_effect_once_although_all_are_delivered_twice() {
     assert_eq!(scene.count("leases WHERE owner IS NOT NULL").await, 0, "released at the stop");
 }
 
+/// A relay reads a lane at a time. Seen to fail with announcements in the order of the batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batchs_announcements_stand_lane_by_lane() {
+    let scene = Scene::new().await;
+    let records = scene.post(61, 1_000).await;
+    scene.publish(&records).await;
+    let mut consumer = scene.consumer(0, SHIPPED_RULES, &[]).await;
+    while consumer.run_once().await.expect("a turn") != Turn::Idle {}
+    let assessed = scene.count("outbox WHERE topic = 'risk-assessments.v1'").await;
+    let changes = "(SELECT lane <> lag(lane) OVER (ORDER BY id) AS changes FROM outbox) l WHERE changes";
+    let changes = scene.count(changes).await;
+    assert!(assessed > 100 && changes < assessed / 3, "{changes} of {assessed}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_stored_is_what_the_rules_say_about_the_ledger() {
     let scene = Scene::new().await;

@@ -240,7 +240,8 @@ async fn assessments_are_listed_by_level_rule_account_and_time() {
     }
     let sql = r#"INSERT INTO risk_assessments
         SELECT account_id, account_seq, id, 80, CASE WHEN account_id = 'b' THEN 'high' ELSE 'low' END,
-               json_build_array(json_build_object('rule', 'r' || account_seq, 'score', 80, 'reason', 'x')), '[]', 'abc'
+               json_build_array(json_build_object('rule', 'r' || account_seq, 'score', 80, 'reason', 'x')),
+               json_build_array(json_build_object('rule', 'tried', 'score', 9, 'reason', 'y')), 'abc'
         FROM transactions WHERE account_seq < 4"#;
     api.database.client().await.batch_execute(sql).await.unwrap();
     let items = async |query: &str| {

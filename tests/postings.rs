@@ -72,13 +72,15 @@ async fn rows_of_one_moment_are_newest_first_by_their_number_in_the_lists_of_all
     }
 }
 
-/// A relay reads a lane at a time. Seen to fail with events in the order of the group, and with those of an account turned round.
+/// A relay reads a lane at a time. Seen to fail with events in the order of the group, and with those of an account
+/// turned round.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_groups_events_stand_lane_by_lane_and_each_accounts_in_order() {
     let api = Api::on(TestDatabase::new().await, &[("serve.writers", "1")]).await;
     let item = |n| keyed(&format!("k{n}"), transaction(&format!("a{}", n % 97), "credit", "1.00", "EUR"));
     assert_eq!(batch(&api, (0..900).map(item).collect()).await.status, 200);
-    let changes = "SELECT count(*) FROM (SELECT lane <> lag(lane) OVER (ORDER BY id) AS changes FROM outbox) l WHERE changes";
+    let changes = "SELECT count(*) FROM (
+                     SELECT lane <> lag(lane) OVER (ORDER BY id) AS changes FROM outbox) l WHERE changes";
     let changes: usize = api.database.value(changes).await.parse().unwrap();
     // In the order of the group it would be nearly all of them; the writer may have taken the items as a few groups.
     assert!(changes < 32 * 9, "{changes}");
