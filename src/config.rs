@@ -11,5 +11,5 @@ pub use load::{ConfigError, DEFAULTS, Overrides, load};
 pub use print::print;
 pub use sections::{
     Admin, Aggregate, Broker, BrokerKind, Config, ConsumeRisk, Database, Kafka, Listen, Log, LogFormat,
-    Relay, Risk, Serve, Topics,
+    Relay, Risk, Serve, Topics, WRITERS_MAX,
 };

@@ -23,7 +23,7 @@ pub use schema::{EVENT_TYPES, schema, schemas};
 pub use transaction_created::{
     DecodeError, TRANSACTION_CREATED, TransactionCreated, encode_transaction_created,
 };
-pub(crate) use varint::{put_varint, take_varint, varint_size};
+pub(crate) use varint::{put_sized, put_varint, sized_size, take_sized, take_varint, varint_size};
 
 /// Topic of [`TransactionCreated`].
 pub const TRANSACTIONS_TOPIC: &str = "transactions.v1";

@@ -389,7 +389,7 @@ impl Config {
     }
 }
 
-/// Each has outbox lanes of its own.
-const WRITERS_MAX: usize = 32;
+/// As many as there are outbox lanes: each writer has some of its own.
+pub const WRITERS_MAX: usize = 32;
 /// Below this the heartbeats of a busy machine would look like death.
 const LEASE_TTL_MIN: Duration = Duration::from_secs(1);

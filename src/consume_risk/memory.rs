@@ -48,7 +48,8 @@ impl Memory {
     }
 }
 
-/// What a record takes once it is decoded, about.
+/// What a record takes once it is decoded, about. It is a slice of some 64 KiB that it shares with its neighbours, or of
+/// its whole batch where that is compressed by snappy or not at all; either is given back with the last of them.
 pub(super) fn record_bytes(record: &FetchedRecord) -> usize {
     let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
     2 * (length(&record.key) + length(&record.value)) + RECORD_OVERHEAD_BYTES

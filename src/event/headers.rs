@@ -13,10 +13,8 @@ use std::{borrow::Cow, fmt};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 
-use super::varint::{put_varint, take_varint};
+use super::varint::{put_sized, take_sized};
 
-/// A length that stands for "nothing".
-const ABSENT: i64 = -1;
 /// What a header takes, about.
 const HEADER_BYTES: usize = 40;
 
@@ -32,8 +30,8 @@ impl Headers {
     pub fn from_encoded(count: usize, encoded: Bytes) -> Option<Self> {
         let mut rest = &encoded[..];
         for _ in 0..count {
-            take_part(&mut rest)??;
-            take_part(&mut rest)?;
+            take_sized(&mut rest)??;
+            take_sized(&mut rest)?;
         }
         let length = encoded.len() - rest.len();
         Some(Self { count, encoded: encoded.slice(..length) })
@@ -72,8 +70,8 @@ impl Headers {
         let mut encoded = Vec::with_capacity(self.encoded.len() + HEADER_BYTES * more.size_hint().0);
         encoded.extend_from_slice(&self.encoded);
         for (name, value) in more {
-            put_part(&mut encoded, Some(name.as_ref().as_bytes()));
-            put_part(&mut encoded, Some(value.as_ref()));
+            put_sized(&mut encoded, Some(name.as_ref().as_bytes()));
+            put_sized(&mut encoded, Some(value.as_ref()));
             count += 1;
         }
         Self { count, encoded: encoded.into_boxed_slice().into() }
@@ -94,10 +92,10 @@ impl Headers {
         let pairs = json.as_array()?;
         let mut encoded = Vec::new();
         for pair in pairs {
-            put_part(&mut encoded, Some(pair.get(0)?.as_str()?.as_bytes()));
+            put_sized(&mut encoded, Some(pair.get(0)?.as_str()?.as_bytes()));
             match pair.get(1)? {
-                serde_json::Value::Null => put_part(&mut encoded, None),
-                value => put_part(&mut encoded, Some(&STANDARD.decode(value.as_str()?).ok()?)),
+                serde_json::Value::Null => put_sized(&mut encoded, None),
+                value => put_sized(&mut encoded, Some(&STANDARD.decode(value.as_str()?).ok()?)),
             }
         }
         Some(Self { count: pairs.len(), encoded: encoded.into() })
@@ -106,8 +104,8 @@ impl Headers {
     fn parts(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest = self.encoded();
         std::iter::from_fn(move || {
-            let name = take_part(&mut rest)??;
-            Some((name, take_part(&mut rest)?))
+            let name = take_sized(&mut rest)??;
+            Some((name, take_sized(&mut rest)?))
         })
     }
 }
@@ -129,22 +127,6 @@ impl fmt::Debug for Headers {
         let readable = self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)));
         formatter.debug_list().entries(readable).finish()
     }
-}
-
-fn put_part(out: &mut Vec<u8>, part: Option<&[u8]>) {
-    put_varint(out, part.map_or(ABSENT, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX)));
-    out.extend_from_slice(part.unwrap_or_default());
-}
-
-/// None: there is nothing of that shape; of an absent part `Some(None)`.
-fn take_part<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    let length = take_varint(bytes)?;
-    if length == ABSENT {
-        return Some(None);
-    }
-    let (part, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
-    *bytes = rest;
-    Some(Some(part))
 }
 
 #[cfg(test)]

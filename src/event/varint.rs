@@ -1,5 +1,8 @@
 //! Numbers of variable length, as in Kafka's message format 2: zigzag, then seven bits a byte, the low ones first
-//! (<https://protobuf.dev/programming-guides/encoding/#signed-ints>).
+//! (<https://protobuf.dev/programming-guides/encoding/#signed-ints>); and bytes behind their length as such a number.
+
+/// A length that stands for "nothing".
+const ABSENT: i64 = -1;
 
 /// Small numbers of either sign become small ones without.
 fn zigzag(number: i64) -> u64 {
@@ -41,6 +44,32 @@ pub fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
     None
 }
 
+/// How many bytes [`put_sized`] appends.
+pub fn sized_size(bytes: Option<&[u8]>) -> usize {
+    varint_size(length(bytes)) + bytes.map_or(0, <[u8]>::len)
+}
+
+/// Appends bytes behind their length, or that there are none.
+pub fn put_sized(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    put_varint(out, length(bytes));
+    out.extend_from_slice(bytes.unwrap_or_default());
+}
+
+fn length(bytes: Option<&[u8]>) -> i64 {
+    bytes.map_or(ABSENT, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX))
+}
+
+/// Takes what [`put_sized`] appends from the front; None if that is not what is there.
+pub fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let length = take_varint(bytes)?;
+    if length == ABSENT {
+        return Some(None);
+    }
+    let (taken, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
+    *bytes = rest;
+    Some(Some(taken))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +85,19 @@ mod tests {
         }
         assert_eq!(take_varint(&mut &[0x80; 10][..]), None);
         assert_eq!(take_varint(&mut &[0x80][..]), None);
+    }
+
+    #[test]
+    fn bytes_come_back_and_take_as_many_as_they_are_said_to() {
+        for bytes in [None, Some(&b""[..]), Some(b"x"), Some(&[7; 200])] {
+            let mut out = Vec::new();
+            put_sized(&mut out, bytes);
+            assert_eq!(out.len(), sized_size(bytes));
+            let mut rest = &out[..];
+            assert_eq!((take_sized(&mut rest), rest), (Some(bytes), &[][..]));
+        }
+        // Cut off, and a length below that of nothing.
+        assert_eq!(take_sized(&mut &[4, 0][..]), None);
+        assert_eq!(take_sized(&mut &[3][..]), None);
     }
 }

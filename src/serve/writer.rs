@@ -395,7 +395,11 @@ fn count(items: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Amount, Currency, Direction, IdempotencyKey, Posting};
+    use crate::{
+        config::WRITERS_MAX,
+        domain::{Amount, Currency, Direction, IdempotencyKey, Posting},
+        event::LANES,
+    };
 
     /// Seen to fail when only a task that came to its end was told of.
     #[tokio::test]
@@ -425,6 +429,7 @@ mod tests {
     /// A group's events are of few lanes then, and an account's requests meet one writer.
     #[test]
     fn a_writer_has_lanes_of_its_own() {
+        assert_eq!(WRITERS_MAX, usize::from(LANES.unsigned_abs()), "none without a lane");
         let (senders, mut queues): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel(1)).unzip();
         let writers = Writers { queues: senders.into() };
         for number in 0..200 {

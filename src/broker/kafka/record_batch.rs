@@ -13,7 +13,7 @@ use chrono::DateTime;
 use super::compression::{Codec, DecompressError, Pieces};
 use crate::{
     broker::{FetchedRecord, OutgoingRecord},
-    event::{Headers, put_varint, take_varint, varint_size},
+    event::{Headers, put_sized, put_varint, sized_size, take_sized, take_varint, varint_size},
 };
 
 const FORMAT: i8 = 2;
@@ -107,39 +107,22 @@ fn put_record(out: &mut Vec<u8>, record: &OutgoingRecord, time_delta: i64, place
     let length = 1
         + varint_size(time_delta)
         + varint_size(place)
-        + optional_size(key)
-        + optional_size(value)
+        + sized_size(key)
+        + sized_size(value)
         + varint_size(signed(headers.len()))
         + headers.encoded().len();
     put_varint(out, signed(length));
     out.push(0); // attributes: there are none
     put_varint(out, time_delta);
     put_varint(out, place);
-    for part in [key, value] {
-        match part {
-            None => put_varint(out, NONE),
-            Some(bytes) => put_bytes(out, bytes),
-        }
-    }
+    put_sized(out, key);
+    put_sized(out, value);
     put_varint(out, signed(headers.len()));
     out.extend_from_slice(headers.encoded());
 }
 
 fn signed(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
-}
-
-fn size(bytes: &[u8]) -> usize {
-    varint_size(signed(bytes.len())) + bytes.len()
-}
-
-fn optional_size(bytes: Option<&[u8]>) -> usize {
-    bytes.map_or(varint_size(NONE), size)
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_varint(out, signed(bytes.len()));
-    out.extend_from_slice(bytes);
 }
 
 /// The records of all batches that are there whole, from `offset` on, and where the next batch begins. A fetch may end
@@ -288,28 +271,16 @@ impl<'a> Reader<'a> {
     }
 
     fn varint(&mut self) -> Result<i64, Unreadable> {
-        take_varint(&mut self.0).ok_or(if self.0.is_empty() {
-            Unreadable::CutOff
-        } else {
-            Unreadable::Impossible
-        })
-    }
-
-    /// A length, or None for −1, which stands for "nothing".
-    fn length(&mut self) -> Result<Option<usize>, Unreadable> {
-        match self.varint()? {
-            NONE => Ok(None),
-            length => usize::try_from(length).map(Some).map_err(|_| Unreadable::Impossible),
-        }
+        take_varint(&mut self.0).ok_or(Unreadable::Impossible)
     }
 
     fn optional_bytes(&mut self) -> Result<Option<&'a [u8]>, Unreadable> {
-        self.length()?.map(|length| self.take(length)).transpose()
+        take_sized(&mut self.0).ok_or(Unreadable::Impossible)
     }
 
     /// All that is left of `record`.
     fn headers(&mut self, record: &Bytes) -> Result<Headers, Unreadable> {
-        let count = self.length()?.ok_or(Unreadable::Impossible)?;
+        let count = usize::try_from(self.varint()?).map_err(|_| Unreadable::Impossible)?;
         Headers::from_encoded(count, record.slice_ref(self.0)).ok_or(Unreadable::Impossible)
     }
 }
