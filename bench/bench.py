@@ -9,7 +9,8 @@
 P1   POST /transactions over 10,000 accounts, 128 and 512 connections; pgbench and FastAPI do the same
 P2   the same on one account; pgbench does the same
 P3   batches of 1,000; a bare INSERT … SELECT into the same tables
-P4   latency at half of P1's rate, from the moment a request was due; FastAPI at half of its own
+P4   latency at half of P1's rate, from the moment a request was due; FastAPI at half of its own; bare commits of as many
+     rows, from the moment they were sent
 P5   balances, 128 connections; FastAPI, and pgbench -S
 P10  P1 and pages of history, on an empty ledger and on one of --rows rows
 P11  memory, time to ready, size of the binary
@@ -36,7 +37,14 @@ FASTAPI_SPREAD = "P1 FastAPI spread, 64 connections (tx/s)"
 P2, PGBENCH_HOT = "P2 POST /transactions, one account, 512 connections (tx/s)", "P2 pgbench hot, 32 clients (tx/s)"
 P3, BARE = "P3 POST /transactions/batch, 1,000 a call (tx/s)", "P3 bare INSERT … SELECT, 1,000 rows a commit (rows/s)"
 P4, P4_FASTAPI = "P4 p99 at half of P1's rate (ms)", "P4 FastAPI, p99 at half of its rate (ms)"
+P4_RATE = "P4 rate that was kept (tx/s)"
 FDATASYNC = "P4 fdatasync (ms)"
+# Two writers make groups of about so many at half of P1's rate.
+GROUP_ROWS = 16
+P4_BARE = f"P4 bare INSERT, {GROUP_ROWS} rows a commit at that rate, p99 (ms)"
+# About half of what FastAPI reaches.
+SLOW_RATE = 1000
+P4_SLOW = f"P4 p99 at {SLOW_RATE:,} a second (ms)"
 P5, P5_FASTAPI, P5_PGBENCH = "P5 GET balance, 128 connections (1/s)", "P5 FastAPI balance, 128 connections (1/s)", "P5 pgbench -S, 32 clients (1/s)"
 READY, IDLE, LOADED, BINARY = "P11 serve, start to ready (ms)", "P11 serve, idle (MiB)", "P11 serve, peak under P1 (MiB)", "P11 release binary (MiB)"
 PAGES = {"account": "newest page of an account", "account-range": "page of an account by time", "ledger": "newest page of the ledger",
@@ -116,6 +124,22 @@ def bare_insert(ledger, seconds):
     text = (BENCH / "yardstick/bare_insert.sql").read_text().replace(":seconds", str(seconds))
     ledger.sql(text)
     return ledger.count("transactions") / seconds
+
+
+def bare_commits_p99_ms(ledger, work, rows_per_second, seconds):
+    """The p99 of commits by two connections, each from the moment it was sent: waiting for its turn does not count."""
+    rate = rows_per_second / GROUP_ROWS
+    run(program("pgbench"), "-h", "127.0.0.1", "-p", ledger.postgres.port, "-U", "postgres", "-n", "-M", "prepared", "-c", 2, "-j", 1,
+        "-f", BENCH / "yardstick/bare_group.sql", "-D", f"rows={GROUP_ROWS}", "-R", rate, "-T", seconds, "--log", ledger.database, cwd=work)
+    took = []
+    for log in work.glob("pgbench_log.*"):
+        for line in log.read_text().splitlines():
+            fields = line.split()
+            took.append(int(fields[2]) - int(fields[6]))
+        log.unlink()
+    if len(took) < 0.8 * rate * seconds:
+        raise Failed(f"pgbench made {len(took)} commits of the {rate * seconds:,.0f} that were asked for")
+    return sorted(took)[int(len(took) * 0.99)] / 1000
 
 
 def fdatasync_ms(work):
@@ -215,6 +239,16 @@ class Round:
             self.sheet.add(P3, seen["rate"] * 1000)
         self.verify("P3")
 
+    def paced(self, serve, rate):
+        """Every acknowledged id must be in the ledger."""
+        ids = self.work / "acknowledged"
+        seen = paced(serve.url, rate, self.seconds, ids)
+        missing = self.ledger.sql("CREATE TEMP TABLE acknowledged (id uuid);\n\\copy acknowledged FROM '" + str(ids) + "'\n"
+                                  "SELECT count(*) FROM acknowledged LEFT JOIN transactions USING (id) WHERE account_id IS NULL")
+        if missing != "0":
+            raise Failed(f"{missing} acknowledged transactions are not in the ledger")
+        return seen
+
     def half_rate(self, serve):
         rate = self.sheet.best(*P1.values())
         if rate is None:
@@ -222,16 +256,12 @@ class Round:
                 rate = post(serve.url, "post.lua", 128, min(5, self.seconds))["rate"]
         self.settle("P4")
         with self.step(f"P4: {rate / 2:,.0f} a second"):
-            ids = self.work / "acknowledged"
-            seen = paced(serve.url, rate / 2, self.seconds, ids)
-            self.sheet.add("P4 rate that was kept (tx/s)", seen["rate"])
+            seen = self.paced(serve, rate / 2)
+            self.sheet.add(P4_RATE, seen["rate"])
             self.sheet.add("P4 p50 at half of P1's rate (ms)", seen["p50_ms"])
             self.sheet.add(P4, seen["p99_ms"])
-        with step("P4: looking for every acknowledged id", 60):
-            missing = self.ledger.sql("CREATE TEMP TABLE acknowledged (id uuid);\n\\copy acknowledged FROM '" + str(ids) + "'\n"
-                                      "SELECT count(*) FROM acknowledged LEFT JOIN transactions USING (id) WHERE account_id IS NULL")
-            if missing != "0":
-                raise Failed(f"{missing} acknowledged transactions are not in the ledger")
+        with self.step(f"P4: {SLOW_RATE:,} a second"):
+            self.sheet.add(P4_SLOW, self.paced(serve, SLOW_RATE)["p99_ms"])
         self.verify("P4")
 
     def ours(self):
@@ -265,11 +295,16 @@ class Round:
                 self.beside_fastapi(service.url)
             finally:
                 service.stop()
+        bare = Ledger(self.postgres, self.work, "bare")
         if self.wants("P3"):
             with self.step("P3: bare INSERT … SELECT"):
-                bare = Ledger(self.postgres, self.work, "bare")
                 bare.create()
                 self.sheet.add(BARE, bare_insert(bare, self.seconds))
+        if self.wants("P4"):
+            rate = self.sheet.values[P4_RATE][-1]
+            with self.step(f"P4: bare commits, {rate:,.0f} rows a second"):
+                bare.create()
+                self.sheet.add(P4_BARE, bare_commits_p99_ms(bare, self.work, rate, self.seconds))
 
     def beside_fastapi(self, url):
         """pgbench writes into the tables that the service has made."""
