@@ -1,10 +1,10 @@
 //! How much of a Parquet file is in memory at a time, found before anything is read: a page is decoded whole, and how
 //! large it is was up to the writer. What would not fit is refused with a word on how to write the file again.
 //!
-//! Only the headers of the pages are looked at, and what they say is what the reader makes room for; but a page in gzip
-//! is decompressed to its end whatever its header says, so such pages are decompressed here and counted. The parquet
-//! crate keeps its own reader of them to itself, so the few fields that matter are read here: a header is a struct in
-//! Thrift's compact protocol.
+//! Only the headers of the pages are looked at, and what they say is what the reader makes room for; but a page in gzip,
+//! or in the frames of LZ4 that early writers made, is decompressed to its end whatever its header says, so such pages
+//! are decompressed here and counted. The parquet crate keeps its own reader of headers to itself, so the few fields that
+//! matter are read here: a header is a struct in Thrift's compact protocol.
 
 use std::{
     fs::File,
@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::ensure;
 use flate2::bufread::MultiGzDecoder;
+use lz4_flex::frame::FrameDecoder;
 use parquet::{
     arrow::ProjectionMask,
     basic::Compression,
@@ -24,7 +25,7 @@ pub(super) const HELD_BYTES_MAX: u64 = 96 * MIB;
 /// The footer describes every column of every row group and is held whole, in several times its size.
 const FOOTER_BYTES_MAX: u64 = 8 * MIB;
 const MIB: u64 = 1024 * 1024;
-const GUNZIP_BUFFER_BYTES: usize = 32 * 1024;
+const DECOMPRESSION_BUFFER_BYTES: usize = 32 * 1024;
 const HEADER_BUFFER_BYTES: usize = 512;
 /// A view of a value that stands in a dictionary page.
 const VIEW_BYTES: u64 = 16;
@@ -100,10 +101,14 @@ impl Pages {
             file.seek(SeekFrom::Start(position))?;
             let mut header = PageHeader::read(&mut file)?;
             let page = file.stream_position()?;
-            if matches!(chunk.compression(), Compression::GZIP(_)) {
+            if matches!(chunk.compression(), Compression::GZIP(_) | Compression::LZ4) {
                 file.seek_relative(i64::try_from(header.levels).unwrap_or(i64::MAX))?;
                 let body = file.by_ref().take(header.compressed.saturating_sub(header.levels));
-                header.uncompressed = header.uncompressed.max(gunzipped_bytes(body));
+                let bytes = match chunk.compression() {
+                    Compression::LZ4 => bytes_of(FrameDecoder::new(body)),
+                    _ => bytes_of(MultiGzDecoder::new(body)),
+                };
+                header.uncompressed = header.uncompressed.max(bytes);
             }
             // Without compression the page is used as it was read.
             let is_compressed = chunk.compression() != Compression::UNCOMPRESSED;
@@ -125,10 +130,9 @@ impl Pages {
     }
 }
 
-/// How much comes out, as far as it matters; where the input is damaged, how much came before.
-fn gunzipped_bytes(input: impl BufRead) -> u64 {
-    let mut output = MultiGzDecoder::new(input);
-    let mut buffer = vec![0; GUNZIP_BUFFER_BYTES];
+/// How much comes out, as far as it matters; where the input is damaged, or of another framing, how much came before.
+fn bytes_of(mut output: impl Read) -> u64 {
+    let mut buffer = vec![0; DECOMPRESSION_BUFFER_BYTES];
     let mut bytes = 0;
     while bytes <= HELD_BYTES_MAX {
         match output.read(&mut buffer) {
@@ -301,38 +305,79 @@ mod tests {
 
     use super::*;
 
+    /// A file of one page of 3 MB.
+    fn file_of_a_page(version: WriterVersion, compression: Compression) -> Vec<u8> {
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(
+            (0..300).map(|n| format!("{n:03}{}", "z".repeat(10_000))),
+        ));
+        let batch = RecordBatch::try_from_iter([("description", texts)]).expect("a batch");
+        let properties = WriterProperties::builder()
+            .set_writer_version(version)
+            .set_compression(compression)
+            .set_dictionary_enabled(false)
+            .set_data_page_size_limit(100_000_000)
+            .build();
+        let mut file = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut file, batch.schema(), Some(properties)).expect("a writer");
+        writer.write(&batch).expect("written");
+        writer.close().expect("closed");
+        file
+    }
+
+    fn written(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(bytes).expect("written");
+        file
+    }
+
+    fn chunk_of(file: &File) -> ColumnChunkMetaData {
+        ParquetMetaDataReader::new().parse_and_finish(file).expect("a footer").row_group(0).column(0).clone()
+    }
+
     /// Seen to fail when planted: the size that the header says, as it was; such a file took 367 MiB.
     #[test]
     fn a_gzipped_page_that_says_less_than_it_holds_is_counted_as_what_it_holds() {
         for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
-            let texts: ArrayRef = Arc::new(StringArray::from_iter_values(
-                (0..300).map(|n| format!("{n:03}{}", "z".repeat(10_000))),
-            ));
-            let batch = RecordBatch::try_from_iter([("description", texts)]).expect("a batch");
-            let properties = WriterProperties::builder()
-                .set_writer_version(version)
-                .set_compression(Compression::GZIP(parquet::basic::GzipLevel::default()))
-                .set_dictionary_enabled(false)
-                .set_data_page_size_limit(100_000_000)
-                .build();
-            let mut file = Vec::new();
-            let mut writer =
-                ArrowWriter::try_new(&mut file, batch.schema(), Some(properties)).expect("a writer");
-            writer.write(&batch).expect("written");
-            writer.close().expect("closed");
-            let mut honest = tempfile::tempfile().expect("a file");
-            honest.write_all(&file).expect("written");
-            let metadata = ParquetMetaDataReader::new().parse_and_finish(&honest).expect("a footer");
-            let chunk = metadata.row_group(0).column(0);
+            let mut file = file_of_a_page(version, Compression::GZIP(parquet::basic::GzipLevel::default()));
+            let chunk = chunk_of(&written(&file));
             let start = usize::try_from(chunk.byte_range().0).expect("small");
             // Its kind, then the size uncompressed, four bytes of which now say 1: 3 MB take four.
             file[start + 3..start + 7].copy_from_slice(&[0x82, 0x80, 0x80, 0x00]);
-            let mut lying = tempfile::tempfile().expect("a file");
-            lying.write_all(&file).expect("written");
             let mut pages = Pages::default();
-            pages.look_at(&lying, chunk).expect("headers");
+            pages.look_at(&written(&file), &chunk).expect("headers");
             assert!((3_000_000..4_000_000).contains(&pages.data), "{version:?}: {}", pages.data);
         }
+    }
+
+    /// Early writers put frames where the format means another framing, and the reader takes both. Seen to fail when only
+    /// gzip was decompressed.
+    #[test]
+    fn a_page_in_frames_of_lz4_is_counted_as_what_it_holds() {
+        let version = WriterVersion::PARQUET_1_0;
+        let mut file = file_of_a_page(version, Compression::LZ4);
+        let chunk = chunk_of(&written(&file));
+        let mut pages = Pages::default();
+        pages.look_at(&written(&file), &chunk).expect("headers");
+        assert!((3_000_000..4_000_000).contains(&pages.data), "as it was written: {}", pages.data);
+
+        let (start, length) = chunk.byte_range();
+        let (start, end) =
+            (usize::try_from(start).expect("small"), usize::try_from(start + length).expect("small"));
+        file[start + 3..start + 7].copy_from_slice(&[0x82, 0x80, 0x80, 0x00]);
+        let mut rest = &file[start..end];
+        let header = PageHeader::read(&mut rest).expect("a header");
+        assert_eq!(header.uncompressed, 1);
+        let mut frames = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        frames.write_all(&[0; 2_000_000]).expect("compressed");
+        let mut frames = frames.finish().expect("compressed");
+        let body = end - rest.len();
+        let room = usize::try_from(header.compressed).expect("small");
+        assert!(frames.len() <= room, "{} in {room}", frames.len());
+        frames.resize(room, 0);
+        file[body..body + room].copy_from_slice(&frames);
+        let mut pages = Pages::default();
+        pages.look_at(&written(&file), &chunk).expect("headers");
+        assert!((2_000_000..3_000_000).contains(&pages.data), "in frames: {}", pages.data);
     }
 
     /// A header with statistics and a list to skip, as a writer of another kind might add: sizes 300 and 200, a page of
