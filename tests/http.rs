@@ -139,6 +139,7 @@ async fn unknown_routes_methods_and_parameters_are_refused() {
         ("/transactions?cursor=AAAA", "cursor"),
         ("/transactions?limit=1&limit=2", "limit"),
         ("/accounts/a/balance?at=1", "at"),
+        ("/accounts/a/balance?at=2026-01-01T12:00:60Z", "at"),
         ("/accounts/a?x=1", "x"),
         ("/openapi.json?format=yaml", "format"),
         ("/docs?url=other", "url"),

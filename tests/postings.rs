@@ -130,6 +130,11 @@ async fn a_transaction_is_reversed_once_and_a_reversal_never() {
     assert_eq!(json["balance_after"], "0.00");
     let again = api.send("POST", &path, &[("content-type", "application/json")], b"{}".to_vec()).await;
     assert_eq!((again.status, again.replayed, &again.body), (200, true, &reversal.body));
+    let told =
+        api.send("POST", &path, &[("content-type", "application/json")], br#"{"why":1}"#.to_vec()).await;
+    assert_eq!((told.status, &told.json()["errors"][0]["field"]), (422, &"why".into()), "{told:?}");
+    let no_object = api.send("POST", &path, &[("content-type", "application/json")], b"null".to_vec()).await;
+    assert_eq!(no_object.status, 400, "{no_object:?}");
     let path = format!("/transactions/{}/reversal", json["id"].as_str().unwrap());
     api.send("POST", &path, &[], Vec::new()).await.is_problem(422, "not-reversible");
     let nobody = "/transactions/01a206a6-4f5f-7c41-87f5-c48b0979c33c/reversal";

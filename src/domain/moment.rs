@@ -1,7 +1,7 @@
-//! A moment as text: RFC 3339 in UTC with six digits of a second, always of the same length. It stands in every event
-//! and answer, so it is put together without a formatter.
+//! A moment as text, read and printed: RFC 3339 in UTC with six digits of a second, always of the same length. It
+//! stands in every event and answer, so it is put together without a formatter.
 
-use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, TimeDelta, Timelike, Utc};
 
 /// `2026-01-31T12:00:00.000001Z`, cut to the microsecond.
 pub fn format_moment(at: DateTime<Utc>) -> String {
@@ -24,6 +24,20 @@ fn digits_of(at: DateTime<Utc>) -> Option<String> {
         f3, f4, f5, f6, b'Z',
     ];
     String::from_utf8(text.into()).ok()
+}
+
+/// Reads an RFC 3339 moment of any offset.
+pub fn parse_moment(text: &str) -> Option<DateTime<Utc>> {
+    without_leap_second(DateTime::parse_from_rfc3339(text).ok()?.to_utc())
+}
+
+/// A leap second as the second after it, which is what PostgreSQL keeps; none anywhere but at the end of a day.
+pub fn without_leap_second(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    const NANOS: u32 = 1_000_000_000;
+    let Some(nanos) = at.nanosecond().checked_sub(NANOS) else { return Some(at) };
+    let ends_a_day = (at.hour(), at.minute(), at.second()) == (23, 59, 59);
+    let second = Some(at).filter(|_| ends_a_day)?.with_nanosecond(nanos)?;
+    second.checked_add_signed(TimeDelta::seconds(1))
 }
 
 /// The last `N` decimal digits.
@@ -56,6 +70,16 @@ mod tests {
         for at in [DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC] {
             assert_eq!(format_moment(at), as_chrono_prints(at));
         }
+    }
+
+    #[test]
+    fn a_leap_second_is_the_second_after_it() {
+        let read = |text: &str| parse_moment(text).map(format_moment);
+        let next_day = Some("2017-01-01T00:00:00.500000Z".to_owned());
+        assert_eq!(read("2016-12-31T23:59:60.5Z"), next_day);
+        assert_eq!(read("2017-01-01T01:59:60.5+02:00"), next_day);
+        assert_eq!(read("2026-01-01T12:00:60Z"), None, "there is none in the middle of a day");
+        assert_eq!(read("2016-12-31T23:59:59.999Z").as_deref(), Some("2016-12-31T23:59:59.999000Z"));
     }
 
     proptest! {

@@ -53,10 +53,14 @@ impl Amount {
     }
 }
 
+/// More, leading zeros too, are no amount that anybody writes.
+const WHOLE_DIGITS_MAX: usize = 18;
+
 /// Parses `[-]digits[.digits]` into minor units of `currency`, at most [`AMOUNT_MINOR_MAX`] away from zero.
 ///
 /// `1.5` and `1.50` are the same EUR amount; `1.500` is refused even though its last digit is zero, because the
-/// caller then means a currency with other decimals. Leading zeros are accepted, a bare point is not.
+/// caller then means a currency with other decimals. Leading zeros are accepted up to 18 digits in all before the point;
+/// a bare point is not.
 pub fn parse_minor(text: &str, currency: Currency) -> Result<i64, AmountError> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -70,6 +74,9 @@ pub fn parse_minor(text: &str, currency: Currency) -> Result<i64, AmountError> {
     let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
         return Err(AmountError::Malformed);
+    }
+    if whole.len() > WHOLE_DIGITS_MAX {
+        return Err(AmountError::TooLarge);
     }
     let decimals = currency.decimals();
     if fraction.len() > usize::from(decimals) {
@@ -140,6 +147,8 @@ mod tests {
             Ok(AMOUNT_MINOR_MAX)
         );
         assert_eq!(Amount::parse("10000000000000000.00", currency("EUR")), Err(AmountError::TooLarge));
+        assert_eq!(parse_minor("-000000000000000001.00", currency("EUR")), Ok(-100));
+        assert_eq!(parse_minor("-0000000000000000001.00", currency("EUR")), Err(AmountError::TooLarge));
         assert_eq!(Amount::parse(&"9".repeat(20_000), currency("EUR")), Err(AmountError::TooLarge));
     }
 

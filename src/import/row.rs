@@ -11,7 +11,7 @@ use serde::de::{Deserializer as _, MapAccess, Visitor};
 use super::columns::Column;
 use crate::domain::{
     AccountId, Amount, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction, IdempotencyKey,
-    Metadata, Posting, bounded_text, parse_minor,
+    Metadata, Posting, bounded_text, parse_minor, parse_moment, without_leap_second,
 };
 
 /// A row's content.
@@ -129,11 +129,11 @@ fn cells<'a>(columns: &[Column], record: &'a csv::ByteRecord) -> Result<Cells<'a
 /// As precise as PostgreSQL keeps it. Ids begin with the milliseconds since 1970, and a row in the future would push
 /// all later rows of its account there.
 fn moment(text: &str, now: DateTime<Utc>, assume_utc: bool) -> Result<DateTime<Utc>, String> {
-    let at = match (DateTime::parse_from_rfc3339(text), without_zone(text)) {
-        (Ok(at), _) => at.to_utc(),
-        (Err(_), Some(at)) if assume_utc => at.and_utc(),
-        (Err(_), Some(_)) => return Err("has no time zone; --assume-utc takes it as UTC".to_owned()),
-        (Err(_), None) => {
+    let at = match (parse_moment(text), without_zone(text)) {
+        (Some(at), _) => at,
+        (None, Some(at)) if assume_utc => at,
+        (None, Some(_)) => return Err("has no time zone; --assume-utc takes it as UTC".to_owned()),
+        (None, None) => {
             return Err("must be a moment as RFC 3339 writes it, such as 1993-01-31T08:00:00Z".to_owned());
         }
     };
@@ -148,9 +148,10 @@ fn moment(text: &str, now: DateTime<Utc>, assume_utc: bool) -> Result<DateTime<U
 }
 
 /// `1993-01-31T08:00:00`, the same with a space, or `1993-01-31` for the beginning of the day.
-fn without_zone(text: &str) -> Option<NaiveDateTime> {
+fn without_zone(text: &str) -> Option<DateTime<Utc>> {
     let date = || text.parse::<NaiveDate>().ok().map(|date| date.and_time(NaiveTime::MIN));
-    text.replacen(' ', "T", 1).parse().ok().or_else(date)
+    let at = text.replacen(' ', "T", 1).parse::<NaiveDateTime>().ok().or_else(date)?;
+    without_leap_second(at.and_utc())
 }
 
 /// The entries of a JSON object in the order of the text, each as often as it stands there.

@@ -2,10 +2,12 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
+use crate::domain::parse_moment;
+
 /// `2026-11-24T10:00:00Z`, `2026-11-24` (its beginning, UTC) or `2h` (ago).
 pub(super) fn parse(text: &str) -> Result<DateTime<Utc>, String> {
-    if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
-        return Ok(moment.with_timezone(&Utc));
+    if let Some(moment) = parse_moment(text) {
+        return Ok(moment);
     }
     if let Ok(day) = text.parse::<NaiveDate>() {
         return Ok(day.and_time(NaiveTime::MIN).and_utc());

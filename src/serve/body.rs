@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, http::header, web};
 
 use super::{
-    problem::{Kind, Problem},
+    problem::{FieldProblem, Kind, Problem},
     state::ApiState,
 };
 
@@ -54,9 +54,14 @@ pub async fn nothing(request: &HttpRequest, payload: web::Payload, state: &ApiSt
         return Ok(());
     }
     let bytes = json(request, payload, state).await?;
-    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes) {
-        Ok(object) if object.is_empty() => Ok(()),
-        Ok(_) => Err(Problem::new(Kind::Validation, "nothing can be said in the body; leave it out")),
+    match serde_json::from_slice::<serde_json::Value>(&bytes) {
+        Ok(serde_json::Value::Object(object)) if object.is_empty() => Ok(()),
+        Ok(serde_json::Value::Object(object)) => {
+            let message = "is unknown; nothing can be said in the body";
+            let errors = object.into_iter().map(|(field, _)| FieldProblem { field, message: message.into() });
+            Err(Problem::validation(errors.collect()))
+        }
+        Ok(_) => Err(Problem::new(Kind::Malformed, "the body must be a JSON object")),
         Err(_) if bytes.is_empty() => Ok(()),
         Err(error) => Err(Problem::new(Kind::Malformed, format!("the body is not valid JSON: {error}"))),
     }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Datelike, Utc};
 
 use super::problem::{FieldProblem, Kind, Problem};
 use crate::{
-    domain::{AccountId, Direction},
+    domain::{AccountId, Direction, parse_moment},
     repository::Span,
 };
 
@@ -112,7 +112,7 @@ fn is_percent_encoded(query: &str) -> bool {
 
 /// An RFC 3339 moment.
 pub fn moment(text: &str) -> Result<DateTime<Utc>, String> {
-    let parsed = DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.to_utc());
+    let parsed = parse_moment(text);
     // An offset can lead out of the four digits that a year has.
     parsed.filter(|moment| (0..=9999).contains(&moment.year())).ok_or_else(|| match text.contains(' ') {
         true => {
