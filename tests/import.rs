@@ -192,6 +192,26 @@ async fn bad_rows_are_skipped_and_listed_with_number_and_reason() {
     scene.holds_whole_file(3).await;
 }
 
+/// Seen to fail when planted: the list is written over whatever is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn rejects_are_written_over_an_earlier_list_and_nothing_else() {
+    let scene = Scene::new().await;
+    let file = scene.file("mixed.csv", &MIXED);
+    let before = std::fs::read(&file).unwrap();
+    let link = scene.path("link.csv");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for rejects in [file.clone(), link] {
+        let onto_itself = Args { on_error: OnError::Skip, rejects: Some(rejects), ..args(&file) };
+        let refused = scene.import(&onto_itself).await.unwrap_err().to_string();
+        assert!(refused.contains("is no list of rejects"), "{refused}");
+        assert_eq!(std::fs::read(&file).unwrap(), before);
+    }
+    let again = Args { on_error: OnError::Skip, rejects: Some(scene.path("rejects.csv")), ..args(&file) };
+    for _ in 0..2 {
+        assert_eq!(scene.import(&again).await.unwrap().rejected, 5);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_stops_before_a_row_that_is_refused_so_that_it_can_be_mended_and_run_again() {
     let scene = Scene::new().await;

@@ -217,8 +217,9 @@ async fn show_progress(run: &Run, duration: Duration, mut connections: JoinSet<(
 async fn connection(run: Arc<Run>) {
     loop {
         let due = tokio::select! {
-            due = run.pace.next() => due,
+            biased;
             () = run.stop.requested() => return,
+            due = run.pace.next() => due,
         };
         let Some((i, due)) = due else { return };
         let request = run.traffic.request(i);

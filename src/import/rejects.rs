@@ -1,8 +1,14 @@
 //! Rows that were not taken: where they stand, why, and the file that lists them.
 
-use std::{fmt, fs::File, io::BufWriter, path::Path, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    io::{BufWriter, Read},
+    path::Path,
+    sync::Arc,
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::columns::Column;
 
@@ -61,6 +67,19 @@ impl fmt::Display for Reject {
     }
 }
 
+const HEADINGS: [&str; 6] = ["file", "row", "line", "account_id", "idempotency_key", "reason"];
+
+fn holds_something_else(path: &Path) -> bool {
+    let Some(file) = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|about| about.is_file()))
+    else {
+        return false;
+    };
+    let headings = HEADINGS.join(",") + "\n";
+    let mut start = Vec::new();
+    let length = u64::try_from(headings.len()).unwrap_or_default();
+    file.take(length).read_to_end(&mut start).is_err() || !(start.is_empty() || start == headings.as_bytes())
+}
+
 /// Where rejects go.
 pub(super) struct Rejects {
     file: Option<csv::Writer<BufWriter<File>>>,
@@ -68,12 +87,16 @@ pub(super) struct Rejects {
 }
 
 impl Rejects {
-    /// Starts the file anew: a second run of an import meets the same rows again.
+    /// Starts the file anew: a second run of an import meets the same rows again. A file with anything else in it is left
+    /// as it is, which may be the one that is imported.
     pub(super) fn create(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else { return Ok(Self { file: None, told: 0 }) };
+        if holds_something_else(path) {
+            bail!("{} exists and is no list of rejects; give --rejects another name", path.display());
+        }
         let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         let mut file = csv::Writer::from_writer(BufWriter::new(file));
-        file.write_record(["file", "row", "line", "account_id", "idempotency_key", "reason"])?;
+        file.write_record(HEADINGS)?;
         file.flush()?;
         Ok(Self { file: Some(file), told: 0 })
     }
