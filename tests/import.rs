@@ -192,7 +192,7 @@ async fn bad_rows_are_skipped_and_listed_with_number_and_reason() {
     scene.holds_whole_file(3).await;
 }
 
-/// Seen to fail when planted: the list is written over whatever is there.
+/// As it was, the file that is imported was emptied before it was read.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejects_are_written_over_an_earlier_list_and_nothing_else() {
     let scene = Scene::new().await;
