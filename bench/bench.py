@@ -42,7 +42,7 @@ FDATASYNC = "P4 fdatasync (ms)"
 # Two writers make groups of about so many at half of P1's rate.
 GROUP_ROWS = 16
 P4_BARE = f"P4 bare INSERT, {GROUP_ROWS} rows a commit at that rate, p99 (ms)"
-# About half of what FastAPI reaches.
+# Of the order of FastAPI's own rate.
 SLOW_RATE = 1000
 P4_SLOW = f"P4 p99 at {SLOW_RATE:,} a second (ms)"
 P5, P5_FASTAPI, P5_PGBENCH = "P5 GET balance, 128 connections (1/s)", "P5 FastAPI balance, 128 connections (1/s)", "P5 pgbench -S, 32 clients (1/s)"

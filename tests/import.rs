@@ -192,6 +192,18 @@ async fn bad_rows_are_skipped_and_listed_with_number_and_reason() {
     scene.holds_whole_file(3).await;
 }
 
+/// PostgreSQL keeps the second after it; as a moment of its own it was another than the ledger's in a second run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leap_second_is_the_same_in_a_second_run() {
+    let scene = Scene::new().await;
+    let rows =
+        ["a,1,credit,1.00,EUR,2016-12-31T23:59:60.5Z,,,,", "a,2,credit,1.00,EUR,2017-01-01T00:00:00.5Z,,,,"];
+    let args = args(&scene.file("leap.csv", &rows));
+    assert_eq!(scene.import(&args).await.unwrap().created, 2);
+    let again = scene.import(&args).await.unwrap();
+    assert_eq!((again.created, again.replayed, again.rejected), (0, 2, 0));
+}
+
 /// As it was, the file that is imported was emptied before it was read.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejects_are_written_over_an_earlier_list_and_nothing_else() {

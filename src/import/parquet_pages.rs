@@ -101,15 +101,14 @@ impl Pages {
             file.seek(SeekFrom::Start(position))?;
             let mut header = PageHeader::read(&mut file)?;
             let page = file.stream_position()?;
-            if matches!(chunk.compression(), Compression::GZIP(_) | Compression::LZ4) {
-                file.seek_relative(i64::try_from(header.levels).unwrap_or(i64::MAX))?;
-                let body = file.by_ref().take(header.compressed.saturating_sub(header.levels));
-                let bytes = match chunk.compression() {
-                    Compression::LZ4 => bytes_of(FrameDecoder::new(body)),
-                    _ => bytes_of(MultiGzDecoder::new(body)),
-                };
-                header.uncompressed = header.uncompressed.max(bytes);
-            }
+            file.seek_relative(i64::try_from(header.levels).unwrap_or(i64::MAX))?;
+            let body = file.by_ref().take(header.compressed.saturating_sub(header.levels));
+            let bytes = match chunk.compression() {
+                Compression::GZIP(_) => bytes_of(MultiGzDecoder::new(body)),
+                Compression::LZ4 => bytes_of(FrameDecoder::new(body)),
+                _ => 0,
+            };
+            header.uncompressed = header.uncompressed.max(bytes);
             // Without compression the page is used as it was read.
             let is_compressed = chunk.compression() != Compression::UNCOMPRESSED;
             self.compressed = self.compressed.max(if is_compressed { header.compressed } else { 0 });

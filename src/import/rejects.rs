@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io::{BufWriter, Read},
     path::Path,
     sync::Arc,
@@ -69,15 +69,13 @@ impl fmt::Display for Reject {
 
 const HEADINGS: [&str; 6] = ["file", "row", "line", "account_id", "idempotency_key", "reason"];
 
+/// Asked of the path before it is opened: opening a pipe to read from it waits for whoever writes.
 fn holds_something_else(path: &Path) -> bool {
-    let Some(file) = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|about| about.is_file()))
-    else {
-        return false;
-    };
+    let is_empty = fs::metadata(path).map_or(true, |about| !about.is_file() || about.len() == 0);
     let headings = HEADINGS.join(",") + "\n";
-    let mut start = Vec::new();
-    let length = u64::try_from(headings.len()).unwrap_or_default();
-    file.take(length).read_to_end(&mut start).is_err() || !(start.is_empty() || start == headings.as_bytes())
+    let mut start = vec![0; headings.len()];
+    let mut read = || File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    !is_empty && (read().is_err() || start != headings.as_bytes())
 }
 
 /// Where rejects go.

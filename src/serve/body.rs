@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, http::header, web};
 
 use super::{
-    problem::{FieldProblem, Kind, Problem},
+    problem::{Kind, Problem},
     state::ApiState,
 };
 
@@ -46,25 +46,15 @@ pub async fn json_up_to(
     }
 }
 
-/// Makes sure that there is no body, or an empty object where a client cannot send none.
-pub async fn nothing(request: &HttpRequest, payload: web::Payload, state: &ApiState) -> Result<(), Problem> {
+/// The bytes of a JSON body, or none where there is no body.
+pub async fn json_or_none(
+    request: &HttpRequest,
+    payload: web::Payload,
+    state: &ApiState,
+) -> Result<web::Bytes, Problem> {
     let has_none = declared_length(request).unwrap_or(0) == 0
         && !request.headers().contains_key(header::TRANSFER_ENCODING);
-    if has_none {
-        return Ok(());
-    }
-    let bytes = json(request, payload, state).await?;
-    match serde_json::from_slice::<serde_json::Value>(&bytes) {
-        Ok(serde_json::Value::Object(object)) if object.is_empty() => Ok(()),
-        Ok(serde_json::Value::Object(object)) => {
-            let message = "is unknown; nothing can be said in the body";
-            let errors = object.into_iter().map(|(field, _)| FieldProblem { field, message: message.into() });
-            Err(Problem::validation(errors.collect()))
-        }
-        Ok(_) => Err(Problem::new(Kind::Malformed, "the body must be a JSON object")),
-        Err(_) if bytes.is_empty() => Ok(()),
-        Err(error) => Err(Problem::new(Kind::Malformed, format!("the body is not valid JSON: {error}"))),
-    }
+    if has_none { Ok(web::Bytes::new()) } else { json(request, payload, state).await }
 }
 
 fn declared_length(request: &HttpRequest) -> Option<usize> {

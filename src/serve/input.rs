@@ -134,6 +134,11 @@ pub fn account_terms(account_id: &str, body: &[u8]) -> Result<AccountTerms, Prob
     terms.ok_or_else(|| diagnosis::account_terms(account_id, body, input.err().as_ref()))
 }
 
+/// Makes sure that nothing is said, or an empty object where a client cannot send none.
+pub fn nothing(body: &[u8]) -> Result<(), Problem> {
+    if body.is_empty() { Ok(()) } else { diagnosis::nothing(body) }
+}
+
 /// Reads the `Idempotency-Key` header: there, once, and well formed.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
     let malformed = |message: &str| {

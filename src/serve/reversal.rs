@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::{
-    body,
+    body, input,
     observe::trace_context,
     problem::{Kind, Problem},
     query::Parameters,
@@ -26,7 +26,7 @@ pub async fn create(
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string())?.end()?;
-    body::nothing(&request, payload, &state).await?;
+    input::nothing(&body::json_or_none(&request, payload, &state).await?)?;
     let (original, _) = find_row(&state, path_id(&path)?).await?;
     if original.posting.reverses.is_some() {
         return Err(Problem::new(

@@ -95,6 +95,12 @@ pub(super) fn batch(body: &[u8], error: &serde_json::Error) -> Problem {
     fields.problem(Some(error))
 }
 
+/// What is wrong with a body that should be an empty object.
+pub(super) fn nothing(body: &[u8]) -> Result<(), Problem> {
+    let fields = Fields::of(body, None)?;
+    if fields.object.is_empty() { Ok(()) } else { Err(fields.problem(None)) }
+}
+
 /// What is wrong with `PUT /accounts/{id}`, its path included.
 pub(super) fn account_terms(account_id: &str, body: &[u8], error: Option<&serde_json::Error>) -> Problem {
     let mut fields = match Fields::of(body, error) {
