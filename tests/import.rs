@@ -192,7 +192,7 @@ async fn bad_rows_are_skipped_and_listed_with_number_and_reason() {
     scene.holds_whole_file(3).await;
 }
 
-/// PostgreSQL keeps the second after it; as a moment of its own it was another than the ledger's in a second run.
+/// Seen to fail when planted: a moment of its own, which is not the one that PostgreSQL keeps.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leap_second_is_the_same_in_a_second_run() {
     let scene = Scene::new().await;
@@ -204,7 +204,7 @@ async fn a_leap_second_is_the_same_in_a_second_run() {
     assert_eq!((again.created, again.replayed, again.rejected), (0, 2, 0));
 }
 
-/// As it was, the file that is imported was emptied before it was read.
+/// Seen to fail when planted: the list is written over whatever is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejects_are_written_over_an_earlier_list_and_nothing_else() {
     let scene = Scene::new().await;
