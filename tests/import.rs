@@ -349,6 +349,12 @@ async fn what_is_no_such_file_is_refused_before_anything_is_written() {
     endless.resize(4 << 20, b'x');
     let error = scene.refusal(&args(&scene.bytes("endless.csv", &endless))).await;
     assert!(error.contains("row 1") && error.contains("quotation mark"), "{error}");
+    // The rest of the file would be a legal description.
+    let open = ["a,1,credit,1,EUR,,,\"open,,", "a,2,credit,1,EUR,,,,,"];
+    for rows in [&open[..], &open[..1]] {
+        let error = scene.refusal(&args(&scene.file("open.csv", rows))).await;
+        assert!(error.contains("row 1") && error.contains("not closed at the end"), "{error}");
+    }
     let ignored = Args { ignore: vec!["balanse".into()], ..args(&unknown) };
     assert_eq!(scene.import(&ignored).await.unwrap().rows, 0);
 }
