@@ -18,7 +18,6 @@ mod parquet_file;
 mod parquet_pages;
 mod poster;
 mod reader;
-mod rehearsal;
 mod rejects;
 mod report;
 mod row;
@@ -96,7 +95,7 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Imports the files.
+/// Imports the files. An error means that nothing was written; what goes wrong later is in the report.
 pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     let mut connection = repository::connect(&context.config.database, "import").await?;
     migrations::check_schema(&mut connection).await?;
@@ -112,12 +111,12 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     let ending = loop {
         let batch = tokio::select! {
             biased;
-            () = context.stop.requested() => break Ending::Interrupted,
+            () = context.stop.requested() => break Ok(Ending::Interrupted),
             batch = batches.recv() => batch,
         };
-        let Some(batch) = batch else { break Ending::Complete };
+        let Some(batch) = batch else { break Ok(Ending::Complete) };
         let bytes_read = batch.bytes_read;
-        if let Some(ending) = take(batch, &mut poster, &mut rejects, args).await? {
+        if let Some(ending) = take(batch, &mut poster, &mut rejects, args).await.transpose() {
             break ending;
         }
         bar.set_position(bytes_read);
@@ -126,11 +125,13 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     bar.finish_and_clear();
     // The reader ends at its next send, or has ended with the files or an error of its own.
     drop(batches);
-    let read = reader.await.context("the reading thread")?;
-    if ending == Ending::Complete {
-        read?;
-    }
-    rejects.finish()?;
+    let read = reader.await.context("the reading thread").flatten();
+    let ending = match (ending, read) {
+        (Err(error), _) | (Ok(Ending::Complete), Err(error)) => {
+            Ending::Failed { reason: format!("{error:#}") }
+        }
+        (Ok(ending), _) => ending,
+    };
     Ok(poster.into_report(ending))
 }
 
@@ -141,7 +142,6 @@ async fn take(
     rejects: &mut Rejects,
     args: &Args,
 ) -> anyhow::Result<Option<Ending>> {
-    let balance_errors = poster.balance_errors();
     let Some(mut refused) = poster.post(batch.rows).await? else { return Ok(Some(Ending::Interrupted)) };
     refused.extend(batch.rejects);
     refused.sort_by_key(|reject| reject.place.row);
@@ -155,9 +155,6 @@ async fn take(
     }
     Ok(match refused.first() {
         Some(first) => Some(Ending::Stopped { reason: first.to_string() }),
-        None if poster.balance_errors() > balance_errors => {
-            Some(Ending::Stopped { reason: "a balance is not what was expected".to_owned() })
-        }
-        None => None,
+        None => poster.first_balance_error().map(|first| Ending::Differs { reason: first.to_owned() }),
     })
 }

@@ -61,6 +61,14 @@ impl Scene {
         error
     }
 
+    /// What ended an import that had begun.
+    async fn failure(&self, args: &Args) -> String {
+        let report = self.import(args).await.unwrap();
+        let Ending::Failed { reason } = &report.ending else { panic!("{report:?}") };
+        assert!(!report.is_fine());
+        reason.clone()
+    }
+
     async fn count(&self, from: &str) -> String {
         self.database.value(&format!("SELECT count(*) FROM {from}")).await
     }
@@ -171,7 +179,7 @@ const MIXED: [&str; 8] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_rows_are_skipped_and_listed_with_number_and_reason() {
     let scene = Scene::new().await;
-    let file = scene.file("mixed.csv", &MIXED);
+    let file = scene.bytes("mixed.csv", format!("{HEADINGS}\r\n{}", MIXED.join("\r\n")).as_bytes());
     let rejects = scene.path("rejects.csv");
     let args = Args { on_error: OnError::Skip, rejects: Some(rejects.clone()), ..args(&file) };
     let report = scene.import(&args).await.unwrap();
@@ -276,6 +284,14 @@ async fn balances_are_compared_and_the_tolerance_says_what_is_an_error() {
     assert_eq!((report.balance_errors, report.is_fine()), (1, false));
     let output = scene.run(&["import", "--balance-tolerance", "0.29", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    for part in [
+        "row 3: the balance is 10.00 EUR, but expected_balance is 10.30",
+        "stopped after 5 rows, they are posted",
+    ] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+    assert!(!stderr.contains("mend the row"), "it is in the ledger: {stderr}");
     for wrong in [".5", "5.", ".", "much"] {
         let output = scene.run(&["import", "--balance-tolerance", wrong, file.to_str().unwrap()]);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -315,6 +331,44 @@ async fn a_dry_run_says_what_would_happen_and_writes_nothing() {
     assert_eq!((again.created, again.replayed), (0, 4), "the ledger's own keys count too");
 }
 
+/// Seen to fail when planted: keys of earlier groups that are not remembered, moments that are not, balances of replays
+/// that are not compared, rows behind a refused one that are counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_reports_what_the_import_then_reports() {
+    let first = "a,1,credit,1.00,EUR,2001-01-01T00:00:00Z,,,,1.00";
+    let between = ["b,1,credit,1.00,EUR,,,,,", "b,2,credit,1.00,EUR,,,,,", "b,3,debit,1.00,EUR,,,,,"];
+    let scene = Scene::new().await;
+    let mut accounts = 0;
+    for (name, last) in [
+        ("the same", first),
+        ("the same without its moment", "a,1,credit,1.00,EUR,,,,,"),
+        ("another amount", "a,1,credit,2.00,EUR,,,,,"),
+        ("another moment", "a,1,credit,1.00,EUR,2001-01-02T00:00:00Z,,,,"),
+        ("another balance", "a,1,credit,1.00,EUR,,,,,1.70"),
+        ("another currency", "a,2,credit,1.00,USD,2002-01-01T00:00:00Z,,,,"),
+        ("too early", "a,2,credit,1.00,EUR,2000-01-01T00:00:00Z,,,,"),
+    ] {
+        for on_error in [OnError::Stop, OnError::Skip] {
+            for gap in [0, 1, 3] {
+                accounts += 1;
+                let rows =
+                    [first].into_iter().chain(between[..gap].iter().copied()).chain([last, between[0]]);
+                let rows: Vec<String> =
+                    rows.map(|row| row.replacen(',', &format!("{accounts},"), 1)).collect();
+                let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+                let file = scene.file("history.csv", &rows);
+                let tolerance = Some("0.50".parse().unwrap());
+                let args = Args { on_error, balance_tolerance: tolerance, ..args(&file) };
+                let mut rehearsed = scene.import(&Args { dry_run: true, ..args.clone() }).await.unwrap();
+                let done = scene.import(&args).await.unwrap();
+                assert_ne!(done.created, 0, "{name}");
+                (rehearsed.dry_run, rehearsed.elapsed) = (false, done.elapsed);
+                assert_eq!(rehearsed, done, "{name}, {on_error:?}, {gap} rows later");
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_that_lost_what_it_remembered_ends() {
     let scene = Scene::new().await;
@@ -324,11 +378,12 @@ async fn a_dry_run_that_lost_what_it_remembered_ends() {
     let running = tokio::spawn(async move { import::import(&context, &args).await });
     // Not before something is remembered: a session that is lost with nothing in it is replaced by another one.
     let cut = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE application_name = 'ledger import' AND query LIKE 'INSERT INTO rehearsed_keys%'
+               WHERE application_name = 'ledger import' AND query LIKE 'INSERT INTO rehearsed_transactions%'
                  AND datname = current_database()) AS cut";
     eventually("its session is ended", async || scene.database.value(cut).await != "0").await;
-    let error = format!("{:#}", running.await.unwrap().unwrap_err());
-    assert!(error.contains("what the dry run remembered; run it again"), "{error}");
+    let report = running.await.unwrap().unwrap();
+    let Ending::Failed { reason } = &report.ending else { panic!("{report:?}") };
+    assert!(reason.contains("what the dry run remembered; run it again"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,14 +402,18 @@ async fn what_is_no_such_file_is_refused_before_anything_is_written() {
     // The first row is in order, the second never ends.
     let mut endless = format!("{HEADINGS}\n\"").into_bytes();
     endless.resize(4 << 20, b'x');
-    let error = scene.refusal(&args(&scene.bytes("endless.csv", &endless))).await;
+    let error = scene.failure(&args(&scene.bytes("endless.csv", &endless))).await;
     assert!(error.contains("row 1") && error.contains("quotation mark"), "{error}");
     // The rest of the file would be a legal description.
     let open = ["a,1,credit,1,EUR,,,\"open,,", "a,2,credit,1,EUR,,,,,"];
     for rows in [&open[..], &open[..1]] {
-        let error = scene.refusal(&args(&scene.file("open.csv", rows))).await;
+        let error = scene.failure(&args(&scene.file("open.csv", rows))).await;
         assert!(error.contains("row 1") && error.contains("not closed at the end"), "{error}");
     }
+    assert_eq!(scene.count("transactions").await, "0");
+    let too_many = scene.bytes("too-many.csv", format!("{HEADINGS},,\n").as_bytes());
+    assert!(scene.refusal(&args(&too_many)).await.contains("column 11 has no heading"));
+    assert!(scene.refusal(&args(scene.directory.path())).await.contains("is no file"));
     let ignored = Args { ignore: vec!["balanse".into()], ..args(&unknown) };
     assert_eq!(scene.import(&ignored).await.unwrap().rows, 0);
 }
@@ -366,9 +425,17 @@ async fn a_file_that_is_cut_off_is_told_after_what_came_before_it() {
     gzip.write_all(&history(2_000)).unwrap();
     let whole = gzip.finish().unwrap();
     let file = scene.bytes("cut.csv.gz", &whole[..whole.len() / 2]);
-    let error = format!("{:#}", scene.import(&Args { group_size: 100, ..args(&file) }).await.unwrap_err());
-    assert!(error.contains("cut.csv.gz"), "{error}");
-    assert_ne!(scene.count("transactions").await, "0");
+    let arguments = ["import", "--group-size", "100", "--output", "json", file.to_str().unwrap()];
+    let output = scene.run(&arguments);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["ending"], "failed");
+    let posted = scene.count("transactions").await;
+    assert_eq!(report["created"].to_string(), posted);
+    assert_ne!(posted, "0");
+    let reason = report["stopped_because"].as_str().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(reason.contains("cut.csv.gz: row ") && stderr.contains(reason), "{stderr}");
     let file = scene.bytes("whole.csv.gz", &whole);
     scene.import(&Args { group_size: 100, ..args(&file) }).await.unwrap();
     scene.holds_whole_file(2_000).await;

@@ -46,7 +46,13 @@ pub(super) fn parse<'a>(
     }
     let mut seen = BTreeSet::new();
     let mut columns = Vec::new();
-    for heading in headings {
+    for (place, heading) in headings.into_iter().enumerate() {
+        if heading.is_empty() {
+            let number = place + 1;
+            return Err(format!(
+                "column {number} has no heading; is there a comma too many at the end of the line?"
+            ));
+        }
         if !seen.insert(heading) {
             return Err(format!("column {heading:?} appears twice"));
         }
@@ -79,6 +85,8 @@ fn column(heading: &str, ignore: &[String]) -> Result<Column, String> {
 
 /// By the whole name, or by one of its words.
 fn nearest(heading: &str) -> &'static str {
+    let heading = heading.trim().to_lowercase();
+    let heading = heading.as_str();
     let likeness = |name: &str| {
         let words = name.split('_').map(|word| strsim::jaro_winkler(word, heading) * 0.99);
         words.fold(strsim::jaro_winkler(name, heading), f64::max)

@@ -4,6 +4,7 @@
 //! not come out as a row of its own, a cell was still open at the end of the file, and what looks like its text was rows.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{self, BufReader, Cursor, Read},
     sync::{
@@ -26,12 +27,10 @@ const ROW_BYTES_MAX: u64 = 1024 * 1024;
 
 /// An open CSV file.
 pub(super) struct CsvFile {
-    rows: csv::Reader<RowBound<Box<dyn Read + Send>>>,
+    rows: csv::Reader<Watched<Box<dyn Read + Send>>>,
     columns: Vec<Column>,
     /// The only cell of the row behind the file. It is not guessed, and no accepted cell has U+0000.
     ending: Box<[u8]>,
-    /// Decompressed bytes that were read for the current row.
-    since_row: Arc<AtomicU64>,
     bytes_read: Arc<AtomicU64>,
 }
 
@@ -44,20 +43,20 @@ impl CsvFile {
             true => Box::new(MultiGzDecoder::new(file)),
             false => Box::new(file),
         };
-        let since_row: Arc<AtomicU64> = Arc::default();
         let ending = format!("\0{:032x}", rand::random::<u128>()).into_bytes().into_boxed_slice();
         let row = [b"\n", &*ending, b"\n"].concat();
         let text: Box<dyn Read + Send> = Box::new(text.chain(Cursor::new(row)));
-        let bound = RowBound { inner: text, since_row: Arc::clone(&since_row) };
-        let mut rows =
-            csv::ReaderBuilder::new().flexible(true).buffer_capacity(BUFFER_BYTES).from_reader(bound);
+        let mut rows = csv::ReaderBuilder::new()
+            .flexible(true)
+            .buffer_capacity(BUFFER_BYTES)
+            .from_reader(Watched::new(text));
         let headings = rows.byte_headers()?;
         ensure!(!is_row_behind(headings, &ending), "is empty: column \"account_id\" is missing");
         let is_text =
             |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| !text.contains(char::is_control));
         ensure!(headings.iter().all(is_text), "is neither CSV (UTF-8, gzipped or not) nor Parquet");
         let columns = columns::parse(rows.headers()?, &args.ignore).map_err(anyhow::Error::msg)?;
-        Ok(Self { rows, columns, ending, since_row, bytes_read })
+        Ok(Self { rows, columns, ending, bytes_read })
     }
 
     pub(super) fn columns(&self) -> &[Column] {
@@ -65,9 +64,13 @@ impl CsvFile {
     }
 
     pub(super) fn next(&mut self, record: &mut csv::ByteRecord) -> anyhow::Result<bool> {
-        self.since_row.store(0, Ordering::Relaxed);
+        self.rows.get_mut().since_row = 0;
         if !self.rows.read_byte_record(record)? || is_row_behind(record, &self.ending) {
             return Ok(false);
+        }
+        if let Some(mut begins) = record.position().cloned() {
+            begins.set_line(self.rows.get_mut().line_of(begins.byte()));
+            record.set_position(Some(begins));
         }
         let last_cell = record.iter().next_back().and_then(|cell| cell.strip_suffix(b"\n"));
         if last_cell.is_some_and(|cell| cell.ends_with(&self.ending)) {
@@ -99,21 +102,93 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Fails when one row takes more than [`ROW_BYTES_MAX`].
-struct RowBound<R> {
+/// What the CSV reader reads, watched: it fails when one row takes more than [`ROW_BYTES_MAX`], and knows on which line
+/// each row begins. The reader itself takes the second half of a CR LF, and blank lines, for the beginning of the row behind
+/// them.
+struct Watched<R> {
     inner: R,
-    since_row: Arc<AtomicU64>,
+    /// Bytes that were read for the current row.
+    since_row: u64,
+    /// Of all that was read.
+    bytes: u64,
+    line: u64,
+    previous: u8,
+    /// Where lines that are not blank begin, from the current row on: byte and line, the first being 0 and 1.
+    lines: VecDeque<(u64, u64)>,
 }
 
-impl<R: Read> Read for RowBound<R> {
+impl<R> Watched<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, since_row: 0, bytes: 0, line: 1, previous: b'\n', lines: VecDeque::new() }
+    }
+
+    fn watch(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match (self.previous, byte) {
+                (b'\r', b'\n') => {}
+                (_, b'\r' | b'\n') => self.line += 1,
+                (b'\r' | b'\n', _) => self.lines.push_back((self.bytes, self.line)),
+                _ => {}
+            }
+            self.previous = *byte;
+            self.bytes += 1;
+        }
+    }
+
+    /// Of a row that the reader says begins at that byte. Lines before it are not asked for again.
+    fn line_of(&mut self, begins: u64) -> u64 {
+        while self.lines.front().is_some_and(|(byte, _)| *byte < begins) {
+            self.lines.pop_front();
+        }
+        self.lines.front().map_or(self.line, |(_, line)| *line)
+    }
+}
+
+impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        let bytes = u64::try_from(read).unwrap_or(0);
-        if self.since_row.fetch_add(bytes, Ordering::Relaxed) > ROW_BYTES_MAX {
+        if self.since_row > ROW_BYTES_MAX {
             return Err(io::Error::other(format!(
                 "is longer than {ROW_BYTES_MAX} bytes; is a quotation mark not closed?"
             )));
         }
+        self.since_row += u64::try_from(read).unwrap_or(0);
+        self.watch(buffer.get(..read).unwrap_or_default());
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each row's line by our count, and where the reader puts it.
+    fn lines(text: &str, capacity: usize) -> Vec<u64> {
+        let mut rows = csv::ReaderBuilder::new()
+            .flexible(true)
+            .has_headers(false)
+            .buffer_capacity(capacity)
+            .from_reader(Watched::new(text.as_bytes()));
+        let mut record = csv::ByteRecord::new();
+        let mut lines = Vec::new();
+        while rows.read_byte_record(&mut record).expect("rows") {
+            lines.push(rows.get_mut().line_of(record.position().expect("a position").byte()));
+        }
+        lines
+    }
+
+    /// Seen to fail with the reader's own lines: 1, 1, 4 in the first.
+    #[test]
+    fn a_row_begins_on_the_line_of_its_first_cell() {
+        for text in ["a,b\r\n\"1\r\n2\",3\r\n4,5\r\n", "a,b\n\"1\n2\",3\n4,5\n", "a,b\r\"1\r2\",3\r4,5"] {
+            for capacity in [1, 2, 5, 64] {
+                assert_eq!(lines(text, capacity), [1, 2, 4], "{text:?} by {capacity}");
+            }
+        }
+        for text in ["a\n\n\nb\nc", "a\r\n\r\n\r\nb\r\nc", "\u{feff}a\n\n\nb\nc\n\n"] {
+            for capacity in [1, 2, 5, 64] {
+                assert_eq!(lines(text, capacity), [1, 4, 5], "{text:?} by {capacity}");
+            }
+        }
     }
 }

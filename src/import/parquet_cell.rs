@@ -3,7 +3,7 @@
 //! A type that cannot say exactly what is meant is refused by name before anything is read: floating-point numbers,
 //! whole numbers as amounts (of which unit?), times without a time zone.
 
-use std::{collections::BTreeMap, fmt::Display, io::Write as _};
+use std::{fmt::Display, io::Write as _};
 
 use anyhow::{Context as _, bail};
 use arrow_array::{
@@ -17,6 +17,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, TimeUnit};
 use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
+use serde::Serializer as _;
 use uuid::Uuid;
 
 use super::columns::Column;
@@ -165,17 +166,17 @@ fn timestamp(values: &ArrayRef, row: usize, unit: TimeUnit, is_utc: bool, text: 
     text.extend_from_slice(shown.as_bytes());
 }
 
-/// As a JSON object of texts; entries without a value are absent.
+/// As a JSON object of texts, each name as often as it is there; entries without a value are absent.
 fn map(values: &ArrayRef, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> {
     let entries = values.as_map().value(row);
     let [names, values] = entries.columns() else { bail!("a map without names and values") };
-    let mut object = BTreeMap::new();
+    let mut object = Vec::new();
     for entry in (0..entries.len()).filter(|entry| !values.is_null(*entry)) {
         let (mut name, mut value) = (Vec::new(), Vec::new());
         render(names, entry, &mut name)?;
         render(values, entry, &mut value)?;
         match (String::from_utf8(name), String::from_utf8(value)) {
-            (Ok(name), Ok(value)) => object.insert(name, value),
+            (Ok(name), Ok(value)) => object.push((name, value)),
             // The row is refused for it.
             (Err(not_utf8), _) | (_, Err(not_utf8)) => {
                 text.extend_from_slice(not_utf8.as_bytes());
@@ -183,6 +184,6 @@ fn map(values: &ArrayRef, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> 
             }
         };
     }
-    serde_json::to_writer(text, &object)?;
+    serde_json::Serializer::new(text).collect_map(object)?;
     Ok(())
 }

@@ -5,9 +5,10 @@
 //! are too large for that is refused.
 
 use std::{
+    cell::Cell,
     fs::File,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, Once},
 };
 
 use anyhow::{Context as _, ensure};
@@ -41,7 +42,7 @@ pub(super) struct ParquetFile {
     places: Vec<Option<Place>>,
     batches: ParquetRecordBatchReader,
     /// The values of the current batch, as `places` has them.
-    cells: Vec<Option<Cell>>,
+    values: Vec<Option<Values>>,
     batch_rows: usize,
     next_row: usize,
     /// Renders one cell after the other.
@@ -58,10 +59,11 @@ struct Place {
     child: Option<usize>,
 }
 
-struct Cell {
+/// Of one column, in the current batch.
+struct Values {
     /// Where this is null, its fields are.
     parent: Option<ArrayRef>,
-    values: ArrayRef,
+    array: ArrayRef,
 }
 
 /// What the file calls one of its columns, or a field of a struct.
@@ -95,6 +97,7 @@ impl ParquetFile {
             })
             .collect();
         let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
+        parquet_pages::check_compression(metadata.metadata(), &mask)?;
         undamaged(|| parquet_pages::check(&file, metadata.metadata(), &mask))??;
         let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
@@ -104,7 +107,7 @@ impl ParquetFile {
             columns,
             places,
             batches,
-            cells: Vec::new(),
+            values: Vec::new(),
             batch_rows: 0,
             next_row: 0,
             text: Vec::new(),
@@ -121,7 +124,7 @@ impl ParquetFile {
     pub(super) fn next(&mut self, record: &mut csv::ByteRecord) -> anyhow::Result<bool> {
         while self.next_row >= self.batch_rows {
             // The views of the last batch hold its pages.
-            self.cells.clear();
+            self.values.clear();
             let Some(batch) = undamaged(|| self.batches.next())? else {
                 ensure!(
                     self.rows_read == self.rows_total,
@@ -133,10 +136,10 @@ impl ParquetFile {
             self.take_up(&batch?);
         }
         record.clear();
-        for cell in &self.cells {
+        for values in &self.values {
             self.text.clear();
-            if let Some(cell) = cell {
-                cell.render(self.next_row, &mut self.text)?;
+            if let Some(values) = values {
+                values.render(self.next_row, &mut self.text)?;
             }
             record.push_field(&self.text);
         }
@@ -148,37 +151,55 @@ impl ParquetFile {
     fn take_up(&mut self, batch: &RecordBatch) {
         self.batch_rows = batch.num_rows();
         self.next_row = 0;
-        self.cells = self.places.iter().map(|place| Cell::at((*place)?, batch)).collect();
+        self.values = self.places.iter().map(|place| Values::at((*place)?, batch)).collect();
     }
 
     /// By the share of the rows.
     pub(super) fn bytes_read(&self) -> u64 {
-        let bytes =
-            u128::from(self.bytes_total) * u128::from(self.rows_read) / u128::from(self.rows_total.max(1));
+        if self.rows_read >= self.rows_total {
+            return self.bytes_total;
+        }
+        let bytes = u128::from(self.bytes_total) * u128::from(self.rows_read) / u128::from(self.rows_total);
         u64::try_from(bytes).unwrap_or(self.bytes_total)
     }
 }
 
-impl Cell {
+impl Values {
     fn at(place: Place, batch: &RecordBatch) -> Option<Self> {
         let root = batch.columns().get(place.root)?;
-        let Some(child) = place.child else { return Some(Self { parent: None, values: Arc::clone(root) }) };
-        let values = Arc::clone(root.as_struct_opt()?.columns().get(child)?);
-        Some(Self { parent: Some(Arc::clone(root)), values })
+        let Some(child) = place.child else { return Some(Self { parent: None, array: Arc::clone(root) }) };
+        let array = Arc::clone(root.as_struct_opt()?.columns().get(child)?);
+        Some(Self { parent: Some(Arc::clone(root)), array })
     }
 
     /// Appends the text of a value; nothing for a null.
     fn render(&self, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> {
         let is_absent =
-            self.parent.as_ref().is_some_and(|parent| parent.is_null(row)) || self.values.is_null(row);
-        if is_absent { Ok(()) } else { parquet_cell::render(&self.values, row, text) }
+            self.parent.as_ref().is_some_and(|parent| parent.is_null(row)) || self.array.is_null(row);
+        if is_absent { Ok(()) } else { parquet_cell::render(&self.array, row, text) }
     }
 }
 
+thread_local! {
+    static MAY_MEET_DAMAGE: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Whole files are read without a panic; damaged ones may meet an assertion of the Parquet reader. It is not used again
-/// after one.
+/// after one, and what the assertion says, in words of the reader's own code, is not printed.
 fn undamaged<T>(read: impl FnOnce() -> T) -> anyhow::Result<T> {
-    catch_unwind(AssertUnwindSafe(read)).map_err(|_| anyhow::anyhow!("the Parquet file is damaged"))
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panicked| {
+            if !MAY_MEET_DAMAGE.get() {
+                usual(panicked);
+            }
+        }));
+    });
+    MAY_MEET_DAMAGE.set(true);
+    let read = panic::catch_unwind(AssertUnwindSafe(read));
+    MAY_MEET_DAMAGE.set(false);
+    read.map_err(|_| anyhow::anyhow!("the Parquet file is damaged"))
 }
 
 /// The footer without the statistics that only a query would need. The types are those that Parquet itself declares,

@@ -52,6 +52,23 @@ pub(super) fn check_footer(mut file: &File) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Refuses a wanted column whose compression is not read.
+pub(super) fn check_compression(metadata: &ParquetMetaData, wanted: &ProjectionMask) -> anyhow::Result<()> {
+    let is_wanted = |(leaf, _): &(usize, &ColumnChunkMetaData)| wanted.leaf_included(*leaf);
+    let chunks =
+        metadata.row_groups().iter().flat_map(|group| group.columns().iter().enumerate().filter(is_wanted));
+    for (_, chunk) in chunks {
+        let compression = chunk.compression();
+        ensure!(
+            !matches!(compression, Compression::BROTLI(_) | Compression::LZO),
+            "column {:?} is compressed with {}, which is not read; write it with Snappy, Zstandard, LZ4 or gzip",
+            chunk.column_path().string(),
+            if compression == Compression::LZO { "LZO" } else { "Brotli" }
+        );
+    }
+    Ok(())
+}
+
 /// Refuses a file whose wanted columns would hold more than [`HELD_BYTES_MAX`] at a time. A file that is damaged is left
 /// to whoever reads it.
 pub(super) fn check(file: &File, metadata: &ParquetMetaData, wanted: &ProjectionMask) -> anyhow::Result<()> {
@@ -377,6 +394,34 @@ mod tests {
         let mut pages = Pages::default();
         pages.look_at(&written(&file), &chunk).expect("headers");
         assert!((2_000_000..3_000_000).contains(&pages.data), "in frames: {}", pages.data);
+    }
+
+    /// Not every codec has a writer here, so the footer of a written file is made to say it.
+    #[test]
+    fn a_compression_that_is_not_read_is_refused_by_the_name_of_the_column() {
+        let file = written(&file_of_a_page(WriterVersion::PARQUET_1_0, Compression::SNAPPY));
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).expect("a footer");
+        let all = ProjectionMask::all();
+        check_compression(&metadata, &all).expect("Snappy is read");
+        for (compression, name) in [
+            (Compression::BROTLI(parquet::basic::BrotliLevel::default()), "Brotli"),
+            (Compression::LZO, "LZO"),
+        ] {
+            let mut builder = metadata.clone().into_builder();
+            let groups = builder.take_row_groups().into_iter().map(|group| {
+                let mut group = group.into_builder();
+                let chunks = group.take_columns().into_iter();
+                let chunks = chunks
+                    .map(|chunk| chunk.into_builder().set_compression(compression).build().expect("built"));
+                group.set_column_metadata(chunks.collect()).build().expect("built")
+            });
+            let builder = builder.set_row_groups(groups.collect());
+            let metadata = builder.build();
+            let error = check_compression(&metadata, &all).expect_err("refused").to_string();
+            assert!(error.contains("\"description\"") && error.contains(name), "{error}");
+            let none = ProjectionMask::none(1);
+            check_compression(&metadata, &none).expect("a column that is left out may have it");
+        }
     }
 
     /// A header with statistics and a list to skip, as a writer of another kind might add: sizes 300 and 200, a page of

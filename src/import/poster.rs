@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use super::{
     Args, OnError,
     reader::Row,
-    rehearsal::Rehearsal,
     rejects::Reject,
     report::{Ending, Report},
 };
@@ -31,8 +30,8 @@ const TROUBLE_TIME_MAX: Duration = Duration::from_secs(300);
 pub(super) enum Outcome {
     /// A new transaction. Minor units.
     Created { balance_after: i64 },
-    /// It was there already. Minor units; None where a dry run does not know.
-    Replayed { balance_after: Option<i64> },
+    /// It was there already. Minor units.
+    Replayed { balance_after: i64 },
     /// It was not taken.
     Refused { reason: String },
 }
@@ -41,7 +40,7 @@ impl From<Decision> for Outcome {
     fn from(decision: Decision) -> Self {
         let reason = match decision {
             Decision::Create(row) => return Self::Created { balance_after: row.balance_after },
-            Decision::Replay(row) => return Self::Replayed { balance_after: Some(row.balance_after) },
+            Decision::Replay(row) => return Self::Replayed { balance_after: row.balance_after },
             Decision::Mismatch { field } => {
                 format!("idempotency_key was used before, for a transaction with another {field}")
             }
@@ -70,8 +69,8 @@ enum Way {
     All,
     /// Up to the first row that cannot.
     Whole,
-    /// Nothing.
-    Rehearse(Rehearsal),
+    /// Nothing, and what would be taken is remembered by a session that cannot be replaced once it remembers something.
+    Rehearse { remembers: bool },
 }
 
 /// Posts groups.
@@ -79,6 +78,7 @@ pub(super) struct Poster<'a> {
     context: &'a Context,
     connection: Option<Connection>,
     way: Way,
+    on_error: OnError,
     report: Report,
     started: Instant,
 }
@@ -86,12 +86,12 @@ pub(super) struct Poster<'a> {
 impl<'a> Poster<'a> {
     pub(super) fn new(context: &'a Context, args: &Args) -> Self {
         let way = match (args.dry_run, args.on_error) {
-            (true, _) => Way::Rehearse(Rehearsal::default()),
+            (true, _) => Way::Rehearse { remembers: false },
             (false, OnError::Stop) => Way::Whole,
             (false, OnError::Skip) => Way::All,
         };
         let report = Report::new(args.dry_run, args.balance_tolerance.clone());
-        Self { context, connection: None, way, report, started: Instant::now() }
+        Self { context, connection: None, way, on_error: args.on_error, report, started: Instant::now() }
     }
 
     /// Posts a group and answers the rows that were not taken, in order. None: asked to stop before it was posted.
@@ -102,6 +102,9 @@ impl<'a> Poster<'a> {
         let mut refused = Vec::new();
         // A group that ended early has fewer outcomes than rows; the others were not looked at.
         for (row, outcome) in rows.into_iter().zip(outcomes) {
+            if self.on_error == OnError::Stop && !refused.is_empty() {
+                break;
+            }
             if let Some(reason) = self.report.count(&row, outcome) {
                 refused.push(Reject {
                     account_id: row.posting.account_id.to_string(),
@@ -141,19 +144,23 @@ impl<'a> Poster<'a> {
         let outcomes = match &mut self.way {
             Way::All => decisions(postings::post_locked(&mut connection, group).await?.decisions),
             Way::Whole => post_up_to_refused(&mut connection, group).await?,
-            Way::Rehearse(rehearsal) => rehearsal.decide(&mut connection, group).await?,
+            Way::Rehearse { remembers } => {
+                let decided = rehearsals::rehearse(&mut connection, group).await?;
+                *remembers |= decided.iter().any(|decision| matches!(decision, Decision::Create(_)));
+                decisions(decided)
+            }
         };
         self.connection = Some(connection);
         Ok(outcomes)
     }
 
     async fn connect(&self) -> Result<Connection, RepositoryError> {
-        if matches!(&self.way, Way::Rehearse(rehearsal) if rehearsal.remembers) {
+        if matches!(self.way, Way::Rehearse { remembers: true }) {
             return Err(RepositoryError::RehearsalLost);
         }
         let mut connection = repository::connect(&self.context.config.database, "import").await?;
         postings::prepare_writer(&mut connection).await?;
-        if matches!(self.way, Way::Rehearse(_)) {
+        if matches!(self.way, Way::Rehearse { .. }) {
             rehearsals::begin(&mut connection).await?;
         }
         Ok(connection)
@@ -164,9 +171,9 @@ impl<'a> Poster<'a> {
         self.report.count_rejects(count);
     }
 
-    /// How many balances were further off than tolerated.
-    pub(super) fn balance_errors(&self) -> u64 {
-        self.report.balance_errors
+    /// The first balance that was further off than tolerated.
+    pub(super) fn first_balance_error(&self) -> Option<&str> {
+        self.report.first_balance_error.as_deref()
     }
 
     /// Rows and rate, for the progress bar.

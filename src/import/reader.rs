@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use chrono::Utc;
 use tokio::sync::mpsc::Sender;
 
@@ -68,7 +68,8 @@ impl Reading {
         for (path, bytes) in &self.files {
             let named = || format!("{}", path.display());
             let source = Source::open(path, &self.args).with_context(named)?;
-            let mut groups = Groups { batches, bytes_before, batch: Batch::default(), args: &self.args };
+            let mut groups =
+                Groups { batches, bytes_before, bytes: *bytes, batch: Batch::default(), args: &self.args };
             if !groups.read(source, &named().into()).with_context(named)? {
                 break;
             }
@@ -83,6 +84,8 @@ struct Groups<'a> {
     args: &'a Args,
     batches: &'a Sender<Batch>,
     bytes_before: u64,
+    /// Of this file, when the import began.
+    bytes: u64,
     batch: Batch,
 }
 
@@ -110,7 +113,10 @@ impl Groups<'_> {
                 return Ok(false);
             }
         }
-        Ok(self.send(&source))
+        let is_heard = self.send(&source);
+        // Rows behind the cut would be missed without a word.
+        ensure!(source.bytes_read() >= self.bytes, "was cut while it was read");
+        Ok(is_heard)
     }
 
     fn add(&mut self, place: Place, source: &Source, record: &csv::ByteRecord) {

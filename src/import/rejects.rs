@@ -3,8 +3,8 @@
 use std::{
     fmt,
     fs::{self, File},
-    io::{BufWriter, Read},
-    path::Path,
+    io::Read,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -80,7 +80,7 @@ fn holds_something_else(path: &Path) -> bool {
 
 /// Where rejects go.
 pub(super) struct Rejects {
-    file: Option<csv::Writer<BufWriter<File>>>,
+    list: Option<List>,
     told: u64,
 }
 
@@ -88,46 +88,59 @@ impl Rejects {
     /// Starts the file anew: a second run of an import meets the same rows again. A file with anything else in it is left
     /// as it is, which may be the one that is imported.
     pub(super) fn create(path: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = path else { return Ok(Self { file: None, told: 0 }) };
-        if holds_something_else(path) {
-            bail!("{} exists and is no list of rejects; give --rejects another name", path.display());
-        }
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut file = csv::Writer::from_writer(BufWriter::new(file));
-        file.write_record(HEADINGS)?;
-        file.flush()?;
-        Ok(Self { file: Some(file), told: 0 })
+        Ok(Self { list: path.map(List::create).transpose()?, told: 0 })
     }
 
     pub(super) fn write(&mut self, rejects: &[Reject]) -> anyhow::Result<()> {
+        if let Some(list) = &mut self.list {
+            return list.append(rejects);
+        }
         for reject in rejects {
-            match &mut self.file {
-                Some(file) => file.write_record([
-                    &*reject.place.file,
-                    &reject.place.row.to_string(),
-                    &reject.place.line.map_or_else(String::new, |line| line.to_string()),
-                    &reject.account_id,
-                    &reject.idempotency_key,
-                    &reject.reason,
-                ])?,
-                None if self.told < TOLD_MAX => tracing::warn!("not taken: {reject}"),
-                None if self.told == TOLD_MAX => {
-                    tracing::warn!("more rows were not taken; --rejects FILE lists all")
-                }
-                None => {}
+            match self.told {
+                ..TOLD_MAX => tracing::warn!("not taken: {reject}"),
+                TOLD_MAX => tracing::warn!("more rows were not taken; --rejects FILE lists all"),
+                _ => {}
             }
             self.told += 1;
         }
-        if let (Some(file), false) = (&mut self.file, rejects.is_empty()) {
-            file.flush().context("cannot write the rejects")?;
-        }
         Ok(())
     }
+}
 
-    pub(super) fn finish(self) -> anyhow::Result<()> {
-        match self.file {
-            Some(mut file) => file.flush().context("cannot write the rejects"),
-            None => Ok(()),
+/// The file that lists them.
+struct List {
+    path: PathBuf,
+    file: csv::Writer<File>,
+}
+
+impl List {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        if holds_something_else(path) {
+            bail!("{} exists and is no list of rejects; give --rejects another name", path.display());
         }
+        let cannot = || format!("cannot write {}", path.display());
+        let file = csv::Writer::from_writer(File::create(path).with_context(cannot)?);
+        let mut list = Self { path: path.to_owned(), file };
+        list.file.write_record(HEADINGS).with_context(cannot)?;
+        list.file.flush().with_context(cannot)?;
+        Ok(list)
+    }
+
+    fn append(&mut self, rejects: &[Reject]) -> anyhow::Result<()> {
+        let cannot = || format!("cannot write {}", self.path.display());
+        for reject in rejects {
+            let line = reject.place.line.map_or_else(String::new, |line| line.to_string());
+            self.file
+                .write_record([
+                    &*reject.place.file,
+                    &reject.place.row.to_string(),
+                    &line,
+                    &reject.account_id,
+                    &reject.idempotency_key,
+                    &reject.reason,
+                ])
+                .with_context(cannot)?;
+        }
+        self.file.flush().with_context(cannot)
     }
 }

@@ -22,6 +22,34 @@ pub enum Ending {
         /// Which, and why.
         reason: String,
     },
+    /// After the group of a row whose balance is further off than tolerated.
+    Differs {
+        /// Which, and how far.
+        reason: String,
+    },
+    /// At trouble with a file or with the database.
+    Failed {
+        /// What it was.
+        reason: String,
+    },
+}
+
+impl Ending {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Interrupted => "interrupted",
+            Self::Stopped { .. } | Self::Differs { .. } => "stopped",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Complete | Self::Interrupted => None,
+            Self::Stopped { reason } | Self::Differs { reason } | Self::Failed { reason } => Some(reason),
+        }
+    }
 }
 
 /// What the rows of one currency add up to, in minor units. Rows that were there already count too.
@@ -71,6 +99,8 @@ pub struct Report {
     pub currencies: BTreeMap<Currency, CurrencySums>,
     /// How long it took.
     pub elapsed: Duration,
+    /// The first of `balance_errors`, in words.
+    pub(super) first_balance_error: Option<String>,
     tolerance: Option<BigDecimal>,
 }
 
@@ -98,6 +128,7 @@ impl Report {
             balance_errors: 0,
             currencies: BTreeMap::new(),
             elapsed: Duration::ZERO,
+            first_balance_error: None,
             tolerance,
         }
     }
@@ -108,7 +139,7 @@ impl Report {
             Outcome::Refused { reason } => return Some(reason),
             Outcome::Created { balance_after } => {
                 self.created += 1;
-                Some(balance_after)
+                balance_after
             }
             Outcome::Replayed { balance_after } => {
                 self.replayed += 1;
@@ -123,21 +154,33 @@ impl Report {
             Direction::Credit => sums.credits += amount,
             Direction::Debit => sums.debits += amount,
         }
-        if let (Some(expected), Some(balance)) = (row.expected_balance, balance_after) {
-            self.compare(row, balance.saturating_sub(expected));
+        if let Some(expected) = row.expected_balance {
+            self.compare(row, expected, balance_after);
         }
         None
     }
 
-    fn compare(&mut self, row: &Row, difference: i64) {
+    /// Both in minor units.
+    fn compare(&mut self, row: &Row, expected: i64, balance: i64) {
         self.balances_compared += 1;
+        let difference = balance.saturating_sub(expected);
         if difference == 0 {
             return;
         }
         let currency = row.posting.currency;
         if let Some(tolerance) = &self.tolerance {
             let distance = BigDecimal::new(difference.unsigned_abs().into(), currency.decimals().into());
-            self.balance_errors += u64::from(distance > *tolerance);
+            if distance > *tolerance {
+                self.balance_errors += 1;
+                self.first_balance_error.get_or_insert_with(|| {
+                    format!(
+                        "{}: the balance is {} {currency}, but expected_balance is {}",
+                        row.place,
+                        format_minor(balance, currency),
+                        format_minor(expected, currency)
+                    )
+                });
+            }
         }
         let sums = self.currencies.entry(currency).or_default();
         sums.balance_differences += 1;
@@ -168,17 +211,22 @@ impl Report {
             OutputFormat::Json => print_json(&self.as_json())?,
             OutputFormat::Table => self.print_tables(),
         }
+        if let Some(first) = &self.first_balance_error {
+            let count = self.balance_errors;
+            eprintln!("error: balances further off than tolerated: {count}, the first at {first}");
+        }
         if let Some(text) = self.ending_text() {
             eprintln!("{text}");
-        }
-        if self.balance_errors > 0 {
-            eprintln!("error: {} balances are further off than tolerated", self.balance_errors);
         }
         Ok(())
     }
 
     /// What became of the rows, and what to do, where it did not reach the end.
     fn ending_text(&self) -> Option<String> {
+        let rows_before = match self.dry_run {
+            true => "nothing was written",
+            false => "the rows before it are posted",
+        };
         match &self.ending {
             Ending::Complete => None,
             Ending::Interrupted => {
@@ -188,16 +236,25 @@ impl Report {
                 };
                 Some(format!("interrupted after {} rows: {what_now}", self.rows))
             }
-            Ending::Stopped { reason } => {
-                let rows_before = match self.dry_run {
+            Ending::Stopped { reason } => Some(format!(
+                "error: {reason}\nstopped there, {rows_before}: mend the row and run it again, or use --on-error skip"
+            )),
+            Ending::Differs { .. } => {
+                let rows = match self.dry_run {
                     true => "nothing was written",
-                    false => "the rows before it are posted",
+                    false => "they are posted",
                 };
                 Some(format!(
-                    "error: {reason}\nstopped there, {rows_before}: mend the row and run it again, or use --on-error \
-                     skip"
+                    "stopped after {} rows, {rows}: to go on, run it again with a larger --balance-tolerance, without \
+                     one, or with --on-error skip",
+                    self.rows
                 ))
             }
+            Ending::Failed { reason } => Some(format!(
+                "error: {reason}\nended after {} rows, {rows_before}: run it again once that is mended{}",
+                self.rows,
+                if self.dry_run { "" } else { ", rows that are there already are only replayed" }
+            )),
         }
     }
 
@@ -259,21 +316,15 @@ impl Report {
         });
         serde_json::json!({
             "dry_run": self.dry_run,
-            "ending": match &self.ending {
-                Ending::Complete => "complete",
-                Ending::Interrupted => "interrupted",
-                Ending::Stopped { .. } => "stopped",
-            },
-            "stopped_because": match &self.ending {
-                Ending::Stopped { reason } => Some(reason),
-                _ => None,
-            },
+            "ending": self.ending.name(),
+            "stopped_because": self.ending.reason(),
             "rows": self.rows,
             "created": self.created,
             "replayed": self.replayed,
             "rejected": self.rejected,
             "balances_compared": self.balances_compared,
             "balance_errors": self.balance_errors,
+            "first_balance_error": self.first_balance_error,
             "seconds": self.elapsed.as_secs_f64(),
             "currencies": currencies.collect::<Vec<_>>(),
         })
@@ -296,7 +347,13 @@ mod tests {
     /// Seen to fail when planted: the words of a real run for a dry one, as it was.
     #[test]
     fn a_dry_run_that_ends_early_does_not_say_that_rows_were_posted() {
-        for ending in [Ending::Interrupted, Ending::Stopped { reason: "row 7: no".into() }] {
+        let reason = || "row 7: no".to_owned();
+        for ending in [
+            Ending::Interrupted,
+            Ending::Stopped { reason: reason() },
+            Ending::Differs { reason: reason() },
+            Ending::Failed { reason: reason() },
+        ] {
             let text = |dry_run| {
                 let report = Report::new(dry_run, None);
                 report.ended(ending.clone(), Duration::ZERO).ending_text().expect("a text")

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use super::{Args, columns::Column, csv_file::CsvFile, parquet_file::ParquetFile};
 
@@ -19,7 +19,7 @@ const ENCRYPTED_PARQUET_MAGIC: &[u8] = b"PARE";
 
 /// An open file whose columns are in order.
 pub(super) enum Source {
-    Csv(CsvFile),
+    Csv(Box<CsvFile>),
     Parquet(Box<ParquetFile>),
 }
 
@@ -27,6 +27,8 @@ impl Source {
     /// Opens a file and makes sense of its columns. The error says what is wrong with them.
     pub(super) fn open(path: &Path, args: &Args) -> anyhow::Result<Self> {
         let mut file = File::open(path).context("cannot read it")?;
+        let about = file.metadata().context("cannot read it")?;
+        ensure!(about.is_file(), "is no file (files are read twice: first to see that they can be read)");
         let mut magic = Vec::new();
         Read::by_ref(&mut file).take(4).read_to_end(&mut magic).context("cannot read it")?;
         file.rewind().context("cannot read it")?;
@@ -39,7 +41,7 @@ impl Source {
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
             bail!("is named like a Parquet file but does not begin like one");
         }
-        Ok(Self::Csv(CsvFile::open(file, magic.starts_with(GZIP_MAGIC), args)?))
+        Ok(Self::Csv(Box::new(CsvFile::open(file, magic.starts_with(GZIP_MAGIC), args)?)))
     }
 
     /// What each cell of a row means.

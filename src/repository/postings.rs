@@ -21,7 +21,10 @@ use uuid::Uuid;
 
 use super::{Bind, Connection, RepositoryError, accounts, statement, transaction, transactions};
 use crate::{
-    domain::{AccountId, AccountState, Decision, ExistingKeys, Posting, PostingClock, Transaction, decide},
+    domain::{
+        AccountId, AccountState, Decision, ExistingKeys, IdempotencyKey, Posting, PostingClock, Transaction,
+        decide,
+    },
     event::{encode_transaction_created, lane_of},
 };
 
@@ -88,37 +91,27 @@ pub async fn post_whole(connection: &mut Connection, group: &[Request]) -> Resul
     .await
 }
 
-/// Decides a group as [`post_locked`] would, and writes nothing. `accounts` is what earlier groups of the rehearsal
-/// left; accounts that it lacks are read, and it is moved on.
-pub async fn rehearse(
-    connection: &mut Connection,
-    accounts: &mut AccountStates,
-    group: &[Request],
-) -> Result<Vec<Decision>, RepositoryError> {
-    let of_group: BTreeSet<&AccountId> = group.iter().map(|request| &request.posting.account_id).collect();
-    let unknown: Vec<&str> =
-        of_group.iter().filter(|id| !accounts.contains_key(**id)).map(|id| id.as_str()).collect();
-    accounts.extend(accounts::states(connection, &unknown).await?);
-    let before =
-        of_group.into_iter().filter_map(|id| Some((id.clone(), accounts.get(id)?.clone()))).collect();
-    let posted = decide_group(&before, &existing_keys(connection, group).await?, group);
-    accounts.extend(posted.accounts);
-    Ok(posted.decisions)
-}
-
-async fn existing_keys(
+pub(super) async fn existing_keys(
     connection: &mut Connection,
     group: &[Request],
 ) -> Result<ExistingKeys, RepositoryError> {
-    let (of_accounts, keys): (Vec<&str>, Vec<&str>) = group
+    let (account_ids, keys) = keys(group);
+    let existing = transactions::existing(connection, &account_ids, &keys).await?;
+    Ok(by_key(existing).collect())
+}
+
+/// The accounts and keys of a group, in order.
+pub(super) fn keys(group: &[Request]) -> (Vec<&str>, Vec<&str>) {
+    group
         .iter()
         .map(|request| (request.posting.account_id.as_str(), request.posting.idempotency_key.as_str()))
-        .unzip();
-    let existing = transactions::existing(connection, &of_accounts, &keys).await?;
-    Ok(existing
-        .into_iter()
-        .map(|row| ((row.posting.account_id.clone(), row.posting.idempotency_key.clone()), row))
-        .collect())
+        .unzip()
+}
+
+pub(super) fn by_key(
+    rows: Vec<Transaction>,
+) -> impl Iterator<Item = ((AccountId, IdempotencyKey), Transaction)> {
+    rows.into_iter().map(|row| ((row.posting.account_id.clone(), row.posting.idempotency_key.clone()), row))
 }
 
 async fn post_under_lock(connection: &mut Connection, group: &[Request]) -> Result<Posted, RepositoryError> {
@@ -160,7 +153,7 @@ pub async fn post_expected(
     }
 }
 
-fn decide_group(before: &AccountStates, existing: &ExistingKeys, group: &[Request]) -> Posted {
+pub(super) fn decide_group(before: &AccountStates, existing: &ExistingKeys, group: &[Request]) -> Posted {
     let mut accounts = before.clone();
     let postings: Vec<Arc<Posting>> = group.iter().map(|request| Arc::clone(&request.posting)).collect();
     let mut random = rand::random::<u64>;
@@ -171,23 +164,23 @@ fn decide_group(before: &AccountStates, existing: &ExistingKeys, group: &[Reques
 
 /// The columns of a group's new rows, one array each, as `unnest` takes them.
 #[derive(Default)]
-struct Columns<'a> {
-    account_ids: Vec<&'a str>,
-    account_seqs: Vec<i64>,
-    ids: Vec<Uuid>,
-    amounts: Vec<i64>,
-    balances_after: Vec<i64>,
-    created_ats: Vec<DateTime<Utc>>,
-    reverses: Vec<Option<Uuid>>,
-    keys: Vec<&'a str>,
-    counterparties: Vec<Option<&'a str>>,
-    descriptions: Vec<Option<&'a str>>,
-    metadata: Vec<Option<&'a str>>,
+pub(super) struct Columns<'a> {
+    pub(super) account_ids: Vec<&'a str>,
+    pub(super) account_seqs: Vec<i64>,
+    pub(super) ids: Vec<Uuid>,
+    pub(super) amounts: Vec<i64>,
+    pub(super) balances_after: Vec<i64>,
+    pub(super) created_ats: Vec<DateTime<Utc>>,
+    pub(super) reverses: Vec<Option<Uuid>>,
+    pub(super) keys: Vec<&'a str>,
+    pub(super) counterparties: Vec<Option<&'a str>>,
+    pub(super) descriptions: Vec<Option<&'a str>>,
+    pub(super) metadata: Vec<Option<&'a str>>,
     days: BTreeSet<NaiveDate>,
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, row: &'a Transaction) {
+    pub(super) fn push(&mut self, row: &'a Transaction) {
         let posting = &row.posting;
         self.account_ids.push(posting.account_id.as_str());
         self.account_seqs.push(row.account_seq);

@@ -147,3 +147,23 @@ pub(super) async fn existing(
     .await?;
     rows.into_iter().map(TransactionRow::into_transaction).collect()
 }
+
+/// The rows that a dry run would have written under these (account, key) pairs; see `repository::rehearsals`.
+pub(super) async fn rehearsed(
+    connection: &mut Connection,
+    account_ids: &[&str],
+    keys: &[&str],
+) -> Result<Vec<Transaction>, RepositoryError> {
+    let rows = statement(
+        "SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
+                t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata
+         FROM unnest(?, ?) AS wanted (account_id, idempotency_key)
+         JOIN rehearsed_transactions t USING (account_id, idempotency_key)
+         JOIN rehearsed_accounts a USING (account_id)",
+    )
+    .bind::<Array<Text>, _>(account_ids)
+    .bind::<Array<Text>, _>(keys)
+    .load::<TransactionRow>(connection)
+    .await?;
+    rows.into_iter().map(TransactionRow::into_transaction).collect()
+}

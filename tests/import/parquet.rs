@@ -211,6 +211,18 @@ async fn keys_and_metadata_may_have_other_types_than_text() {
         panic!("taken")
     };
     assert!(reason.contains("\"shop\" twice"), "{reason}");
+    let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+    for value in ["1", "2"] {
+        map.keys().append_value("shop");
+        map.values().append_value(value);
+    }
+    map.append(true).unwrap();
+    let file =
+        scene.parquet("map-twice.parquet", &table(1, &[("metadata", Arc::new(map.finish()))]), plain());
+    let Ending::Stopped { reason } = scene.import(&args(&file)).await.unwrap().ending else {
+        panic!("taken")
+    };
+    assert!(reason.contains("\"shop\" twice"), "{reason}");
     let file = scene.parquet("json.parquet", &table(1, &twice[..1]), plain());
     assert_eq!(scene.import(&args(&file)).await.unwrap().created, 1);
     assert_eq!(scene.database.value(&format!("{row} 'a'")).await, r#"a/1/{"shop":"1","till":2}"#);
@@ -318,7 +330,7 @@ async fn what_is_no_whole_parquet_file_is_told_in_one_line() {
     let mut torn = whole.clone();
     let middle = whole.len() * 3 / 4;
     torn[middle..middle + 2_000].fill(0xff);
-    let error = format!("{:#}", scene.import(&args(&gone(&torn))).await.unwrap_err());
+    let error = scene.failure(&args(&gone(&torn))).await;
     assert!(error.contains("broken.parquet: row "), "{error}");
     let posted: usize = scene.count("transactions").await.parse().unwrap();
     assert!(0 < posted && posted < rows, "{posted}");
