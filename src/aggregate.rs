@@ -18,14 +18,14 @@ pub use run::{LEASE, Outcome, Scope, run_once};
 
 use crate::{
     repository::{self, migrations, runs::Run},
-    runtime::{Context, OutputFormat, print_json, start_admin, table},
+    runtime::{Context, OutputFormat, parse_interval, print_json, start_admin, table},
 };
 
 /// Flags of `ledger aggregate`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
     /// Keep running and start a run each interval, such as 15m; without it, one run
-    #[arg(long, env = "LEDGER_AGGREGATE_EVERY", value_name = "DURATION", value_parser = interval)]
+    #[arg(long, env = "LEDGER_AGGREGATE_EVERY", value_name = "DURATION", value_parser = parse_interval)]
     pub every: Option<Duration>,
     /// Rebuild from this UTC date on, touched or not
     #[arg(long, env = "LEDGER_AGGREGATE_FROM", value_name = "DATE", conflicts_with = "every")]
@@ -52,11 +52,6 @@ impl Args {
 }
 
 const EXIT_MISUSED: u8 = 2;
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    Some(interval).filter(|interval| !interval.is_zero()).ok_or_else(|| "must be more than zero".to_owned())
-}
 
 /// Runs the role: one run, or one each interval until asked to stop.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {

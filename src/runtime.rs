@@ -8,6 +8,7 @@ mod leases;
 mod shutdown;
 mod telemetry;
 mod terminal;
+mod time_span;
 mod trouble;
 
 pub use admin::{AdminListener, start_admin};
@@ -17,4 +18,5 @@ pub use leases::{Lease, LeaseGroup};
 pub use shutdown::{Stop, stop_on_signals};
 pub use telemetry::{Telemetry, start_telemetry};
 pub use terminal::{OutputFormat, print_json, print_text, progress_bar, table};
+pub use time_span::{parse_interval, parse_time_span};
 pub use trouble::Trouble;

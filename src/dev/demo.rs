@@ -21,7 +21,7 @@ use crate::{
         self, Connection,
         overview::{self, Progress, Striking},
     },
-    runtime::{Context, OutputFormat, table},
+    runtime::{Context, OutputFormat, parse_interval, table},
 };
 
 /// Longest wait for the last event to be published and the last transaction to be scored.
@@ -34,10 +34,11 @@ const CONNECTIONS: u16 = 64;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// How many to post
-    #[arg(long, env = "LEDGER_DEMO_TRANSACTIONS", value_name = "COUNT", default_value_t = 5000)]
+    #[arg(long, env = "LEDGER_DEMO_TRANSACTIONS", value_name = "COUNT", default_value_t = 5000,
+          value_parser = clap::value_parser!(u64).range(1..))]
     pub transactions: u64,
     /// Stop posting after this long, even if they were fewer
-    #[arg(long, env = "LEDGER_DEMO_DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEDGER_DEMO_DURATION", default_value = "10s", value_parser = parse_interval)]
     pub duration: Duration,
     /// Makes the same traffic again; without it, other traffic each time
     #[arg(long, env = "LEDGER_DEMO_SEED")]

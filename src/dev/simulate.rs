@@ -32,27 +32,27 @@ use uuid::Uuid;
 pub use self::report::{Percentiles, Report};
 use self::{
     book::Book,
-    client::{Client, Failure},
+    client::Client,
     counts::Counts,
     latency::Latencies,
     traffic::{Mix, Traffic},
 };
-use crate::runtime::{Context, OutputFormat, Stop, print_json, progress_bar};
+use crate::runtime::{Context, OutputFormat, Stop, parse_interval, print_json, progress_bar};
 
 /// Flags of `ledger simulate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Where the API is
-    #[arg(long, env = "LEDGER_SIMULATE_URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, env = "LEDGER_SIMULATE_URL", default_value = "http://127.0.0.1:8080", value_parser = base_url)]
     pub url: String,
     /// Transactions a second over all connections; 0 for as many as possible
     #[arg(long, env = "LEDGER_SIMULATE_RATE", default_value_t = 500)]
     pub rate: u32,
     /// For how long, such as 30s or 5m
-    #[arg(long, env = "LEDGER_SIMULATE_DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "LEDGER_SIMULATE_DURATION", default_value = "10s", value_parser = parse_interval)]
     pub duration: Duration,
     /// Stop after this many transactions, even if time is left
-    #[arg(long, env = "LEDGER_SIMULATE_TRANSACTIONS", value_name = "COUNT")]
+    #[arg(long, env = "LEDGER_SIMULATE_TRANSACTIONS", value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub transactions: Option<u64>,
     /// Ordinary accounts; all are new
     #[arg(long, env = "LEDGER_SIMULATE_ACCOUNTS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -75,6 +75,13 @@ pub struct Args {
     /// How to print the result
     #[arg(long, env = "LEDGER_SIMULATE_OUTPUT", value_enum, default_value_t)]
     pub output: OutputFormat,
+}
+
+fn base_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text)
+        .ok()
+        .filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    url.map(|_| text.to_owned()).ok_or_else(|| "must be like http://127.0.0.1:8080".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -169,14 +176,15 @@ async fn drive_here(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<
     }
     show_progress(&run, args.duration, connections).await?;
     let elapsed = started.elapsed();
-    if run.pace.unsent() > 0 && !stop.is_requested() {
+    let is_interrupted = stop.is_requested();
+    if run.pace.unsent() > 0 && !is_interrupted {
         run.counts.unsent(run.pace.unsent());
     }
     let gaps = run.book.gaps();
     if gaps > 0 {
         run.counts.wrong(format!("{gaps} accounts have gaps in account_seq"));
     }
-    let report = Report::new(&run.counts, &run.latencies, elapsed, seed);
+    let report = Report::new(&run.counts, &run.latencies, elapsed, seed, is_interrupted);
     Ok(Outcome { report, acknowledged: run.counts.take_acknowledged() })
 }
 
@@ -226,8 +234,10 @@ async fn connection(run: Arc<Run>) {
         if request.suspicious {
             run.counts.suspicious.fetch_add(1, Ordering::Relaxed);
         }
-        match run.client.settle(&request, &run.counts, &run.stop).await {
+        let settled = run.client.settle(&request, &run.counts, &run.stop).await;
+        match settled.first {
             Ok(acknowledged) => {
+                run.counts.created.fetch_add(1, Ordering::Relaxed);
                 run.latencies.record(acknowledged.answered_at.saturating_duration_since(due));
                 run.counts.acknowledge(acknowledged.id);
                 let (account_seq, balance_after) = (acknowledged.account_seq, acknowledged.balance_after);
@@ -235,14 +245,17 @@ async fn connection(run: Arc<Run>) {
                     run.counts.wrong(what);
                 }
             }
-            Err(Failure::Unanswered(what)) => {
+            Err(failure) => {
                 run.book.unanswered(&request);
-                run.counts.unanswered(what);
+                run.counts.failed(failure);
             }
-            Err(Failure::Wrong(what)) => {
-                run.book.unanswered(&request);
-                run.counts.wrong(what);
+        }
+        match settled.repeat {
+            Some(Ok(())) => {
+                run.counts.replayed.fetch_add(1, Ordering::Relaxed);
             }
+            Some(Err(failure)) => run.counts.failed(failure),
+            None => {}
         }
     }
 }
@@ -269,16 +282,18 @@ impl Pace {
     /// A thread of its own gives out the permits: the runtime's timer is only exact to a millisecond.
     fn start(rate: u32, duration: Duration, transactions_max: Option<u64>) -> anyhow::Result<Self> {
         let started = Instant::now();
+        let transactions_max = transactions_max.unwrap_or(u64::MAX);
         let due = Arc::new(Semaphore::new(0));
         let interval = (rate > 0).then(|| 1.0 / f64::from(rate));
         if let Some(interval) = interval {
             let permits = Arc::clone(&due);
             std::thread::Builder::new()
                 .name("pace".into())
-                .spawn(move || give_permits(&permits, started.into_std(), duration, interval))
+                .spawn(move || {
+                    give_permits(&permits, started.into_std(), duration, interval, transactions_max)
+                })
                 .context("cannot start a thread")?;
         }
-        let transactions_max = transactions_max.unwrap_or(u64::MAX);
         let due_total = (duration.as_nanos() * u128::from(rate)).div_ceil(1_000_000_000);
         let due_total = u64::try_from(due_total).unwrap_or(u64::MAX).min(transactions_max);
         Ok(Self {
@@ -314,14 +329,20 @@ impl Pace {
     }
 }
 
-/// Ends by itself with the duration. The semaphore then holds one permit for every request that is still due, and
-/// one for each connection to find the end.
-fn give_permits(permits: &Semaphore, started: std::time::Instant, duration: Duration, interval: f64) {
+/// Ends by itself with the duration, or with the last of `count` permits. The semaphore then holds one for every request
+/// that is still due, and one for each connection to find the end.
+fn give_permits(
+    permits: &Semaphore,
+    started: std::time::Instant,
+    duration: Duration,
+    interval: f64,
+    count: u64,
+) {
     const PERMITS_TO_END: usize = 1 << 20;
     let mut given = 0_u64;
     loop {
         let elapsed = started.elapsed();
-        if elapsed >= duration {
+        if elapsed >= duration || given >= count {
             permits.add_permits(PERMITS_TO_END);
             return;
         }

@@ -32,7 +32,7 @@ use crate::{
         self, Connection, migrations,
         verification::{self, Found, Snapshot, pending},
     },
-    runtime::{Context, OutputFormat, progress_bar},
+    runtime::{Context, OutputFormat, parse_time_span, progress_bar},
 };
 
 /// A question over millions of rows takes its time.
@@ -43,7 +43,7 @@ const PROGRESS: &str = "{spinner} {msg} ({elapsed})";
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
     /// Wait at most this long until nothing is in flight; what is pending then counts as a difference
-    #[arg(long, value_name = "DURATION", env = "LEDGER_VERIFY_WAIT", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", env = "LEDGER_VERIFY_WAIT", value_parser = parse_time_span)]
     pub wait: Option<Duration>,
     /// How to print the result
     #[arg(long, value_enum, default_value_t, env = "LEDGER_VERIFY_OUTPUT")]

@@ -65,6 +65,12 @@ pub(super) enum Failure {
     Wrong(String),
 }
 
+/// What became of a request, and of its repetition if it was repeated.
+pub(super) struct Settled {
+    pub(super) first: Result<Acknowledged, Failure>,
+    pub(super) repeat: Option<Result<(), Failure>>,
+}
+
 impl Client {
     pub(super) fn new(url: &str, connections: usize) -> anyhow::Result<Self> {
         let url = url.trim_end_matches('/');
@@ -98,38 +104,47 @@ impl Client {
     }
 
     /// Posts the request, and again as it plans to be repeated, and checks all answers.
-    pub(super) async fn settle(
+    pub(super) async fn settle(&self, request: &Request, counts: &Counts, stop: &Stop) -> Settled {
+        let (first, second) = match self.answers(request, counts, stop).await {
+            Ok(answers) => answers,
+            Err(failure) => return Settled { first: Err(failure), repeat: None },
+        };
+        let repeat = second.map(|second| check_replayed(&first, &second?).map_err(Failure::Wrong));
+        Settled { first: check_created(request, &first).map_err(Failure::Wrong), repeat }
+    }
+
+    /// The answer that says that it is new, and the other one if it is repeated.
+    async fn answers(
         &self,
         request: &Request,
         counts: &Counts,
         stop: &Stop,
-    ) -> Result<Acknowledged, Failure> {
+    ) -> Result<(Answer, Option<Result<Answer, Failure>>), Failure> {
         let body: Bytes = request.body().map_err(wrong)?.into();
         let first = self.post(request, body.clone(), counts, stop);
-        let (first, second) = match request.repeat {
-            Repeat::Never => (first.await?, None),
+        match request.repeat {
+            Repeat::Never => Ok((first.await?, None)),
             Repeat::Afterwards => {
                 let first = first.await?;
                 let other = request.body_written_differently().map_err(wrong)?;
-                (first, Some(self.post(request, other.into(), counts, stop).await?))
+                Ok((first, Some(self.post(request, other.into(), counts, stop).await)))
             }
-            Repeat::Together => {
-                let (first, second) = tokio::join!(first, self.post(request, body, counts, stop));
-                let (mut first, mut second) = (first?, second?);
-                // A lost try of the one may be what the other replays.
-                let tries = first.tries.max(second.tries);
-                (first.tries, second.tries) = (tries, tries);
-                // Whoever came second is the replay.
-                if first.replayed { (second, Some(first)) } else { (first, Some(second)) }
-            }
-        };
-        counts.created.fetch_add(1, Ordering::Relaxed);
-        let acknowledged = check_created(request, &first).map_err(Failure::Wrong)?;
-        if let Some(second) = second {
-            counts.replayed.fetch_add(1, Ordering::Relaxed);
-            check_replayed(&first, &second).map_err(Failure::Wrong)?;
+            Repeat::Together => match tokio::join!(first, self.post(request, body, counts, stop)) {
+                (Ok(mut one), Ok(mut other)) => {
+                    // A lost try of the one may be what the other replays.
+                    let tries = one.tries.max(other.tries);
+                    (one.tries, other.tries) = (tries, tries);
+                    // Whoever came second is the replay.
+                    Ok(if one.replayed { (other, Some(Ok(one))) } else { (one, Some(Ok(other))) })
+                }
+                (Ok(mut answered), Err(lost)) | (Err(lost), Ok(mut answered)) => {
+                    // It may be the lost one that it replays.
+                    answered.tries += 1;
+                    Ok((answered, Some(Err(lost))))
+                }
+                (Err(lost), Err(_)) => Err(lost),
+            },
         }
-        Ok(acknowledged)
     }
 
     async fn post(

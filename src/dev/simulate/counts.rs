@@ -7,17 +7,21 @@ use std::sync::{
 
 use uuid::Uuid;
 
+use super::client::Failure;
+
 /// Examples of what went wrong that are kept; all are counted.
 const EXAMPLES_MAX: usize = 10;
+/// Characters of one that are kept.
+const EXAMPLE_LENGTH_MAX: usize = 1000;
 
 /// Counters of one run.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     /// HTTP requests, each try.
     pub(super) sent: AtomicU64,
-    /// New transactions.
+    /// New transactions, rightly acknowledged.
     pub(super) created: AtomicU64,
-    /// Requests that were repeated on purpose and replayed.
+    /// Requests that were repeated on purpose and rightly replayed.
     pub(super) replayed: AtomicU64,
     /// Tries after a 503, a 429 or a lost connection.
     pub(super) retried: AtomicU64,
@@ -43,12 +47,20 @@ impl Counts {
         }
     }
 
+    /// Counts what was not acknowledged.
+    pub(super) fn failed(&self, failure: Failure) {
+        match failure {
+            Failure::Unanswered(what) => self.unanswered(what),
+            Failure::Wrong(what) => self.wrong(what),
+        }
+    }
+
     pub(super) fn wrong(&self, what: String) {
         self.wrong.fetch_add(1, Ordering::Relaxed);
         self.example(what);
     }
 
-    pub(super) fn unanswered(&self, what: String) {
+    fn unanswered(&self, what: String) {
         self.unanswered.fetch_add(1, Ordering::Relaxed);
         self.example(what);
     }
@@ -59,7 +71,12 @@ impl Counts {
         self.example(format!("{requests} requests were due and never sent: the server fell too far behind"));
     }
 
-    fn example(&self, what: String) {
+    /// What a server says in its place may be of any length.
+    fn example(&self, mut what: String) {
+        if let Some((cut, _)) = what.char_indices().nth(EXAMPLE_LENGTH_MAX) {
+            what.truncate(cut);
+            what.push('…');
+        }
         let mut examples = self.examples.lock().unwrap_or_else(PoisonError::into_inner);
         if examples.len() < EXAMPLES_MAX {
             examples.push(what);

@@ -31,6 +31,8 @@ pub struct Report {
     pub transactions_per_second: f64,
     /// From the moment a request was due to its answer.
     pub latency_ms: Percentiles,
+    /// Whether it was asked to stop before its end.
+    pub interrupted: bool,
     /// Makes the same traffic again.
     pub seed: u64,
     /// The first things that went wrong.
@@ -49,7 +51,13 @@ pub struct Percentiles {
 }
 
 impl Report {
-    pub(super) fn new(counts: &Counts, latencies: &Latencies, elapsed: Duration, seed: u64) -> Self {
+    pub(super) fn new(
+        counts: &Counts,
+        latencies: &Latencies,
+        elapsed: Duration,
+        seed: u64,
+        interrupted: bool,
+    ) -> Self {
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let elapsed_seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
         let created = count(&counts.created);
@@ -71,6 +79,7 @@ impl Report {
                 p99_9: percentile(0.999),
                 max: milliseconds(latencies.max()),
             },
+            interrupted,
             seed,
             problems: counts.examples(),
         }
@@ -104,6 +113,9 @@ impl Report {
             out.add_row([Cell::new(name), Cell::new(value).set_alignment(CellAlignment::Right)]);
         }
         println!("{out}");
+        if self.interrupted {
+            eprintln!("interrupted: this is what was done until then");
+        }
         self.print_problems();
     }
 

@@ -23,6 +23,8 @@ enum Fault {
     Busy,
     /// Amounts come back changed.
     Amount,
+    /// Every request is answered 500 and at length.
+    Babbles,
     /// Replays take their time.
     SlowReplays,
     /// Once, everything stands still for [`STALL`].
@@ -57,6 +59,9 @@ fn answer(ledger: &Ledger, request: &HttpRequest, mut answer: Value) -> HttpResp
     let number = state.requests;
     if ledger.fault == Fault::Busy && number.is_multiple_of(6) {
         return HttpResponse::TooManyRequests().finish();
+    }
+    if ledger.fault == Fault::Babbles {
+        return HttpResponse::InternalServerError().body("ä".repeat(100_000));
     }
     if ledger.fault == Fault::Stalls && number == 50 {
         // The server's one thread and its lock: nobody is answered meanwhile, as if the process were stopped.
@@ -138,6 +143,7 @@ async fn an_honest_ledger_passes_at_the_asked_rate() {
     assert!(report.is_clean(), "{:?}", report.problems);
     assert_eq!(report.created, 200);
     assert_eq!(acknowledged.len(), 200);
+    assert!(!report.interrupted);
     assert!((30..90).contains(&report.replayed), "{}", report.replayed);
     assert!(report.latency_ms.p50 > 0.0 && report.latency_ms.p50 <= report.latency_ms.max);
 }
@@ -170,6 +176,31 @@ async fn it_stops_after_as_many_transactions_as_asked_for() {
     assert_eq!(report.created, 123);
 }
 
+/// Seen to fail when planted: permits to the end of the duration, one of which each connection waits for.
+#[tokio::test]
+async fn with_a_rate_too_it_ends_with_the_last_transaction() {
+    let flags = ["--rate", "20", "--duration", "60s", "--transactions", "10", "--connections", "40"];
+    let Outcome { report, .. } = simulate(Fault::None, &flags).await;
+    assert!(report.is_clean(), "{:?}", report.problems);
+    assert_eq!(report.created, 10);
+    // The last of ten is due after 450 ms.
+    assert!((0.4..1.4).contains(&report.elapsed_seconds), "{report:?}");
+}
+
+#[test]
+fn what_could_not_be_run_is_refused() {
+    for flags in [
+        ["--duration", "0s"],
+        ["--duration", "30000years"],
+        ["--transactions", "0"],
+        ["--url", "notaurl"],
+        ["--url", "file:///tmp"],
+        ["--hot-share", "NaN"],
+    ] {
+        assert!(Cli::try_parse_from([&["simulate"], flags.as_slice()].concat()).is_err(), "{flags:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_busy_server_is_asked_again_with_the_same_key() {
     let Outcome { report, .. } = simulate(Fault::Busy, SHORT).await;
@@ -185,8 +216,13 @@ async fn every_kind_of_wrong_answer_is_found() {
         (Fault::PostsTwice, "without Idempotent-Replayed"),
         (Fault::ReplayDiffers, "a repeated request was answered 200"),
         (Fault::Amount, "amount is not what was sent"),
+        (Fault::Babbles, "neither 201 nor"),
     ] {
-        let Outcome { report, .. } = simulate(fault, SHORT).await;
+        let Outcome { report, acknowledged } = simulate(fault, SHORT).await;
+        assert_eq!(acknowledged.len() as u64, report.created, "{fault:?}");
+        let is_right = matches!(fault, Fault::Balance | Fault::PostsTwice | Fault::ReplayDiffers);
+        assert_eq!(report.created, if is_right { 200 } else { 0 }, "{fault:?}");
+        assert!(report.problems.iter().all(|problem| problem.chars().count() <= 1001), "{fault:?}");
         assert!(!report.is_clean(), "{fault:?} was not found");
         assert!(report.problems.iter().any(|problem| problem.contains(part)), "{:?}", report.problems);
     }
@@ -243,6 +279,7 @@ async fn an_interrupted_run_reports_what_was_done_until_then() {
     let Outcome { report, acknowledged } = outcome.expect("ran");
     assert!(report.is_clean(), "{:?}", report.problems);
     assert!(report.created > 20 && report.elapsed_seconds < 5.0, "{report:?}");
+    assert!(report.interrupted);
     assert_eq!(acknowledged.len() as u64, report.created);
 }
 
