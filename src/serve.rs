@@ -9,9 +9,11 @@ mod assessments;
 mod batch;
 mod body;
 mod compression;
+mod connection;
 mod cursor;
 mod docs;
 mod input;
+mod listener;
 mod observe;
 mod openapi;
 mod output;
@@ -26,7 +28,7 @@ mod writer;
 use std::{net::SocketAddr, time::Duration};
 
 use actix_web::{
-    App, HttpServer, Resource,
+    App, Resource,
     dev::ServerHandle,
     middleware::{Condition, from_fn},
     web,
@@ -77,7 +79,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let state = web::Data::new(ApiState::new(context, writers, pool));
     let limiter = web::Data::new(rate_limit::RateLimit::new(&config.serve));
     let limited = limiter.is_some();
-    let server = HttpServer::new(move || {
+    let (address, server) = listener::listen(&config.serve, move || {
         App::new()
             .app_data(state.clone())
             .app_data(limiter.clone())
@@ -86,19 +88,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
             .wrap(from_fn(compression::compress))
             .wrap(Condition::new(limited, from_fn(rate_limit::limit)))
             .wrap(from_fn(observe::observe))
-    })
-    .workers(worker_threads(config.serve.workers))
-    .max_connections(config.serve.connections_max)
-    .client_request_timeout(config.serve.client_timeout)
-    .keep_alive(config.serve.keep_alive)
-    .shutdown_timeout(whole_seconds(config.serve.shutdown_timeout))
-    .disable_signals()
-    .bind(config.serve.listen)
-    .with_context(|| {
-        format!("cannot listen on {} (serve.listen); choose another port", config.serve.listen)
     })?;
-    let address = *server.addrs().first().context("the listener has no address")?;
-    let server = server.run();
     let handle = server.handle();
     context.health.set_ready(true);
     Ok(Running {
@@ -145,13 +135,6 @@ impl Running {
 /// Not less than was asked for.
 fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-}
-
-fn worker_threads(configured: usize) -> usize {
-    match configured {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        number => number,
-    }
 }
 
 /// The routes. Each names the methods that it has, so that another one is told so. HEAD is GET without the body.
