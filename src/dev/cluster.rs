@@ -36,6 +36,8 @@ const INITDB_TIMEOUT: Duration = Duration::from_secs(60);
 /// Includes crash recovery after a `kill -9`.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const START_ATTEMPTS_MAX: u32 = 3;
+/// A process that was killed a moment ago holds its files until the kernel is through with it.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
 const FAST_STOP_TIMEOUT: Duration = Duration::from_millis(2500);
 const IMMEDIATE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// An orphan may be writing its last checkpoint.
@@ -114,7 +116,7 @@ impl Cluster {
         settings: &[String],
     ) -> anyhow::Result<Self> {
         let user = OsUser::choose()?;
-        let (home, lock) = claim(&options.directory, &user)?;
+        let (home, lock) = claim(&options.directory, &user).await?;
         // From here on, whatever fails or is given up half way is cleaned up by it.
         let mut watchdog = Watchdog::start(&home.data(), options.ephemeral.then_some(home.0.as_path()))?;
         stop_orphan(&home.data()).await?;
@@ -186,7 +188,7 @@ fn send(process_id: u32, signal: Signal) -> anyhow::Result<()> {
 }
 
 /// Makes the directory ours: exists, empty or made by us, reachable by the server's user, and locked.
-fn claim(directory: &Path, user: &OsUser) -> anyhow::Result<(Home, File)> {
+async fn claim(directory: &Path, user: &OsUser) -> anyhow::Result<(Home, File)> {
     let shown = directory.display();
     user.check_reach(directory, "the data in")?;
     let known = directory.join("lock").exists();
@@ -202,8 +204,12 @@ fn claim(directory: &Path, user: &OsUser) -> anyhow::Result<(Home, File)> {
     }
     let home = Home(directory.canonicalize().with_context(|| format!("cannot use {shown}"))?);
     let lock = File::create(home.lock()).with_context(|| format!("cannot write into {shown}"))?;
-    if lock.try_lock().is_err() {
-        bail!("{shown} is in use by another `ledger`; stop that one or choose another data directory");
+    let deadline = Instant::now() + CLAIM_TIMEOUT;
+    while lock.try_lock().is_err() {
+        if Instant::now() >= deadline {
+            bail!("{shown} is in use by another `ledger`; stop that one or choose another data directory");
+        }
+        sleep(POLL_INTERVAL).await;
     }
     user.give(&home.0)?;
     Ok((home, lock))
