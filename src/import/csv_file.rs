@@ -177,7 +177,7 @@ mod tests {
         lines
     }
 
-    /// Seen to fail with the reader's own lines: 1, 1, 4 in the first.
+    /// Seen to fail with the reader's own lines: 1, 1, 3 in the first.
     #[test]
     fn a_row_begins_on_the_line_of_its_first_cell() {
         for text in ["a,b\r\n\"1\r\n2\",3\r\n4,5\r\n", "a,b\n\"1\n2\",3\n4,5\n", "a,b\r\"1\r2\",3\r4,5"] {
