@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{DEADLINE, api::Api, eventually};
 
@@ -91,11 +91,31 @@ async fn each_of_pipelined_answers_is_that_of_its_own_request() {
     for (number, (head, _)) in answers.iter().enumerate() {
         assert_eq!(head.contains("connection: close"), number == last, "{number}: {head}");
     }
-    // What comes behind a close is not carried out.
-    let sent = [post("2", ""), post("3", "Connection: close\r\n"), post("4", "")].concat();
-    let answers = talk(&api, sent).await;
-    let answers = answers_to(&["POST", "POST"], &answers);
-    assert!(!answers[0].0.contains("connection: close") && answers[1].0.contains("connection: close"));
+    // What comes behind a close is not carried out, whatever came before.
+    let length = BODY.len();
+    let upgrade = "Transfer-Encoding: chunked\r\nUpgrade: websocket\r\n";
+    let upgrade = post("2", upgrade)
+        .replace(&format!("Content-Length: {length}\r\n"), "")
+        .replace(BODY, &format!("{length:x}\r\n{BODY}\r\n0\r\n\r\n"));
+    for before in ["", &upgrade] {
+        let last = [post("2", ""), post("3", "Connection: close\r\n"), post("4", "")].concat();
+        let answers = talk(&api, format!("{before}{last}")).await;
+        let answers = answers_to(&["POST"].repeat(if before.is_empty() { 2 } else { 3 }), &answers);
+        let closes: Vec<bool> = answers.iter().map(|(head, _)| head.contains("connection: close")).collect();
+        let (last, others) = closes.split_last().unwrap();
+        assert!(*last && !others.contains(&true), "{answers:?}");
+    }
+    // A refused body that ends after the answer: the connection is closed behind it.
+    let address = api.url.strip_prefix("http://").unwrap().to_owned();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = "POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 16 * 1024];
+    let read = stream.read(&mut answer).await.unwrap();
+    assert!(String::from_utf8_lossy(&answer[..read]).starts_with("HTTP/1.1 404"));
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    let end = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer));
+    end.await.expect("closed in time").unwrap();
     assert_eq!(api.database.value("SELECT count(*) FROM transactions").await, "3");
 }
 

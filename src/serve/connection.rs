@@ -7,16 +7,19 @@
 //! without a copy.
 //!
 //! While a request waits to be answered the connection is still read, up to a bound: a client that went away is noticed.
+//! A body that is still to come when its request is answered has to come in time.
 
 mod framing;
 
 use std::{
     cell::{Cell, RefCell},
+    cmp::Ordering,
     io,
     mem::MaybeUninit,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use actix_web::http::ConnectionType;
@@ -24,6 +27,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Sleep,
 };
 
 use self::framing::Framing;
@@ -84,11 +88,15 @@ pub struct Connection<S = TcpStream> {
     held: BytesMut,
     /// The client sends no more.
     is_ended: bool,
+    body_timeout: Duration,
+    /// Until when the rest of an answered request may come.
+    body_deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + Unpin> Connection<S> {
-    /// Around a stream of which nothing is read yet.
-    pub fn new(stream: S) -> Self {
+    /// Around a stream of which nothing is read yet. The rest of a request that is answered already is waited for as
+    /// long as `body_timeout`; then the connection is taken for ended.
+    pub fn new(stream: S, body_timeout: Duration) -> Self {
         Self {
             stream,
             turn: Turn::default(),
@@ -96,6 +104,8 @@ impl<S: AsyncRead + Unpin> Connection<S> {
             handed_over: 0,
             held: BytesMut::new(),
             is_ended: false,
+            body_timeout,
+            body_deadline: None,
         }
     }
 
@@ -173,12 +183,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
-        if connection.turn.0.closes.get() {
-            connection.poll_end(context)
-        } else if connection.handed_over > connection.turn.0.answered.get() {
-            connection.poll_ahead(context)
-        } else {
-            connection.poll_request(context, buffer)
+        match connection.handed_over.cmp(&connection.turn.0.answered.get()) {
+            Ordering::Greater => connection.poll_ahead(context),
+            Ordering::Equal if connection.turn.0.closes.get() => connection.poll_end(context),
+            Ordering::Equal => {
+                connection.body_deadline = None;
+                connection.poll_request(context, buffer)
+            }
+            Ordering::Less => {
+                let timeout = connection.body_timeout;
+                let deadline =
+                    connection.body_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                if deadline.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Ok(()));
+                }
+                connection.poll_request(context, buffer)
+            }
         }
     }
 }
@@ -205,11 +225,12 @@ mod tests {
 
     use super::*;
 
+    const BODY_TIMEOUT: Duration = Duration::from_millis(300);
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
     fn connection(capacity: usize) -> (DuplexStream, Connection<DuplexStream>) {
         let (client, server) = duplex(capacity);
-        (client, Connection::new(server))
+        (client, Connection::new(server, BODY_TIMEOUT))
     }
 
     async fn read(connection: &mut Connection<DuplexStream>) -> Vec<u8> {
@@ -304,5 +325,33 @@ mod tests {
         assert_eq!(read(&mut connection).await, b"abc");
         assert_eq!(read(&mut connection).await, GET);
         assert!(waits(&mut connection).await);
+    }
+
+    /// The library waits for it before it closes.
+    #[tokio::test]
+    async fn the_rest_of_a_body_comes_behind_an_answer_that_closes() {
+        let (mut client, mut connection) = connection(4096);
+        let head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.write_all(head).await.expect("written");
+        assert_eq!(read(&mut connection).await, head);
+        drop(connection.turn().take(ConnectionType::Close));
+        client.write_all(&[b"0\r\n\r\n", GET].concat()).await.expect("written");
+        assert_eq!(read(&mut connection).await, b"0\r\n\r\n");
+        assert!(waits(&mut connection).await);
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_a_body_must_come_in_time() {
+        let (mut client, mut connection) = connection(4096);
+        let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
+        client.write_all(head).await.expect("written");
+        assert_eq!(read(&mut connection).await, head);
+        drop(connection.turn().take(ConnectionType::KeepAlive));
+        let before = tokio::time::Instant::now();
+        assert!(waits(&mut connection).await);
+        client.write_all(b"a").await.expect("written");
+        assert_eq!(read(&mut connection).await, b"a");
+        assert_eq!(read(&mut connection).await, b"");
+        assert!(before.elapsed() >= BODY_TIMEOUT);
     }
 }

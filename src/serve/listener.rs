@@ -60,11 +60,11 @@ where
                 data.insert(connection.turn());
             })
             .h1(map_config(app, |()| AppConfig::default()));
-        fn_service(|stream: TcpStream| async move {
+        fn_service(move |stream: TcpStream| async move {
             let peer = stream.peer_addr().ok();
             // Pipelined answers are small and follow each other at once.
             let _ = stream.set_nodelay(true);
-            Ok((Connection::new(stream), peer))
+            Ok((Connection::new(stream, client_timeout), peer))
         })
         .and_then(http)
     };
