@@ -410,6 +410,14 @@ async fn what_is_no_such_file_is_refused_before_anything_is_written() {
         let error = scene.failure(&args(&scene.file("open.csv", rows))).await;
         assert!(error.contains("row 1") && error.contains("not closed at the end"), "{error}");
     }
+    // The next cell in quotation marks would close what was opened by mistake, and the rows between would be gone.
+    let torn = ["a,1,credit,1,EUR,,,\"open,,", "a,2,credit,1,EUR,,,,,", "a,3,credit,1,EUR,,,\"third\",,"];
+    let glued = ["a,1,credit,\"1\"0.00,EUR,,,,,"];
+    for rows in [&torn[..], &glued[..]] {
+        let args = Args { on_error: OnError::Skip, ..args(&scene.file("torn.csv", rows)) };
+        let error = scene.failure(&args).await;
+        assert!(error.contains("row 1: has text behind a closing quotation mark"), "{error}");
+    }
     assert_eq!(scene.count("transactions").await, "0");
     let too_many = scene.bytes("too-many.csv", format!("{HEADINGS},,\n").as_bytes());
     assert!(scene.refusal(&args(&too_many)).await.contains("column 11 has no heading"));

@@ -246,6 +246,7 @@ async fn connection(run: Arc<Run>) {
                 }
             }
             Err(failure) => {
+                run.latencies.record(due.elapsed());
                 run.book.unanswered(&request);
                 run.counts.failed(failure);
             }

@@ -1,7 +1,9 @@
 //! CSV with a heading line, plain or gzipped.
 //!
-//! Memory is bounded by the longest row that is accepted. Behind the file the reader is given a row of ours: if that does
-//! not come out as a row of its own, a cell was still open at the end of the file, and what looks like its text was rows.
+//! Memory is bounded by the longest row that is accepted. A quotation mark that is not closed where it should be makes
+//! rows look like the text of a cell, and the reader takes that as it comes; so text behind a closing quotation mark is
+//! refused, which is where the next cell in quotation marks then is. Behind the file the reader is given a row of ours: if
+//! that does not come out as a row of its own, a cell was still open at the end of the file.
 
 use std::{
     collections::VecDeque,
@@ -19,6 +21,7 @@ use flate2::read::MultiGzDecoder;
 use super::{
     Args,
     columns::{self, Column},
+    source::{CHANGED, Version},
 };
 
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -37,7 +40,8 @@ pub(super) struct CsvFile {
 impl CsvFile {
     pub(super) fn open(file: File, gzipped: bool, args: &Args) -> anyhow::Result<Self> {
         let bytes_read: Arc<AtomicU64> = Arc::default();
-        let counted = Counted { inner: file, count: Arc::clone(&bytes_read) };
+        let before = Version::of(&file)?;
+        let counted = Counted { inner: file, count: Arc::clone(&bytes_read), before };
         let file = BufReader::with_capacity(BUFFER_BYTES, counted);
         let text: Box<dyn Read + Send> = match gzipped {
             true => Box::new(MultiGzDecoder::new(file)),
@@ -50,7 +54,9 @@ impl CsvFile {
             .flexible(true)
             .buffer_capacity(BUFFER_BYTES)
             .from_reader(Watched::new(text));
-        let headings = rows.byte_headers()?;
+        let headings = rows.byte_headers()?.clone();
+        let headings = &headings;
+        ensure!(!rows.get_ref().is_torn(rows.position().byte()), "headings: {TORN}");
         ensure!(!is_row_behind(headings, &ending), "is empty: column \"account_id\" is missing");
         let is_text =
             |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| !text.contains(char::is_control));
@@ -72,6 +78,7 @@ impl CsvFile {
             begins.set_line(self.rows.get_mut().line_of(begins.byte()));
             record.set_position(Some(begins));
         }
+        ensure!(!self.rows.get_ref().is_torn(self.rows.position().byte()), TORN);
         let last_cell = record.iter().next_back().and_then(|cell| cell.strip_suffix(b"\n"));
         if last_cell.is_some_and(|cell| cell.ends_with(&self.ending)) {
             bail!("has a quotation mark that is not closed at the end of the file");
@@ -88,15 +95,23 @@ fn is_row_behind(record: &csv::ByteRecord, ending: &[u8]) -> bool {
     record.len() == 1 && record.get(0) == Some(ending)
 }
 
-/// Counts what is read of the file itself.
-struct Counted<R> {
-    inner: R,
+const TORN: &str =
+    "has text behind a closing quotation mark; is one missing, or not doubled within its cell?";
+
+/// Counts what is read of the file itself. Its end is the end only if it is still the same file: of one that was cut, the
+/// last row may be half of what it was.
+struct Counted {
+    inner: File,
     count: Arc<AtomicU64>,
+    before: Version,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
+        if read == 0 && !buffer.is_empty() && Version::of(&self.inner)? != self.before {
+            return Err(io::Error::other(CHANGED));
+        }
         self.count.fetch_add(u64::try_from(read).unwrap_or(0), Ordering::Relaxed);
         Ok(read)
     }
@@ -113,13 +128,35 @@ struct Watched<R> {
     bytes: u64,
     line: u64,
     previous: u8,
+    place: InCell,
+    /// Bytes behind the first closing quotation mark that does not end its cell.
+    torn: Option<u64>,
     /// Where lines that are not blank begin, from the current row on: byte and line, the first being 0 and 1.
     lines: VecDeque<(u64, u64)>,
 }
 
+/// Where in a cell the next byte is.
+#[derive(Clone, Copy)]
+enum InCell {
+    Start,
+    Bare,
+    Quoted,
+    /// Behind a quotation mark that ends the cell, or begins a doubled one.
+    Closed,
+}
+
 impl<R> Watched<R> {
     fn new(inner: R) -> Self {
-        Self { inner, since_row: 0, bytes: 0, line: 1, previous: b'\n', lines: VecDeque::new() }
+        Self {
+            inner,
+            since_row: 0,
+            bytes: 0,
+            line: 1,
+            previous: b'\n',
+            place: InCell::Start,
+            torn: None,
+            lines: VecDeque::new(),
+        }
     }
 
     fn watch(&mut self, bytes: &[u8]) {
@@ -132,7 +169,29 @@ impl<R> Watched<R> {
             }
             self.previous = *byte;
             self.bytes += 1;
+            self.watch_quotes(*byte);
         }
+    }
+
+    fn watch_quotes(&mut self, byte: u8) {
+        self.place = match (self.place, byte) {
+            (InCell::Quoted, b'"') => InCell::Closed,
+            (InCell::Quoted, _) => InCell::Quoted,
+            (InCell::Start | InCell::Closed, b'"') => InCell::Quoted,
+            (_, b',' | b'\r' | b'\n') => InCell::Start,
+            // The mark at the beginning of some files is no text.
+            (InCell::Start, 0xef | 0xbb | 0xbf) if self.bytes <= 3 => InCell::Start,
+            (InCell::Closed, _) => {
+                self.torn.get_or_insert(self.bytes);
+                InCell::Bare
+            }
+            (InCell::Start | InCell::Bare, _) => InCell::Bare,
+        };
+    }
+
+    /// Whether something is wrong before the byte that the reader has come to.
+    fn is_torn(&self, read: u64) -> bool {
+        self.torn.is_some_and(|torn| torn <= read)
     }
 
     /// Of a row that the reader says begins at that byte. Lines before it are not asked for again.
@@ -161,6 +220,33 @@ impl<R: Read> Read for Watched<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seen to fail where a doubled quotation mark closes a cell, and where the mark at the beginning is text.
+    #[test]
+    fn text_behind_a_closing_quotation_mark_is_found_in_its_row() {
+        let torn_in = |text: &str| {
+            let mut rows = csv::ReaderBuilder::new()
+                .flexible(true)
+                .has_headers(false)
+                .buffer_capacity(5)
+                .from_reader(Watched::new(text.as_bytes()));
+            let mut record = csv::ByteRecord::new();
+            let mut torn = Vec::new();
+            while rows.read_byte_record(&mut record).expect("rows") {
+                torn.push(rows.get_ref().is_torn(rows.position().byte()));
+            }
+            torn
+        };
+        for whole in
+            ["\u{feff}\"a\",b\r\n", "\"a\"\"b\"\n", "a\"b,\"\",\"\"\"\"\n", "\"a\nb\",\"c,\"", "\"\"\r\"\"\r"]
+        {
+            assert!(!torn_in(whole).contains(&true), "{whole:?}");
+        }
+        assert_eq!(torn_in("a,\"b\nc,\"d\"\ne,f\n"), [true, true]);
+        assert_eq!(torn_in("a,b\nc,\"1\"0.00\n"), [false, true]);
+        assert_eq!(torn_in("a,b\n\"c\" ,d\n"), [false, true]);
+        assert_eq!(torn_in("\u{feff}\"a\"b\n"), [true]);
+    }
 
     /// Each row's line by our count, and where the reader puts it.
     fn lines(text: &str, capacity: usize) -> Vec<u64> {

@@ -26,6 +26,21 @@ const UUID_BYTES: i32 = 16;
 /// What no row may hold, so that the row is refused and not the file.
 const OUT_OF_RANGE: &[u8] = b"out of range";
 
+/// What becomes of the zeros at the end of a decimal, which come from the type of the column.
+#[derive(Clone, Copy)]
+pub(super) enum Zeros {
+    /// They say nothing of an amount, whose currency may have fewer decimals.
+    Cut,
+    /// Of any other text they are a part.
+    Kept,
+}
+
+impl Zeros {
+    pub(super) fn of(column: &Column) -> Self {
+        if matches!(column, Column::Amount | Column::ExpectedBalance) { Self::Cut } else { Self::Kept }
+    }
+}
+
 /// Whether a column may have that type. The error goes on after "column so-and-so".
 pub(super) fn check(
     column: &Column,
@@ -38,7 +53,8 @@ pub(super) fn check(
     };
     let is_text = matches!(data_type, Utf8 | Utf8View | Binary | BinaryView);
     match (column, data_type) {
-        (Column::Ignored, _) => Ok(()),
+        // A column of nulls, as some writers declare one that never had a value.
+        (Column::Ignored, _) | (_, DataType::Null) => Ok(()),
         (_, DataType::Float16 | DataType::Float32 | DataType::Float64) => {
             Err("holds floating-point numbers, which are not exact; write it as DECIMAL or text".into())
         }
@@ -90,7 +106,7 @@ fn must_be(wanted: &str, found: &DataType) -> String {
 }
 
 /// Appends the text of a value that is not null.
-pub(super) fn render(values: &ArrayRef, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> {
+pub(super) fn render(values: &ArrayRef, row: usize, zeros: Zeros, text: &mut Vec<u8>) -> anyhow::Result<()> {
     use DataType::{
         BinaryView, Boolean, Date32, Decimal128, Decimal256, FixedSizeBinary, Int8, Int16, Int32, Int64, Map,
         Timestamp, UInt8, UInt16, UInt32, UInt64, Utf8View,
@@ -98,8 +114,8 @@ pub(super) fn render(values: &ArrayRef, row: usize, text: &mut Vec<u8>) -> anyho
     match values.data_type() {
         Utf8View => text.extend_from_slice(values.as_string_view().value(row).as_bytes()),
         BinaryView => text.extend_from_slice(values.as_binary_view().value(row)),
-        Decimal128(_, scale) => decimal(value::<Decimal128Type>(values, row), *scale, text)?,
-        Decimal256(_, scale) => decimal(value::<Decimal256Type>(values, row), *scale, text)?,
+        Decimal128(_, scale) => decimal(value::<Decimal128Type>(values, row), *scale, zeros, text)?,
+        Decimal256(_, scale) => decimal(value::<Decimal256Type>(values, row), *scale, zeros, text)?,
         Timestamp(unit, zone) => timestamp(values, row, *unit, zone.is_some(), text),
         Date32 => match NaiveDate::from_epoch_days(value::<Date32Type>(values, row)) {
             Some(date) => write!(text, "{date}")?,
@@ -118,6 +134,7 @@ pub(super) fn render(values: &ArrayRef, row: usize, text: &mut Vec<u8>) -> anyho
         UInt32 => write!(text, "{}", value::<UInt32Type>(values, row))?,
         UInt64 => write!(text, "{}", value::<UInt64Type>(values, row))?,
         Map(..) => map(values, row, text)?,
+        DataType::Null => {}
         other => bail!("values of type {other} are not read"),
     }
     Ok(())
@@ -127,8 +144,7 @@ fn value<T: ArrowPrimitiveType>(values: &ArrayRef, row: usize) -> T::Native {
     values.as_primitive::<T>().value(row)
 }
 
-/// Without the zeros at the end, which come from the type of the column and not from the amount.
-fn decimal(unscaled: impl Display, scale: i8, text: &mut Vec<u8>) -> anyhow::Result<()> {
+fn decimal(unscaled: impl Display, scale: i8, zeros: Zeros, text: &mut Vec<u8>) -> anyhow::Result<()> {
     let scale = usize::try_from(scale).context("a decimal type with a negative scale")?;
     let unscaled = unscaled.to_string();
     let (sign, digits) = match unscaled.strip_prefix('-') {
@@ -137,7 +153,11 @@ fn decimal(unscaled: impl Display, scale: i8, text: &mut Vec<u8>) -> anyhow::Res
     };
     let digits = format!("{digits:0>width$}", width = scale + 1);
     let (whole, fraction) = digits.split_at(digits.len() - scale);
-    match fraction.trim_end_matches('0') {
+    let fraction = match zeros {
+        Zeros::Cut => fraction.trim_end_matches('0'),
+        Zeros::Kept => fraction,
+    };
+    match fraction {
         "" => write!(text, "{sign}{whole}")?,
         fraction => write!(text, "{sign}{whole}.{fraction}")?,
     }
@@ -173,8 +193,8 @@ fn map(values: &ArrayRef, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> 
     let mut object = Vec::new();
     for entry in (0..entries.len()).filter(|entry| !values.is_null(*entry)) {
         let (mut name, mut value) = (Vec::new(), Vec::new());
-        render(names, entry, &mut name)?;
-        render(values, entry, &mut value)?;
+        render(names, entry, Zeros::Kept, &mut name)?;
+        render(values, entry, Zeros::Kept, &mut value)?;
         match (String::from_utf8(name), String::from_utf8(value)) {
             (Ok(name), Ok(value)) => object.push((name, value)),
             // The row is refused for it.

@@ -29,7 +29,8 @@ use parquet::{
 use super::{
     Args,
     columns::{self, Column},
-    parquet_cell, parquet_pages,
+    parquet_cell::{self, Zeros},
+    parquet_pages,
 };
 
 /// Rows that are decoded at a time.
@@ -64,6 +65,7 @@ struct Values {
     /// Where this is null, its fields are.
     parent: Option<ArrayRef>,
     array: ArrayRef,
+    zeros: Zeros,
 }
 
 /// What the file calls one of its columns, or a field of a struct.
@@ -151,7 +153,12 @@ impl ParquetFile {
     fn take_up(&mut self, batch: &RecordBatch) {
         self.batch_rows = batch.num_rows();
         self.next_row = 0;
-        self.values = self.places.iter().map(|place| Values::at((*place)?, batch)).collect();
+        self.values = self
+            .places
+            .iter()
+            .zip(&self.columns)
+            .map(|(place, column)| Values::at((*place)?, column, batch))
+            .collect();
     }
 
     /// By the share of the rows.
@@ -165,18 +172,21 @@ impl ParquetFile {
 }
 
 impl Values {
-    fn at(place: Place, batch: &RecordBatch) -> Option<Self> {
+    fn at(place: Place, column: &Column, batch: &RecordBatch) -> Option<Self> {
+        let zeros = Zeros::of(column);
         let root = batch.columns().get(place.root)?;
-        let Some(child) = place.child else { return Some(Self { parent: None, array: Arc::clone(root) }) };
+        let Some(child) = place.child else {
+            return Some(Self { parent: None, array: Arc::clone(root), zeros });
+        };
         let array = Arc::clone(root.as_struct_opt()?.columns().get(child)?);
-        Some(Self { parent: Some(Arc::clone(root)), array })
+        Some(Self { parent: Some(Arc::clone(root)), array, zeros })
     }
 
     /// Appends the text of a value; nothing for a null.
     fn render(&self, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> {
         let is_absent =
             self.parent.as_ref().is_some_and(|parent| parent.is_null(row)) || self.array.is_null(row);
-        if is_absent { Ok(()) } else { parquet_cell::render(&self.array, row, text) }
+        if is_absent { Ok(()) } else { parquet_cell::render(&self.array, row, self.zeros, text) }
     }
 }
 
@@ -288,7 +298,7 @@ mod tests {
     use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
     use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-    use super::{super::source::Source, *};
+    use super::{super::source::Opened, *};
 
     #[derive(Parser)]
     struct Cli {
@@ -318,7 +328,7 @@ mod tests {
     }
 
     fn read_all(path: &Path, args: &Args) -> anyhow::Result<u64> {
-        let mut source = Source::open(path, args)?;
+        let mut source = Opened::open(path, args)?.source;
         let (mut record, mut rows) = (csv::ByteRecord::new(), 0);
         while source.next(&mut record)? {
             rows += 1;

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use chrono::Utc;
 use tokio::sync::mpsc::Sender;
 
@@ -12,7 +12,7 @@ use super::{
     Args, OnError,
     rejects::{Place, Reject},
     row::{self, Parsed},
-    source::{self, Source},
+    source::{self, Opened, Source, Version},
 };
 use crate::domain::Posting;
 
@@ -41,8 +41,8 @@ pub(super) struct Batch {
 /// Files whose columns are in order.
 pub(super) struct Reading {
     args: Args,
-    /// Each with its size on disk.
-    files: Vec<(PathBuf, u64)>,
+    /// Each as it is on disk.
+    files: Vec<(PathBuf, Version)>,
 }
 
 impl Reading {
@@ -51,29 +51,30 @@ impl Reading {
         let mut files = Vec::with_capacity(args.files.len());
         for path in &args.files {
             let named = || format!("{}", path.display());
-            Source::open(path, args).with_context(named)?;
-            files.push((path.clone(), std::fs::metadata(path).with_context(named)?.len()));
+            files.push((path.clone(), Opened::open(path, args).with_context(named)?.version));
         }
         Ok(Self { args: args.clone(), files })
     }
 
     /// Of all files, as they are on disk.
     pub(super) fn bytes_total(&self) -> u64 {
-        self.files.iter().map(|(_, bytes)| bytes).sum()
+        self.files.iter().map(|(_, version)| version.bytes).sum()
     }
 
     /// Reads everything, until the end, the first row that is not to be passed over, or until nobody listens.
     pub(super) fn run(self, batches: &Sender<Batch>) -> anyhow::Result<()> {
         let mut bytes_before = 0;
-        for (path, bytes) in &self.files {
+        for (path, planned) in &self.files {
             let named = || format!("{}", path.display());
-            let source = Source::open(path, &self.args).with_context(named)?;
-            let mut groups =
-                Groups { batches, bytes_before, bytes: *bytes, batch: Batch::default(), args: &self.args };
-            if !groups.read(source, &named().into()).with_context(named)? {
+            let opened = Opened::open(path, &self.args).with_context(named)?;
+            if opened.version != *planned {
+                return Err(anyhow::anyhow!("was changed since it was looked at")).with_context(named);
+            }
+            let mut groups = Groups { batches, bytes_before, batch: Batch::default(), args: &self.args };
+            if !groups.read(opened, &named().into()).with_context(named)? {
                 break;
             }
-            bytes_before += bytes;
+            bytes_before += planned.bytes;
         }
         Ok(())
     }
@@ -84,39 +85,35 @@ struct Groups<'a> {
     args: &'a Args,
     batches: &'a Sender<Batch>,
     bytes_before: u64,
-    /// Of this file, when the import began.
-    bytes: u64,
     batch: Batch,
 }
 
 impl Groups<'_> {
     /// Reads one file. False: do not go on with the next.
-    fn read(&mut self, mut source: Source, file: &Arc<str>) -> anyhow::Result<bool> {
+    fn read(&mut self, mut opened: Opened, file: &Arc<str>) -> anyhow::Result<bool> {
         let mut record = csv::ByteRecord::new();
         for number in 1.. {
-            match source.next(&mut record) {
+            match opened.source.next(&mut record) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
                     // What came before it is in order.
-                    self.send(&source);
+                    self.send(&opened.source);
                     return Err(error).with_context(|| format!("row {number}"));
                 }
             }
             let place = Place { file: Arc::clone(file), row: number, line: source::line(&record) };
-            self.add(place, &source, &record);
+            self.add(place, &opened.source, &record);
             if self.args.on_error == OnError::Stop && !self.batch.rejects.is_empty() {
-                self.send(&source);
+                self.send(&opened.source);
                 return Ok(false);
             }
-            if self.is_full() && !self.send(&source) {
+            if self.is_full() && !self.send(&opened.source) {
                 return Ok(false);
             }
         }
-        let is_heard = self.send(&source);
-        // Rows behind the cut would be missed without a word.
-        ensure!(source.bytes_read() >= self.bytes, "was cut while it was read");
-        Ok(is_heard)
+        opened.ensure_unchanged()?;
+        Ok(self.send(&opened.source))
     }
 
     fn add(&mut self, place: Place, source: &Source, record: &csv::ByteRecord) {

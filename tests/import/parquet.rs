@@ -14,8 +14,8 @@ use ::parquet::{
 };
 use arrow_array::{
     ArrayRef, Date32Array, Decimal128Array, DictionaryArray, FixedSizeBinaryArray, Float64Array, Int64Array,
-    ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray, TimestampMillisecondArray,
-    TimestampNanosecondArray, TimestampSecondArray,
+    ListArray, NullArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
     builder::{MapBuilder, StringBuilder},
     types::{Int32Type, Int64Type},
 };
@@ -195,16 +195,22 @@ async fn keys_and_metadata_may_have_other_types_than_text() {
     map.values().append_null();
     map.append(true).unwrap();
     let shop = Arc::new(Int64Array::from(vec![7]));
-    let columns: [(&str, ArrayRef); 3] = [
+    let columns: [(&str, ArrayRef); 5] = [
         ("account_id", Arc::clone(&shop) as _),
         ("metadata", Arc::new(map.finish())),
         ("metadata.shop", shop),
+        ("metadata.price", decimals(&[Some(1350)], 2)),
+        ("counterparty", Arc::new(NullArray::new(1))),
     ];
     let file = scene.parquet("map.parquet", &table(1, &columns), plain());
     assert_eq!(scene.import(&args(&file)).await.unwrap().created, 1);
+    assert_eq!(scene.count("transactions WHERE counterparty IS NULL").await, "1");
     let row =
         "SELECT concat_ws('/', account_id, idempotency_key, metadata) FROM transactions WHERE account_id = ";
-    assert_eq!(scene.database.value(&format!("{row} '7'")).await, r#"7/1/{"country":"CZ","shop":"7"}"#);
+    assert_eq!(
+        scene.database.value(&format!("{row} '7'")).await,
+        r#"7/1/{"country":"CZ","price":"13.50","shop":"7"}"#
+    );
     let twice = [("metadata", same(r#"{"shop":"1","till":2}"#, 1)), ("metadata.shop", same("1", 1))];
     let file = scene.parquet("twice.parquet", &table(1, &twice), plain());
     let Ending::Stopped { reason } = scene.import(&args(&file)).await.unwrap().ending else {

@@ -22,6 +22,10 @@ use crate::{
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// What is under way when it is asked to stop is waited for as long as this.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// No answer that is right is longer.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request that finds no answer for this long is given up.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -159,7 +163,14 @@ impl Client {
         let mut tries = 1;
         loop {
             counts.sent.fetch_add(1, Ordering::Relaxed);
-            let problem = match self.post_once(&request.key, body.clone(), tries).await {
+            let answer = tokio::select! {
+                biased;
+                answer = self.post_once(&request.key, body.clone(), tries) => answer,
+                () = long_after(stop) => {
+                    return Err(Failure::Unanswered(format!("{}: no answer when it was asked to stop", request.key)));
+                }
+            };
+            let problem = match answer {
                 Ok(answer) if !may_be_retried(answer.status) => return Ok(answer),
                 Ok(answer) => answer.status.to_string(),
                 Err(error) => innermost(&error),
@@ -174,7 +185,7 @@ impl Client {
     }
 
     async fn post_once(&self, key: &str, body: Bytes, tries: u32) -> Result<Answer, reqwest::Error> {
-        let response = self
+        let mut response = self
             .http
             .post(&self.transactions_url)
             .header(header::CONTENT_TYPE, "application/json")
@@ -185,9 +196,20 @@ impl Client {
         let text = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (status, location) = (response.status(), text("location"));
         let replayed = text("idempotent-replayed").as_deref() == Some("true");
-        let body = response.bytes().await?;
-        Ok(Answer { status, replayed, location, body, tries, at: Instant::now() })
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await? {
+            body.extend_from_slice(&part);
+            if body.len() > ANSWER_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(Answer { status, replayed, location, body: body.into(), tries, at: Instant::now() })
     }
+}
+
+async fn long_after(stop: &Stop) {
+    stop.requested().await;
+    tokio::time::sleep(STOP_TIMEOUT).await;
 }
 
 fn may_be_retried(status: StatusCode) -> bool {

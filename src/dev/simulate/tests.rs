@@ -29,6 +29,8 @@ enum Fault {
     SlowReplays,
     /// Once, everything stands still for [`STALL`].
     Stalls,
+    /// No answer at all.
+    Hangs,
 }
 
 const STALL: Duration = Duration::from_secs(1);
@@ -46,6 +48,9 @@ struct Ledger {
 }
 
 async fn post(ledger: web::Data<Ledger>, request: HttpRequest, body: web::Json<Value>) -> HttpResponse {
+    if ledger.fault == Fault::Hangs {
+        std::future::pending::<()>().await;
+    }
     let response = answer(&ledger, &request, body.into_inner());
     if ledger.fault == Fault::SlowReplays && response.status() == 200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -281,6 +286,22 @@ async fn an_interrupted_run_reports_what_was_done_until_then() {
     assert!(report.created > 20 && report.elapsed_seconds < 5.0, "{report:?}");
     assert!(report.interrupted);
     assert_eq!(acknowledged.len() as u64, report.created);
+}
+
+/// Seen to fail when planted: answers that are waited for whatever happens, latencies of answered requests only.
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_server_that_hangs_and_its_latencies_show_it() {
+    let stop = Stop::new();
+    let url = format!("http://{}", serve(Fault::Hangs));
+    let flags = ["simulate", "--url", &url, "--rate", "20", "--duration", "60s", "--connections", "4"];
+    let args = args(&flags);
+    let (outcome, ()) = tokio::join!(drive(&args, true, &stop), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop.request();
+    });
+    let Outcome { report, .. } = outcome.expect("ran");
+    assert!(!report.is_clean() && report.interrupted && report.unanswered == 4, "{report:?}");
+    assert!(report.elapsed_seconds < 10.0 && report.latency_ms.p50 > 2000.0, "{report:?}");
 }
 
 #[tokio::test]
