@@ -240,8 +240,7 @@ async fn connection(run: Arc<Run>) {
                 run.counts.created.fetch_add(1, Ordering::Relaxed);
                 run.latencies.record(acknowledged.answered_at.saturating_duration_since(due));
                 run.counts.acknowledge(acknowledged.id);
-                let (account_seq, balance_after) = (acknowledged.account_seq, acknowledged.balance_after);
-                if let Err(what) = run.book.enter(&request, account_seq, balance_after) {
+                if let Err(what) = run.book.enter(&request, &acknowledged) {
                     run.counts.wrong(what);
                 }
             }

@@ -1,5 +1,5 @@
-//! What must be true of each account, from the answers alone: sequence numbers 1, 2, 3 … each once, and every
-//! balance the sum of all amounts so far. Answers arrive in any order; those ahead of a gap wait for it to close.
+//! What must be true of each account, from the answers alone: sequence numbers 1, 2, 3 … each once, ids that rise with
+//! them, and every balance the sum of all amounts so far. Answers arrive in any order; those ahead of a gap wait for it to close.
 //!
 //! The accounts are the run's own, so nobody else posts to them.
 
@@ -8,14 +8,25 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::traffic::Request;
+use uuid::Uuid;
+
+use super::{client::Acknowledged, traffic::Request};
+
+/// A new transaction as it was answered. Minor units.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    id: Uuid,
+    amount: i64,
+    balance_after: i64,
+}
 
 #[derive(Debug, Default)]
 struct Account {
     account_seq: i64,
     balance: i64,
-    /// Answers beyond a gap: sequence number to (amount, balance after).
-    ahead: BTreeMap<i64, (i64, i64)>,
+    last_id: Uuid,
+    /// Answers beyond a gap, by sequence number.
+    ahead: BTreeMap<i64, Entry>,
     /// Requests that were never answered; each may have been carried out.
     unanswered: usize,
 }
@@ -35,15 +46,10 @@ impl Book {
     }
 
     /// Takes in what was answered to a new transaction. The error says what cannot be.
-    pub(super) fn enter(
-        &self,
-        request: &Request,
-        account_seq: i64,
-        balance_after: i64,
-    ) -> Result<(), String> {
-        let entered = self.with(request.account, |account| {
-            account.enter(account_seq, request.signed_minor(), balance_after)
-        });
+    pub(super) fn enter(&self, request: &Request, answer: &Acknowledged) -> Result<(), String> {
+        let entry =
+            Entry { id: answer.id, amount: request.signed_minor(), balance_after: answer.balance_after };
+        let entered = self.with(request.account, |account| account.enter(answer.account_seq, entry));
         entered.unwrap_or(Ok(())).map_err(|what| format!("{}: {what}", request.account_id))
     }
 
@@ -60,13 +66,20 @@ impl Book {
 }
 
 impl Account {
-    fn enter(&mut self, account_seq: i64, amount: i64, balance_after: i64) -> Result<(), String> {
+    fn enter(&mut self, account_seq: i64, entry: Entry) -> Result<(), String> {
         if account_seq <= self.account_seq || self.ahead.contains_key(&account_seq) {
             return Err(format!("account_seq {account_seq} was given twice"));
         }
-        self.ahead.insert(account_seq, (amount, balance_after));
-        while let Some((amount, balance_after)) = self.ahead.remove(&(self.account_seq + 1)) {
+        self.ahead.insert(account_seq, entry);
+        while let Some(Entry { id, amount, balance_after }) = self.ahead.remove(&(self.account_seq + 1)) {
             self.account_seq += 1;
+            let last_id = std::mem::replace(&mut self.last_id, id);
+            if id <= last_id {
+                return Err(format!(
+                    "account_seq {} has id {id}, but the one before it {last_id}",
+                    self.account_seq
+                ));
+            }
             let expected = self.balance + amount;
             self.balance = balance_after;
             if balance_after != expected {
@@ -85,22 +98,28 @@ impl Account {
 mod tests {
     use super::*;
 
+    fn enter(account: &mut Account, seq: i64, amount: i64, balance_after: i64) -> Result<(), String> {
+        account.enter(seq, Entry { id: Uuid::from_u128(seq.unsigned_abs().into()), amount, balance_after })
+    }
+
     #[test]
     fn answers_in_any_order_add_up() {
         let mut account = Account::default();
         for (seq, amount, balance) in [(2, -30, 70), (3, 5, 75), (1, 100, 100)] {
-            account.enter(seq, amount, balance).expect("consistent");
+            enter(&mut account, seq, amount, balance).expect("consistent");
         }
         assert_eq!((account.account_seq, account.balance, account.ahead.len()), (3, 75, 0));
     }
 
     #[test]
-    fn a_wrong_balance_and_a_repeated_number_are_found() {
+    fn a_wrong_balance_a_repeated_number_and_a_repeated_id_are_found() {
         let mut account = Account::default();
-        account.enter(1, 100, 100).expect("consistent");
-        assert!(account.enter(2, 10, 111).expect_err("wrong").contains("sum to 110"));
-        assert!(account.enter(2, 10, 121).expect_err("twice").contains("given twice"));
-        account.enter(4, 1, 112).expect("ahead");
-        assert!(account.enter(4, 1, 112).expect_err("twice").contains("given twice"));
+        enter(&mut account, 1, 100, 100).expect("consistent");
+        assert!(enter(&mut account, 2, 10, 111).expect_err("wrong").contains("sum to 110"));
+        assert!(enter(&mut account, 2, 10, 121).expect_err("twice").contains("given twice"));
+        enter(&mut account, 4, 1, 112).expect("ahead");
+        assert!(enter(&mut account, 4, 1, 112).expect_err("twice").contains("given twice"));
+        let repeated = Entry { id: Uuid::from_u128(2), amount: 0, balance_after: 111 };
+        assert!(account.enter(3, repeated).expect_err("repeated").contains("has id"));
     }
 }
