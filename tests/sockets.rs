@@ -116,6 +116,10 @@ async fn each_of_pipelined_answers_is_that_of_its_own_request() {
     stream.write_all(b"0\r\n\r\n").await.unwrap();
     let end = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer));
     end.await.expect("closed in time").unwrap();
+    // And one that never ends, in the time that a body has.
+    let never = talk(&api, head.replace("Connection: close\r\n", ""));
+    let never = tokio::time::timeout(DEADLINE / 2, never).await.expect("closed in time");
+    assert_eq!(statuses(&never), ["404"]);
     assert_eq!(api.database.value("SELECT count(*) FROM transactions").await, "3");
 }
 

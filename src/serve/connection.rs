@@ -42,6 +42,8 @@ pub struct Turn(Rc<TurnState>);
 
 #[derive(Default)]
 struct TurnState {
+    /// Requests that were handed over whole.
+    handed_over: Cell<u64>,
     answered: Cell<u64>,
     /// An answered request asked to close the connection.
     closes: Cell<bool>,
@@ -53,6 +55,14 @@ impl Turn {
     /// For the request that is answered next; dropped when its answer is there, and before it is written.
     pub fn take(&self, asked: ConnectionType) -> Answering {
         Answering { turn: self.clone(), closes: asked == ConnectionType::Close }
+    }
+
+    /// Whom to wake when a request is answered.
+    fn remember(&self, context: &Context<'_>) {
+        let mut waker = self.0.waker.borrow_mut();
+        if waker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
     }
 }
 
@@ -69,7 +79,8 @@ impl Drop for Answering {
         if self.closes {
             state.closes.set(true);
         }
-        if state.holds.get()
+        // There is a next request, or the time for the rest of this one begins.
+        if (state.holds.get() || state.handed_over.get() < state.answered.get())
             && let Some(waker) = state.waker.take()
         {
             waker.wake();
@@ -82,9 +93,7 @@ pub struct Connection<S = TcpStream> {
     stream: S,
     turn: Turn,
     framing: Framing,
-    /// Requests that were handed over whole.
-    handed_over: u64,
-    /// Bytes of those behind them.
+    /// Bytes of requests behind them.
     held: BytesMut,
     /// The client sends no more.
     is_ended: bool,
@@ -101,7 +110,6 @@ impl<S: AsyncRead + Unpin> Connection<S> {
             stream,
             turn: Turn::default(),
             framing: Framing::default(),
-            handed_over: 0,
             held: BytesMut::new(),
             is_ended: false,
             body_timeout,
@@ -116,10 +124,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
 
     /// Reads while it is not the next request's turn.
     fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut waker = self.turn.0.waker.borrow_mut();
-        if waker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
-            *waker = Some(context.waker().clone());
-        }
+        self.turn.remember(context);
         while !self.is_ended && self.held.len() < HELD_BYTES_MAX {
             let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
             let mut read = ReadBuf::uninit(&mut bytes);
@@ -151,8 +156,9 @@ impl<S: AsyncRead + Unpin> Connection<S> {
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let end = if self.held.is_empty() {
-            if !self.is_ended {
-                ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+            if !self.is_ended && Pin::new(&mut self.stream).poll_read(context, buffer)?.is_pending() {
+                self.turn.remember(context);
+                return Poll::Pending;
             }
             let new = buffer.filled().get(before..).unwrap_or_default();
             let end = self.framing.request_end(new);
@@ -171,7 +177,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
             end
         };
         self.turn.0.holds.set(!self.held.is_empty());
-        self.handed_over += u64::from(end.is_some());
+        self.turn.0.handed_over.update(|handed_over| handed_over + u64::from(end.is_some()));
         Poll::Ready(Ok(()))
     }
 }
@@ -183,9 +189,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
-        match connection.handed_over.cmp(&connection.turn.0.answered.get()) {
+        let turn = &connection.turn.0;
+        match turn.handed_over.get().cmp(&turn.answered.get()) {
             Ordering::Greater => connection.poll_ahead(context),
-            Ordering::Equal if connection.turn.0.closes.get() => connection.poll_end(context),
+            Ordering::Equal if turn.closes.get() => connection.poll_end(context),
             Ordering::Equal => {
                 connection.body_deadline = None;
                 connection.poll_request(context, buffer)
@@ -340,18 +347,24 @@ mod tests {
         assert!(waits(&mut connection).await);
     }
 
+    /// Seen to fail when planted: an answer that wakes nobody where nothing is held.
     #[tokio::test]
     async fn the_rest_of_a_body_must_come_in_time() {
         let (mut client, mut connection) = connection(4096);
         let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
         client.write_all(head).await.expect("written");
         assert_eq!(read(&mut connection).await, head);
-        drop(connection.turn().take(ConnectionType::KeepAlive));
-        let before = tokio::time::Instant::now();
-        assert!(waits(&mut connection).await);
         client.write_all(b"a").await.expect("written");
         assert_eq!(read(&mut connection).await, b"a");
-        assert_eq!(read(&mut connection).await, b"");
+        // It is not asked for again by itself once the request is answered.
+        let turn = connection.turn();
+        let before = tokio::time::Instant::now();
+        let end = tokio::time::timeout(10 * BODY_TIMEOUT, read(&mut connection));
+        let (end, ()) = tokio::join!(end, async {
+            tokio::task::yield_now().await;
+            drop(turn.take(ConnectionType::KeepAlive));
+        });
+        assert_eq!(end.expect("ended in time"), b"");
         assert!(before.elapsed() >= BODY_TIMEOUT);
     }
 }
