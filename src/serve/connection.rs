@@ -274,17 +274,21 @@ mod tests {
         assert_eq!(read(&mut connection).await, b"");
     }
 
+    /// Seen to fail when planted: an answer that wakes nobody.
     #[tokio::test]
     async fn an_answer_wakes_whoever_waits_for_the_next_request() {
         let (mut client, mut connection) = connection(4096);
         client.write_all(&GET.repeat(2)).await.expect("written");
         let turn = connection.turn();
         assert_eq!(read(&mut connection).await, GET);
-        let (next, ()) = tokio::join!(read(&mut connection), async {
+        let next = tokio::time::timeout(10 * BODY_TIMEOUT, read(&mut connection));
+        let (next, ()) = tokio::join!(next, async {
+            // The branches take turns in being first: the other one must be before the answer.
+            tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             drop(turn.take(ConnectionType::KeepAlive));
         });
-        assert_eq!(next, GET);
+        assert_eq!(next.expect("woken"), GET);
     }
 
     #[tokio::test]
@@ -361,6 +365,8 @@ mod tests {
         let before = tokio::time::Instant::now();
         let end = tokio::time::timeout(10 * BODY_TIMEOUT, read(&mut connection));
         let (end, ()) = tokio::join!(end, async {
+            // The branches take turns in being first: the other one must be before the answer.
+            tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             drop(turn.take(ConnectionType::KeepAlive));
         });
