@@ -281,6 +281,7 @@ mod tests {
         client.write_all(&GET.repeat(2)).await.expect("written");
         let turn = connection.turn();
         assert_eq!(read(&mut connection).await, GET);
+        let before = tokio::time::Instant::now();
         let next = tokio::time::timeout(10 * BODY_TIMEOUT, read(&mut connection));
         let (next, ()) = tokio::join!(next, async {
             // The branches take turns in being first: the other one must be before the answer.
@@ -288,6 +289,8 @@ mod tests {
             tokio::task::yield_now().await;
             drop(turn.take(ConnectionType::KeepAlive));
         });
+        // The timer would look once more itself.
+        assert!(before.elapsed() < 5 * BODY_TIMEOUT);
         assert_eq!(next.expect("woken"), GET);
     }
 
