@@ -77,6 +77,19 @@ pub struct Args {
     pub output: OutputFormat,
 }
 
+#[cfg(test)]
+impl Args {
+    /// Of a command line that names one file and nothing else.
+    fn by_default() -> Self {
+        #[derive(clap::Parser)]
+        struct CommandLine {
+            #[command(flatten)]
+            args: Args,
+        }
+        <CommandLine as clap::Parser>::parse_from(["import", "x"]).args
+    }
+}
+
 /// What to do about a row that cannot be taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnError {

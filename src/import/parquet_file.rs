@@ -294,17 +294,10 @@ mod tests {
     use std::{io::Write, path::Path};
 
     use arrow_array::{Decimal128Array, StringArray};
-    use clap::Parser;
     use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
     use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
     use super::{super::source::Opened, *};
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: Args,
-    }
 
     fn whole_file() -> Vec<u8> {
         const ROWS: i128 = 3_000;
@@ -340,7 +333,7 @@ mod tests {
     #[test]
     fn damage_anywhere_is_an_error_or_other_values_but_never_a_panic() {
         let whole = whole_file();
-        let args = Cli::parse_from(["import", "x"]).args;
+        let args = Args::by_default();
         let mut random = SmallRng::seed_from_u64(1);
         let mut errors = 0;
         for _ in 0..120 {

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 
@@ -105,9 +104,7 @@ async fn remember_accounts(
     .bind::<Array<BigInt>, _>(all().map(|(_, state)| state.balance).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(all().map(|(_, state)| state.account_seq).collect::<Vec<_>>())
     .bind::<Array<Nullable<BigInt>>, _>(all().map(|(_, state)| state.min_balance).collect::<Vec<_>>())
-    .bind::<Array<Nullable<Timestamptz>>, _>(
-        all().map(|(_, state)| state.last_created_at).collect::<Vec<Option<DateTime<Utc>>>>(),
-    )
+    .bind::<Array<Nullable<Timestamptz>>, _>(all().map(|(_, state)| state.last_created_at).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

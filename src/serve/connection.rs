@@ -93,7 +93,7 @@ pub struct Connection<S = TcpStream> {
     stream: S,
     turn: Turn,
     framing: Framing,
-    /// Bytes of requests behind them.
+    /// Bytes behind the request whose turn it is.
     held: BytesMut,
     /// The client sends no more.
     is_ended: bool,

@@ -271,17 +271,22 @@ async fn what_is_sent_again_on_purpose_is_no_latency_of_the_first() {
     assert!(report.replayed > 30 && report.latency_ms.p50 < 50.0, "{report:?}");
 }
 
-#[tokio::test]
-async fn an_interrupted_run_reports_what_was_done_until_then() {
+/// A run of a minute over four connections that is asked to stop after 300 ms.
+async fn interrupted(fault: Fault) -> Outcome {
     let stop = Stop::new();
-    let url = format!("http://{}", serve(Fault::None));
+    let url = format!("http://{}", serve(fault));
     let flags = ["simulate", "--url", &url, "--rate", "200", "--duration", "60s", "--connections", "4"];
     let args = args(&flags);
     let (outcome, ()) = tokio::join!(drive(&args, true, &stop), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         stop.request();
     });
-    let Outcome { report, acknowledged } = outcome.expect("ran");
+    outcome.expect("ran")
+}
+
+#[tokio::test]
+async fn an_interrupted_run_reports_what_was_done_until_then() {
+    let Outcome { report, acknowledged } = interrupted(Fault::None).await;
     assert!(report.is_clean(), "{:?}", report.problems);
     assert!(report.created > 20 && report.elapsed_seconds < 5.0, "{report:?}");
     assert!(report.interrupted);
@@ -291,15 +296,7 @@ async fn an_interrupted_run_reports_what_was_done_until_then() {
 /// Seen to fail when planted: answers that are waited for whatever happens, latencies of answered requests only.
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_server_that_hangs_and_its_latencies_show_it() {
-    let stop = Stop::new();
-    let url = format!("http://{}", serve(Fault::Hangs));
-    let flags = ["simulate", "--url", &url, "--rate", "20", "--duration", "60s", "--connections", "4"];
-    let args = args(&flags);
-    let (outcome, ()) = tokio::join!(drive(&args, true, &stop), async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        stop.request();
-    });
-    let Outcome { report, .. } = outcome.expect("ran");
+    let Outcome { report, .. } = interrupted(Fault::Hangs).await;
     assert!(!report.is_clean() && report.interrupted && report.unanswered == 4, "{report:?}");
     assert!(report.elapsed_seconds < 10.0 && report.latency_ms.p50 > 2000.0, "{report:?}");
 }
