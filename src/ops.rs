@@ -7,5 +7,5 @@ pub mod risk;
 pub mod topics;
 pub mod verify;
 
-mod moment;
-mod operator;
+mod current_user;
+mod time_argument;

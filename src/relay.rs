@@ -41,7 +41,7 @@ use self::lanes::{Lanes, Share};
 use crate::{
     broker,
     repository::{self, migrations},
-    runtime::{Backoff, Context, LeaseGroup, Trouble, start_admin},
+    runtime::{Backoff, Context, LeaseGroup, OutageLog, start_admin},
 };
 
 /// Time for what is in flight to finish after a stop; the rest of the 5 s is for giving up the leases.
@@ -101,7 +101,7 @@ async fn look_and_deliver(
     let settings = &context.config.relay;
     let mut polling = Backoff::new(settings.poll_interval_min, settings.poll_interval_max);
     let mut retrying = Backoff::new(RETRY_INTERVAL_MIN, RETRY_INTERVAL_MAX);
-    let mut trouble = Trouble::new("reading the outbox");
+    let mut outage = OutageLog::new("reading the outbox");
     let mut lanes = Lanes::default();
     while !context.stop.is_requested() {
         if let Some(refusal) = relay.refusal() {
@@ -116,7 +116,7 @@ async fn look_and_deliver(
             };
             match &read {
                 Ok(_) => {
-                    trouble.over();
+                    outage.succeeded();
                     retrying.reset();
                     context.health.set_ready(true);
                 }
@@ -125,7 +125,7 @@ async fn look_and_deliver(
                     continue;
                 }
                 Err(error) => {
-                    trouble.met(error);
+                    outage.failed(error);
                     context.health.set_ready(false);
                     wait = retrying.next_wait();
                 }

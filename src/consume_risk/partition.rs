@@ -45,7 +45,7 @@ use crate::{
         postings,
     },
     risk::Ruleset,
-    runtime::{Backoff, Context, Lease, Stop, Trouble},
+    runtime::{Backoff, Context, Lease, OutageLog, Stop},
 };
 
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
@@ -144,7 +144,7 @@ impl PartitionConsumer {
     /// committed never happened.
     pub async fn run(mut self, stop: Stop) {
         let mut backoff = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
-        let mut trouble = Trouble::new(format!("consuming {}", self.name));
+        let mut outage = OutageLog::new(format!("consuming {}", self.name));
         while !stop.is_requested() {
             let turn = tokio::select! {
                 turn = self.run_once() => turn,
@@ -152,7 +152,7 @@ impl PartitionConsumer {
             };
             match turn {
                 Ok(turn) => {
-                    trouble.over();
+                    outage.succeeded();
                     backoff.reset();
                     self.halted(false);
                     if turn == Turn::TriedInVain {
@@ -165,7 +165,7 @@ impl PartitionConsumer {
                         tracing::info!(partition = %self.name, "the lease was lost");
                         break;
                     }
-                    trouble.met(&format!("{error:#}"));
+                    outage.failed(&format!("{error:#}"));
                     let broker = error.downcast_ref::<BrokerError>();
                     signs::count_error(broker, &self.name);
                     if matches!(broker, Some(BrokerError::OffsetOutOfRange { .. })) {

@@ -3,8 +3,8 @@
 //! Reads and writes the database only; neither the broker nor a running role is needed. Deliberately absent: removing
 //! letters, and publishing a record to the topic that it came from a second time.
 
+mod content;
 mod list;
-mod readable;
 mod replay;
 mod show;
 
@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::moment;
+use super::time_argument;
 use crate::{
     config::Overrides,
     repository::{self, Connection, dead_letter_pages::Filter, migrations},
@@ -53,10 +53,10 @@ pub struct FilterArgs {
     #[arg(long, env = "LEDGER_DLQ_GROUP", value_name = "NAME")]
     pub group: Option<String>,
     /// Only those put aside since then: a time, a day, or how long ago (2h)
-    #[arg(long, env = "LEDGER_DLQ_SINCE", value_name = "MOMENT", value_parser = moment::parse)]
+    #[arg(long, env = "LEDGER_DLQ_SINCE", value_name = "MOMENT", value_parser = time_argument::parse)]
     pub since: Option<DateTime<Utc>>,
     /// Only those put aside before then
-    #[arg(long, env = "LEDGER_DLQ_UNTIL", value_name = "MOMENT", value_parser = moment::parse)]
+    #[arg(long, env = "LEDGER_DLQ_UNTIL", value_name = "MOMENT", value_parser = time_argument::parse)]
     pub until: Option<DateTime<Utc>>,
 }
 

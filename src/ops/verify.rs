@@ -15,8 +15,8 @@ mod announcements;
 mod events;
 mod facts;
 mod groups;
+mod in_flight;
 mod order;
-mod quiet;
 mod report;
 mod topic;
 
@@ -72,8 +72,8 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
     let mut report = Report::default();
     if let Some(limit) = args.wait {
         bar.set_message("waiting until nothing is in flight");
-        let quiet = quiet::wait(&mut connection, &*broker, &config.consume_risk.group, limit).await?;
-        report.push(quiet::check(quiet, limit));
+        let quiet = in_flight::wait(&mut connection, &*broker, &config.consume_risk.group, limit).await?;
+        report.push(in_flight::check(quiet, limit));
     }
     let snapshot = verification::snapshot(&mut connection).await?;
     bar.set_message("the ledger");

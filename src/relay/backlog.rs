@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::Relay;
 use crate::{
     repository::{self, Pool, RepositoryError, outbox},
-    runtime::{Context, Trouble},
+    runtime::{Context, OutageLog},
 };
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -14,12 +14,12 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Measures again and again until asked to stop.
 pub(super) async fn watch(context: Context, pool: Pool, relay: Arc<Relay>) {
-    let mut trouble = Trouble::new("measuring the outbox");
+    let mut outage = OutageLog::new("measuring the outbox");
     while !context.stop.is_requested() {
         match tokio::time::timeout(TIMEOUT, run_once(&pool, &relay.floors())).await {
-            Ok(Ok(())) => trouble.over(),
-            Ok(Err(error)) => trouble.met(&error),
-            Err(_) => trouble.met(&format!("no answer from the database within {TIMEOUT:?}")),
+            Ok(Ok(())) => outage.succeeded(),
+            Ok(Err(error)) => outage.failed(&error),
+            Err(_) => outage.failed(&format!("no answer from the database within {TIMEOUT:?}")),
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     event::partition_of,
     repository::outbox::OutboxRow,
-    runtime::{Backoff, Trouble},
+    runtime::{Backoff, OutageLog},
 };
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -65,7 +65,7 @@ pub(super) struct LeftAlone(Mutex<State>);
 struct State {
     partitions: HashMap<Partition, Pause>,
     invalid: HashMap<Partition, usize>,
-    trouble: Option<Trouble>,
+    outage: Option<OutageLog>,
 }
 
 struct Pause {
@@ -116,8 +116,8 @@ impl LeftAlone {
         let mut state = self.state();
         let pause = State::pause(&mut state, partition);
         pause.ends = Instant::now() + pause.backoff.next_wait();
-        let trouble = state.trouble.get_or_insert_with(|| Trouble::new("publishing"));
-        trouble.met(&format!("{partition}: {error}"));
+        let outage = state.outage.get_or_insert_with(|| OutageLog::new("publishing"));
+        outage.failed(&format!("{partition}: {error}"));
     }
 
     /// A request to it succeeded.
@@ -131,9 +131,9 @@ impl LeftAlone {
         }
         if state.partitions.remove(partition).is_some()
             && state.partitions.is_empty()
-            && let Some(trouble) = &mut state.trouble
+            && let Some(outage) = &mut state.outage
         {
-            trouble.over();
+            outage.succeeded();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::{
     broker::{SharedBroker, topic_specs},
     config::BrokerKind,
-    runtime::{Context, Trouble},
+    runtime::{Context, OutageLog},
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -18,16 +18,16 @@ pub(super) async fn watch(context: Context, broker: SharedBroker) {
         return;
     }
     let topics = topic_specs(&context.config);
-    let mut trouble = Trouble::new("enforcing retention");
+    let mut outage = OutageLog::new("enforcing retention");
     while !context.stop.is_requested() {
         match broker.enforce_retention(&topics).await {
             Ok(removed) => {
-                trouble.over();
+                outage.succeeded();
                 if removed > 0 {
                     tracing::debug!(removed, "records are beyond their retention");
                 }
             }
-            Err(error) => trouble.met(&error),
+            Err(error) => outage.failed(&error),
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Backoff, Context, Stop, Trouble};
+use super::{Backoff, Context, OutageLog, Stop};
 use crate::{
     config::Database,
     repository::{
@@ -124,19 +124,19 @@ impl Member {
     async fn run(mut self, stop: Stop) {
         let interval = (self.ttl / 4).min(HEARTBEAT_INTERVAL_MAX);
         let mut backoff = Backoff::new(RETRY_INTERVAL_MIN.min(interval), interval);
-        let mut trouble = Trouble::new(format!("renewing the leases of {}", self.group));
+        let mut outage = OutageLog::new(format!("renewing the leases of {}", self.group));
         while !stop.is_requested() {
             let attempt = tokio::select! {
                 attempt = self.bounded_attempt() => attempt,
                 () = stop.requested() => break,
             };
             if let Err(error) = attempt {
-                trouble.met(&error);
+                outage.failed(&error);
                 self.forget_expired();
                 backoff.wait(&stop).await;
                 continue;
             }
-            trouble.over();
+            outage.succeeded();
             backoff.reset();
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}

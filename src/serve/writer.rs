@@ -33,7 +33,7 @@ use crate::{
         poster::{MemoryLimits, Poster, Way},
         postings::Request,
     },
-    runtime::{Trouble, fail_point},
+    runtime::{OutageLog, fail_point},
 };
 
 /// Why a posting has no decision.
@@ -202,7 +202,7 @@ struct Writer {
     /// When the last attempt failed, where and why.
     connect_failed: Option<(Instant, String, String)>,
     meter: Meter,
-    trouble: Trouble,
+    outage: OutageLog,
 }
 
 impl Writer {
@@ -215,7 +215,7 @@ impl Writer {
             poster: None,
             connect_failed: None,
             meter: Meter::new(&name),
-            trouble: Trouble::new(format!("committing by {name}")),
+            outage: OutageLog::new(format!("committing by {name}")),
             name,
         }
     }
@@ -262,12 +262,12 @@ impl Writer {
             match outcome {
                 Ok(decisions) => {
                     fail_point::reach("serve/committed");
-                    self.trouble.over();
+                    self.outage.succeeded();
                     self.meter.decided(&decisions);
                     group.answer(decisions);
                 }
                 Err(error) if error.is_transient() => {
-                    self.trouble.met(&error);
+                    self.outage.failed(&error);
                     group.refuse(Undecided::Unavailable);
                 }
                 Err(error) if group.requests.len() == 1 => {

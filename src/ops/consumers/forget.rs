@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::super::operator::user_and_host;
+use super::super::current_user::user_and_host;
 use crate::{
     repository::{
         Connection, leases,

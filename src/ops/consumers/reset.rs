@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
-use super::super::{moment, operator::user_and_host};
+use super::super::{current_user::user_and_host, time_argument};
 use crate::{
     broker::{self, OffsetRange, SharedBroker},
     event::TRANSACTIONS_TOPIC,
@@ -64,7 +64,7 @@ fn parse_target(text: &str) -> Result<Target, String> {
         number if number.bytes().all(|byte| byte.is_ascii_digit()) && !number.is_empty() => {
             number.parse().map(Target::Offset).map_err(|error| error.to_string())
         }
-        text => moment::parse(text).map(Target::At).map_err(|_| {
+        text => time_argument::parse(text).map(Target::At).map_err(|_| {
             "expected earliest, latest, an offset, a time (2026-11-24T10:00:00Z), a day (2026-11-24) or how long ago (2h)"
                 .to_owned()
         }),

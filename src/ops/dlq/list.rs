@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{ListArgs, letter, place, readable::printable};
+use super::{ListArgs, content::printable, letter, place};
 use crate::{
     repository::{
         Connection,

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use self::report::{Outcome, Replayed, Report};
-use super::{super::operator::user_and_host, ReplayArgs, letter, place};
+use super::{super::current_user::user_and_host, ReplayArgs, letter, place};
 use crate::{
     broker::FetchedRecord,
     consume_risk::{self, Judgement},

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{
-    ShowArgs, letter,
+    ShowArgs,
+    content::{Content, for_people, printable},
+    letter,
     list::{LetterOut, time},
     place,
-    readable::{Content, for_people, printable},
 };
 use crate::{
     event::Headers,

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::super::{moment, operator::user_and_host};
+use super::super::{current_user::user_and_host, time_argument};
 use crate::{
     consume_risk::{self, Backfill, Backfilled, Failing},
     domain::transaction_id_floor,
@@ -37,10 +37,10 @@ const PROGRESS: &str = "{spinner} {pos} assessed, looked through up to {msg} ({e
 #[derive(Debug, Clone, Args)]
 pub struct AssessArgs {
     /// Only transactions created since then: a time, a day, or how long ago (2h)
-    #[arg(long, env = "LEDGER_RISK_ASSESS_FROM", value_name = "MOMENT", value_parser = moment::parse)]
+    #[arg(long, env = "LEDGER_RISK_ASSESS_FROM", value_name = "MOMENT", value_parser = time_argument::parse)]
     from: Option<DateTime<Utc>>,
     /// Only those created before then; without it, 10 minutes ago: what is younger is probably on its way
-    #[arg(long, env = "LEDGER_RISK_ASSESS_TO", value_name = "MOMENT", value_parser = moment::parse)]
+    #[arg(long, env = "LEDGER_RISK_ASSESS_TO", value_name = "MOMENT", value_parser = time_argument::parse)]
     to: Option<DateTime<Utc>>,
     /// Say what would come of it and write nothing
     #[arg(long, env = "LEDGER_RISK_ASSESS_DRY_RUN")]

@@ -15,7 +15,7 @@ use crate::{
         RepositoryError,
         outbox::{self, ParkedRow, RowName},
     },
-    runtime::{Backoff, Lease, Trouble},
+    runtime::{Backoff, Lease, OutageLog},
 };
 
 const INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -59,7 +59,7 @@ impl Relay {
     pub(super) async fn remove(&self, mut removal: Removal, leases: &[Lease]) {
         let mut leases = removal.leases(leases);
         let mut whole = removal.whole_lanes();
-        let mut trouble = Trouble::new("removing published rows from the outbox");
+        let mut outage = OutageLog::new("removing published rows from the outbox");
         let mut backoff = Backoff::new(INTERVAL_MIN, INTERVAL_MAX);
         while !leases.is_empty() {
             let removing = self.try_remove(&leases, &removal, &whole);
@@ -69,7 +69,7 @@ impl Relay {
             match outcome {
                 Ok(()) => {
                     count_parked(&removal.parked);
-                    trouble.over();
+                    outage.succeeded();
                     return;
                 }
                 Err(RelayError::Repository(RepositoryError::LeaseLost(name))) => {
@@ -80,7 +80,7 @@ impl Relay {
                     removal.parked.retain(|parked| kept.contains(&parked.row.lane));
                 }
                 Err(error) => {
-                    trouble.met(&error);
+                    outage.failed(&error);
                     sleep(backoff.next_wait()).await;
                 }
             }

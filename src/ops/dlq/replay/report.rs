@@ -3,7 +3,7 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::super::{ReplayArgs, readable::printable};
+use super::super::{ReplayArgs, content::printable};
 use crate::runtime::{OutputFormat, print_json, print_text, table};
 
 /// Letters that are listed one by one; of the others the log has a line and the audit a row each.
