@@ -9,11 +9,10 @@ mod assessments;
 mod batch;
 mod body;
 mod compression;
-mod connection;
 mod cursor;
 mod docs;
+mod http_server;
 mod input;
-mod listener;
 mod observe;
 mod openapi;
 mod output;
@@ -25,7 +24,7 @@ mod state;
 mod transactions;
 mod writer;
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use actix_web::{
     App, Resource,
@@ -79,7 +78,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let state = web::Data::new(ApiState::new(context, writers, pool));
     let limiter = web::Data::new(rate_limit::RateLimit::new(&config.serve));
     let limited = limiter.is_some();
-    let (address, server) = listener::listen(&config.serve, move || {
+    let (address, server) = http_server::listen(&config.serve, move || {
         App::new()
             .app_data(state.clone())
             .app_data(limiter.clone())
@@ -130,11 +129,6 @@ impl Running {
         }
         outcome
     }
-}
-
-/// Not less than was asked for.
-fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 /// The routes. Each names the methods that it has, so that another one is told so. HEAD is GET without the body.
@@ -212,16 +206,4 @@ fn resource(pattern: &'static str) -> Resource {
 
 fn only(allow: &'static str) -> actix_web::Route {
     web::to(move || async move { Err::<String, _>(Problem::method_not_allowed(allow)) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_part_of_a_second_is_a_whole_one() {
-        let seconds =
-            [0, 1, 500, 1000, 1500, 4000].map(|millis| whole_seconds(Duration::from_millis(millis)));
-        assert_eq!(seconds, [0, 1, 1, 1, 2, 4]);
-    }
 }

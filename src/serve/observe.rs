@@ -28,7 +28,6 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::{Builder, Uuid};
 
 use super::{
-    connection::Turn,
     problem::{Kind, Problem},
     rate_limit::client_address,
     state::ApiState,
@@ -64,8 +63,6 @@ pub async fn observe(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<EitherBody<impl MessageBody, BoxBody>>, Error> {
     let started = Instant::now();
-    // The next request of the connection waits until this has ended.
-    let _turn = request.conn_data::<Turn>().map(|turn| turn.take(request.head().connection_type()));
     let method = known_method(request.method());
     let request_id = request_id(request.headers());
     let span = span(&request, method, &request_id);

@@ -1,28 +1,20 @@
-//! A TCP connection that hands the HTTP library one request at a time.
+//! A TCP connection that delivers one request at a time to the HTTP library; `http_server.rs` says why.
 //!
-//! The library decodes the next pipelined request while the one before it is being answered, and writes the answer by what
-//! it decoded last: a GET before a HEAD would be answered without its body, and an answer would close the connection for
-//! a request that asked to keep it. So the bytes behind a request wait here until it is answered ([`Turn`]), and those
-//! behind one that asked to close are never handed over. A request by itself, which is nearly every one, passes through
-//! without a copy.
-//!
-//! While a request waits to be answered the connection is still read, up to a bound: a client that went away is noticed.
-//! A body that is still to come when its request is answered has to come in time.
-
-mod framing;
+//! - The bytes of a later request are held back until the request before it is answered. A request that arrives alone,
+//!   the usual case, is passed through without a copy.
+//! - Bytes behind a request that asked to close the connection are never delivered.
+//! - While a request is being answered, the connection is still read, up to `HELD_BYTES_MAX`, so that a client that
+//!   disconnects is noticed.
+//! - A request may be answered before its body has arrived. The rest of the body must then arrive in time.
 
 use std::{
-    cell::{Cell, RefCell},
-    cmp::Ordering,
     io,
     mem::MaybeUninit,
     pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use actix_web::http::ConnectionType;
 use bytes::{Buf as _, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -30,85 +22,36 @@ use tokio::{
     time::Sleep,
 };
 
-use self::framing::Framing;
+use super::{
+    answers::{AnswerTracker, Next},
+    framing::Framing,
+};
 
-/// Of requests that wait for the one before them; the client's own buffers hold the rest.
+/// Bytes of later requests that a connection holds back. Whatever exceeds it stays in the client's own buffers.
 const HELD_BYTES_MAX: usize = 64 * 1024;
 const READ_BYTES: usize = 4 * 1024;
 
-/// Whose turn it is on a connection. Each request takes it while it is answered.
-#[derive(Clone, Default)]
-pub struct Turn(Rc<TurnState>);
-
-#[derive(Default)]
-struct TurnState {
-    /// Requests that were handed over whole.
-    handed_over: Cell<u64>,
-    answered: Cell<u64>,
-    /// An answered request asked to close the connection.
-    closes: Cell<bool>,
-    holds: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Turn {
-    /// For the request that is answered next; dropped when its answer is there, and before it is written.
-    pub fn take(&self, asked: ConnectionType) -> Answering {
-        Answering { turn: self.clone(), closes: asked == ConnectionType::Close }
-    }
-
-    /// Whom to wake when a request is answered.
-    fn remember(&self, context: &Context<'_>) {
-        let mut waker = self.0.waker.borrow_mut();
-        if waker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
-            *waker = Some(context.waker().clone());
-        }
-    }
-}
-
-/// A request is being answered.
-pub struct Answering {
-    turn: Turn,
-    closes: bool,
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        let state = &self.turn.0;
-        state.answered.update(|answered| answered + 1);
-        if self.closes {
-            state.closes.set(true);
-        }
-        // There is a next request, or the time for the rest of this one begins.
-        if (state.holds.get() || state.handed_over.get() < state.answered.get())
-            && let Some(waker) = state.waker.take()
-        {
-            waker.wake();
-        }
-    }
-}
-
-/// A connection of `serve`.
-pub struct Connection<S = TcpStream> {
+/// A client's connection.
+pub(super) struct Connection<S = TcpStream> {
     stream: S,
-    turn: Turn,
+    answers: AnswerTracker,
     framing: Framing,
-    /// Bytes behind the request whose turn it is.
+    /// Bytes of later requests.
     held: BytesMut,
-    /// The client sends no more.
+    /// The client has closed its side.
     is_ended: bool,
     body_timeout: Duration,
-    /// Until when the rest of an answered request may come.
+    /// When the rest of an answered request must have arrived.
     body_deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + Unpin> Connection<S> {
-    /// Around a stream of which nothing is read yet. The rest of a request that is answered already is waited for as
-    /// long as `body_timeout`; then the connection is taken for ended.
-    pub fn new(stream: S, body_timeout: Duration) -> Self {
+    /// Wraps a stream that nothing was read from yet. The rest of an answered request must arrive within
+    /// `body_timeout`; otherwise the connection ends.
+    pub(super) fn new(stream: S, body_timeout: Duration) -> Self {
         Self {
             stream,
-            turn: Turn::default(),
+            answers: AnswerTracker::default(),
             framing: Framing::default(),
             held: BytesMut::new(),
             is_ended: false,
@@ -117,14 +60,14 @@ impl<S: AsyncRead + Unpin> Connection<S> {
         }
     }
 
-    /// For the requests of this connection.
-    pub fn turn(&self) -> Turn {
-        self.turn.clone()
+    /// Returns the tracker that the requests of this connection share with it.
+    pub(super) fn answers(&self) -> AnswerTracker {
+        self.answers.clone()
     }
 
-    /// Reads while it is not the next request's turn.
+    /// Reads ahead while a request is being answered, and delivers nothing but the end of the stream.
     fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.turn.remember(context);
+        self.answers.register_waker(context);
         while !self.is_ended && self.held.len() < HELD_BYTES_MAX {
             let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
             let mut read = ReadBuf::uninit(&mut bytes);
@@ -133,14 +76,14 @@ impl<S: AsyncRead + Unpin> Connection<S> {
                 [] => self.is_ended = true,
                 bytes => {
                     self.held.extend_from_slice(bytes);
-                    self.turn.0.holds.set(true);
+                    self.answers.set_holds_bytes(true);
                 }
             }
         }
         if self.held.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// What comes behind the last request is not looked at; only that the client closes, too.
+    /// Discards whatever the client still sends, and waits until it closes the connection.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.held.clear();
         while !self.is_ended {
@@ -152,12 +95,12 @@ impl<S: AsyncRead + Unpin> Connection<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// The next bytes of the request whose turn it is, and none behind it.
+    /// Delivers the next bytes of the current request, and none of a later one.
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let end = if self.held.is_empty() {
             if !self.is_ended && Pin::new(&mut self.stream).poll_read(context, buffer)?.is_pending() {
-                self.turn.remember(context);
+                self.answers.register_waker(context);
                 return Poll::Pending;
             }
             let new = buffer.filled().get(before..).unwrap_or_default();
@@ -176,8 +119,10 @@ impl<S: AsyncRead + Unpin> Connection<S> {
             self.held.advance(taken);
             end
         };
-        self.turn.0.holds.set(!self.held.is_empty());
-        self.turn.0.handed_over.update(|handed_over| handed_over + u64::from(end.is_some()));
+        self.answers.set_holds_bytes(!self.held.is_empty());
+        if end.is_some() {
+            self.answers.count_delivered();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -189,15 +134,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
-        let turn = &connection.turn.0;
-        match turn.handed_over.get().cmp(&turn.answered.get()) {
-            Ordering::Greater => connection.poll_ahead(context),
-            Ordering::Equal if turn.closes.get() => connection.poll_end(context),
-            Ordering::Equal => {
+        match connection.answers.next() {
+            Next::Nothing => connection.poll_ahead(context),
+            Next::End => connection.poll_end(context),
+            Next::Request => {
                 connection.body_deadline = None;
                 connection.poll_request(context, buffer)
             }
-            Ordering::Less => {
+            Next::RestOfRequest => {
                 let timeout = connection.body_timeout;
                 let deadline =
                     connection.body_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
@@ -228,6 +172,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 mod tests {
     use std::future::poll_fn;
 
+    use actix_web::http::ConnectionType;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
@@ -260,17 +205,17 @@ mod tests {
     async fn the_next_request_comes_when_the_one_before_it_is_answered() {
         let (mut client, mut connection) = connection(4096);
         client.write_all(&GET.repeat(3)).await.expect("written");
-        let turn = connection.turn();
+        let answers = connection.answers();
         for _ in 0..2 {
             assert_eq!(read(&mut connection).await, GET);
-            let answering = turn.take(ConnectionType::KeepAlive);
+            let pending = answers.begin(ConnectionType::KeepAlive);
             assert!(waits(&mut connection).await);
-            drop(answering);
+            drop(pending);
         }
         // The end of the stream comes behind what was held.
         drop(client);
         assert_eq!(read(&mut connection).await, GET);
-        drop(turn.take(ConnectionType::KeepAlive));
+        drop(answers.begin(ConnectionType::KeepAlive));
         assert_eq!(read(&mut connection).await, b"");
     }
 
@@ -279,7 +224,7 @@ mod tests {
     async fn an_answer_wakes_whoever_waits_for_the_next_request() {
         let (mut client, mut connection) = connection(4096);
         client.write_all(&GET.repeat(2)).await.expect("written");
-        let turn = connection.turn();
+        let answers = connection.answers();
         assert_eq!(read(&mut connection).await, GET);
         let before = tokio::time::Instant::now();
         let next = tokio::time::timeout(10 * BODY_TIMEOUT, read(&mut connection));
@@ -287,7 +232,7 @@ mod tests {
             // The branches take turns in being first: the other one must be before the answer.
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
-            drop(turn.take(ConnectionType::KeepAlive));
+            drop(answers.begin(ConnectionType::KeepAlive));
         });
         // The timer would look once more itself.
         assert!(before.elapsed() < 5 * BODY_TIMEOUT);
@@ -298,9 +243,9 @@ mod tests {
     async fn behind_a_close_there_is_only_the_end() {
         let (mut client, mut connection) = connection(4096);
         client.write_all(&GET.repeat(2)).await.expect("written");
-        let turn = connection.turn();
+        let answers = connection.answers();
         assert_eq!(read(&mut connection).await, GET);
-        drop(turn.take(ConnectionType::Close));
+        drop(answers.begin(ConnectionType::Close));
         assert!(waits(&mut connection).await);
         client.write_all(GET).await.expect("written");
         assert!(waits(&mut connection).await);
@@ -334,7 +279,7 @@ mod tests {
         let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
         client.write_all(head).await.expect("written");
         assert_eq!(read(&mut connection).await, head);
-        drop(connection.turn().take(ConnectionType::KeepAlive));
+        drop(connection.answers().begin(ConnectionType::KeepAlive));
         client.write_all(&[b"abc", GET].concat()).await.expect("written");
         assert_eq!(read(&mut connection).await, b"abc");
         assert_eq!(read(&mut connection).await, GET);
@@ -348,7 +293,7 @@ mod tests {
         let head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
         client.write_all(head).await.expect("written");
         assert_eq!(read(&mut connection).await, head);
-        drop(connection.turn().take(ConnectionType::Close));
+        drop(connection.answers().begin(ConnectionType::Close));
         client.write_all(&[b"0\r\n\r\n", GET].concat()).await.expect("written");
         assert_eq!(read(&mut connection).await, b"0\r\n\r\n");
         assert!(waits(&mut connection).await);
@@ -364,14 +309,14 @@ mod tests {
         client.write_all(b"a").await.expect("written");
         assert_eq!(read(&mut connection).await, b"a");
         // It is not asked for again by itself once the request is answered.
-        let turn = connection.turn();
+        let answers = connection.answers();
         let before = tokio::time::Instant::now();
         let end = tokio::time::timeout(10 * BODY_TIMEOUT, read(&mut connection));
         let (end, ()) = tokio::join!(end, async {
             // The branches take turns in being first: the other one must be before the answer.
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
-            drop(turn.take(ConnectionType::KeepAlive));
+            drop(answers.begin(ConnectionType::KeepAlive));
         });
         assert_eq!(end.expect("ended in time"), b"");
         assert!(before.elapsed() >= BODY_TIMEOUT);

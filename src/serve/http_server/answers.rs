@@ -1,0 +1,99 @@
+//! Counts the requests of one connection that were delivered and those that were answered.
+//!
+//! The connection and the service that answers its requests share an [`AnswerTracker`]. Both run on one thread, so
+//! plain cells suffice.
+
+use std::{
+    cell::{Cell, RefCell},
+    cmp::Ordering,
+    rc::Rc,
+    task::{Context, Waker},
+};
+
+use actix_web::http::ConnectionType;
+
+/// Tells a connection which of its requests are answered. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct AnswerTracker(Rc<State>);
+
+#[derive(Default)]
+struct State {
+    /// Requests that were delivered to their last byte.
+    delivered: Cell<u64>,
+    answered: Cell<u64>,
+    /// An answered request asked to close the connection.
+    closes: Cell<bool>,
+    /// The connection holds bytes of a later request.
+    holds_bytes: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// What the connection may deliver next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: the delivered request is not answered yet.
+    Nothing,
+    /// The next request.
+    Request,
+    /// The rest of a request that was answered before its last byte arrived.
+    RestOfRequest,
+    /// Only the end of the stream: the last answered request asked to close the connection.
+    End,
+}
+
+impl AnswerTracker {
+    /// Marks the next request as in progress. The request counts as answered when the guard is dropped, which happens
+    /// before the answer is written.
+    pub(super) fn begin(&self, requested: ConnectionType) -> PendingAnswer {
+        PendingAnswer { tracker: self.clone(), closes: requested == ConnectionType::Close }
+    }
+
+    pub(super) fn next(&self) -> Next {
+        match self.0.delivered.get().cmp(&self.0.answered.get()) {
+            Ordering::Greater => Next::Nothing,
+            Ordering::Equal if self.0.closes.get() => Next::End,
+            Ordering::Equal => Next::Request,
+            Ordering::Less => Next::RestOfRequest,
+        }
+    }
+
+    /// Counts a request that was delivered to its last byte.
+    pub(super) fn count_delivered(&self) {
+        self.0.delivered.update(|delivered| delivered + 1);
+    }
+
+    /// Notes whether the connection holds bytes of a later request.
+    pub(super) fn set_holds_bytes(&self, holds_bytes: bool) {
+        self.0.holds_bytes.set(holds_bytes);
+    }
+
+    /// Sets the task that the next answer wakes.
+    pub(super) fn register_waker(&self, context: &Context<'_>) {
+        let mut waker = self.0.waker.borrow_mut();
+        if waker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct PendingAnswer {
+    tracker: AnswerTracker,
+    closes: bool,
+}
+
+impl Drop for PendingAnswer {
+    fn drop(&mut self) {
+        let state = &self.tracker.0;
+        state.answered.update(|answered| answered + 1);
+        if self.closes {
+            state.closes.set(true);
+        }
+        // Either a later request can be delivered now, or the time limit for the rest of this one begins.
+        if (state.holds_bytes.get() || state.delivered.get() < state.answered.get())
+            && let Some(waker) = state.waker.take()
+        {
+            waker.wake();
+        }
+    }
+}
