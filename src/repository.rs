@@ -4,15 +4,12 @@
 //! names them, bounds their retries and counts them. Nothing but PostgreSQL is waited for inside a transaction.
 
 pub mod accounts;
-pub mod assessment_pages;
 pub mod assessments;
 pub mod broker_records;
 pub mod databases;
 pub mod dead_letter_pages;
 pub mod dead_letters;
 pub mod facts;
-pub mod history;
-pub mod history_pages;
 pub mod leases;
 pub mod migrations;
 pub mod outbox;
@@ -25,20 +22,19 @@ pub mod rehearsals;
 pub mod runs;
 pub mod schema;
 pub mod transactions;
-pub mod unassessed;
 pub mod verification;
 
 mod connection;
 mod error;
+mod paging;
 mod pool;
 mod statement;
 mod tls;
 mod transaction;
-mod walk;
 
 pub use connection::{Connection, connect, connect_for_long_statements};
 pub use error::RepositoryError;
+pub use paging::{Cursor, Page, PageRequest};
 pub use pool::{Pool, PooledConnection, evict, pool, pooled, server_started_at, takes_writes};
 pub use statement::{Bind, Statement, statement};
 pub use transaction::{Isolation, Work, transaction, transaction_with};
-pub use walk::{Page, Place, Span};

@@ -23,7 +23,7 @@ use crate::{
     repository::{
         Connection, RepositoryError,
         assessments::NewAssessment,
-        history::{self, LedgerRow},
+        transactions::{self, LedgerRow},
     },
     risk::{AccountHistory, Assessment, RiskLevel, Ruleset, ScoreError},
     runtime::fail_point,
@@ -105,7 +105,7 @@ pub(super) async fn read<'a>(
     };
     let (account_ids, account_seqs): (Vec<&str>, Vec<i64>) = events.iter().map(|event| event.place()).unzip();
     let known: Vec<bool> = currencies.iter().map(Option::is_some).collect();
-    let rows = history::ledger_rows(connection, &account_ids, &account_seqs, &known).await?;
+    let rows = transactions::ledger_rows(connection, &account_ids, &account_seqs, &known).await?;
     let mut of_event: Vec<Option<LedgerRow>> = events.iter().map(|_| None).collect();
     for row in rows {
         let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| of_event.get_mut(place));
@@ -259,7 +259,7 @@ async fn read_histories(
             AccountHistory::with_room(ruleset, rows)
         })
         .collect();
-    history::each_earlier_row(connection, &account_ids, &plan.before_seqs, reach, |row| {
+    transactions::each_earlier_row(connection, &account_ids, &plan.before_seqs, reach, |row| {
         let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| histories.get_mut(place));
         let (counterparty, metadata) = (row.counterparty.as_deref(), row.metadata.as_deref());
         let row = ruleset.history_row(row.account_seq, row.created_at, row.amount, counterparty, metadata);

@@ -10,15 +10,15 @@ use super::{
     transactions::unprintable,
 };
 use crate::repository::{
-    PooledConnection, Span,
-    assessment_pages::{self, AssessmentFilter},
+    PageRequest, PooledConnection,
+    assessments::{self, AssessmentFilter},
 };
 
 /// A page of assessments.
 pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string())?;
     let mut filter = AssessmentFilter {
-        span: parameters.take_span(),
+        page: parameters.take_page(),
         level: parameters.take("level", query::assessed_level),
         rule: parameters.take("rule", query::short_text),
         ruleset: parameters.take("ruleset", query::short_text),
@@ -27,10 +27,10 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
     parameters.end()?;
     let filters = as_text(&filter);
     if let Some(given) = given {
-        filter.span.before = Some(cursor::decode(&filters, &given, &filter.span)?);
+        filter.page.before = Some(cursor::decode(&filters, &given, &filter.page)?);
     }
     let read = move |mut connection: PooledConnection| async move {
-        assessment_pages::page(&mut connection, &filter).await
+        assessments::page(&mut connection, &filter).await
     };
     let page = state.read(read).await?;
     let next = page.next.map(|next| cursor::encode(&filters, next));
@@ -40,8 +40,8 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
 
 /// What a cursor is bound to; see [`cursor`] for why the text never changes.
 fn as_text(filter: &AssessmentFilter) -> String {
-    let AssessmentFilter { span, level, rule, ruleset } = filter;
-    let Span { account_id, from, to, limit, .. } = span;
+    let AssessmentFilter { page, level, rule, ruleset } = filter;
+    let PageRequest { account_id, from, to, limit, .. } = page;
     format!(
         "AssessmentFilter {{ account_id: {account_id:?}, from: {from:?}, to: {to:?}, level: {level:?}, \
          rule: {rule:?}, ruleset: {ruleset:?}, limit: {limit}, before_seq: None, before_id: None }}"

@@ -9,25 +9,25 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::problem::{FieldProblem, Kind, Problem};
-use crate::repository::{Place, Span};
+use crate::repository::{Cursor, PageRequest};
 
 const CHECK_LENGTH: usize = 8;
 
 /// Makes a cursor for a place under some filters.
-pub fn encode(filters: &str, place: Place) -> String {
-    let mut bytes = match place {
-        Place::InAccount(account_seq) => account_seq.to_be_bytes().to_vec(),
-        Place::InAll(transaction_id) => transaction_id.as_bytes().to_vec(),
+pub fn encode(filters: &str, cursor: Cursor) -> String {
+    let mut bytes = match cursor {
+        Cursor::AccountSeq(account_seq) => account_seq.to_be_bytes().to_vec(),
+        Cursor::TransactionId(transaction_id) => transaction_id.as_bytes().to_vec(),
     };
     bytes.extend_from_slice(&check(filters, &bytes));
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads the place in the list of the span back, if the cursor is whole and was made under the same filters.
-pub fn decode(filters: &str, cursor: &str, span: &Span) -> Result<Place, Problem> {
-    match span.account_id {
-        Some(_) => bytes(filters, cursor).map(|bytes| Place::InAccount(i64::from_be_bytes(bytes))),
-        None => bytes(filters, cursor).map(|bytes| Place::InAll(Uuid::from_bytes(bytes))),
+/// Reads the place in the list of the page back, if the cursor is whole and was made under the same filters.
+pub fn decode(filters: &str, cursor: &str, page: &PageRequest) -> Result<Cursor, Problem> {
+    match page.account_id {
+        Some(_) => bytes(filters, cursor).map(|bytes| Cursor::AccountSeq(i64::from_be_bytes(bytes))),
+        None => bytes(filters, cursor).map(|bytes| Cursor::TransactionId(Uuid::from_bytes(bytes))),
     }
 }
 
@@ -64,10 +64,11 @@ mod tests {
 
     #[test]
     fn a_cursor_that_was_altered_or_belongs_to_another_query_is_refused() {
-        let all = Span::default();
-        let of_account = Span { account_id: Some(AccountId::parse("a").expect("valid")), ..Span::default() };
-        let cursor = encode("account=a", Place::InAccount(7));
-        assert_eq!(decode("account=a", &cursor, &of_account), Ok(Place::InAccount(7)));
+        let all = PageRequest::default();
+        let of_account =
+            PageRequest { account_id: Some(AccountId::parse("a").expect("valid")), ..PageRequest::default() };
+        let cursor = encode("account=a", Cursor::AccountSeq(7));
+        assert_eq!(decode("account=a", &cursor, &of_account), Ok(Cursor::AccountSeq(7)));
         assert!(decode("account=b", &cursor, &of_account).is_err());
         assert!(decode("account=a", &cursor, &all).is_err());
         for position in 0..cursor.len() {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{AccountId, AccountState, Transaction, format_minor, format_moment},
-    repository::{accounts::Account, assessment_pages::AssessmentRow, transactions::RiskSummary},
+    repository::{accounts::Account, assessments::StoredAssessment},
 };
 
 /// A transaction as clients see it, borrowed from its row.
@@ -81,7 +81,7 @@ pub fn transaction(row: &Transaction) -> Result<String, serde_json::Error> {
 /// The body of a transaction with its assessment, or `pending`.
 pub fn transaction_with_risk(
     row: &Transaction,
-    risk: Option<&RiskSummary>,
+    risk: Option<&StoredAssessment>,
 ) -> Result<String, serde_json::Error> {
     let mut out = transaction_out(row)?;
     out.risk = Some(match risk {
@@ -119,7 +119,10 @@ pub fn transactions(rows: &[Transaction], next_cursor: Option<&str>) -> Result<S
 }
 
 /// A page of assessments: `{"items": […], "next_cursor": …}`.
-pub fn assessments(rows: &[AssessmentRow], next_cursor: Option<&str>) -> Result<String, serde_json::Error> {
+pub fn assessments(
+    rows: &[StoredAssessment],
+    next_cursor: Option<&str>,
+) -> Result<String, serde_json::Error> {
     #[derive(Serialize)]
     struct AssessmentOut<'a> {
         transaction_id: Uuid,

@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike, Utc};
 use super::problem::{FieldProblem, Kind, Problem};
 use crate::{
     domain::{AccountId, Direction, parse_moment},
-    repository::Span,
+    repository::PageRequest,
 };
 
 /// The parameters of one request, taken out one by one; what is left over is unknown.
@@ -47,16 +47,16 @@ impl Parameters {
     }
 
     /// Takes out what every list can be asked for.
-    pub fn take_span(&mut self) -> Span {
-        let span = Span {
+    pub fn take_page(&mut self) -> PageRequest {
+        let page = PageRequest {
             account_id: self.take("account_id", account_id),
             from: self.take("from", moment),
             to: self.take("to", moment),
             limit: self.take("limit", limit).unwrap_or(LIMIT_DEFAULT),
             before: None,
         };
-        self.in_order(("from", &span.from), ("to", &span.to));
-        span
+        self.in_order(("from", &page.from), ("to", &page.to));
+        page
     }
 
     /// Remembers for [`Self::end`] that two parameters leave nothing between them. Nobody means that, so an empty list

@@ -14,10 +14,10 @@ use super::{
 use crate::{
     domain::{Decision, Transaction},
     repository::{
-        Span,
-        history_pages::{self, HistoryFilter},
+        PageRequest,
+        assessments::{self, StoredAssessment},
         postings::Request,
-        transactions::{self, RiskSummary},
+        transactions::{self, TransactionFilter},
     },
 };
 
@@ -76,12 +76,14 @@ pub fn path_id(path: &str) -> Result<Uuid, Problem> {
 }
 
 /// A row and its assessment, or 404.
-pub async fn find_row(state: &ApiState, id: Uuid) -> Result<(Transaction, Option<RiskSummary>), Problem> {
+pub async fn find_row(
+    state: &ApiState,
+    id: Uuid,
+) -> Result<(Transaction, Option<StoredAssessment>), Problem> {
     let found = state
         .read(move |mut connection| async move {
             let Some(row) = transactions::find(&mut connection, id).await? else { return Ok(None) };
-            let risk =
-                transactions::find_risk(&mut connection, &row.posting.account_id, row.account_seq).await?;
+            let risk = assessments::find(&mut connection, &row.posting.account_id, row.account_seq).await?;
             Ok(Some((row, risk)))
         })
         .await?;
@@ -91,8 +93,8 @@ pub async fn find_row(state: &ApiState, id: Uuid) -> Result<(Transaction, Option
 /// A page of history, newest first.
 pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string())?;
-    let mut filter = HistoryFilter {
-        span: parameters.take_span(),
+    let mut filter = TransactionFilter {
+        page: parameters.take_page(),
         direction: parameters.take("direction", query::direction),
         min_amount: parameters.take("min_amount", query::decimal),
         max_amount: parameters.take("max_amount", query::decimal),
@@ -103,10 +105,10 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
     parameters.end()?;
     let filters = as_text(&filter);
     if let Some(given) = given {
-        filter.span.before = Some(cursor::decode(&filters, &given, &filter.span)?);
+        filter.page.before = Some(cursor::decode(&filters, &given, &filter.page)?);
     }
     let page = state
-        .read(move |mut connection| async move { history_pages::history(&mut connection, &filter).await })
+        .read(move |mut connection| async move { transactions::page(&mut connection, &filter).await })
         .await?;
     let next = page.next.map(|next| cursor::encode(&filters, next));
     let body = output::transactions(&page.rows, next.as_deref()).map_err(unprintable)?;
@@ -114,9 +116,9 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
 }
 
 /// What a cursor is bound to; see [`cursor`] for why the text never changes.
-fn as_text(filter: &HistoryFilter) -> String {
-    let HistoryFilter { span, direction, min_amount, max_amount, risk_level } = filter;
-    let Span { account_id, from, to, limit, .. } = span;
+fn as_text(filter: &TransactionFilter) -> String {
+    let TransactionFilter { page, direction, min_amount, max_amount, risk_level } = filter;
+    let PageRequest { account_id, from, to, limit, .. } = page;
     format!(
         "HistoryFilter {{ account_id: {account_id:?}, from: {from:?}, to: {to:?}, direction: {direction:?}, \
          min_amount: {min_amount:?}, max_amount: {max_amount:?}, risk_level: {risk_level:?}, limit: {limit}, \

@@ -16,7 +16,7 @@ use super::super::{current_user::user_and_host, time_argument};
 use crate::{
     consume_risk::{self, Backfill, Backfilled, Failing},
     domain::transaction_id_floor,
-    repository::{self, Connection, migrations, postings, unassessed},
+    repository::{self, Connection, migrations, postings, transactions},
     runtime::{Context, OutputFormat, print_json, print_text, progress_bar, table},
 };
 
@@ -135,9 +135,10 @@ impl Work {
         let mut after = from.map_or(Uuid::nil(), |from| before_id(transaction_id_floor(from)));
         let before = transaction_id_floor(to);
         let mut tally = Tally::default();
-        while let Some(upto) = unassessed::piece_end(&mut self.reading, after, before, PIECE_ROWS_MAX).await?
+        while let Some(upto) =
+            transactions::piece_end(&mut self.reading, after, before, PIECE_ROWS_MAX).await?
         {
-            let rows = unassessed::unassessed(&mut self.reading, group, after, upto).await?;
+            let rows = transactions::unassessed(&mut self.reading, group, after, upto).await?;
             for batch in rows.chunks(BATCH_ROWS_MAX) {
                 if context.stop.is_requested() {
                     return Ok((tally, false));

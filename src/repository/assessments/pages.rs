@@ -1,55 +1,22 @@
 //! Reading assessments in pages, newest transaction first.
 
-use chrono::{DateTime, Utc};
-use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
-};
-use uuid::Uuid;
+use diesel::sql_types::{Nullable, Text};
 
-use super::{
-    Bind, Connection, RepositoryError, statement,
-    walk::{Page, Span, Unbounded, Walked, walk_rows_max},
+use super::stored::StoredAssessment;
+use crate::{
+    domain::AccountId,
+    repository::{
+        Bind, Connection, RepositoryError,
+        paging::{Page, PageRequest, ScannedRow, Unbounded, walk_rows_max},
+        statement,
+    },
 };
-use crate::domain::AccountId;
-
-/// An assessment as it is kept.
-#[derive(QueryableByName, Debug, Clone)]
-pub struct AssessmentRow {
-    /// The assessed transaction.
-    #[diesel(sql_type = SqlUuid)]
-    pub transaction_id: Uuid,
-    /// Its account.
-    #[diesel(sql_type = Text)]
-    pub account_id: String,
-    /// Its number in the account.
-    #[diesel(sql_type = BigInt)]
-    pub account_seq: i64,
-    /// 0–100.
-    #[diesel(sql_type = SmallInt)]
-    pub risk_score: i16,
-    /// `low`, `medium` or `high`.
-    #[diesel(sql_type = Text)]
-    pub risk_level: String,
-    /// JSON array of `{rule, score, reason}`.
-    #[diesel(sql_type = Text)]
-    pub reasons: String,
-    /// The same, of rules in shadow mode.
-    #[diesel(sql_type = Text)]
-    pub shadow_reasons: String,
-    /// Content hash of the rules.
-    #[diesel(sql_type = Text)]
-    pub ruleset: String,
-    /// When it was scored.
-    #[diesel(sql_type = Timestamptz)]
-    pub assessed_at: DateTime<Utc>,
-}
 
 /// What a page of assessments is asked for.
 #[derive(Debug, Clone)]
 pub struct AssessmentFilter {
     /// Of these rows.
-    pub span: Span,
+    pub page: PageRequest,
     /// `low`, `medium` or `high`.
     pub level: Option<String>,
     /// A live rule that fired.
@@ -98,12 +65,12 @@ macro_rules! walk {
 pub async fn page(
     connection: &mut Connection,
     filter: &AssessmentFilter,
-) -> Result<Page<AssessmentRow>, RepositoryError> {
-    let walked = match &filter.span.account_id {
+) -> Result<Page<StoredAssessment>, RepositoryError> {
+    let walked = match &filter.page.account_id {
         Some(account_id) => account_page(connection, account_id, filter).await?,
-        None => whole_page(connection, filter).await?,
+        None => ledger_page(connection, filter).await?,
     };
-    Ok(Page::of(walked, &filter.span, |row| (row.account_seq, row.transaction_id)))
+    Ok(Page::of(walked, &filter.page, |row| (row.account_seq, row.transaction_id)))
 }
 
 impl AssessmentFilter {
@@ -120,30 +87,30 @@ async fn account_page(
     connection: &mut Connection,
     account_id: &AccountId,
     filter: &AssessmentFilter,
-) -> Result<Vec<Walked<AssessmentRow>>, RepositoryError> {
+) -> Result<Vec<ScannedRow<StoredAssessment>>, RepositoryError> {
     let query = filter.applied(
         walk!("account_seq", "r.account_id = ? AND r.account_seq >= ? AND r.account_seq < ?"),
         filter.level.as_deref(),
     );
-    filter.span.read_account(connection, account_id, query).await
+    filter.page.read_account(connection, account_id, query).await
 }
 
-async fn whole_page(
+async fn ledger_page(
     connection: &mut Connection,
     filter: &AssessmentFilter,
-) -> Result<Vec<Walked<AssessmentRow>>, RepositoryError> {
-    let span = &filter.span;
+) -> Result<Vec<ScannedRow<StoredAssessment>>, RepositoryError> {
+    let page = &filter.page;
     match filter.level.as_deref() {
         Some(level) if level != "low" => {
             let sql = walk!(
                 "transaction_id",
                 "r.risk_level = ? AND r.risk_level <> 'low' AND r.transaction_id >= ? AND r.transaction_id < ?"
             );
-            span.read_all(connection, filter.applied(sql, None).bind::<Text, _>(level)).await
+            page.read_all(connection, filter.applied(sql, None).bind::<Text, _>(level)).await
         }
         level => {
             let sql = walk!("transaction_id", "r.transaction_id >= ? AND r.transaction_id < ?");
-            span.read_all(connection, filter.applied(sql, level)).await
+            page.read_all(connection, filter.applied(sql, level)).await
         }
     }
 }

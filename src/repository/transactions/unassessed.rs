@@ -7,8 +7,11 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Bind, Connection, RepositoryError, statement, transactions::TransactionRow};
-use crate::domain::Transaction;
+use super::row::TransactionRow;
+use crate::{
+    domain::Transaction,
+    repository::{Bind, Connection, RepositoryError, statement},
+};
 
 #[derive(QueryableByName)]
 struct Id {

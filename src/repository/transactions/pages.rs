@@ -8,18 +8,21 @@
 use bigdecimal::BigDecimal;
 use diesel::sql_types::{Nullable, Numeric, SmallInt, Text};
 
-use super::{
-    Bind, Connection, RepositoryError, statement,
-    transactions::TransactionRow,
-    walk::{Page, Span, Unbounded, Walked, walk_rows_max},
+use super::row::TransactionRow;
+use crate::{
+    domain::{AccountId, Direction, Transaction},
+    repository::{
+        Bind, Connection, RepositoryError,
+        paging::{Page, PageRequest, ScannedRow, Unbounded, walk_rows_max},
+        statement,
+    },
 };
-use crate::domain::{AccountId, Direction, Transaction};
 
 /// What a page of history is asked for.
 #[derive(Debug, Clone)]
-pub struct HistoryFilter {
+pub struct TransactionFilter {
     /// Of these rows.
-    pub span: Span,
+    pub page: PageRequest,
     /// Credits or debits only.
     pub direction: Option<Direction>,
     /// At least this much, in the currency's own unit.
@@ -129,22 +132,22 @@ const LEVEL_WALK: &str = filtered!(
 );
 
 /// A page.
-pub async fn history(
+pub async fn page(
     connection: &mut Connection,
-    filter: &HistoryFilter,
+    filter: &TransactionFilter,
 ) -> Result<Page<Transaction>, RepositoryError> {
-    let walked = match &filter.span.account_id {
-        Some(account_id) => account_history(connection, account_id, filter).await?,
-        None => ledger_history(connection, filter).await?,
+    let walked = match &filter.page.account_id {
+        Some(account_id) => account_page(connection, account_id, filter).await?,
+        None => ledger_page(connection, filter).await?,
     };
-    let walked = walked.into_iter().map(|Walked { found, matches, is_last }| {
-        Ok(Walked { found: found.into_transaction()?, matches, is_last })
+    let walked = walked.into_iter().map(|ScannedRow { found, matches, is_last }| {
+        Ok(ScannedRow { found: found.into_transaction()?, matches, is_last })
     });
     let walked = walked.collect::<Result<Vec<_>, RepositoryError>>()?;
-    Ok(Page::of(walked, &filter.span, |row| (row.account_seq, row.id)))
+    Ok(Page::of(walked, &filter.page, |row| (row.account_seq, row.id)))
 }
 
-impl HistoryFilter {
+impl TransactionFilter {
     fn is_plain(&self) -> bool {
         self.direction.is_none()
             && self.min_amount.is_none()
@@ -170,38 +173,38 @@ impl HistoryFilter {
     }
 }
 
-async fn account_history(
+async fn account_page(
     connection: &mut Connection,
     account_id: &AccountId,
-    filter: &HistoryFilter,
-) -> Result<Vec<Walked<TransactionRow>>, RepositoryError> {
-    let span = &filter.span;
+    filter: &TransactionFilter,
+) -> Result<Vec<ScannedRow<TransactionRow>>, RepositoryError> {
+    let page = &filter.page;
     if filter.is_plain() {
         let query =
             statement(plain!("account_seq", "t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?"));
-        return span.read_account(connection, account_id, query).await;
+        return page.read_account(connection, account_id, query).await;
     }
     let query = filter.applied(
         walk!("account_seq", "t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?"),
         filter.risk_level.as_deref(),
     );
-    span.read_account(connection, account_id, query).await
+    page.read_account(connection, account_id, query).await
 }
 
-async fn ledger_history(
+async fn ledger_page(
     connection: &mut Connection,
-    filter: &HistoryFilter,
-) -> Result<Vec<Walked<TransactionRow>>, RepositoryError> {
-    let span = &filter.span;
+    filter: &TransactionFilter,
+) -> Result<Vec<ScannedRow<TransactionRow>>, RepositoryError> {
+    let page = &filter.page;
     if filter.is_plain() {
-        return span.read_all(connection, statement(plain!("id", "t.id >= ? AND t.id < ?"))).await;
+        return page.read_all(connection, statement(plain!("id", "t.id >= ? AND t.id < ?"))).await;
     }
     match filter.risk_level.as_deref() {
         Some(level @ ("medium" | "high")) => {
-            span.read_all(connection, filter.applied(LEVEL_WALK, None).bind::<Text, _>(level)).await
+            page.read_all(connection, filter.applied(LEVEL_WALK, None).bind::<Text, _>(level)).await
         }
         level => {
-            span.read_all(connection, filter.applied(walk!("id", "t.id >= ? AND t.id < ?"), level)).await
+            page.read_all(connection, filter.applied(walk!("id", "t.id >= ? AND t.id < ?"), level)).await
         }
     }
 }

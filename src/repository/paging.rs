@@ -30,7 +30,7 @@ pub(super) use walk_rows_max;
 
 /// Which rows of a list a page may hold, newest first.
 #[derive(Debug, Clone, Default)]
-pub struct Span {
+pub struct PageRequest {
     /// Of one account only.
     pub account_id: Option<AccountId>,
     /// Of transactions created at or after.
@@ -40,16 +40,16 @@ pub struct Span {
     /// Rows wanted.
     pub limit: i64,
     /// Only rows behind this place of the same list.
-    pub before: Option<Place>,
+    pub before: Option<Cursor>,
 }
 
 /// A place in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Cursor {
     /// In one account's: the number there.
-    InAccount(i64),
+    AccountSeq(i64),
     /// In that of all accounts: the transaction.
-    InAll(Uuid),
+    TransactionId(Uuid),
 }
 
 /// A page, newest first.
@@ -58,12 +58,12 @@ pub struct Page<Row> {
     /// At most as many as were asked for; fewer, even none, where the walk ended before.
     pub rows: Vec<Row>,
     /// Where to go on; None at the end.
-    pub next: Option<Place>,
+    pub next: Option<Cursor>,
 }
 
 /// A row that was walked over.
 #[derive(QueryableByName)]
-pub(super) struct Walked<Row> {
+pub(super) struct ScannedRow<Row> {
     #[diesel(embed)]
     pub(super) found: Row,
     #[diesel(sql_type = Bool)]
@@ -78,7 +78,7 @@ pub(super) trait Unbounded: Bind + QueryFragment<Pg> + Send {}
 
 impl<Query: Bind + QueryFragment<Pg> + Send> Unbounded for Query {}
 
-impl Span {
+impl PageRequest {
     /// What the statement finds in one account. Its last four binds are the account, the first number, the one behind the
     /// last, and how many rows.
     pub(super) async fn read_account<Row: QueryableByName<Pg> + Send + 'static>(
@@ -86,11 +86,11 @@ impl Span {
         connection: &mut Connection,
         account_id: &AccountId,
         query: impl Unbounded,
-    ) -> Result<Vec<Walked<Row>>, RepositoryError> {
+    ) -> Result<Vec<ScannedRow<Row>>, RepositoryError> {
         let (from, to) = self.bounds();
         let (from_seq, to_seq) = seq_range(connection, account_id, from, to).await?;
         let before_seq = match self.before {
-            Some(Place::InAccount(account_seq)) => account_seq.min(to_seq),
+            Some(Cursor::AccountSeq(account_seq)) => account_seq.min(to_seq),
             _ => to_seq,
         };
         let rows = query
@@ -109,12 +109,12 @@ impl Span {
         &self,
         connection: &mut Connection,
         query: impl Unbounded,
-    ) -> Result<Vec<Walked<Row>>, RepositoryError> {
+    ) -> Result<Vec<ScannedRow<Row>>, RepositoryError> {
         let (from, to) = self.bounds();
         let from_id = from.map_or(Uuid::nil(), transaction_id_floor);
         let to_id = to.map_or(Uuid::max(), transaction_id_floor);
         let before_id = match self.before {
-            Some(Place::InAll(id)) => id.min(to_id),
+            Some(Cursor::TransactionId(id)) => id.min(to_id),
             _ => to_id,
         };
         let rows = query
@@ -132,10 +132,10 @@ impl Span {
         (self.from.map(next_microsecond), self.to.map(next_microsecond))
     }
 
-    fn place(&self, (account_seq, transaction_id): (i64, Uuid)) -> Place {
+    fn place(&self, (account_seq, transaction_id): (i64, Uuid)) -> Cursor {
         match self.account_id {
-            Some(_) => Place::InAccount(account_seq),
-            None => Place::InAll(transaction_id),
+            Some(_) => Cursor::AccountSeq(account_seq),
+            None => Cursor::TransactionId(transaction_id),
         }
     }
 }
@@ -152,13 +152,13 @@ impl<Row> Page<Row> {
     /// Of what was read: one matching row more than wanted where there are so many, and the last row of the walk. `keys`
     /// gives a row's number in its account and its transaction.
     pub(super) fn of(
-        walked: impl IntoIterator<Item = Walked<Row>>,
-        span: &Span,
+        walked: impl IntoIterator<Item = ScannedRow<Row>>,
+        span: &PageRequest,
         keys: impl Fn(&Row) -> (i64, Uuid),
     ) -> Self {
         let limit = usize::try_from(span.limit).unwrap_or(0);
         let mut page = Self { rows: Vec::with_capacity(limit), next: None };
-        for Walked { found, matches, is_last } in walked {
+        for ScannedRow { found, matches, is_last } in walked {
             if matches && page.rows.len() == limit {
                 page.next = page.rows.last().map(|row| span.place(keys(row)));
                 return page;
@@ -179,13 +179,14 @@ mod tests {
     use super::*;
 
     fn page(rows: &[(i64, bool, bool)]) -> (Vec<i64>, Option<i64>) {
-        let walked = rows.iter().map(|&(found, matches, is_last)| Walked { found, matches, is_last });
+        let walked = rows.iter().map(|&(found, matches, is_last)| ScannedRow { found, matches, is_last });
         let account_id = Some(AccountId::parse("a").expect("valid"));
-        let page =
-            Page::of(walked, &Span { account_id, limit: 2, ..Span::default() }, |row| (*row, Uuid::nil()));
+        let page = Page::of(walked, &PageRequest { account_id, limit: 2, ..PageRequest::default() }, |row| {
+            (*row, Uuid::nil())
+        });
         let next = page.next.map(|next| match next {
-            Place::InAccount(account_seq) => account_seq,
-            Place::InAll(id) => panic!("{id} is of no account"),
+            Cursor::AccountSeq(account_seq) => account_seq,
+            Cursor::TransactionId(id) => panic!("{id} is of no account"),
         });
         (page.rows, next)
     }

@@ -10,7 +10,7 @@ use diesel_async::RunQueryDsl;
 use futures::TryStreamExt;
 use uuid::Uuid;
 
-use super::{Bind, Connection, RepositoryError, statement};
+use crate::repository::{Bind, Connection, RepositoryError, statement};
 
 /// The ledger's own row at an event's place.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]

@@ -1,0 +1,95 @@
+//! An account at a moment in the past.
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use diesel::{
+    OptionalExtension, QueryableByName,
+    sql_types::{BigInt, Text, Timestamptz},
+};
+use diesel_async::RunQueryDsl;
+
+use super::look_up::find;
+use crate::{
+    domain::{AccountId, AccountState},
+    repository::{Bind, Connection, RepositoryError, statement},
+};
+
+/// The account as it was at a moment: from the row that was last then. None if nobody has opened it to this day;
+/// nothing on it if its first row came later. `min_balance` is today's, since its history is not kept.
+pub async fn state_at(
+    connection: &mut Connection,
+    account_id: &AccountId,
+    at: DateTime<Utc>,
+) -> Result<Option<AccountState>, RepositoryError> {
+    let Some(account) = find(connection, account_id).await? else { return Ok(None) };
+    // Rows have no finer time than microseconds.
+    let after = at.trunc_subsecs(6) + TimeDelta::microseconds(1);
+    let account_seq = first_seq_from(connection, account_id, after).await?.saturating_sub(1);
+    let row = statement("SELECT balance_after AS balance, created_at FROM transactions WHERE account_id = ? AND account_seq = ?")
+        .bind::<Text, _>(account_id.as_str())
+        .bind::<BigInt, _>(account_seq)
+        .get_result::<PastBalance>(connection)
+        .await
+        .optional()?;
+    let (balance, last_created_at) = row.map_or((0, None), |row| (row.balance, Some(row.created_at)));
+    Ok(Some(AccountState { balance, account_seq, last_created_at, ..account.state }))
+}
+
+#[derive(QueryableByName)]
+struct PastBalance {
+    #[diesel(sql_type = BigInt)]
+    balance: i64,
+    #[diesel(sql_type = Timestamptz)]
+    created_at: DateTime<Utc>,
+}
+
+#[derive(QueryableByName)]
+struct Sequence {
+    #[diesel(sql_type = BigInt)]
+    account_seq: i64,
+}
+
+/// The sequence numbers of the account's rows created at or after `from` and before `to`, half open.
+pub(in crate::repository) async fn seq_range(
+    connection: &mut Connection,
+    account_id: &AccountId,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+) -> Result<(i64, i64), RepositoryError> {
+    let from_seq = match from {
+        Some(from) => first_seq_from(connection, account_id, from).await?,
+        None => 1,
+    };
+    let to_seq = match to {
+        Some(to) => first_seq_from(connection, account_id, to).await?,
+        None => i64::MAX,
+    };
+    Ok((from_seq, to_seq))
+}
+
+/// The sequence number of the account's first row created at or after a moment; one past the last if there is none,
+/// 1 if the account does not exist. A binary search over the primary key, since `created_at` never decreases with
+/// `account_seq`: some twenty probes for a million rows, and no index on time to keep.
+async fn first_seq_from(
+    connection: &mut Connection,
+    account_id: &AccountId,
+    from: DateTime<Utc>,
+) -> Result<i64, RepositoryError> {
+    let found = statement(
+        "WITH RECURSIVE wanted (account_id, moment) AS (VALUES (?, ?)),
+         search (low, high) AS (
+           SELECT 1::bigint, a.account_seq + 1 FROM wanted JOIN accounts a USING (account_id)
+           UNION ALL
+           SELECT CASE WHEN t.created_at < wanted.moment THEN t.account_seq + 1 ELSE low END,
+                  CASE WHEN t.created_at < wanted.moment THEN high ELSE t.account_seq END
+           FROM search, wanted, transactions t
+           WHERE low < high AND t.account_id = wanted.account_id AND t.account_seq = (low + high) / 2
+         )
+         SELECT low AS account_seq FROM search WHERE low >= high",
+    )
+    .bind::<Text, _>(account_id.as_str())
+    .bind::<Timestamptz, _>(from)
+    .get_result::<Sequence>(connection)
+    .await
+    .optional()?;
+    Ok(found.map_or(1, |found| found.account_seq))
+}

@@ -1,0 +1,60 @@
+//! A row of `accounts` as PostgreSQL returns it, and an account as readers see it.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Nullable, Text, Timestamptz},
+};
+
+use crate::{
+    domain::{AccountId, AccountState, Currency},
+    repository::RepositoryError,
+};
+
+#[derive(QueryableByName)]
+pub(super) struct AccountRow {
+    #[diesel(sql_type = Text)]
+    account_id: String,
+    #[diesel(sql_type = Text)]
+    currency: String,
+    #[diesel(sql_type = BigInt)]
+    balance: i64,
+    #[diesel(sql_type = BigInt)]
+    account_seq: i64,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    min_balance: Option<i64>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    last_created_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Timestamptz)]
+    opened_at: DateTime<Utc>,
+}
+
+/// An account as readers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its identifier.
+    pub account_id: AccountId,
+    /// Currency, balance, sequence number and limit.
+    pub state: AccountState,
+    /// When it was opened.
+    pub opened_at: DateTime<Utc>,
+}
+
+impl AccountRow {
+    pub(super) fn into_account(self) -> Result<Account, RepositoryError> {
+        let corrupt = |what: &'static str, detail: String| RepositoryError::Corrupt { what, detail };
+        Ok(Account {
+            account_id: AccountId::parse(&self.account_id)
+                .map_err(|error| corrupt("account_id", error.to_string()))?,
+            state: AccountState {
+                currency: Currency::parse(&self.currency)
+                    .map_err(|error| corrupt("currency", error.to_string()))?,
+                balance: self.balance,
+                account_seq: self.account_seq,
+                min_balance: self.min_balance,
+                last_created_at: self.last_created_at,
+            },
+            opened_at: self.opened_at,
+        })
+    }
+}
