@@ -23,10 +23,10 @@ import urllib.request
 DEADLINE_SECONDS = 120
 # Panels that only trouble, or a change of rules, fills.
 QUIET = {
-    "Database transactions run again",
+    "Database transactions retried",
     "Relay errors by reason",
     "Dead letters by reason",
-    "Changes of the rule file",
+    "Reloads of the rule file",
 }
 
 

@@ -98,7 +98,7 @@ object Image : Stage(
 ) {
   init {
     artifactRules = "image-digest.txt"
-    // Whatever is committed goes this far by itself.
+    // Every commit runs the stages up to this one.
     triggers {
       vcs {
         branchFilter = "+:<default>"

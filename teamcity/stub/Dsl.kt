@@ -1,5 +1,5 @@
-// The part of TeamCity's DSL that settings.kts uses, as its public documentation has it, for a compiler that has no
-// server to ask. It proves that the settings are sound Kotlin, not that a server accepts them. No build uses it.
+// The part of TeamCity's DSL that settings.kts uses, after its public documentation, for a compiler without a server. It
+// shows that the settings are valid Kotlin, not that a server accepts them. No build uses it.
 
 package jetbrains.buildServer.configs.kotlin
 

@@ -24,7 +24,7 @@ spec:
         {{- include "ledger.labels" .root | nindent 8 }}
         app.kubernetes.io/component: {{ .role }}
       annotations:
-        # A changed configuration starts new pods; changed rules do not, they are reloaded.
+        # A changed configuration starts new pods. Changed rules are reloaded by running pods.
         checksum/config: {{ .root.Values.config | sha256sum }}
         prometheus.io/scrape: "true"
         prometheus.io/port: "9090"

@@ -1,18 +1,18 @@
 {{- /*
-The pod of a role. Arguments: root (the chart's context), role (its name), args (of the binary), values (the role's
-own), keepsRunning (it has an admin listener and is probed), isHook (it runs before the chart's own objects exist).
+The pod of a role. Arguments: root (the chart's context), role (its name), args (of the binary), values (of the
+role), keepsRunning (it has an admin listener and is probed), isHook (it runs before the chart's objects exist).
 */ -}}
 {{- define "ledger.podSpec" -}}
 {{- $values := .root.Values -}}
 {{- $hasConfig := not .isHook -}}
 {{- if .isHook -}}
-# Before the first install the chart's own account is not there yet.
+# Before the first install the chart's service account does not exist.
 serviceAccountName: {{ if $values.serviceAccount.create }}default{{ else }}{{ include "ledger.serviceAccountName" .root }}{{ end }}
 {{- else -}}
 serviceAccountName: {{ include "ledger.serviceAccountName" .root }}
 {{- end }}
 automountServiceAccountToken: false
-# Their names would begin with LEDGER_, and unknown ones stop the start.
+# Service links would set variables that begin with LEDGER_, and unknown ones stop the start.
 enableServiceLinks: false
 {{- with $values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -24,7 +24,7 @@ securityContext:
   fsGroup: 10001
   seccompProfile: {type: RuntimeDefault}
 {{- if .keepsRunning }}
-# The role stops within 5 s of SIGTERM; what serve waits before that is counted too.
+# The role stops within 5 s of SIGTERM. The pre-stop wait of serve is included.
 terminationGracePeriodSeconds: 30
 topologySpreadConstraints:
   - maxSkew: 1
@@ -44,7 +44,7 @@ containers:
     args: {{ toJson .args }}
     env: {{- include "ledger.env" . | nindent 6 }}
     {{- if and (eq .role "serve") .values.preStopSeconds (semverCompare ">=1.30-0" .root.Capabilities.KubeVersion.Version) }}
-    # serve stops accepting at once, and it takes the cluster a moment to send no more; the image has no shell to wait with.
+    # serve stops accepting at once, but the cluster needs a moment to stop sending. The image has no shell, so Kubernetes waits.
     lifecycle:
       preStop:
         sleep: {seconds: {{ .values.preStopSeconds }}}
@@ -90,7 +90,7 @@ volumes:
   - name: tmp
     emptyDir: {sizeLimit: 64Mi}
   {{- if $hasConfig }}
-  # A folder, not single files: only so do changes reach a running pod.
+  # Mount a folder: changes of single mounted files do not reach a running pod.
   - name: config
     configMap: {name: {{ include "ledger.fullname" .root }}}
   {{- end }}
