@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures `ledger serve` beside its yardsticks, in turn, on one private PostgreSQL, and prints one table.
+"""Measures `ledger serve` and its yardsticks in turn on one private PostgreSQL and prints one table.
 
     make bench                                      all but P10: 3 rounds
     bench/bench.py --rounds 1 --seconds 3           quicker
@@ -9,15 +9,15 @@
 P1   POST /transactions over 10,000 accounts, 128 and 512 connections; pgbench and FastAPI do the same
 P2   the same on one account; pgbench does the same
 P3   batches of 1,000; a bare INSERT â€¦ SELECT into the same tables
-P4   latency at half of P1's rate, from the moment a request was due; FastAPI at half of its own; bare commits of as many
-     rows, from the moment they were sent
+P4   latency at half of P1's rate, counted from the moment a request was due; bare commits of as many rows, counted from
+     the moment they were sent; FastAPI at half of its own rate
 P5   balances, 128 connections; FastAPI, and pgbench -S
 P10  P1 and pages of history, on an empty ledger and on one of --rows rows
 P11  memory, time to ready, size of the binary
 
 Needs wrk, PostgreSQL's programs, Python with venv and rustc (scripts/setup.sh bench) and target/release/ledger. Results
-go to bench/results/DATE.json. After every part `ledger verify` must be clean and the ledger must hold what was
-acknowledged: for P4 every single id, otherwise the count, plus at most what was in flight when wrk stopped.
+go to bench/results/DATE.json. After every part `ledger verify` must find no difference, and the ledger must contain the
+acknowledged transactions: for P4 every id, otherwise their count plus at most the requests in flight when wrk stopped.
 """
 import json
 import os
@@ -39,10 +39,10 @@ P3, BARE = "P3 POST /transactions/batch, 1,000 a call (tx/s)", "P3 bare INSERT â
 P4, P4_FASTAPI = "P4 p99 at half of P1's rate (ms)", "P4 FastAPI, p99 at half of its rate (ms)"
 P4_RATE = "P4 rate that was kept (tx/s)"
 FDATASYNC = "P4 fdatasync (ms)"
-# Two writers make groups of about so many at half of P1's rate.
+# The size of a typical group of two writers at half of P1's rate.
 GROUP_ROWS = 16
 P4_BARE = f"P4 bare INSERT, {GROUP_ROWS} rows a commit at that rate, p99 (ms)"
-# Of the order of FastAPI's own rate.
+# About FastAPI's own rate.
 SLOW_RATE = 1000
 P4_SLOW = f"P4 p99 at {SLOW_RATE:,} a second (ms)"
 P5, P5_FASTAPI, P5_PGBENCH = "P5 GET balance, 128 connections (1/s)", "P5 FastAPI balance, 128 connections (1/s)", "P5 pgbench -S, 32 clients (1/s)"
@@ -100,7 +100,7 @@ def post(url, script, connections, seconds, accounts=ACCOUNTS):
 
 
 def paced(url, rate, seconds, ids_file):
-    """Keeps a rate with 128 connections; see load/paced.rs."""
+    """Sends requests at a fixed rate over 128 connections; see load/paced.rs."""
     client = CACHE / "bench-paced"
     source = BENCH / "load/paced.rs"
     if not client.exists() or client.stat().st_mtime < source.stat().st_mtime:
@@ -119,14 +119,14 @@ def pgbench(postgres, script, clients, seconds, *options):
 
 
 def bare_insert(ledger, seconds):
-    """Rows per second of one connection that inserts a thousand rows a commit, without looking at anything."""
+    """Returns the rows per second of one connection that inserts 1,000 rows per commit without any check."""
     text = (BENCH / "yardstick/bare_insert.sql").read_text().replace(":seconds", str(seconds))
     ledger.sql(text)
     return ledger.count("transactions") / seconds
 
 
 def bare_commits_p99_ms(ledger, work, rows_per_second, seconds):
-    """The p99 of commits by two connections, each from the moment it was sent: waiting for its turn does not count."""
+    """Returns the p99 of commits by two connections, counted from the moment each was sent, without queueing."""
     rate = rows_per_second / GROUP_ROWS
     run(program("pgbench"), "-h", "127.0.0.1", "-p", ledger.postgres.port, "-U", "postgres", "-n", "-M", "prepared", "-c", 2, "-j", 1,
         "-f", BENCH / "yardstick/bare_group.sql", "-D", f"rows={GROUP_ROWS}", "-R", rate, "-T", seconds, "--log", ledger.database, cwd=work)
@@ -163,7 +163,7 @@ def fastapi(postgres, work):
 
 
 def open_accounts(url):
-    """All accounts, so that no balance is missing later."""
+    """Opens all accounts, so that every balance exists later."""
     for start in range(1, ACCOUNTS + 1, 1000):
         items = [{"idempotency_key": "open", "account_id": f"acct-{n}", "direction": "credit", "amount": "1.00", "currency": "USD"}
                  for n in range(start, start + 1000)]
@@ -175,7 +175,7 @@ def open_accounts(url):
 
 
 class Round:
-    """One round: a new database, `serve` on it, and the yardsticks beside it."""
+    """One round: a new database, `serve` on it, and the yardsticks."""
 
     def __init__(self, postgres, work, sheet, given):
         self.postgres, self.work, self.sheet, self.given = postgres, work, sheet, given
@@ -186,15 +186,15 @@ class Round:
         return part in self.given.wanted
 
     def step(self, name, times=1):
-        """Of which the load itself is `times` --seconds."""
+        """A step whose load takes `times` --seconds."""
         return step(name, 60 + 2 * times * self.seconds)
 
     def checked(self, part, load, in_flight, each=1):
-        """Runs a load whose every answer stands for `each` rows, and holds the ledger against what was acknowledged."""
+        """Runs a load in which each response stands for `each` rows, and compares the ledger with the acknowledged count."""
         before = self.ledger.count("transactions")
         seen = load()
         acknowledged = seen["requests"] * each
-        # What was in flight when the client stopped may still be on its way into the ledger.
+        # Requests in flight when the client stopped may still be committed.
         self.wait_until_still()
         rows = self.ledger.count("transactions") - before
         if not acknowledged <= rows <= acknowledged + in_flight * each:
@@ -207,7 +207,7 @@ class Round:
             pass
 
     def settle(self, part):
-        """Lets the disk take what earlier parts wrote, so that a latency is of this part alone."""
+        """Waits until the disk has written the pages of earlier parts, so that they do not affect this latency."""
         with step(f"{part}: waiting for the disk", 120):
             self.postgres.sql("CHECKPOINT")
             os.sync()
@@ -306,7 +306,7 @@ class Round:
                 self.sheet.add(P4_BARE, bare_commits_p99_ms(bare, self.work, rate, self.seconds))
 
     def beside_fastapi(self, url):
-        """pgbench writes into the tables that the service has made."""
+        """Runs pgbench on the tables that the service has created."""
         if self.wants("P1"):
             for clients, name in PGBENCH.items():
                 with self.step(f"P1: pgbench spread, {clients} clients"):
@@ -331,7 +331,7 @@ class Round:
                 self.sheet.add(P5_PGBENCH, pgbench(self.postgres, None, 32, self.seconds, "-S"))
 
     def growth(self, size):
-        """P10 on a ledger that is empty but for what the measurement itself writes, or has `--rows` rows before."""
+        """Runs P10 on an empty ledger, or on one with `--rows` rows."""
         with step(f"P10: a new database, {size}", 60):
             self.ledger.create()
         if size == "grown":
@@ -348,7 +348,7 @@ class Round:
                 self.sheet.add(p10(size), self.checked("P10", lambda: post(serve.url, "post.lua", 128, self.seconds), 128)["rate"])
             with step("P10: VACUUM ANALYZE", 300):
                 self.ledger.sql("VACUUM ANALYZE; CHECKPOINT")
-            # From an eighth of the ledger's life to seven eighths of it.
+            # From one eighth to seven eighths of the ledger's time range.
             bounds = self.ledger.sql("SELECT to_char(a AT TIME ZONE 'UTC', f), to_char(b AT TIME ZONE 'UTC', f)"
                                      " FROM (SELECT min(created_at) + (max(created_at) - min(created_at)) / 8 AS a,"
                                      " min(created_at) + (max(created_at) - min(created_at)) / 8 * 7 AS b FROM transactions) r,"
@@ -359,7 +359,7 @@ class Round:
                     self.sheet.add(p10_page(size, kind), seen["p99_ms"])
                     self.sheet.add(p10_page(size, kind).replace("p99 (ms)", "rate (1/s)"), seen["rate"])
         with step("P10: the ledger against itself", 300):
-            # `verify` would miss the events of the rows that were loaded.
+            # `verify` would report the loaded rows, because they have no events.
             wrong = self.ledger.sql("SELECT count(*) FROM accounts a FULL JOIN (SELECT account_id, count(*), max(account_seq), sum(amount)"
                                     " FROM transactions GROUP BY account_id) t USING (account_id)"
                                     " WHERE (a.account_seq, a.account_seq, a.balance) IS DISTINCT FROM (t.count, t.max, t.sum)")

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Measures relay and consume-risk on a real Kafka beside Kafka's own ProducerPerformance, and prints one table.
+"""Measures relay and consume-risk on a real Kafka, next to Kafka's own ProducerPerformance, and prints one table.
 
     make bench-events                                        all of it, 1,000,000 events
     bench/bench_events.py --rounds 1 --events 200000         smaller
     bench/bench_events.py --only P6 --events 300000          one part
 
-P6  the relay drains an outbox, acks=all; then ProducerPerformance sends the very same records
-P7  consume-risk works through that topic with the shipped rules, then without rules; and a topic of one account
-P8  1,000 transactions a second through serve, relay and consume-risk: accepted until the assessment can be read. Before
-    it the same load runs unmeasured, because a Kafka that has just started answers slowly
-IDLE  what a relay costs that has nothing to do
+P6  the relay drains an outbox, acks=all; then ProducerPerformance sends the same records
+P7  consume-risk reads that topic with the shipped rules, then without rules; then a topic of one account
+P8  1,000 transactions a second through serve, relay and consume-risk: time from the 201 until the assessment is readable.
+    The same load runs unmeasured first, because a Kafka that has just started answers slowly
+IDLE  the cost of a relay without work
 
 Needs PostgreSQL's programs, Java and Maven (scripts/setup.sh bench) and target/release/ledger. Results go to
 bench/results/DATE-events.json. After every part `ledger verify` must be clean and every event must have its assessment.
@@ -61,7 +61,7 @@ GOALS = [
 
 
 def write_csv(path, rows, accounts):
-    """Purchases and refunds of some days, in order of time; younger than what Kafka throws away by age."""
+    """Writes purchases and refunds of some days in order of time, younger than Kafka's retention."""
     choose = random.Random(7)
     start = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=HISTORY_DAYS)
     pause = datetime.timedelta(days=HISTORY_DAYS) / rows
@@ -77,14 +77,14 @@ def write_csv(path, rows, accounts):
 
 
 def filled(postgres, work, name, rows, accounts):
-    """A database with a backlog, made the way that a user would: by `ledger import`. Rounds work on copies of it."""
+    """A database with a backlog, created by `ledger import`. Rounds work on copies of it."""
     template = Ledger(postgres, work, name)
     with step(f"filling {name}: {rows:,} events of {accounts:,} accounts", 120 + rows // 4000):
         template.create()
         write_csv(work / f"{name}.csv", rows, accounts)
         template.command("import", work / f"{name}.csv")
         (work / f"{name}.csv").unlink()
-        # Copies must not inherit work for autovacuum.
+        # Copies must not inherit pending work of autovacuum.
         template.sql("VACUUM (FREEZE, ANALYZE)")
         if template.count("outbox") != rows:
             raise Failed("the import did not leave one event per transaction")
@@ -95,7 +95,7 @@ def peak(sheet, process, role):
 
 
 class Cost:
-    """Processor time of a role and of PostgreSQL, per event."""
+    """Returns the processor time of a role and of PostgreSQL, per event."""
 
     def __init__(self, process, postgres):
         self.process, self.postgres = process, postgres
@@ -108,7 +108,7 @@ class Cost:
 
 
 def rate(count, total, process):
-    """Events per second between the first that was seen and the last."""
+    """Returns the events per second between the first and the last observed event."""
     first = wait_for(lambda: process.alive() and count(), "the first event", 0.02)
     began = time.monotonic()
     seen = first
@@ -131,7 +131,7 @@ def drain(ledger, sheet, events, keep):
 
 
 def payloads(kafka, path, count):
-    """Records as Kafka holds them, key and headers too, one a line."""
+    """Returns the records as stored by Kafka, with key and headers, one per line."""
     lines = kafka.tool("consumer.ConsoleConsumer", "--bootstrap-server", kafka.bootstrap, "--topic", TOPIC, "--from-beginning",
                        "--max-messages", count, "--timeout-ms", "30000", "--property", "print.key=true", "--property", "print.headers=true")
     path.write_text(lines)
@@ -153,7 +153,7 @@ def producer_performance(kafka, sheet, work, events):
             if not last:
                 raise Failed(f"ProducerPerformance did not send everything:\n{out}")
             sheet.add(name, float(re.search(r"([\d.]+) records/sec", last[-1])[1]))
-            # Its segments must not cost the next part anything.
+            # Delete its segments, so that they do not slow down the next part.
             kafka.tool("TopicCommand", "--bootstrap-server", kafka.bootstrap, "--delete", "--topic", topic)
 
 
@@ -206,7 +206,7 @@ def hot(ledger, kafka, sheet, given):
 
 
 class Probe(threading.Thread):
-    """A customer: posts, then asks until the assessment is there. `waited` holds the milliseconds between the two."""
+    """A client that posts and then polls until the assessment exists. `waited` collects the milliseconds in between."""
 
     def __init__(self, url, number, seconds, per_second, skip_seconds):
         super().__init__(daemon=True)
@@ -217,7 +217,7 @@ class Probe(threading.Thread):
     def run(self):
         try:
             self.work()
-        except Exception as error:  # noqa: BLE001: told by the main thread
+        except Exception as error:  # noqa: BLE001: the main thread reports it
             self.problem = repr(error)
 
     def work(self):
@@ -257,7 +257,7 @@ WHERE t.created_at > '%s'
 
 
 def latency(ledger, kafka, sheet, given):
-    """P8, from outside by a few customers that ask, and for all transactions by PostgreSQL's commit timestamps."""
+    """Measures P8 from outside with a few polling clients, and for all transactions by PostgreSQL's commit timestamps."""
     def simulate(seconds, seed):
         return json.loads(ledger.command("simulate", "--url", serve.url, "--rate", given.rate, "--duration", f"{seconds}s",
                                          "--connections", "64", "--seed", seed, "--output", "json"))
@@ -312,7 +312,7 @@ def idle(ledger, kafka, sheet, given):
         kafka.up()
         ledger.settings.update(kafka.settings)
         ledger.create()
-    # PostgreSQL itself says what it was asked.
+    # PostgreSQL logs the statements that it receives.
     url = ledger.postgres.url(ledger.database) + "?options=-c%20log_statement%3Dall"
     with step(f"IDLE: a relay without work for {seconds} s", 60), ledger.role("relay", LEDGER_DATABASE__URL=url) as relay:
         def queries():

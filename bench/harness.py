@@ -1,7 +1,7 @@
-"""What the benchmarks share: steps with a time limit and a name, a private PostgreSQL and Kafka, roles of `ledger` as
+"""Shared parts of the benchmarks: named steps with a time limit, a private PostgreSQL and Kafka, roles of `ledger` as
 processes with their memory and processor time, and the table at the end.
 
-A step that fails or takes too long ends the run and is named; what was measured until then is still printed.
+A step that fails or takes too long ends the run and is named. Figures measured before it are still printed.
 """
 import argparse
 import contextlib
@@ -29,14 +29,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
 LEDGER = pathlib.Path(os.environ.get("LEDGER_BENCH_BINARY") or ROOT / "target/release/ledger")
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "ledger/tools"
-# Durability is the product: fsync and synchronous_commit stay on, as they are by default.
+# The product promises durability, so fsync and synchronous_commit stay on, which is the default.
 SETTINGS = {"shared_buffers": "512MB", "min_wal_size": "1GB", "max_wal_size": "4GB", "checkpoint_timeout": "15min",
             "max_connections": "200", "listen_addresses": "127.0.0.1", "log_line_prefix": "%m [%a] "}
 STARTED = time.monotonic()
 
 
 class Failed(Exception):
-    """A step did not do what it should; the text is for people."""
+    """A step failed. The text is for people."""
 
 
 def progress(text):
@@ -46,7 +46,7 @@ def progress(text):
 
 @contextlib.contextmanager
 def step(name, seconds=60):
-    """Says what is being done and ends the run if it takes longer than `seconds`. Steps do not nest."""
+    """Prints the step's name and ends the run if the step takes longer than `seconds`. Steps do not nest."""
     def expired(*_):
         raise Failed(f"took more than {seconds} s")
     progress(name)
@@ -56,14 +56,14 @@ def step(name, seconds=60):
         yield
     except Failed as error:
         raise Failed(f"{name}: {error}") from None
-    except Exception as error:  # noqa: BLE001: whatever it is, the step must be named
+    except Exception as error:  # noqa: BLE001: every error must name its step
         raise Failed(f"{name}: {type(error).__name__}: {error}") from error
     finally:
         signal.alarm(0)
 
 
 def environment(**more):
-    """Ours, without any setting of `ledger` that happens to be there."""
+    """Returns our environment without any setting of `ledger`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LEDGER_", "OTEL_"))}
     return {**kept, **more}
 
@@ -76,7 +76,7 @@ def program(name):
 
 
 def run(*command, **options):
-    """Runs a program to its end, within the step's time limit, and answers its stdout."""
+    """Runs a program within the step's time limit and returns its stdout."""
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
     if done.returncode:
         raise Failed(f"{' '.join(map(str, command))[:300]} ended with {done.returncode}:\n{tail(done.stdout)}{tail(done.stderr)}")
@@ -94,14 +94,14 @@ def free_port():
 
 
 def wait_for(ready, what, pause=0.02):
-    """Within the step's time limit."""
+    """Waits within the step's time limit."""
     while not (found := ready()):
         time.sleep(pause)
     return found
 
 
 def get(url, timeout=5):
-    """The body of a 200, or None."""
+    """Returns the body of a 200, or None."""
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             return answer.read().decode()
@@ -110,7 +110,7 @@ def get(url, timeout=5):
 
 
 def answers(url):
-    """Whether anything speaks HTTP there."""
+    """Returns whether a server answers HTTP at this address."""
     try:
         urllib.request.urlopen(url, timeout=1).read()
     except urllib.error.HTTPError:
@@ -121,7 +121,7 @@ def answers(url):
 
 
 class Process:
-    """A program in the background; stopped by SIGTERM at the end of the `with`."""
+    """A program in the background, stopped by SIGTERM at the end of the `with`."""
 
     def __init__(self, command, env, log, ready=None, cwd=None):
         self.command, self.env, self.log, self.ready, self.cwd = [str(c) for c in command], env, log, ready, cwd
@@ -150,7 +150,7 @@ class Process:
         return True
 
     def stop(self):
-        # The group, for programs that start workers of their own.
+        # Signal the process group, because some programs start workers.
         for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
@@ -159,7 +159,7 @@ class Process:
                 return
 
     def memory_mib(self, field="VmRSS"):
-        """Resident now (`VmRSS`) or at most until now (`VmHWM`)."""
+        """Returns the current (`VmRSS`) or the peak (`VmHWM`) resident memory."""
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(rf"{field}:\s+(\d+)", status)[1]) / 1024
 
@@ -168,7 +168,7 @@ class Process:
 
 
 def cpu_seconds(pid, with_children=False):
-    """User and system time of a process, and with its children those that ended and those that live."""
+    """Returns the user and system time of a process, optionally with its finished and running children."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -216,7 +216,7 @@ class Postgres:
         return done.stdout.strip() if done.returncode == 0 else None
 
     def create(self, database, template="template0"):
-        """Anew, and with nothing of it left in memory that a checkpoint would write later."""
+        """Recreates the database and runs a checkpoint, so that no later checkpoint writes its pages."""
         self.sql(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
         self.sql(f"CREATE DATABASE {database} TEMPLATE {template}")
         self.sql("CHECKPOINT")
@@ -237,7 +237,7 @@ class Postgres:
 
 
 class Kafka:
-    """The broker of scripts/kafka.sh, in a directory of its own."""
+    """The broker of scripts/kafka.sh in its own directory."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -252,13 +252,13 @@ class Kafka:
         run(ROOT / "scripts/kafka.sh", "down", "--data-dir", self.directory)
 
     def tool(self, name, *arguments):
-        """One of Kafka's own tools, with the compiler that a long run deserves."""
+        """Runs one of Kafka's own tools with the optimising JIT compiler, as for a long run."""
         env = environment(LEDGER_KAFKA_TOOL_JVM="-Xmx512m")
         return run(ROOT / "scripts/kafka.sh", "tool", f"org.apache.kafka.tools.{name}", *arguments, env=env)
 
 
 class Ledger:
-    """A database with our schema, and our roles on it."""
+    """A database with our schema, and the roles that use it."""
 
     def __init__(self, postgres, work, database="ledger", **settings):
         self.postgres, self.work, self.database = postgres, work, database
@@ -279,7 +279,7 @@ class Ledger:
         return run(LEDGER, *arguments, env=environment(**self.settings, LEDGER_ADMIN__LISTEN="off", **settings))
 
     def role(self, name, *arguments, **settings):
-        """A role as a process; ready when its admin listener says so. Its `metric` reads one of its counters."""
+        """Starts a role as a process and waits until its admin listener is ready. `metric` reads one of its counters."""
         admin = f"127.0.0.1:{free_port()}"
         env = environment(**{**self.settings, "LEDGER_ADMIN__LISTEN": admin, **settings})
         process = Process([LEDGER, name, *arguments], env, self.work / f"{name}.log", lambda: get(f"http://{admin}/readyz", 1))
@@ -287,7 +287,7 @@ class Ledger:
         return process
 
     def serve(self):
-        """The API as a process, with its `url`; ready when it answers."""
+        """Starts the API as a process with its `url` and waits until it answers."""
         address = f"127.0.0.1:{free_port()}"
         url = f"http://{address}"
         env = environment(**self.settings, LEDGER_ADMIN__LISTEN="off", LEDGER_SERVE__LISTEN=address)
@@ -296,13 +296,13 @@ class Ledger:
         return process
 
     def verify(self, *arguments):
-        """Fails if anything differs."""
+        """Fails if `ledger verify` finds a difference."""
         self.sql("VACUUM ANALYZE")
         self.command("verify", *arguments)
 
 
 def metric(text, name, **labels):
-    """The sum of a metric's series with these labels in Prometheus' text format."""
+    """Returns the sum of a metric's series with these labels, from Prometheus' text format."""
     total = 0.0
     for line in text.splitlines():
         if line.startswith(name) and all(f'{k}="{v}"' in line for k, v in labels.items()):
@@ -313,10 +313,10 @@ def metric(text, name, **labels):
 
 @dataclasses.dataclass
 class Goal:
-    """What a figure, or a ratio of two, should be. `at_most` turns the comparison round."""
+    """The goal for a figure or for a ratio of two figures. `at_most` reverses the comparison."""
     id: str
     what: str
-    value: object  # of the sheet; None if it was not measured
+    value: object  # computed from the sheet; None if it was not measured
     goal: float
     unit: str = ""
     at_most: bool = False
@@ -331,7 +331,7 @@ class Goal:
 
 
 class Sheet:
-    """All values of all rounds, by name. A name begins with the id of what it belongs to and ends with its unit."""
+    """All values of all rounds by name. A name begins with the id of its part and ends with its unit."""
 
     def __init__(self):
         self.values = {}
@@ -344,7 +344,7 @@ class Sheet:
         return statistics.median(self.values[name]) if name in self.values else None
 
     def best(self, *names):
-        """The largest median of those that were measured."""
+        """Returns the largest median of the measured figures."""
         return max((m for m in map(self.median, names) if m is not None), default=None)
 
     def ratio(self, ours, theirs):
@@ -357,7 +357,7 @@ def number(value):
 
 
 def table(head, rows):
-    """Markdown that is readable as it is: first columns to the left, numbers to the right."""
+    """Returns a Markdown table that is readable as plain text: text on the left, numbers right-aligned."""
     widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
     line = lambda cells: "| " + " | ".join(c.ljust(w) if n < 2 else c.rjust(w) for n, (c, w) in enumerate(zip(cells, widths))) + " |"
     rule = "| " + " | ".join("-" * w if n < 2 else "-" * (w - 1) + ":" for n, w in enumerate(widths)) + " |"
@@ -385,7 +385,7 @@ def machine():
 
 
 def arguments(description, parts, default, **numbers):
-    """The command line of a benchmark: which parts, and its sizes."""
+    """Parses the command line of a benchmark: its parts and sizes."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", default=",".join(default), metavar="PARTS", help=f"of {', '.join(parts)} (default: %(default)s)")
     for name, (value, text) in numbers.items():
@@ -401,7 +401,7 @@ def arguments(description, parts, default, **numbers):
 
 
 def main(name, given, measure, goals):
-    """Runs `measure(work, sheet)`, prints the tables and keeps them in bench/results."""
+    """Runs `measure(work, sheet)`, prints the tables and stores them in bench/results."""
     def stopped(*_):
         raise Failed("stopped by a signal")
     signal.signal(signal.SIGTERM, stopped)

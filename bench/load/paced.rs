@@ -1,11 +1,11 @@
-//! A load client that keeps a rate: request number i is due at i / rate, and its latency counts from that moment, so a
-//! server that stalls cannot hide it. One thread waits for all connections at once, so that the client takes little of
-//! the processor that it measures. std and three calls of the C library (Linux), so that `rustc -O` is all it needs.
+//! A load client with a fixed rate. Request number i is due at i / rate, and its latency counts from that moment, so a
+//! server that stalls cannot hide it. One thread waits for all connections, so the client needs little of the CPU that
+//! it measures. It uses only std and three calls of the C library (Linux), so `rustc -O` can build it.
 //!
 //! paced ADDRESS RATE SECONDS CONNECTIONS ACCOUNTS IDS_FILE
 //!
-//! Posts transactions as post.lua does. Prints one line of JSON; writes the id of every acknowledged transaction to
-//! IDS_FILE. Every request that was due is sent and seen through; any answer but 201 ends the run.
+//! Posts transactions like post.lua. Prints one line of JSON and writes the id of every acknowledged transaction to
+//! IDS_FILE. Every due request is sent and completed; any response but 201 ends the run.
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 
 mod epoll {
-    //! Waiting for many sockets with a timeout below a millisecond.
+    //! Waits for many sockets with a timeout below a millisecond.
     use std::ffi::{c_int, c_void};
     use std::io::{Error, Result};
     use std::time::Duration;
@@ -68,19 +68,19 @@ mod epoll {
 
         pub fn add(&mut self, fd: c_int, number: usize) -> Result<()> {
             let mut event = Event { events: READABLE, data: number as u64 };
-            // SAFETY: the event lives through the call, which copies it.
+            // SAFETY: the event lives until the call returns, and the call copies it.
             match unsafe { epoll_ctl(self.fd, ADD, fd, &mut event) } {
                 0 => Ok(()),
                 _ => Err(Error::last_os_error()),
             }
         }
 
-        /// The numbers of the sockets that can be read.
+        /// Returns the numbers of the readable sockets.
         pub fn wait(&mut self, limit: Duration) -> Result<Vec<usize>> {
             let limit =
                 Timespec { seconds: limit.as_secs() as i64, nanoseconds: limit.subsec_nanos().into() };
             let max = self.events.len() as c_int;
-            // SAFETY: the vector has `max` places, and no signal mask is given.
+            // SAFETY: the vector has a capacity of `max`, and no signal mask is passed.
             let ready =
                 unsafe { epoll_pwait2(self.fd, self.events.as_mut_ptr(), max, &limit, std::ptr::null()) };
             if ready < 0 {
@@ -106,7 +106,7 @@ impl Plan {
     }
 
     fn request(&self, i: u64) -> String {
-        // Neighbours go to accounts far apart (2^64 divided by the golden ratio).
+        // Consecutive requests go to distant accounts (2^64 divided by the golden ratio).
         let mixed = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let account = (mixed >> 32) % self.accounts + 1;
         let direction = if i % 3 == 0 { "debit" } else { "credit" };
@@ -123,7 +123,7 @@ impl Plan {
     }
 }
 
-/// A socket and what has come of the answer that it waits for.
+/// A socket and the received part of its response.
 struct Connection {
     stream: TcpStream,
     due: Instant,
@@ -142,11 +142,11 @@ impl Connection {
     fn send(&mut self, plan: &Plan, i: u64) -> Outcome<()> {
         self.due = plan.due(i);
         self.waits = true;
-        // A request is a fraction of an empty socket's buffer.
+        // A request is much smaller than an empty socket buffer.
         Ok(self.stream.write_all(plan.request(i).as_bytes())?)
     }
 
-    /// The id in the answer, once it is there whole.
+    /// Returns the id in the response once the response is complete.
     fn receive(&mut self) -> Outcome<Option<String>> {
         let mut chunk = [0; 4096];
         match self.stream.read(&mut chunk) {
@@ -175,7 +175,7 @@ impl Connection {
     }
 }
 
-/// Microseconds from due to answered, and the id.
+/// Microseconds from due to response, and the id.
 type Answer = (u32, String);
 
 fn keep_the_rate(plan: &Plan, connections: &mut [Connection]) -> Outcome<Vec<Answer>> {
@@ -183,7 +183,7 @@ fn keep_the_rate(plan: &Plan, connections: &mut [Connection]) -> Outcome<Vec<Ans
     for (number, connection) in connections.iter().enumerate() {
         epoll.add(connection.stream.as_raw_fd(), number)?;
     }
-    // The one that has rested longest is next, so that all are in use at any rate.
+    // Use the connection that was idle longest, so that all connections are used at any rate.
     let mut idle: VecDeque<usize> = (0..connections.len()).collect();
     let mut answers = Vec::new();
     let mut next = 0;

@@ -1,5 +1,5 @@
--- wrk: pages of history. PAGE is account, account-range, ledger or ledger-range; FROM and TO bound the ranges. Pages of
--- an account are so short that an account of a young ledger fills them too.
+-- wrk: pages of history. PAGE is account, account-range, ledger or ledger-range; FROM and TO bound the ranges. Pages
+-- of an account are short, so that an account of a young ledger fills them too.
 local kind = os.getenv("PAGE") or "account"
 local range = string.format("&from=%s&to=%s", os.getenv("FROM") or "", os.getenv("TO") or "")
 

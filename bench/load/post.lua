@@ -13,7 +13,7 @@ function init()
   prefix = math.random(1, 1000000000) .. "-" .. thread
 end
 
--- One format and no table a request: the client takes processor time from what it measures.
+-- One format call and no table per request, because the client shares the CPU with the server.
 local form = "POST /transactions HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\nContent-Type: application/json\r\n" ..
   "Idempotency-Key: %s-%d\r\nContent-Length: %d\r\n\r\n%s"
 

@@ -1,5 +1,5 @@
--- What a group of requests is to PostgreSQL at the very least: as many rows into the ledger's own tables, by two
--- statements and one commit, that look at nothing: no account, no balance, no key that might be there.
+-- The minimal work of a group in PostgreSQL: the same number of rows into the ledger's own tables, by two statements and
+-- one commit, without any check of accounts, balances or keys.
 BEGIN;
 INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, idempotency_key)
 SELECT 'acct-' || (random() * 10000)::int, nextval('outbox_id'), gen_random_uuid(), 1050, 1050, now(), md5(random()::text)

@@ -1,5 +1,5 @@
--- A thousand rows a commit into the ledger's own tables, by one connection that looks at nothing: no account, no
--- balance, no key that might be there. bench.py fills in the seconds.
+-- 1,000 rows per commit into the ledger's own tables by one connection, without any check of accounts, balances or keys.
+-- bench.py fills in the seconds.
 DO $$ DECLARE began timestamptz := clock_timestamp(); BEGIN
   WHILE clock_timestamp() < began + interval ':seconds s' LOOP
     INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, idempotency_key)

@@ -1,6 +1,6 @@
--- An old ledger: :rows transactions spread over :accounts accounts and two years, with ids, sequence numbers and balances as
--- the writer would have made them, but without events. bench.py fills in the numbers. Indexes are made afterwards,
--- which is quicker.
+-- An old ledger: :rows transactions spread over :accounts accounts and two years, with the ids, sequence numbers and
+-- balances that a writer would create, but without events. bench.py fills in the numbers. Indexes are created afterwards,
+-- which is faster.
 SET maintenance_work_mem = '512MB';
 CREATE TEMP TABLE dropped AS
   SELECT format('ALTER TABLE transactions DROP CONSTRAINT %I', conname) AS away,

@@ -1,4 +1,4 @@
--- What `POST /transactions` must do in SQL, one commit each; the tables are those of fastapi_service.py.
+-- The work of `POST /transactions` in SQL, with one commit each, on the tables of fastapi_service.py.
 \set a random(1, 10000)
 \set k random(1, 1000000000000)
 begin;
