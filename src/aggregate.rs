@@ -17,7 +17,7 @@ use chrono::NaiveDate;
 pub use run::{LEASE, Outcome, Scope, run_once};
 
 use crate::{
-    repository::{self, migrations, runs::Run},
+    repository::{self, facts::runs::AggregateRun, migrations},
     runtime::{Context, OutputFormat, parse_interval, print_json, start_admin, table},
 };
 
@@ -91,9 +91,10 @@ async fn repeat(context: &Context, interval: Duration) -> anyhow::Result<ExitCod
     context.health.set_ready(true);
     while !context.stop.is_requested() {
         let outcome = run_once(context, Scope::Touched).await;
-        context
-            .health
-            .set_ready(matches!(&outcome, Ok(Outcome::Busy { .. } | Outcome::Ran(Run { error: None, .. }))));
+        context.health.set_ready(matches!(
+            &outcome,
+            Ok(Outcome::Busy { .. } | Outcome::Ran(AggregateRun { error: None, .. }))
+        ));
         log(outcome);
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
@@ -112,7 +113,7 @@ fn log(outcome: anyhow::Result<Outcome>) {
     }
 }
 
-fn log_run(run: &Run) {
+fn log_run(run: &AggregateRun) {
     match &run.error {
         Some(error) => tracing::error!(run = run.id, error, "the run failed"),
         None => tracing::info!(
@@ -124,7 +125,7 @@ fn log_run(run: &Run) {
     }
 }
 
-fn print(run: &Run, output: OutputFormat) -> anyhow::Result<()> {
+fn print(run: &AggregateRun, output: OutputFormat) -> anyhow::Result<()> {
     if output == OutputFormat::Json {
         return print_json(run).context("cannot print the run");
     }

@@ -12,9 +12,9 @@ use ledger::{
     domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
     repository::{
         RepositoryError, facts,
+        facts::runs::AggregateRun,
         leases::{self, Lease},
         postings::{self, Request},
-        runs::Run,
         verification::{self, DayFacts},
     },
 };
@@ -55,7 +55,7 @@ async fn fill(database: &TestDatabase) {
     assert_eq!(posted.decisions.len(), 25);
 }
 
-async fn run(database: &TestDatabase, scope: Scope) -> Run {
+async fn run(database: &TestDatabase, scope: Scope) -> AggregateRun {
     match aggregate::run_once(&database.context(), scope).await.unwrap() {
         Outcome::Ran(run) => run,
         busy @ Outcome::Busy { .. } => panic!("{busy:?}"),

@@ -19,7 +19,7 @@ use ledger::{
     relay::{self, Relay},
     repository::{
         self, RepositoryError, leases,
-        outbox::{self, RowName},
+        outbox::{self, OutboxRowId},
     },
     runtime::{Context, Lease, LeaseGroup},
 };
@@ -340,13 +340,15 @@ async fn a_row_that_nobody_published_does_not_go_with_its_lane() {
 }
 
 /// The rows of the outbox in their order.
-async fn names(client: &tokio_postgres::Client) -> Vec<RowName> {
+async fn names(client: &tokio_postgres::Client) -> Vec<OutboxRowId> {
     let rows = client
         .query("SELECT lane, id, event_id::text FROM outbox ORDER BY lane, id", &[])
         .await
         .expect("rows");
     let event = |text: &str| text.parse().expect("a uuid");
-    rows.iter().map(|row| RowName { lane: row.get(0), id: row.get(1), event_id: event(row.get(2)) }).collect()
+    rows.iter()
+        .map(|row| OutboxRowId { lane: row.get(0), id: row.get(1), event_id: event(row.get(2)) })
+        .collect()
 }
 
 /// A failover that lost the last commits draws their ids again. Planted bug that this catches: removing by lane and id.

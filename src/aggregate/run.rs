@@ -8,8 +8,8 @@ use chrono::NaiveDate;
 use crate::{
     repository::{
         self, Connection, RepositoryError, facts,
+        facts::runs::{self, AggregateRun},
         leases::{self, Lease},
-        runs::{self, Run},
     },
     runtime::{Context, progress_bar},
 };
@@ -58,7 +58,7 @@ impl Scope {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is recorded; `error` says whether and why it failed.
-    Ran(Run),
+    Ran(AggregateRun),
     /// Another instance is at work; nothing was done.
     Busy {
         /// Its name.

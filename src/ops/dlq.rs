@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::time_argument;
 use crate::{
     config::Overrides,
-    repository::{self, Connection, dead_letter_pages::Filter, migrations},
+    repository::{self, Connection, dead_letters::DeadLetterFilter, migrations},
     runtime::{Context, OutputFormat},
 };
 
@@ -69,9 +69,9 @@ impl FilterArgs {
         Some(format!("--since {since} is after --until {until}"))
     }
 
-    fn filter(&self, only_open: bool) -> Filter {
+    fn filter(&self, only_open: bool) -> DeadLetterFilter {
         let Self { topic, reason, group, since, until } = self.clone();
-        Filter { group, topic, reason, since, until, only_open }
+        DeadLetterFilter { group, topic, reason, since, until, only_open }
     }
 }
 
@@ -170,13 +170,13 @@ pub async fn run(context: Context, command: DlqCommand) -> anyhow::Result<ExitCo
 async fn letter(
     connection: &mut Connection,
     id: Uuid,
-) -> anyhow::Result<repository::dead_letter_pages::LetterRow> {
-    let found = repository::dead_letter_pages::letter(connection, id).await?;
+) -> anyhow::Result<repository::dead_letters::DeadLetter> {
+    let found = repository::dead_letters::find(connection, id).await?;
     found.ok_or_else(|| anyhow::anyhow!("there is no dead letter {id}"))
 }
 
 /// `transactions.v1/3@17`, as far as it is known.
-fn place(letter: &repository::dead_letter_pages::LetterRow) -> String {
+fn place(letter: &repository::dead_letters::DeadLetter) -> String {
     let partition = letter.partition.map(|partition| format!("/{partition}")).unwrap_or_default();
     let offset = letter.record_offset.map(|offset| format!("@{offset}")).unwrap_or_default();
     format!("{}{partition}{offset}", letter.topic)

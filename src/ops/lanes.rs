@@ -11,7 +11,7 @@ use crate::{
         self,
         leases::{self, LeaseState},
         migrations,
-        outbox_lanes::{self, LaneBacklog, ROWS_COUNTED_MAX},
+        outbox::{self, LaneBacklog, ROWS_COUNTED_MAX},
     },
     runtime::{Context, OutputFormat, print_json, print_text, table},
 };
@@ -66,7 +66,7 @@ impl LaneOut {
 pub async fn run(context: Context, args: LanesArgs) -> anyhow::Result<ExitCode> {
     let mut connection = repository::connect(&context.config.database, "lanes").await?;
     migrations::check_schema(&mut connection).await?;
-    let backlogs = outbox_lanes::list(&mut connection).await?;
+    let backlogs = outbox::lane_backlogs(&mut connection).await?;
     let names: Vec<String> = backlogs.iter().map(|backlog| relay::lease_name(backlog.lane)).collect();
     let states = leases::states(&mut connection, &names).await?;
     let mut states: HashMap<String, LeaseState> =

@@ -35,7 +35,7 @@ use crate::{
     event::LANES,
     repository::{
         RepositoryError,
-        outbox::{self, OutboxAddress, OutboxRow, ParkedRow, RowName},
+        outbox::{self, OutboxAddress, OutboxRow, OutboxRowId, RejectedRow},
     },
     runtime::{Lease, fail_point},
 };
@@ -186,12 +186,12 @@ impl Relay {
         let mut session = self.session().await?;
         if self.floors.are_due() {
             let begin = self.floors.begin(lanes);
-            self.floors.settle(&begin, outbox::drawn(&mut session.connection).await?);
+            self.floors.settle(&begin, outbox::drawn_ids(&mut session.connection).await?);
         }
         let begin = self.floors.begin(lanes);
         let (floors, rows_max) = (&begin.floors, self.batch_size_max);
         let connection = &mut session.connection;
-        let look = outbox::read(connection, lanes, floors, per_lane.max(1), bytes_per_lane, rows_max).await?;
+        let look = outbox::scan(connection, lanes, floors, per_lane.max(1), bytes_per_lane, rows_max).await?;
         self.sessions.give_back(session);
         self.floors.raise(lanes, &begin, &look);
         let settled = begin.settled(&look);
@@ -215,7 +215,7 @@ impl Relay {
         let starts = locked(&self.past).starts(&left_alone, lanes, &self.floors.begin(lanes).floors);
         let connection = &mut session.connection;
         let limit = i64::try_from(per_lane).unwrap_or(i64::MAX);
-        let mut addresses = outbox::read_addresses(connection, lanes, &starts, limit).await?;
+        let mut addresses = outbox::scan_addresses(connection, lanes, &starts, limit).await?;
         let counts = self.partition_counts(addresses.iter().map(|address| &address.topic)).await?;
         let is_left_alone =
             |address: &OutboxAddress| left_alone.contains(&partition_of_address(address, &counts));
@@ -224,7 +224,7 @@ impl Relay {
         addresses.truncate(usize::try_from(self.batch_size_max).unwrap_or(usize::MAX));
         let rows = match addresses.is_empty() {
             true => Vec::new(),
-            false => outbox::read_at(connection, &addresses, BATCH_BYTES_MAX).await?,
+            false => outbox::read_rows(connection, &addresses, BATCH_BYTES_MAX).await?,
         };
         self.sessions.give_back(session);
         Ok(Batch { partitions: sort(rows, &counts), is_full: false, looks_on, settled: Settled::default() })
@@ -289,9 +289,9 @@ impl Relay {
 
     /// Removes what was acknowledged.
     async fn remove_settled(&self, outcomes: &[Outcome], leases: &[Lease], settled: Settled) -> Delivered {
-        let published: Vec<RowName> =
+        let published: Vec<OutboxRowId> =
             outcomes.iter().flat_map(|outcome| outcome.published.iter().copied()).collect();
-        let parked: Vec<ParkedRow> =
+        let parked: Vec<RejectedRow> =
             outcomes.iter().flat_map(|outcome| outcome.parked.iter().cloned()).collect();
         let delivered = Delivered { published: published.len(), parked: parked.len() };
         if !published.is_empty() || !parked.is_empty() {

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::repository::outbox::{Drawn, Look};
+use crate::repository::outbox::{DrawnIds, OutboxScan};
 
 /// Between two questions for what has been drawn.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ struct State {
     /// Every id up to this one is settled; 0 while nothing is known.
     settled: i64,
     /// Becomes settled once none of its transactions is open any more.
-    next: Option<Drawn>,
+    next: Option<DrawnIds>,
     asked_at: Option<Instant>,
     /// Rows were found since the last question.
     has_moved: bool,
@@ -57,7 +57,7 @@ pub(super) struct Settled {
 
 impl Begin {
     /// What the look that began so found of settled lanes.
-    pub(super) fn settled(&self, look: &Look) -> Settled {
+    pub(super) fn settled(&self, look: &OutboxScan) -> Settled {
         let mut lanes: BTreeMap<i16, (usize, i64)> = BTreeMap::new();
         for row in &look.rows {
             let (count, last) = lanes.entry(row.lane).or_default();
@@ -81,7 +81,7 @@ impl Floors {
     }
 
     /// Takes note of the answer to a question that was asked after `begin`.
-    pub(super) fn settle(&self, begin: &Begin, drawn: Drawn) {
+    pub(super) fn settle(&self, begin: &Begin, drawn: DrawnIds) {
         let mut state = self.state();
         if state.forgotten != begin.forgotten {
             return;
@@ -105,7 +105,7 @@ impl Floors {
     }
 
     /// Raises the floors to what the look found first, as far as that is settled.
-    pub(super) fn raise(&self, lanes: &[i16], begin: &Begin, look: &Look) {
+    pub(super) fn raise(&self, lanes: &[i16], begin: &Begin, look: &OutboxScan) {
         let mut state = self.state();
         if state.forgotten != begin.forgotten {
             return;
@@ -150,11 +150,11 @@ mod tests {
     use super::*;
     use crate::repository::outbox::OutboxRow;
 
-    fn drawn(last_id: i64, open: &[&str]) -> Drawn {
-        Drawn { last_id, open: open.iter().map(|name| (*name).to_owned()).collect() }
+    fn drawn(last_id: i64, open: &[&str]) -> DrawnIds {
+        DrawnIds { last_id, open: open.iter().map(|name| (*name).to_owned()).collect() }
     }
 
-    fn look(ids: &[i64]) -> Look {
+    fn look(ids: &[i64]) -> OutboxScan {
         let row = |id: &i64| OutboxRow {
             lane: 1,
             id: *id,
@@ -167,10 +167,10 @@ mod tests {
             traceparent: None,
             headers: None,
         };
-        Look { rows: ids.iter().map(row).collect(), is_full: false }
+        OutboxScan { rows: ids.iter().map(row).collect(), is_full: false }
     }
 
-    fn settle(floors: &Floors, drawn: Drawn) {
+    fn settle(floors: &Floors, drawn: DrawnIds) {
         floors.settle(&floors.begin(&[1]), drawn);
     }
 

@@ -9,7 +9,7 @@ use super::partitions::Partition;
 use crate::{
     broker::{Broker, BrokerError, OutgoingRecord},
     event::{Headers, cloud_event_headers},
-    repository::outbox::{OutboxRow, ParkedRow, RowName},
+    repository::outbox::{OutboxRow, OutboxRowId, RejectedRow},
 };
 
 /// Kafka takes 1 MiB a request unless told otherwise.
@@ -25,9 +25,9 @@ const INVALID_IN_A_ROW_MAX: usize = 20;
 pub(super) struct Outcome {
     pub(super) partition: Partition,
     /// What the broker has.
-    pub(super) published: Vec<RowName>,
+    pub(super) published: Vec<OutboxRowId>,
     /// What the broker will never take.
-    pub(super) parked: Vec<ParkedRow>,
+    pub(super) parked: Vec<RejectedRow>,
     /// Invalid ones, one after the other, since the last that was published.
     pub(super) invalid_in_a_row: usize,
     /// Why the rest was not tried.
@@ -54,7 +54,7 @@ pub(super) async fn publish(
             Ok(()) => {
                 outcome.parked.append(&mut invalid);
                 outcome.invalid_in_a_row = 0;
-                outcome.published.extend(part.iter().map(OutboxRow::name));
+                outcome.published.extend(part.iter().map(OutboxRow::row_id));
             }
             Err(error) if error.is_about_a_record() && part.len() > 1 => {
                 let middle = range.start + part.len() / 2;
@@ -126,8 +126,8 @@ fn record(row: &OutboxRow, published_at: DateTime<Utc>) -> OutgoingRecord {
     }
 }
 
-fn parked(row: &OutboxRow, partition: i32, error: &BrokerError) -> ParkedRow {
-    ParkedRow {
+fn parked(row: &OutboxRow, partition: i32, error: &BrokerError) -> RejectedRow {
+    RejectedRow {
         row: row.clone(),
         headers: headers(row),
         partition,

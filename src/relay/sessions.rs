@@ -65,7 +65,7 @@ impl Sessions {
             self.state().at_rest.clear();
         }
         let mut connection = repository::connect(&self.database, "relay").await?;
-        outbox::prepare(&mut connection).await?;
+        outbox::configure_session(&mut connection).await?;
         let server_started_at = repository::server_started_at(&mut connection).await?;
         let mut state = self.state();
         if state.server_started_at.replace(server_started_at) != Some(server_started_at) {

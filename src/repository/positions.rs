@@ -139,7 +139,7 @@ pub async fn advance(
 
 /// Notes that the record or the batch at `offset` is about to be tried: `attempts` becomes what is given. Commit this
 /// before the try, so that it survives one that kills the process.
-pub async fn note_try(
+pub async fn note_attempt(
     connection: &mut Connection,
     name: &PartitionName,
     offset: i64,

@@ -99,7 +99,7 @@ impl PartitionConsumer {
         let (lease, name) = (&self.lease, &self.name);
         let noting = transaction("note a try", connection, async |connection: &mut Connection| {
             leases::hold(connection, &[lease]).await?;
-            positions::note_try(connection, name, offset, attempts).await
+            positions::note_attempt(connection, name, offset, attempts).await
         });
         answered(self.patience(), noting).await?;
         fail_point::reach("consume-risk/noted");
@@ -153,7 +153,7 @@ impl PartitionConsumer {
                         Some(Position { next_offset, attempts, .. })
                             if next_offset == offset && attempts > 0 =>
                         {
-                            positions::note_try(connection, name, offset, attempts - 1).await
+                            positions::note_attempt(connection, name, offset, attempts - 1).await
                         }
                         _ => Ok(()),
                     }

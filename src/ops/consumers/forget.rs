@@ -51,7 +51,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ForgetArgs) -> anyho
             // What has no row cannot be locked.
             leases::create(connection, &names).await?;
         }
-        let mut alive = leases::lock_and_ask(connection, &names).await?;
+        let mut alive = leases::lock_owners(connection, &names).await?;
         alive.extend(leases::members(connection, &format!("consume-risk/{group}")).await?);
         if alive.is_empty() && !args.dry_run {
             leases::revoke(connection, &names).await?;

@@ -8,7 +8,7 @@ use super::{ListArgs, content::printable, letter, place};
 use crate::{
     repository::{
         Connection,
-        dead_letter_pages::{self, LetterRow},
+        dead_letters::{self, DeadLetter},
     },
     runtime::{OutputFormat, print_json, print_text, table},
 };
@@ -34,8 +34,8 @@ pub(super) struct LetterOut<'a> {
     outcome: Option<&'a str>,
 }
 
-impl<'a> From<&'a LetterRow> for LetterOut<'a> {
-    fn from(row: &'a LetterRow) -> Self {
+impl<'a> From<&'a DeadLetter> for LetterOut<'a> {
+    fn from(row: &'a DeadLetter) -> Self {
         Self {
             id: row.id,
             created_at: time(row),
@@ -60,7 +60,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow:
     }
     let filter = args.filter.filter(args.open);
     // One more than asked for says whether there is another page.
-    let mut letters = dead_letter_pages::newest(connection, &filter, args.before, args.limit + 1).await?;
+    let mut letters = dead_letters::newest(connection, &filter, args.before, args.limit + 1).await?;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let has_more = letters.len() > limit;
     letters.truncate(limit);
@@ -81,7 +81,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
-fn page(letters: &[LetterRow]) -> comfy_table::Table {
+fn page(letters: &[DeadLetter]) -> comfy_table::Table {
     let mut page = table(["id", "put aside", "by", "record", "reason", "error", "tries", "replays"]);
     for letter in letters {
         let replays = match &letter.outcome {
@@ -103,7 +103,7 @@ fn page(letters: &[LetterRow]) -> comfy_table::Table {
 }
 
 /// UTC, to the millisecond.
-pub(super) fn time(letter: &LetterRow) -> String {
+pub(super) fn time(letter: &DeadLetter) -> String {
     letter.created_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 

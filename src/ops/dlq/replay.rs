@@ -26,7 +26,7 @@ use crate::{
     event::{Headers, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC},
     repository::{
         Connection, RepositoryError,
-        dead_letter_pages::{self, Filter, LetterRow},
+        dead_letters::{self, DeadLetter, DeadLetterFilter},
         postings, transaction,
     },
     risk::Ruleset,
@@ -88,7 +88,7 @@ pub(super) async fn run(
 struct Chosen {
     page: VecDeque<Uuid>,
     /// None for letters that were named.
-    filter: Option<Filter>,
+    filter: Option<DeadLetterFilter>,
     after: Option<Uuid>,
     left: i64,
 }
@@ -100,7 +100,7 @@ impl Chosen {
             letter(connection, *id).await?;
         }
         let mut filter = args.filter.filter(true);
-        let now = dead_letter_pages::now(connection).await?;
+        let now = dead_letters::now(connection).await?;
         filter.until = Some(filter.until.map_or(now, |until| until.min(now)));
         Ok(Self {
             page: args.ids.iter().copied().collect(),
@@ -115,7 +115,7 @@ impl Chosen {
             && let Some(filter) = &self.filter
         {
             let count = self.left.min(PAGE_SIZE);
-            self.page = dead_letter_pages::oldest_ids(connection, filter, self.after, count).await?.into();
+            self.page = dead_letters::oldest_ids(connection, filter, self.after, count).await?.into();
             self.after = self.page.back().copied().or(self.after);
             self.left -= i64::try_from(self.page.len()).unwrap_or(i64::MAX);
         }
@@ -125,7 +125,7 @@ impl Chosen {
     /// Whether the limit left any.
     async fn are_more(&self, connection: &mut Connection) -> Result<bool, RepositoryError> {
         let Some(filter) = self.filter.as_ref().filter(|_| self.left == 0) else { return Ok(false) };
-        Ok(!dead_letter_pages::oldest_ids(connection, filter, self.after, 1).await?.is_empty())
+        Ok(!dead_letters::oldest_ids(connection, filter, self.after, 1).await?.is_empty())
     }
 }
 
@@ -155,7 +155,7 @@ impl Pace {
 async fn replay(
     connection: &mut Connection,
     ruleset: &Ruleset,
-    letter: &LetterRow,
+    letter: &DeadLetter,
     by: &str,
     dry_run: bool,
 ) -> Result<Replayed, RepositoryError> {
@@ -170,9 +170,9 @@ async fn replay(
 async fn action(
     connection: &mut Connection,
     ruleset: &Ruleset,
-    letter: &LetterRow,
+    letter: &DeadLetter,
 ) -> Result<Action, RepositoryError> {
-    let record = dead_letter_pages::record(connection, letter.id).await?;
+    let record = dead_letters::record(connection, letter.id).await?;
     match letter.topic.as_str() {
         TRANSACTIONS_TOPIC => {
             let headers = Headers::from_json(&record.headers).ok_or_else(|| RepositoryError::Corrupt {
@@ -195,7 +195,7 @@ async fn action(
     }
 }
 
-fn foreseen(action: &Action, letter: &LetterRow) -> (Outcome, String) {
+fn foreseen(action: &Action, letter: &DeadLetter) -> (Outcome, String) {
     match action {
         Action::Judge(Judgement::Assessment(verdict)) => (Outcome::Assessed, verdict.summary()),
         Action::Judge(Judgement::AlreadyAssessed) => (Outcome::AlreadyAssessed, String::new()),
@@ -219,7 +219,7 @@ async fn carry_out(
     by: &str,
 ) -> Result<(Outcome, String), RepositoryError> {
     transaction("replay", connection, async |connection: &mut Connection| {
-        let queued_before = dead_letter_pages::lock(connection, id).await?;
+        let queued_before = dead_letters::lock(connection, id).await?;
         let (outcome, detail) = match action {
             Action::Judge(Judgement::Assessment(verdict)) if verdict.write(connection).await? => {
                 (Outcome::Assessed, verdict.summary())
@@ -230,12 +230,12 @@ async fn carry_out(
             Action::Judge(Judgement::Unhandled { stage, reason, error }) => failing(stage, reason, error),
             Action::Queue(_) if queued_before > 0 => (Outcome::AlreadyQueued, ALREADY_QUEUED.to_owned()),
             Action::Queue(key) => {
-                dead_letter_pages::queue(connection, id, key.as_deref()).await?;
+                dead_letters::requeue(connection, id, key.as_deref()).await?;
                 (Outcome::Queued, String::new())
             }
             Action::None(why) => (Outcome::Failing, why.clone()),
         };
-        dead_letter_pages::note_replay(connection, id, by, outcome.as_str(), &detail).await?;
+        dead_letters::insert_replay(connection, id, by, outcome.as_str(), &detail).await?;
         Ok((outcome, detail))
     })
     .await

@@ -15,7 +15,7 @@ use crate::{
     event::Headers,
     repository::{
         Connection,
-        dead_letter_pages::{self, LetterRecord, LetterRow, ReplayRow},
+        dead_letters::{self, DeadLetter, DeadLetterRecord, Replay},
     },
     runtime::{OutputFormat, print_json, print_text},
 };
@@ -40,8 +40,8 @@ struct ReplayOut<'a> {
 
 pub(super) async fn run(connection: &mut Connection, args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let found = letter(connection, args.id).await?;
-    let record = dead_letter_pages::record(connection, args.id).await?;
-    let replays = dead_letter_pages::replays(connection, args.id).await?;
+    let record = dead_letters::record(connection, args.id).await?;
+    let replays = dead_letters::replays(connection, args.id).await?;
     let headers = Headers::from_json(&record.headers).ok_or_else(|| {
         anyhow::anyhow!("the headers of dead letter {} are not of the known shape", args.id)
     })?;
@@ -53,10 +53,10 @@ pub(super) async fn run(connection: &mut Connection, args: &ShowArgs) -> anyhow:
 }
 
 fn shown<'a>(
-    found: &'a LetterRow,
-    record: &LetterRecord,
+    found: &'a DeadLetter,
+    record: &DeadLetterRecord,
     headers: &Headers,
-    replays: &'a [ReplayRow],
+    replays: &'a [Replay],
 ) -> ShownOut<'a> {
     ShownOut {
         letter: LetterOut::from(found),
@@ -76,10 +76,10 @@ fn shown<'a>(
 }
 
 fn print_for_people(
-    found: &LetterRow,
-    record: &LetterRecord,
+    found: &DeadLetter,
+    record: &DeadLetterRecord,
     headers: &Headers,
-    replays: &[ReplayRow],
+    replays: &[Replay],
 ) -> std::io::Result<()> {
     let event_id = found.event_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
     print_text(format_args!("dead letter  {}", found.id))?;
@@ -110,6 +110,6 @@ fn print_for_people(
     Ok(())
 }
 
-fn moment(replay: &ReplayRow) -> String {
+fn moment(replay: &Replay) -> String {
     replay.replayed_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }

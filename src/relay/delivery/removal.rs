@@ -13,7 +13,7 @@ use crate::{
     relay::{floors::Settled, lanes::lane_of_lease},
     repository::{
         RepositoryError,
-        outbox::{self, ParkedRow, RowName},
+        outbox::{self, OutboxRowId, RejectedRow},
     },
     runtime::{Backoff, Lease, OutageLog},
 };
@@ -24,9 +24,9 @@ const INTERVAL_MAX: Duration = Duration::from_secs(2);
 /// What is to be removed.
 pub(super) struct Removal {
     /// What the broker has.
-    pub(super) published: Vec<RowName>,
+    pub(super) published: Vec<OutboxRowId>,
     /// To be kept as dead letters.
-    pub(super) parked: Vec<ParkedRow>,
+    pub(super) parked: Vec<RejectedRow>,
     pub(super) settled: Settled,
 }
 
@@ -103,7 +103,7 @@ impl Relay {
     }
 }
 
-fn count_parked(parked: &[ParkedRow]) {
+fn count_parked(parked: &[RejectedRow]) {
     for parked in parked {
         metrics::counter!("ledger_dead_letters_total", "reason" => parked.reason).increment(1);
         let (topic, event) = (&parked.row.topic, parked.row.event_id);

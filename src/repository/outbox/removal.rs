@@ -12,10 +12,10 @@ use super::{
         leases::{self, Lease},
         statement, transaction,
     },
-    ParkedRow, RowName,
+    row::{OutboxRowId, RejectedRow},
 };
 
-/// Removes exactly these rows, and keeps the parked ones as dead letters, in one transaction that holds the leases of
+/// Removes exactly these rows, and keeps the rejected ones as dead letters, in one transaction that holds the leases of
 /// their lanes. Doing it again after an unknown outcome is harmless, if no lane is said to be whole then.
 ///
 /// Of the `whole` lanes there is nothing between the first and the last row but what is to be removed, and all of it is
@@ -23,16 +23,16 @@ use super::{
 pub async fn remove(
     connection: &mut Connection,
     leases: &[Lease],
-    published: &[RowName],
+    published: &[OutboxRowId],
     whole: &BTreeSet<i16>,
-    parked: &[ParkedRow],
+    rejected: &[RejectedRow],
 ) -> Result<(), RepositoryError> {
     let held: Vec<&Lease> = leases.iter().collect();
     let (of_whole, others): (Vec<_>, Vec<_>) = published.iter().partition(|row| whole.contains(&row.lane));
     transaction("relay", connection, async |connection: &mut Connection| {
         leases::hold(connection, &held).await?;
-        for row in parked {
-            park(connection, row).await?;
+        for row in rejected {
+            dead_letter(connection, row).await?;
         }
         delete_whole(connection, &of_whole).await?;
         delete_listed(connection, &others).await
@@ -48,9 +48,9 @@ struct Spans {
 }
 
 impl Spans {
-    fn of(rows: &[RowName]) -> Self {
+    fn of(rows: &[OutboxRowId]) -> Self {
         let mut spans: BTreeMap<i16, (i64, i64)> = BTreeMap::new();
-        for RowName { lane, id, .. } in rows {
+        for OutboxRowId { lane, id, .. } in rows {
             let (first, last) = spans.entry(*lane).or_insert((*id, *id));
             (*first, *last) = ((*first).min(*id), (*last).max(*id));
         }
@@ -60,7 +60,7 @@ impl Spans {
     }
 }
 
-async fn delete_whole(connection: &mut Connection, rows: &[RowName]) -> Result<(), RepositoryError> {
+async fn delete_whole(connection: &mut Connection, rows: &[OutboxRowId]) -> Result<(), RepositoryError> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -80,7 +80,7 @@ async fn delete_whole(connection: &mut Connection, rows: &[RowName]) -> Result<(
     Ok(())
 }
 
-async fn delete_listed(connection: &mut Connection, rows: &[RowName]) -> Result<(), RepositoryError> {
+async fn delete_listed(connection: &mut Connection, rows: &[OutboxRowId]) -> Result<(), RepositoryError> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -107,8 +107,8 @@ async fn delete_listed(connection: &mut Connection, rows: &[RowName]) -> Result<
 }
 
 /// Moves the row into the dead letters, if it is still there.
-async fn park(connection: &mut Connection, parked: &ParkedRow) -> Result<(), RepositoryError> {
-    let row = &parked.row;
+async fn dead_letter(connection: &mut Connection, rejected: &RejectedRow) -> Result<(), RepositoryError> {
+    let row = &rejected.row;
     statement(
         "WITH taken AS (DELETE FROM outbox WHERE lane = ? AND id = ? AND event_id = ? RETURNING topic, key, value, event_id)
          INSERT INTO dead_letters (id, consumer_group, topic, partition, key, value, headers, stage, reason, error,
@@ -119,10 +119,10 @@ async fn park(connection: &mut Connection, parked: &ParkedRow) -> Result<(), Rep
     .bind::<BigInt, _>(row.id)
     .bind::<SqlUuid, _>(row.event_id)
     .bind::<SqlUuid, _>(Uuid::now_v7())
-    .bind::<Integer, _>(parked.partition)
-    .bind::<Json, _>(parked.headers.to_json())
-    .bind::<Text, _>(parked.reason)
-    .bind::<Text, _>(&parked.error)
+    .bind::<Integer, _>(rejected.partition)
+    .bind::<Json, _>(rejected.headers.to_json())
+    .bind::<Text, _>(rejected.reason)
+    .bind::<Text, _>(&rejected.error)
     .execute(connection)
     .await?;
     Ok(())

@@ -1,26 +1,19 @@
-//! Dead letters as their operator sees them: pages of them, one whole, and the record of every replay.
-//!
-//! Guarantees: a page is served by the index on time, newest or oldest first, however many letters there are; what a
-//! replay did and the row that says so are written in one transaction, which is the caller's. Deliberately absent:
-//! removing letters.
+//! Lists and look-ups of dead letters.
 
 use chrono::{DateTime, Utc};
 use diesel::{
     OptionalExtension, QueryableByName,
-    sql_types::{
-        BigInt, Binary, Bool, Integer, Json, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
-    },
+    sql_types::{BigInt, Binary, Bool, Integer, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Bind, Connection, RepositoryError, statement};
-use crate::event::lane_of;
+use super::super::{Bind, Connection, RepositoryError, statement};
 
 /// Which letters are meant; a field that is None leaves all.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub struct DeadLetterFilter {
     /// Who gave it up: a consumer group, or `relay`.
     pub group: Option<String>,
     /// Where the record was, or was to go.
@@ -37,7 +30,7 @@ pub struct Filter {
 
 /// A letter without its record.
 #[derive(Debug, Clone, PartialEq, QueryableByName)]
-pub struct LetterRow {
+pub struct DeadLetter {
     /// Its id; that of the record in the dead-letter topic too.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
@@ -81,7 +74,7 @@ pub struct LetterRow {
 
 /// A letter's record as it came.
 #[derive(Debug, Clone, PartialEq, QueryableByName)]
-pub struct LetterRecord {
+pub struct DeadLetterRecord {
     /// Record key.
     #[diesel(sql_type = Nullable<Binary>)]
     pub key: Option<Vec<u8>>,
@@ -91,23 +84,6 @@ pub struct LetterRecord {
     /// Headers as `event::Headers::to_json` writes them.
     #[diesel(sql_type = Json)]
     pub headers: Value,
-}
-
-/// One replay.
-#[derive(Debug, Clone, PartialEq, QueryableByName)]
-pub struct ReplayRow {
-    /// Who did it.
-    #[diesel(sql_type = Text)]
-    pub replayed_by: String,
-    /// When.
-    #[diesel(sql_type = Timestamptz)]
-    pub replayed_at: DateTime<Utc>,
-    /// What it came to.
-    #[diesel(sql_type = Text)]
-    pub outcome: String,
-    /// Why it failed, where it did.
-    #[diesel(sql_type = Text)]
-    pub detail: String,
 }
 
 #[derive(QueryableByName)]
@@ -122,19 +98,13 @@ struct Now {
     now: DateTime<Utc>,
 }
 
-#[derive(QueryableByName)]
-struct Count {
-    #[diesel(sql_type = BigInt)]
-    count: i64,
-}
-
 /// The newest letters that `filter` leaves, or those older than `before`.
 pub async fn newest(
     connection: &mut Connection,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     before: Option<Uuid>,
     limit: i64,
-) -> Result<Vec<LetterRow>, RepositoryError> {
+) -> Result<Vec<DeadLetter>, RepositoryError> {
     let rows = statement(
         "SELECT d.id, d.consumer_group, d.topic, d.partition, d.record_offset, d.stage, d.reason, d.error, d.attempts,
                 d.event_id, d.created_at, r.replays, r.outcome
@@ -169,7 +139,7 @@ pub async fn newest(
 /// put aside.
 pub async fn oldest_ids(
     connection: &mut Connection,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Uuid>, RepositoryError> {
@@ -206,7 +176,7 @@ pub async fn now(connection: &mut Connection) -> Result<DateTime<Utc>, Repositor
 }
 
 /// One letter without its record.
-pub async fn letter(connection: &mut Connection, id: Uuid) -> Result<Option<LetterRow>, RepositoryError> {
+pub async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<DeadLetter>, RepositoryError> {
     let row = statement(
         "SELECT d.id, d.consumer_group, d.topic, d.partition, d.record_offset, d.stage, d.reason, d.error, d.attempts,
                 d.event_id, d.created_at, r.replays, r.outcome
@@ -224,72 +194,10 @@ pub async fn letter(connection: &mut Connection, id: Uuid) -> Result<Option<Lett
 }
 
 /// The record of a letter that is there.
-pub async fn record(connection: &mut Connection, id: Uuid) -> Result<LetterRecord, RepositoryError> {
+pub async fn record(connection: &mut Connection, id: Uuid) -> Result<DeadLetterRecord, RepositoryError> {
     let record = statement("SELECT key, value, headers FROM dead_letters WHERE id = ?")
         .bind::<SqlUuid, _>(id)
         .get_result(connection)
         .await?;
     Ok(record)
-}
-
-/// Every replay of a letter, oldest first.
-pub async fn replays(connection: &mut Connection, id: Uuid) -> Result<Vec<ReplayRow>, RepositoryError> {
-    let rows = statement(
-        "SELECT replayed_by, replayed_at, outcome, detail FROM dead_letter_replays
-         WHERE dead_letter_id = ? ORDER BY id",
-    )
-    .bind::<SqlUuid, _>(id)
-    .get_results(connection)
-    .await?;
-    Ok(rows)
-}
-
-/// Keeps other replays of the letter waiting until the transaction ends, and answers how often it was put into the
-/// outbox again. Call it first in the transaction.
-pub async fn lock(connection: &mut Connection, id: Uuid) -> Result<i64, RepositoryError> {
-    statement("SELECT id FROM dead_letters WHERE id = ? FOR NO KEY UPDATE")
-        .bind::<SqlUuid, _>(id)
-        .execute(connection)
-        .await?;
-    // A statement of its own: the first one's snapshot is older than what it waited for.
-    let queued: Count = statement(
-        "SELECT count(*) AS count FROM dead_letter_replays WHERE dead_letter_id = ? AND outcome = 'queued'",
-    )
-    .bind::<SqlUuid, _>(id)
-    .get_result(connection)
-    .await?;
-    Ok(queued.count)
-}
-
-/// Puts the letter's record into the outbox again, for the topic that it was to go to, with the headers that it had.
-pub async fn queue(connection: &mut Connection, id: Uuid, key: Option<&[u8]>) -> Result<(), RepositoryError> {
-    statement(
-        "INSERT INTO outbox (lane, topic, key, value, event_id, event_type, headers)
-         SELECT ?, topic, key, value, coalesce(event_id, id), 'DeadLetter', headers FROM dead_letters WHERE id = ?",
-    )
-    .bind::<SmallInt, _>(lane_of(key.unwrap_or_default()))
-    .bind::<SqlUuid, _>(id)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Writes down who replayed a letter and what it came to.
-pub async fn note_replay(
-    connection: &mut Connection,
-    id: Uuid,
-    replayed_by: &str,
-    outcome: &str,
-    detail: &str,
-) -> Result<(), RepositoryError> {
-    statement(
-        "INSERT INTO dead_letter_replays (dead_letter_id, replayed_by, outcome, detail) VALUES (?, ?, ?, ?)",
-    )
-    .bind::<SqlUuid, _>(id)
-    .bind::<Text, _>(replayed_by)
-    .bind::<Text, _>(outcome)
-    .bind::<Text, _>(detail)
-    .execute(connection)
-    .await?;
-    Ok(())
 }

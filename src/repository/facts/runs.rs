@@ -7,7 +7,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{
+use super::super::{
     Bind, Connection, RepositoryError,
     leases::{self, Lease},
     statement, transaction,
@@ -15,7 +15,7 @@ use super::{
 
 /// A run as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName, serde::Serialize)]
-pub struct Run {
+pub struct AggregateRun {
     /// Rises.
     #[diesel(sql_type = BigInt)]
     pub id: i64,
@@ -104,7 +104,7 @@ pub async fn finish(
     connection: &mut Connection,
     run_id: i64,
     error: Option<&str>,
-) -> Result<Run, RepositoryError> {
+) -> Result<AggregateRun, RepositoryError> {
     statement(
         "UPDATE aggregate_runs SET status = CASE WHEN ? IS NULL THEN 'succeeded' ELSE 'failed' END,
            error = ?, finished_at = clock_timestamp()
