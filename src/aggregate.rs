@@ -17,8 +17,8 @@ use chrono::NaiveDate;
 pub use run::{LEASE, Outcome, Scope, run_once};
 
 use crate::{
-    repository::{self, facts::runs::AggregateRun, migrations},
-    runtime::{Context, OutputFormat, parse_interval, print_json, start_admin, table},
+    repository::facts::runs::AggregateRun,
+    runtime::{Boot, Context, OutputFormat, StartDetails, parse_interval, print_json, table},
 };
 
 /// Flags of `ledger aggregate`.
@@ -61,12 +61,11 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
         eprintln!("error: --from {from} is after --to {to}");
         return Ok(ExitCode::from(EXIT_MISUSED));
     }
-    let mut connection = repository::connect(&context.config.database, "aggregate").await?;
-    migrations::check_schema(&mut connection).await?;
-    drop(connection);
+    let boot = Boot::new(&context, "aggregate");
+    drop(boot.connect().await?);
     match args.every {
         None => once(&context, &args).await,
-        Some(interval) => repeat(&context, interval).await,
+        Some(interval) => repeat(&context, boot, interval).await,
     }
 }
 
@@ -84,10 +83,8 @@ async fn once(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn repeat(context: &Context, interval: Duration) -> anyhow::Result<ExitCode> {
-    let admin = start_admin(context)?;
-    let (every, address) = (humantime::format_duration(interval), admin.address.map(tracing::field::display));
-    tracing::info!(%every, admin = address, "aggregating");
+async fn repeat(context: &Context, boot: Boot<'_>, interval: Duration) -> anyhow::Result<ExitCode> {
+    let admin = boot.started(StartDetails { every: Some(interval), ..StartDetails::default() })?;
     context.health.set_ready(true);
     while !context.stop.is_requested() {
         let outcome = run_once(context, Scope::Touched).await;

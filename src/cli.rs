@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     aggregate,
-    config::{self, Config, Overrides},
+    config::{self, Overrides},
     consume_risk,
     dev::{self, demo, simulate},
     event, import, ops, relay, repository,
@@ -285,11 +285,6 @@ async fn migrate(context: &Context) -> anyhow::Result<ExitCode> {
         _ => applied.iter().for_each(|version| println!("applied {version}")),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The configuration that a command would run with, for tests of shipped samples.
-pub fn load_config(file: &std::path::Path) -> Result<Config, config::ConfigError> {
-    config::load(Some(file), std::iter::empty(), &Overrides::new())
 }
 
 fn openapi() -> anyhow::Result<ExitCode> {

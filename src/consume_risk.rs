@@ -38,12 +38,11 @@ pub use partition::{PartitionConsumer, Turn};
 pub use replay::{Judgement, Verdict, judge};
 
 use crate::{
-    broker::{self, SharedBroker},
+    broker::topic_specs,
     config::Overrides,
     event::TRANSACTIONS_TOPIC,
-    repository::{self, migrations},
     risk::Ruleset,
-    runtime::{Context, LeaseGroup, start_admin},
+    runtime::{Boot, Context, LeaseGroup, StartDetails},
 };
 
 /// Flags of `ledger consume-risk`.
@@ -69,34 +68,30 @@ impl Args {
 /// Runs the role until asked to stop.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
-    let mut connection = repository::connect(&config.database, "consume-risk").await?;
-    migrations::check_schema(&mut connection).await?;
-    drop(connection);
+    let mut boot = Boot::new(&context, "consume-risk");
+    drop(boot.connect().await?);
     let rules = watch_rules(&context).await?;
-    let broker = connect_broker(&context).await?;
+    let mut topics = topic_specs(&config);
+    topics.retain(|topic| topic.name == TRANSACTIONS_TOPIC);
+    let broker = boot.broker_with_topics(&topics).await?;
     let partitions = broker.partitions(TRANSACTIONS_TOPIC).await.context("transactions.v1")?;
-    let admin = start_admin(&context)?;
     let group = &config.consume_risk.group;
     let names = (0..partitions).map(|partition| ownership::lease_name(group, partition)).collect();
     let leases =
         LeaseGroup::join(&context, &format!("consume-risk/{group}"), names, config.consume_risk.lease_ttl);
-    let address = admin.address.map(tracing::field::display);
-    tracing::info!(group, partitions, ruleset = %rules.borrow().version(), admin = address, "consuming");
+    let ruleset = Some(rules.borrow().version().to_string());
+    let admin = boot.started(StartDetails {
+        group: Some(group),
+        partitions: Some(partitions),
+        ruleset,
+        ..StartDetails::default()
+    })?;
     context.health.set_ready(true);
     let partitions = usize::try_from(partitions).unwrap_or(1);
     ownership::Ownership::new(context.clone(), broker, rules, partitions).run(leases).await;
     context.health.set_ready(false);
     admin.stop().await;
     Ok(())
-}
-
-async fn connect_broker(context: &Context) -> anyhow::Result<SharedBroker> {
-    let pool = repository::pool(&context.config.database, "consume-risk")?;
-    let broker = broker::connect(&context.config, pool).await?;
-    let topics = broker::topic_specs(&context.config);
-    let read: Vec<_> = topics.into_iter().filter(|topic| topic.name == TRANSACTIONS_TOPIC).collect();
-    broker.ensure_topics(&read, context.config.broker.create_topics).await?;
-    Ok(broker)
 }
 
 /// The rules in use; from a file, they follow its changes.

@@ -35,10 +35,7 @@ use poster::Poster;
 use reader::{Batch, Reading};
 use rejects::Rejects;
 
-use crate::{
-    repository::{self, migrations},
-    runtime::{Context, OutputFormat, progress_bar},
-};
+use crate::runtime::{Boot, Context, OutputFormat, progress_bar};
 
 /// Groups that are read ahead of the one that is being posted.
 const BATCHES_AHEAD_MAX: usize = 4;
@@ -110,9 +107,7 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
 
 /// Imports the files. An error means that nothing was written; what goes wrong later is in the report.
 pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
-    let mut connection = repository::connect(&context.config.database, "import").await?;
-    migrations::check_schema(&mut connection).await?;
-    drop(connection);
+    drop(Boot::new(context, "import").connect().await?);
     let planned = args.clone();
     let reading =
         tokio::task::spawn_blocking(move || Reading::plan(&planned)).await.context("reading the files")??;

@@ -39,9 +39,8 @@ pub use lanes::lease_name;
 
 use self::lanes::{Lanes, Share};
 use crate::{
-    broker,
-    repository::{self, migrations},
-    runtime::{Backoff, Context, LeaseGroup, OutageLog, start_admin},
+    broker::topic_specs,
+    runtime::{Backoff, Boot, Context, LeaseGroup, OutageLog, StartDetails},
 };
 
 /// Time for what is in flight to finish after a stop; the rest of the 5 s is for giving up the leases.
@@ -53,19 +52,11 @@ const BATCHES_MAX: usize = 3;
 
 /// Runs the role until asked to stop.
 pub async fn run(context: Context) -> anyhow::Result<()> {
-    let pool = repository::pool(&context.config.database, "relay")?;
-    let mut connection = repository::pooled(&pool).await?;
-    migrations::check_schema(&mut connection).await?;
-    drop(connection);
-    let broker = broker::connect(&context.config, pool.clone()).await?;
-    broker
-        .ensure_topics(&broker::topic_specs(&context.config), context.config.broker.create_topics)
-        .await
-        .context("the topics are not as they should be")?;
-    let admin = start_admin(&context)?;
-    let admin_address = admin.address.map_or_else(|| "off".into(), |address| address.to_string());
-    let kind = context.config.broker.kind;
-    tracing::info!(broker = ?kind, admin = %admin_address, instance = %context.instance, "relaying");
+    let mut boot = Boot::new(&context, "relay");
+    drop(boot.connect().await?);
+    let broker = boot.broker_with_topics(&topic_specs(&context.config)).await?;
+    let pool = boot.pool()?;
+    let admin = boot.started(StartDetails::default())?;
     let forgetting = tokio::spawn(retention::watch(context.clone(), Arc::clone(&broker)));
     let relay = Arc::new(Relay::new(&context.config, broker));
     let watching = tokio::spawn(backlog::watch(context.clone(), pool, Arc::clone(&relay)));

@@ -29,7 +29,7 @@ mod statement;
 mod tls;
 mod transaction;
 
-pub use connection::{Connection, connect, connect_for_long_statements};
+pub use connection::{Connection, connect, connect_for_long_statements, database_address};
 pub use error::RepositoryError;
 pub use paging::{Cursor, Page, PageRequest};
 pub use pool::{Pool, PooledConnection, evict, pool, pooled, server_started_at, takes_writes};

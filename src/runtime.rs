@@ -2,6 +2,7 @@
 
 mod admin;
 mod backoff;
+mod boot;
 mod context;
 pub mod fail_point;
 mod leases;
@@ -13,6 +14,7 @@ mod time_span;
 
 pub use admin::{AdminListener, start_admin};
 pub use backoff::Backoff;
+pub use boot::{Boot, StartDetails};
 pub use context::{Context, Health};
 pub use leases::{Lease, LeaseGroup};
 pub use outage_log::OutageLog;

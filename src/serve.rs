@@ -42,7 +42,7 @@ use self::{
 };
 use crate::{
     repository,
-    runtime::{Context, start_admin},
+    runtime::{AdminListener, Boot, Context, StartDetails},
 };
 
 pub use openapi::description;
@@ -50,6 +50,7 @@ pub use openapi::description;
 /// A running API.
 pub struct Running {
     address: SocketAddr,
+    admin: AdminListener,
     handle: ServerHandle,
     server: JoinHandle<std::io::Result<()>>,
     writers: JoinSet<()>,
@@ -58,21 +59,14 @@ pub struct Running {
 
 /// Serves until asked to stop.
 pub async fn run(context: Context) -> anyhow::Result<()> {
-    let running = start(&context).await?;
-    let admin = start_admin(&context)?;
-    let admin_address = admin.address.map_or_else(|| "off".into(), |address| address.to_string());
-    tracing::info!(listen = %running.address(), admin = %admin_address, "serving");
-    let outcome = running.stopped().await;
-    admin.stop().await;
-    outcome
+    start(&context).await?.stopped().await
 }
 
 /// Binds the listener and starts the writers; the API answers from here on.
 pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let config = &context.config;
-    let mut connection = repository::connect(&config.database, "serve").await?;
-    repository::migrations::check_schema(&mut connection).await?;
-    drop(connection);
+    let boot = Boot::new(context, "serve");
+    drop(boot.connect().await?);
     let pool = repository::pool(&config.database, "serve reader")?;
     let (writers, writers_running) = Writers::start(config).context("cannot start the writers")?;
     let state = web::Data::new(ApiState::new(context, writers, pool));
@@ -89,9 +83,13 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
             .wrap(from_fn(observe::observe))
     })?;
     let handle = server.handle();
+    let off = [("rate_limit", !limited), ("server_timing", !config.serve.server_timing)];
+    let off = off.into_iter().filter(|(_, is_off)| *is_off).map(|(name, _)| name).collect();
+    let admin = boot.started(StartDetails { listen: Some(address), off, ..StartDetails::default() })?;
     context.health.set_ready(true);
     Ok(Running {
         address,
+        admin,
         handle,
         server: tokio::spawn(server),
         writers: writers_running,
@@ -105,8 +103,14 @@ impl Running {
         self.address
     }
 
-    /// Returns when it was asked to stop or broke, and everything accepted is answered.
+    /// Returns after a stop was requested or a part failed, when every accepted request is answered.
     pub async fn stopped(mut self) -> anyhow::Result<()> {
+        let outcome = self.drained().await;
+        self.admin.stop().await;
+        outcome
+    }
+
+    async fn drained(&mut self) -> anyhow::Result<()> {
         let mut outcome = Ok(());
         tokio::select! {
             () = self.context.stop.requested() => {}
@@ -119,7 +123,7 @@ impl Running {
         }
         self.context.health.set_ready(false);
         self.handle.stop(true).await;
-        self.server.await.context("the HTTP server ended")??;
+        (&mut self.server).await.context("the HTTP server ended")??;
         // The HTTP workers held the last handles of the writers: these drain their queues and end.
         let drained = async { while self.writers.join_next().await.is_some() {} };
         if tokio::time::timeout(self.context.config.serve.shutdown_timeout, drained).await.is_err() {

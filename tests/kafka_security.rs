@@ -237,7 +237,7 @@ async fn a_role_runs_with_its_password_from_a_file_and_ends_with_one_line_if_it_
     let right: Vec<(&str, &str)> =
         right.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let mut relay = Binary::start(&["relay"], &right);
-    relay.line_with("relaying");
+    relay.line_with("started role=\"relay\"");
     relay.stop();
 
     let guests = kafka.secure_file("guest-password").display().to_string();

@@ -177,7 +177,7 @@ async fn a_topic_deleted_under_the_relay_stops_it_and_loses_nothing() {
     let outbox = Outbox(TestDatabase::new().await);
     let topic = topic_with(kafka, "retention.ms=3600000").await;
     let mut running = relay(&outbox, &kafka.overrides());
-    running.line_with("relaying");
+    running.line_with("started role=\"relay\"");
     outbox.row(&topic, Some("k"), 10, TimeDelta::zero()).await;
     eventually("it is published", async || outbox.rows().await == "0").await;
     kafka.tool(TOPICS, &["--delete", "--topic", &topic]).await;

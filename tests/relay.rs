@@ -89,7 +89,7 @@ impl Stage {
         let pairs: Vec<(&str, &str)> =
             environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let mut binary = Binary::start(&["relay"], &pairs);
-        binary.line_with("relaying");
+        binary.line_with("started role=\"relay\"");
         binary
     }
 

@@ -14,15 +14,14 @@ use futures::{StreamExt, stream};
 use serde::Serialize;
 
 use crate::{
-    broker::{self, BrokerError, OffsetRange, SharedBroker},
+    broker::{BrokerError, OffsetRange, SharedBroker},
     event::TRANSACTIONS_TOPIC,
     repository::{
-        self, Connection,
+        Connection,
         leases::{self, LeaseState},
-        migrations,
         positions::{self, PartitionName, PositionRow},
     },
-    runtime::{Context, OutputFormat, print_json, print_text, table},
+    runtime::{Boot, Context, OutputFormat, print_json, print_text, table},
 };
 
 /// Partitions that the broker is asked about at once.
@@ -143,15 +142,16 @@ impl<'a> From<&'a Place> for PlaceOut<'a> {
 
 /// Runs the command. Exit code 1 where the broker does not say how far the partitions go.
 pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCode> {
-    let mut connection = repository::connect(&context.config.database, "consumers").await?;
-    migrations::check_schema(&mut connection).await?;
+    let mut boot = Boot::new(&context, "consumers");
+    let mut connection = boot.connect().await?;
     match &args.command {
         Some(ConsumersCommand::Forget(forget)) => return forget::run(&mut connection, forget).await,
-        Some(ConsumersCommand::Reset(reset)) => return reset::run(&context, &mut connection, reset).await,
+        Some(ConsumersCommand::Reset(reset)) => {
+            return reset::run(boot, &context, &mut connection, reset).await;
+        }
         None => {}
     }
-    let pool = repository::pool(&context.config.database, "consumers")?;
-    let (broker, mut trouble) = match broker::connect(&context.config, pool).await {
+    let (broker, mut failure) = match boot.broker().await {
         Ok(broker) => (Some(broker), None),
         Err(error) => (None, Some(error)),
     };
@@ -163,7 +163,7 @@ pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCo
     );
     let mut places = places(&mut connection, names).await?;
     if let Some(broker) = broker {
-        trouble = ask_ranges(&broker, &mut places).await;
+        failure = ask_ranges(&broker, &mut places).await;
     }
     match args.output {
         OutputFormat::Json => {
@@ -172,7 +172,7 @@ pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCo
         }
         OutputFormat::Table => print_table(&places)?,
     }
-    match trouble {
+    match failure {
         None => Ok(ExitCode::SUCCESS),
         Some(error) => Err(error).context("the broker does not say how far the partitions go"),
     }
@@ -234,7 +234,7 @@ async fn places(connection: &mut Connection, names: Vec<PartitionName>) -> anyho
 }
 
 /// Fills in what the partitions hold; answers the first error. A topic that is gone holds nothing.
-async fn ask_ranges(broker: &SharedBroker, places: &mut [Place]) -> Option<BrokerError> {
+async fn ask_ranges(broker: &SharedBroker, places: &mut [Place]) -> Option<anyhow::Error> {
     let asked: Vec<(String, i32)> =
         places.iter().map(|place| (place.name.topic.clone(), place.name.partition)).collect();
     let answers: Vec<Result<OffsetRange, BrokerError>> = stream::iter(asked)
@@ -242,14 +242,14 @@ async fn ask_ranges(broker: &SharedBroker, places: &mut [Place]) -> Option<Broke
         .buffered(ASKED_AT_ONCE_MAX)
         .collect()
         .await;
-    let mut trouble = None;
+    let mut failure = None;
     for (place, answer) in places.iter_mut().zip(answers) {
         match answer {
             Ok(range) => place.range = Some(range),
-            Err(error) => trouble = trouble.or(Some(error)),
+            Err(error) => failure = failure.or(Some(error.into())),
         }
     }
-    trouble
+    failure
 }
 
 fn print_table(places: &[Place]) -> std::io::Result<()> {

@@ -17,8 +17,8 @@ use uuid::Uuid;
 use super::time_argument;
 use crate::{
     config::Overrides,
-    repository::{self, Connection, dead_letters::DeadLetterFilter, migrations},
-    runtime::{Context, OutputFormat},
+    repository::{self, Connection, dead_letters::DeadLetterFilter},
+    runtime::{Boot, Context, OutputFormat},
 };
 
 /// What can be done with dead letters.
@@ -158,8 +158,7 @@ pub async fn run(context: Context, command: DlqCommand) -> anyhow::Result<ExitCo
         eprintln!("error: {contradiction}");
         return Ok(ExitCode::from(EXIT_MISUSED));
     }
-    let mut connection = repository::connect(&context.config.database, "dlq").await?;
-    migrations::check_schema(&mut connection).await?;
+    let mut connection = Boot::new(&context, "dlq").connect().await?;
     match command {
         DlqCommand::List(args) => list::run(&mut connection, &args).await,
         DlqCommand::Show(args) => show::run(&mut connection, &args).await,

@@ -8,12 +8,10 @@ use serde::Serialize;
 use crate::{
     relay,
     repository::{
-        self,
         leases::{self, LeaseState},
-        migrations,
         outbox::{self, LaneBacklog, ROWS_COUNTED_MAX},
     },
-    runtime::{Context, OutputFormat, print_json, print_text, table},
+    runtime::{Boot, Context, OutputFormat, print_json, print_text, table},
 };
 
 /// Flags of `ledger lanes`.
@@ -64,8 +62,7 @@ impl LaneOut {
 
 /// Runs the command.
 pub async fn run(context: Context, args: LanesArgs) -> anyhow::Result<ExitCode> {
-    let mut connection = repository::connect(&context.config.database, "lanes").await?;
-    migrations::check_schema(&mut connection).await?;
+    let mut connection = Boot::new(&context, "lanes").connect().await?;
     let backlogs = outbox::lane_backlogs(&mut connection).await?;
     let names: Vec<String> = backlogs.iter().map(|backlog| relay::lease_name(backlog.lane)).collect();
     let states = leases::states(&mut connection, &names).await?;

@@ -11,8 +11,7 @@ use serde::Serialize;
 use crate::{
     broker::{self, OffsetRange, Retention, SharedBroker, TopicSpec, TopicState},
     config::BrokerKind,
-    repository::{self, migrations},
-    runtime::{Context, OutputFormat, print_json, print_text, table},
+    runtime::{Boot, Context, OutputFormat, print_json, print_text, table},
 };
 
 /// Flags of `ledger topics`.
@@ -104,12 +103,11 @@ impl<'a> From<&'a Topic> for TopicOut<'a> {
 
 /// Runs the command.
 pub async fn run(context: Context, args: TopicsArgs) -> anyhow::Result<ExitCode> {
+    let mut boot = Boot::new(&context, "topics");
     if context.config.broker.kind == BrokerKind::Postgres {
-        let mut connection = repository::connect(&context.config.database, "topics").await?;
-        migrations::check_schema(&mut connection).await?;
+        drop(boot.connect().await?);
     }
-    let pool = repository::pool(&context.config.database, "topics")?;
-    let broker = broker::connect(&context.config, pool).await?;
+    let broker = boot.broker().await?;
     let specs = broker::topic_specs(&context.config);
     let kind = kind(context.config.broker.kind);
     if let Some(TopicsCommand::Create(create)) = &args.command {

@@ -27,12 +27,12 @@ use anyhow::Context as _;
 pub use report::{Check, Report, Status};
 
 use crate::{
-    broker::{self, SharedBroker},
+    broker::SharedBroker,
     repository::{
-        self, Connection, migrations,
+        Connection,
         verification::{self, Found, Snapshot, pending},
     },
-    runtime::{Context, OutputFormat, parse_time_span, progress_bar},
+    runtime::{Boot, Context, OutputFormat, parse_time_span, progress_bar},
 };
 
 /// A question over millions of rows takes its time.
@@ -63,11 +63,9 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
 /// Checks everything.
 pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
     let config = &context.config;
-    let mut connection =
-        repository::connect_for_long_statements(&config.database, "verify", STATEMENT_TIMEOUT).await?;
-    migrations::check_schema(&mut connection).await?;
-    let pool = repository::pool(&config.database, "verify")?;
-    let broker = broker::connect(config, pool).await.context("cannot reach the broker (broker.kind)")?;
+    let mut boot = Boot::new(context, "verify");
+    let mut connection = boot.connect_for_long_statements(STATEMENT_TIMEOUT).await?;
+    let broker = boot.broker().await.context("cannot reach the broker (broker.kind)")?;
     let bar = progress_bar(0, PROGRESS);
     let mut report = Report::default();
     if let Some(limit) = args.wait {

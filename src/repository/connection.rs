@@ -67,6 +67,13 @@ pub async fn connect_for_long_statements(
     Ok(connection)
 }
 
+/// Returns the hosts, ports and name of the database for a log line, without user and password.
+pub fn database_address(database: &Database) -> Result<String, RepositoryError> {
+    let options = options(database, "")?;
+    let hosts: Vec<String> = one_for_each_host(&options).iter().map(address).collect();
+    Ok(format!("{}/{}", hosts.join(","), options.get_dbname().unwrap_or_default()))
+}
+
 async fn open(database: &Database, options: &tokio_postgres::Config) -> Result<Connection, String> {
     if options.get_ssl_mode() == SslMode::Disable {
         let (client, connection) = options.connect(NoTls).await.map_err(|error| describe(&error))?;

@@ -49,7 +49,7 @@ pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, Reposito
     diesel::sql_query("SET lock_timeout = '60s'").execute(&mut connection).await?;
     diesel::sql_query("SET statement_timeout = 0").execute(&mut connection).await?;
     lock(&mut connection).await?;
-    let wanted = newest_embedded()?;
+    let wanted = schema_version()?;
     if let Some(found) = newest_applied(&mut connection).await?
         && found > wanted
     {
@@ -107,7 +107,7 @@ async fn remove_unfinished_indexes(connection: &mut Connection) -> Result<(), Re
 
 /// Refuses a schema that is older or newer than this binary, naming the command to run.
 pub async fn check_schema(connection: &mut Connection) -> Result<(), RepositoryError> {
-    let wanted = newest_embedded()?;
+    let wanted = schema_version()?;
     let found = newest_applied(connection).await?;
     let advice = match &found {
         Some(found) if *found == wanted => return Ok(()),
@@ -117,7 +117,8 @@ pub async fn check_schema(connection: &mut Connection) -> Result<(), RepositoryE
     Err(RepositoryError::SchemaMismatch { found: found.unwrap_or_else(|| "none".into()), wanted, advice })
 }
 
-fn newest_embedded() -> Result<String, RepositoryError> {
+/// Returns the version of the schema that this binary works with.
+pub fn schema_version() -> Result<String, RepositoryError> {
     let migrations: Vec<Box<dyn Migration<Pg>>> =
         MIGRATIONS.migrations().map_err(|error| RepositoryError::Migration(error.to_string()))?;
     Ok(migrations.iter().map(|migration| migration.name().version().to_string()).max().unwrap_or_default())

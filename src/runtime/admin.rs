@@ -22,8 +22,8 @@ pub struct AdminListener {
 
 impl AdminListener {
     /// Closes it at once.
-    pub async fn stop(self) {
-        if let Some(handle) = self.handle {
+    pub async fn stop(&self) {
+        if let Some(handle) = &self.handle {
             handle.stop(false).await;
         }
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Stop;
 
-/// A wait that doubles from `min` to `max` until it is reset. With `jitter`, each wait is between half and all of it,
-/// so that many instances do not come back at the same moment.
+/// A wait that doubles from `min` to `max` until it is reset. Each wait is random between half and all of it, so that
+/// many instances do not retry at the same moment.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     min: Duration,

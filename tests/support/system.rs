@@ -88,14 +88,14 @@ impl System {
     /// A relay at work.
     pub fn relay(&self, more: &[(&str, &str)]) -> Binary {
         let mut relay = self.start("relay", more);
-        relay.line_with("relaying");
+        relay.line_with("started role=\"relay\"");
         relay
     }
 
     /// A consumer at work.
     pub fn consumer(&self, more: &[(&str, &str)]) -> Binary {
         let mut consumer = self.start("consume-risk", more);
-        consumer.line_with("consuming");
+        consumer.line_with("started role=\"consume-risk\"");
         consumer
     }
 

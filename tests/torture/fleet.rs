@@ -234,8 +234,7 @@ impl Slot {
         if said.contains("panicked") || said.contains("by a bug") {
             return Ended::Badly(self.told("panicked"));
         }
-        let was_at_work =
-            ["relaying", "consuming ", "listening", "listen="].iter().any(|part| said.contains(part));
+        let was_at_work = said.contains("started role=");
         match (status.signal(), status.code()) {
             (Some(9), _) if self.may_be_killed => Ended::Well,
             (_, Some(0)) if self.stopping_since.is_some() => Ended::Well,

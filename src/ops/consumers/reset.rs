@@ -14,14 +14,14 @@ use serde::Serialize;
 
 use super::super::{current_user::user_and_host, time_argument};
 use crate::{
-    broker::{self, OffsetRange, SharedBroker},
+    broker::{OffsetRange, SharedBroker},
     event::TRANSACTIONS_TOPIC,
     repository::{
-        self, Connection, leases,
+        Connection, leases,
         positions::{self, PartitionName},
         transaction,
     },
-    runtime::{Context, OutputFormat, print_json, print_text, table},
+    runtime::{Boot, Context, OutputFormat, print_json, print_text, table},
 };
 
 /// Flags of `ledger consumers reset`.
@@ -92,6 +92,7 @@ impl Move {
 }
 
 pub(super) async fn run(
+    mut boot: Boot<'_>,
     context: &Context,
     connection: &mut Connection,
     args: &ResetArgs,
@@ -102,8 +103,7 @@ pub(super) async fn run(
         *group == context.config.consume_risk.group || !known.is_empty(),
         "there is no consumer group {group}"
     );
-    let pool = repository::pool(&context.config.database, "consumers")?;
-    let broker = broker::connect(&context.config, pool).await?;
+    let broker = boot.broker().await?;
     let wanted = targets(&broker, args).await?;
     let moves = match args.dry_run {
         true => {

@@ -16,8 +16,8 @@ use super::super::{current_user::user_and_host, time_argument};
 use crate::{
     consume_risk::{self, Backfill, Backfilled, Failing},
     domain::transaction_id_floor,
-    repository::{self, Connection, migrations, postings, transactions},
-    runtime::{Context, OutputFormat, print_json, print_text, progress_bar, table},
+    repository::{self, Connection, postings, transactions},
+    runtime::{Boot, Context, OutputFormat, print_json, print_text, progress_bar, table},
 };
 
 /// Rows of the ledger looked at in one question.
@@ -90,9 +90,7 @@ pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<
         return Ok(ExitCode::from(EXIT_MISUSED));
     }
     let database = &context.config.database;
-    let mut reading =
-        repository::connect_for_long_statements(database, "risk assess", STATEMENT_TIMEOUT).await?;
-    migrations::check_schema(&mut reading).await?;
+    let reading = Boot::new(context, "risk assess").connect_for_long_statements(STATEMENT_TIMEOUT).await?;
     let mut writing = repository::connect(database, "risk assess").await?;
     postings::prepare_writer(&mut writing).await?;
     let backfill = Backfill::new(consume_risk::load_rules(context).await?, args.dry_run);

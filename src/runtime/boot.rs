@@ -1,0 +1,139 @@
+//! The start of every command that works on the ledger.
+//!
+//! ```text
+//! connect to PostgreSQL ─▶ check the schema ─▶ connect to the broker ─▶ open the admin listener ─▶ log "started"
+//!        every command that uses the database       if it uses it                  only a role that keeps running
+//! ```
+//!
+//! Guarantees: a command fails before it has done anything if the schema does not fit this binary; every role that
+//! keeps running logs the same line with the same fields.
+//!
+//! Deliberately absent: retries. A command that cannot start exits with the reason, and its supervisor restarts it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+
+use super::{
+    Context,
+    admin::{AdminListener, start_admin},
+};
+use crate::{
+    broker::{self, SharedBroker, TopicSpec},
+    config::{BrokerKind, Config},
+    repository::{self, Connection, Pool, RepositoryError, migrations},
+};
+
+/// The first steps of one command.
+pub struct Boot<'a> {
+    context: &'a Context,
+    role: &'static str,
+    uses_broker: bool,
+}
+
+/// What one role adds to its start line.
+#[derive(Debug, Default)]
+pub struct StartDetails<'a> {
+    /// The address of the API.
+    pub listen: Option<SocketAddr>,
+    /// The consumer group.
+    pub group: Option<&'a str>,
+    /// The number of partitions of the topic that the role reads.
+    pub partitions: Option<i32>,
+    /// The version of the rule set.
+    pub ruleset: Option<String>,
+    /// The interval of a role that works at intervals.
+    pub every: Option<Duration>,
+    /// The features of this role that are switched off.
+    pub off: Vec<&'static str>,
+}
+
+impl<'a> Boot<'a> {
+    /// Begins the start of `role`. The name is part of PostgreSQL's `application_name` and of the start line.
+    pub fn new(context: &'a Context, role: &'static str) -> Self {
+        Self { context, role, uses_broker: false }
+    }
+
+    /// Opens a connection and checks the schema.
+    pub async fn connect(&self) -> Result<Connection, RepositoryError> {
+        let mut connection = repository::connect(&self.context.config.database, self.role).await?;
+        migrations::check_schema(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Opens a connection for statements that may run for `statement_timeout`, and checks the schema.
+    pub async fn connect_for_long_statements(
+        &self,
+        statement_timeout: Duration,
+    ) -> Result<Connection, RepositoryError> {
+        let database = &self.context.config.database;
+        let mut connection =
+            repository::connect_for_long_statements(database, self.role, statement_timeout).await?;
+        migrations::check_schema(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Returns a pool that opens its connections on demand.
+    pub fn pool(&self) -> Result<Pool, RepositoryError> {
+        repository::pool(&self.context.config.database, self.role)
+    }
+
+    /// Connects to the configured broker.
+    pub async fn broker(&mut self) -> anyhow::Result<SharedBroker> {
+        self.uses_broker = true;
+        Ok(broker::connect(&self.context.config, self.pool()?).await?)
+    }
+
+    /// Connects to the configured broker and checks these topics. Creates missing ones if `broker.create_topics` is
+    /// true.
+    pub async fn broker_with_topics(&mut self, topics: &[TopicSpec]) -> anyhow::Result<SharedBroker> {
+        let broker = self.broker().await?;
+        let create = self.context.config.broker.create_topics;
+        broker.ensure_topics(topics, create).await.context("the topics are not as configured")?;
+        Ok(broker)
+    }
+
+    /// Opens the admin listener and logs the start line of a role that keeps running.
+    pub fn started(self, details: StartDetails<'_>) -> anyhow::Result<AdminListener> {
+        let admin = start_admin(self.context)?;
+        let config = &self.context.config;
+        let broker = if self.uses_broker { broker_address(config) } else { "unused".to_owned() };
+        tracing::info!(
+            role = self.role,
+            version = env!("CARGO_PKG_VERSION"),
+            instance = %self.context.instance,
+            schema = migrations::schema_version()?,
+            database = repository::database_address(&config.database)?,
+            broker,
+            listen = details.listen.map(tracing::field::display),
+            admin = admin.address.map(tracing::field::display),
+            group = details.group,
+            partitions = details.partitions,
+            ruleset = details.ruleset,
+            every = details.every.map(humantime::format_duration).map(tracing::field::display),
+            off = self.off(&admin, details.off),
+            "started"
+        );
+        Ok(admin)
+    }
+
+    /// Names everything that is switched off, or returns None.
+    fn off(&self, admin: &AdminListener, of_role: Vec<&'static str>) -> Option<String> {
+        let creates_topics = self.context.config.broker.create_topics;
+        let common = [
+            ("admin", admin.address.is_none()),
+            ("traces", !self.context.exports_traces),
+            ("create_topics", self.uses_broker && !creates_topics),
+        ];
+        let off = common.into_iter().filter(|(_, is_off)| *is_off).map(|(name, _)| name);
+        let off: Vec<&str> = off.chain(of_role).collect();
+        (!off.is_empty()).then(|| off.join(" "))
+    }
+}
+
+fn broker_address(config: &Config) -> String {
+    match config.broker.kind {
+        BrokerKind::Kafka => format!("kafka {}", config.broker.kafka.bootstrap_servers),
+        BrokerKind::Postgres => "postgres".to_owned(),
+    }
+}
