@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 
 pub use report::{BalanceDifference, CurrencySums, Ending, Report};
 
-use poster::Poster;
+use poster::ImportPoster;
 use reader::{Batch, Reading};
 use rejects::Rejects;
 
@@ -113,7 +113,7 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
         tokio::task::spawn_blocking(move || Reading::plan(&planned)).await.context("reading the files")??;
     let bar = progress_bar(reading.bytes_total(), PROGRESS);
     let mut rejects = Rejects::create(args.rejects.as_deref())?;
-    let mut poster = Poster::new(context, args);
+    let mut poster = ImportPoster::new(context, args);
     let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD_MAX);
     let reader = tokio::task::spawn_blocking(move || reading.run(&sender));
     let ending = loop {
@@ -146,7 +146,7 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
 /// Posts one batch and books its rejects. Answers how the import ends, if it ends here.
 async fn take(
     batch: Batch,
-    poster: &mut Poster<'_>,
+    poster: &mut ImportPoster<'_>,
     rejects: &mut Rejects,
     args: &Args,
 ) -> anyhow::Result<Option<Ending>> {

@@ -10,11 +10,11 @@ use chrono::{DateTime, NaiveDate, Utc};
 use ledger::{
     aggregate::{self, Outcome, Scope},
     domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
+    posting::{Request, post_locked},
     repository::{
         RepositoryError, facts,
         facts::runs::AggregateRun,
         leases::{self, Lease},
-        postings::{self, Request},
         verification::{self, DayFacts},
     },
 };
@@ -51,7 +51,7 @@ async fn fill(database: &TestDatabase) {
     }
     requests.push(request("large", "EUR", 999_999_999_999_999_999, "2024-02-28T12:00:00Z", 0));
     let mut connection = database.connection().await;
-    let posted = postings::post_locked(&mut connection, &requests).await.unwrap();
+    let posted = post_locked(&mut connection, &requests).await.unwrap();
     assert_eq!(posted.decisions.len(), 25);
 }
 
@@ -159,7 +159,7 @@ async fn a_row_that_commits_while_its_day_is_rebuilt_keeps_its_mark() {
     // The snapshot of the first day is taken; this row is not in it.
     let mut connection = database.connection().await;
     let more = [request("e", "EUR", 100, "2024-02-28T08:00:00Z", 99)];
-    postings::post_locked(&mut connection, &more).await.unwrap();
+    post_locked(&mut connection, &more).await.unwrap();
     blocker.batch_execute("ROLLBACK").await.unwrap();
     running.await.unwrap().unwrap();
     assert_eq!(database.value("SELECT string_agg(day::text, ' ') FROM fact_marks").await, DAYS[0]);

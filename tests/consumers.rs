@@ -11,10 +11,10 @@ use ledger::{
     consume_risk::{PartitionConsumer, Turn},
     domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
     event::{TRANSACTION_CREATED, TRANSACTIONS_TOPIC, cloud_event_headers},
+    posting::{Request, post_locked},
     repository::{
         leases::{self, Lease},
         positions::PartitionName,
-        postings::{self, Request},
     },
     risk::{Ruleset, SHIPPED_RULES},
 };
@@ -84,7 +84,7 @@ impl Stage {
 
     async fn post(&self, count: usize) {
         let requests: Vec<Request> = (0..count).map(request).collect();
-        postings::post_locked(&mut self.database.connection().await, &requests).await.expect("posted");
+        post_locked(&mut self.database.connection().await, &requests).await.expect("posted");
     }
 
     /// Publishes what is in the outbox, a record every second from `first` on.

@@ -9,7 +9,7 @@ use ledger::{
     broker::{self, OutgoingRecord, SharedBroker, topic_specs},
     domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
     event::{TRANSACTION_CREATED, TRANSACTIONS_TOPIC, cloud_event_headers},
-    repository::postings::{self, Request},
+    posting::{Request, post_locked},
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -69,7 +69,7 @@ impl Stage {
 
     async fn post(&self, descriptions: &[&str]) {
         let requests: Vec<Request> = descriptions.iter().map(|description| request(description)).collect();
-        postings::post_locked(&mut self.database.connection().await, &requests).await.expect("posted");
+        post_locked(&mut self.database.connection().await, &requests).await.expect("posted");
     }
 
     async fn count(&self, from: &str) -> usize {

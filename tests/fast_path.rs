@@ -9,11 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ledger::{
     domain::{AccountId, Amount, Currency, Decision, Direction, IdempotencyKey, Posting},
-    repository::{
-        Connection, accounts,
-        poster::{MemoryLimits, Poster, Way},
-        postings::{Request, post_locked},
-    },
+    posting::{CommitPath, GroupPoster, MemoryLimits, Request, post_locked},
+    repository::{Connection, accounts},
 };
 use proptest::{
     prelude::*,
@@ -51,8 +48,8 @@ fn told(decision: &Decision) -> String {
     }
 }
 
-const ROOMY: MemoryLimits = MemoryLimits { accounts_max: 100, rows_max: 100 };
-const CRAMPED: MemoryLimits = MemoryLimits { accounts_max: 3, rows_max: 2 };
+const ROOMY: MemoryLimits = MemoryLimits { accounts_max: 100, transactions_max: 100 };
+const CRAMPED: MemoryLimits = MemoryLimits { accounts_max: 3, transactions_max: 2 };
 
 /// All that is stored of accounts with a prefix, without ids and moments: rows, accounts, events in their order, and
 /// that each row has its event.
@@ -92,7 +89,7 @@ const NEVER: [&str; 2] = [
 struct Twins<'a> {
     database: &'a TestDatabase,
     model_database: &'a TestDatabase,
-    instances: [Poster; 2],
+    instances: [GroupPoster; 2],
     model: Connection,
     /// Of all account names, so that several can share the databases.
     prefix: String,
@@ -101,7 +98,8 @@ struct Twins<'a> {
 impl<'a> Twins<'a> {
     async fn on(database: &'a TestDatabase, model_database: &'a TestDatabase) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let open = async |limits| Poster::connect(&database.config.database, "test", limits).await.unwrap();
+        let open =
+            async |limits| GroupPoster::connect(&database.config.database, "test", limits).await.unwrap();
         Self {
             database,
             model_database,
@@ -112,7 +110,7 @@ impl<'a> Twins<'a> {
     }
 
     /// Posts a group on one instance and on the model; answers which way the instance went.
-    async fn group(&mut self, instance: usize, wanted: &[Wanted<'_>]) -> Way {
+    async fn group(&mut self, instance: usize, wanted: &[Wanted<'_>]) -> CommitPath {
         let prefix = &self.prefix;
         let named = |(account, key, minor, code): &Wanted<'_>| {
             request((&format!("{prefix}{account}"), key, *minor, code))
@@ -160,13 +158,17 @@ async fn known_and_freshly_read_accounts_go_the_fast_way_new_ones_do_not() {
     let mut twins = Twins::on(&database, &model).await;
     assert_eq!(
         twins.group(0, &[("a", "1", 5, "EUR"), ("b", "1", 5, "JPY")]).await,
-        Way::Locked,
+        CommitPath::Locked,
         "both are new"
     );
-    assert_eq!(twins.group(0, &[("a", "2", -7, "EUR"), ("a", "3", 1, "EUR")]).await, Way::Expected);
+    assert_eq!(twins.group(0, &[("a", "2", -7, "EUR"), ("a", "3", 1, "EUR")]).await, CommitPath::Expected);
     // The other instance has never seen them, and reads them without a lock.
-    assert_eq!(twins.group(1, &[("a", "4", 5, "EUR"), ("b", "4", 5, "JPY")]).await, Way::Expected);
-    assert_eq!(twins.group(1, &[("b", "5", 5, "JPY"), ("c", "5", 5, "EUR")]).await, Way::Locked, "c is new");
+    assert_eq!(twins.group(1, &[("a", "4", 5, "EUR"), ("b", "4", 5, "JPY")]).await, CommitPath::Expected);
+    assert_eq!(
+        twins.group(1, &[("b", "5", 5, "JPY"), ("c", "5", 5, "EUR")]).await,
+        CommitPath::Locked,
+        "c is new"
+    );
     twins.stored_the_same().await;
 }
 
@@ -177,8 +179,8 @@ async fn a_stale_memory_costs_a_second_try_and_nothing_else() {
     twins.group(0, &[("a", "1", 5, "EUR"), ("b", "1", 5, "EUR")]).await;
     twins.group(1, &[("a", "2", 50, "EUR")]).await;
     // One account of the two moved on: the whole group goes the other way, and is remembered rightly after it.
-    assert_eq!(twins.group(0, &[("b", "3", 7, "EUR"), ("a", "3", 7, "EUR")]).await, Way::Locked);
-    assert_eq!(twins.group(0, &[("b", "4", 7, "EUR"), ("a", "4", 7, "EUR")]).await, Way::Expected);
+    assert_eq!(twins.group(0, &[("b", "3", 7, "EUR"), ("a", "3", 7, "EUR")]).await, CommitPath::Locked);
+    assert_eq!(twins.group(0, &[("b", "4", 7, "EUR"), ("a", "4", 7, "EUR")]).await, CommitPath::Expected);
     twins.stored_the_same().await;
 }
 
@@ -193,7 +195,7 @@ async fn an_account_with_another_history_is_not_taken_for_the_remembered_one() {
                     UPDATE transactions SET amount = 7, balance_after = 7; UPDATE accounts SET balance = 7";
         database.client().await.batch_execute(lost).await.unwrap();
     }
-    assert_eq!(twins.group(0, &[("a", "2", 5, "EUR")]).await, Way::Locked);
+    assert_eq!(twins.group(0, &[("a", "2", 5, "EUR")]).await, CommitPath::Locked);
     twins.stored_the_same().await;
 }
 
@@ -209,11 +211,11 @@ async fn a_replayed_key_in_the_middle_of_a_group_is_answered_with_its_row() {
         ("a", "1", 6, "EUR"),
         ("a", "2", 7, "EUR"),
     ];
-    assert_eq!(twins.group(0, &group).await, Way::Expected, "remembered, so nothing is in doubt");
+    assert_eq!(twins.group(0, &group).await, CommitPath::Expected, "remembered, so nothing is in doubt");
     // The other instance knows neither key: the unique index tells, and the row is read.
     let again = [("a", "4", 7, "EUR"), ("a", "1", 5, "EUR"), ("a", "5", 9, "EUR"), ("b", "1", 5, "EUR")];
     twins.group(1, &[("b", "0", 1, "EUR")]).await;
-    assert_eq!(twins.group(1, &again).await, Way::Locked);
+    assert_eq!(twins.group(1, &again).await, CommitPath::Locked);
     twins.stored_the_same().await;
 }
 
@@ -225,7 +227,12 @@ async fn the_memory_of_rows_is_bounded_and_the_latest_stay() {
         twins.group(1, &[("a", key, 5, "EUR")]).await;
     }
     // Two rows have room, and what was read under the lock is not kept.
-    for (key, way) in [("4", Way::Expected), ("3", Way::Expected), ("2", Way::Locked), ("2", Way::Locked)] {
+    for (key, way) in [
+        ("4", CommitPath::Expected),
+        ("3", CommitPath::Expected),
+        ("2", CommitPath::Locked),
+        ("2", CommitPath::Locked),
+    ] {
         assert_eq!(twins.group(1, &[("a", key, 5, "EUR")]).await, way, "{key}");
     }
     twins.stored_the_same().await;
@@ -243,12 +250,12 @@ async fn a_limit_reached_within_a_group_stops_the_same_requests() {
         ("a", "3", -40, "EUR"),
         ("a", "4", 1, "EUR"),
     ];
-    assert_eq!(twins.group(0, &group).await, Way::Locked, "a refusal is looked at under the lock");
+    assert_eq!(twins.group(0, &group).await, CommitPath::Locked, "a refusal is looked at under the lock");
     // Loosened and tightened by somebody else: neither an accepted nor a refused debit rests on the memory.
     twins.limit("a", None).await;
     twins.group(0, &[("a", "5", -500, "EUR")]).await;
     twins.limit("a", Some(0)).await;
-    assert_eq!(twins.group(0, &[("a", "6", -1, "EUR")]).await, Way::Locked);
+    assert_eq!(twins.group(0, &[("a", "6", -1, "EUR")]).await, CommitPath::Locked);
     twins.stored_the_same().await;
 }
 
@@ -297,7 +304,7 @@ fn random_groups_on_two_instances_leave_what_the_lock_first_path_leaves() {
                             (account.as_str(), key.as_str(), *minor, if *euro { "EUR" } else { "USD" })
                         })
                         .collect();
-                    if twins.group(instance, &wanted).await == Way::Expected {
+                    if twins.group(instance, &wanted).await == CommitPath::Expected {
                         fast.fetch_add(1, Ordering::Relaxed);
                     }
                 }

@@ -378,7 +378,7 @@ async fn a_dry_run_that_lost_what_it_remembered_ends() {
     let running = tokio::spawn(async move { import::import(&context, &args).await });
     // Not before something is remembered: a session that is lost with nothing in it is replaced by another one.
     let cut = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE application_name = 'ledger import' AND query LIKE 'INSERT INTO rehearsed_transactions%'
+               WHERE application_name = 'ledger import' AND query LIKE '-- name: dry_run_remember_transactions%'
                  AND datname = current_database()) AS cut";
     eventually("its session is ended", async || scene.database.value(cut).await != "0").await;
     let report = running.await.unwrap().unwrap();

@@ -12,8 +12,8 @@ use ledger::{
     domain::{AccountId, Amount, Currency, Decision, Direction, IdempotencyKey, Posting},
     event::{TRANSACTIONS_TOPIC, cloud_event_headers},
     ops::verify::{self, Args, Report},
+    posting::{Request, post_locked},
     relay,
-    repository::postings::{self, Request},
     runtime::Context,
 };
 use uuid::Uuid;
@@ -45,7 +45,7 @@ fn posting(account: &str, key: &str, minor: i64, reverses: Option<Uuid>) -> Post
 async fn post(database: &TestDatabase, posting: Posting) -> Uuid {
     let mut connection = database.connection().await;
     let group = [Request { posting: posting.into(), traceparent: None }];
-    match postings::post_locked(&mut connection, &group).await.unwrap().decisions.pop() {
+    match post_locked(&mut connection, &group).await.unwrap().decisions.pop() {
         Some(Decision::Create(row)) => row.id,
         other => panic!("{other:?}"),
     }
@@ -155,7 +155,7 @@ async fn a_live_system_is_never_called_wrong() {
                     .map(|n| posting(&format!("acct-{}", n % 9), &format!("{round}-{n}"), 100, None))
                     .map(|posting| Request { posting: posting.into(), traceparent: None })
                     .collect();
-                postings::post_locked(&mut connection, &group).await.unwrap();
+                post_locked(&mut connection, &group).await.unwrap();
             }
             0
         }

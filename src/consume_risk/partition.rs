@@ -42,7 +42,6 @@ use crate::{
     repository::{
         self, Connection, RepositoryError,
         positions::{PartitionName, Position},
-        postings,
     },
     risk::Ruleset,
     runtime::{Backoff, Context, Lease, OutageLog, Stop},
@@ -208,7 +207,7 @@ impl PartitionConsumer {
 
     async fn connect(&self) -> anyhow::Result<Connection> {
         let mut connection = repository::connect(&self.context.config.database, "consume-risk").await?;
-        answered(self.patience(), postings::prepare_writer(&mut connection)).await?;
+        answered(self.patience(), repository::prepare_writer(&mut connection)).await?;
         Ok(connection)
     }
 

@@ -12,11 +12,8 @@ use super::{
 };
 use crate::{
     domain::{Decision, Refusal, format_minor},
-    repository::{
-        self, Connection, RepositoryError,
-        postings::{self, Request},
-        rehearsals,
-    },
+    posting::{Request, dry_run, post_all_or_nothing, post_locked},
+    repository::{self, Connection, RepositoryError},
     runtime::{Backoff, Context},
 };
 
@@ -64,34 +61,35 @@ impl From<Decision> for Outcome {
     }
 }
 
-enum Way {
-    /// Everything that can be taken.
-    All,
-    /// Up to the first row that cannot.
-    Whole,
-    /// Nothing, and what would be taken is remembered by a session that cannot be replaced once it remembers something.
-    Rehearse { remembers: bool },
+/// Which rows of a group are written.
+enum Mode {
+    /// Every row that is not refused.
+    SkipRefused,
+    /// The rows before the first refused one.
+    StopAtRefused,
+    /// None. Once the session holds the effect of a group, it cannot be replaced.
+    DryRun { has_effect: bool },
 }
 
 /// Posts groups.
-pub(super) struct Poster<'a> {
+pub(super) struct ImportPoster<'a> {
     context: &'a Context,
     connection: Option<Connection>,
-    way: Way,
+    mode: Mode,
     on_error: OnError,
     report: Report,
     started: Instant,
 }
 
-impl<'a> Poster<'a> {
+impl<'a> ImportPoster<'a> {
     pub(super) fn new(context: &'a Context, args: &Args) -> Self {
-        let way = match (args.dry_run, args.on_error) {
-            (true, _) => Way::Rehearse { remembers: false },
-            (false, OnError::Stop) => Way::Whole,
-            (false, OnError::Skip) => Way::All,
+        let mode = match (args.dry_run, args.on_error) {
+            (true, _) => Mode::DryRun { has_effect: false },
+            (false, OnError::Stop) => Mode::StopAtRefused,
+            (false, OnError::Skip) => Mode::SkipRefused,
         };
         let report = Report::new(args.dry_run, args.balance_tolerance.clone());
-        Self { context, connection: None, way, on_error: args.on_error, report, started: Instant::now() }
+        Self { context, connection: None, mode, on_error: args.on_error, report, started: Instant::now() }
     }
 
     /// Posts a group and answers the rows that were not taken, in order. None: asked to stop before it was posted.
@@ -141,12 +139,12 @@ impl<'a> Poster<'a> {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let outcomes = match &mut self.way {
-            Way::All => decisions(postings::post_locked(&mut connection, group).await?.decisions),
-            Way::Whole => post_up_to_refused(&mut connection, group).await?,
-            Way::Rehearse { remembers } => {
-                let decided = rehearsals::rehearse(&mut connection, group).await?;
-                *remembers |= decided.iter().any(|decision| matches!(decision, Decision::Create(_)));
+        let outcomes = match &mut self.mode {
+            Mode::SkipRefused => decisions(post_locked(&mut connection, group).await?.decisions),
+            Mode::StopAtRefused => post_up_to_refused(&mut connection, group).await?,
+            Mode::DryRun { has_effect } => {
+                let decided = dry_run::decide(&mut connection, group).await?;
+                *has_effect |= decided.iter().any(|decision| matches!(decision, Decision::Create(_)));
                 decisions(decided)
             }
         };
@@ -155,13 +153,13 @@ impl<'a> Poster<'a> {
     }
 
     async fn connect(&self) -> Result<Connection, RepositoryError> {
-        if matches!(self.way, Way::Rehearse { remembers: true }) {
-            return Err(RepositoryError::RehearsalLost);
+        if matches!(self.mode, Mode::DryRun { has_effect: true }) {
+            return Err(RepositoryError::DryRunLost);
         }
         let mut connection = repository::connect(&self.context.config.database, "import").await?;
-        postings::prepare_writer(&mut connection).await?;
-        if matches!(self.way, Way::Rehearse { .. }) {
-            rehearsals::begin(&mut connection).await?;
+        repository::prepare_writer(&mut connection).await?;
+        if matches!(self.mode, Mode::DryRun { .. }) {
+            dry_run::begin(&mut connection).await?;
         }
         Ok(connection)
     }
@@ -200,7 +198,7 @@ async fn post_up_to_refused(
     let mut refused: Option<Decision> = None;
     let mut rest = group;
     loop {
-        match postings::post_whole(connection, rest).await {
+        match post_all_or_nothing(connection, rest).await {
             Ok(posted) => {
                 return Ok(decisions(posted.decisions.into_iter().chain(refused).collect()));
             }

@@ -11,4 +11,5 @@ pub use opening::open_or_limit;
 pub(super) use point_in_time::seq_range;
 pub use point_in_time::state_at;
 pub use row::Account;
-pub use states::{open_and_lock, rehearsed_states, states};
+pub(super) use row::AccountRow;
+pub use states::{open_and_lock, states};

@@ -74,6 +74,23 @@ pub fn database_address(database: &Database) -> Result<String, RepositoryError> 
     Ok(format!("{}/{}", hosts.join(","), options.get_dbname().unwrap_or_default()))
 }
 
+/// Sets up a connection for statements that read and write rows by their keys. Plans are made once and never fall back
+/// to a scan, whatever the statistics say about a table that was empty a moment ago.
+pub async fn prepare_writer(connection: &mut Connection) -> Result<(), RepositoryError> {
+    let settings = [
+        "SET enable_seqscan = off",
+        "SET enable_hashjoin = off",
+        "SET enable_mergejoin = off",
+        "SET plan_cache_mode = force_generic_plan",
+        "SET jit = off",
+        "SET lock_timeout = '5s'",
+    ];
+    for setting in settings {
+        diesel::sql_query(setting).execute(connection).await?;
+    }
+    Ok(())
+}
+
 async fn open(database: &Database, options: &tokio_postgres::Config) -> Result<Connection, String> {
     if options.get_ssl_mode() == SslMode::Disable {
         let (client, connection) = options.connect(NoTls).await.map_err(|error| describe(&error))?;

@@ -51,9 +51,9 @@ pub enum RepositoryError {
         /// Why.
         decision: Box<Decision>,
     },
-    /// A dry run lost its session, and with it what it would have written so far.
+    /// A dry run lost its session, and with it the effect of its earlier groups.
     #[error("the connection was lost, and with it what the dry run remembered; run it again")]
-    RehearsalLost,
+    DryRunLost,
     /// The schema is older or newer than this binary.
     #[error("the database schema is at version {found}, but this binary needs {wanted}; {advice}")]
     SchemaMismatch {

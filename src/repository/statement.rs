@@ -1,10 +1,22 @@
 //! SQL of fixed text that PostgreSQL parses and plans once per connection.
 //!
-//! diesel's `sql_query` is parsed anew at each use, since its text may be anything. A [`Statement`] is made from a
-//! literal, so it goes through the connection's cache of prepared statements. Each `?` in the text takes the next
-//! bind, once.
+//! Plain queries use diesel's DSL. Statements that the DSL cannot say are `.sql` files beside the Rust file that runs
+//! them:
+//!
+//! ```text
+//! -- name: lock_accounts                        <- the file's first line; pg_stat_activity shows it
+//! SELECT … WHERE account_id = ANY(/* account_ids */ $1)
+//! ```
+//! ```text
+//! statement(include_str!("accounts/lock.sql")).bind::<Array<Text>, _>(ids).load::<Row>(connection)
+//! ```
+//!
+//! - Binds are numbered from `$1` in the order of the `bind` calls, and labelled in the text. A number may be used
+//!   more than once. Debug builds check that the text names exactly the binds that it gets.
+//! - diesel's `sql_query` is parsed by the server at each use, since its text may be anything. A [`Statement`] is made
+//!   from a `'static` text, so it goes through the connection's cache of prepared statements, by its text.
 
-use std::marker::PhantomData;
+use std::{collections::BTreeSet, marker::PhantomData};
 
 use diesel::{
     QueryResult,
@@ -15,13 +27,13 @@ use diesel::{
 };
 use diesel_async::AsyncPgConnection;
 
-/// A statement whose text is a literal; see [`statement`].
+/// A statement of fixed text; see [`statement`].
 #[derive(Clone, Copy)]
 pub struct Statement {
     sql: &'static str,
 }
 
-/// A statement with one more value for its next `?`.
+/// A statement with one more value.
 #[derive(Clone, Copy)]
 pub struct Bound<Before, SqlType, Value> {
     before: Before,
@@ -34,54 +46,109 @@ pub fn statement(sql: &'static str) -> Statement {
     Statement { sql }
 }
 
-/// What can take one more value.
+/// A statement that can take one more value.
 pub trait Bind: Sized {
-    /// The text behind the last `?` that has a value, up to the next `?` or the end.
-    fn piece_after(&self) -> (&'static str, Option<&'static str>);
+    /// Returns the text.
+    fn sql(&self) -> &'static str;
 
-    /// Gives the next `?` a value of the named SQL type.
+    /// Returns the number of values so far.
+    fn count(&self) -> usize;
+
+    /// Collects the values, in order.
+    fn push_values<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()>;
+
+    /// Adds the value of the next `$n`, with its SQL type.
     fn bind<SqlType, Value>(self, value: Value) -> Bound<Self, SqlType, Value> {
         Bound { before: self, value, sql_type: PhantomData }
     }
 }
 
-fn split(text: &'static str) -> (&'static str, Option<&'static str>) {
-    match text.split_once('?') {
-        Some((piece, rest)) => (piece, Some(rest)),
-        None => (text, None),
-    }
-}
-
 impl Bind for Statement {
-    fn piece_after(&self) -> (&'static str, Option<&'static str>) {
-        split(self.sql)
+    fn sql(&self) -> &'static str {
+        self.sql
+    }
+
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn push_values<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        if !has_question_marks(self.sql) {
+            out.push_sql(self.sql);
+            return Ok(());
+        }
+        out.push_sql(piece(self.sql, 0));
+        Ok(())
     }
 }
 
-impl<Before: Bind, SqlType, Value> Bind for Bound<Before, SqlType, Value> {
-    fn piece_after(&self) -> (&'static str, Option<&'static str>) {
-        split(self.before.piece_after().1.unwrap_or_default())
+impl<Before, SqlType, Value> Bind for Bound<Before, SqlType, Value>
+where
+    Before: Bind,
+    Value: ToSql<SqlType, Pg>,
+    Pg: HasSqlType<SqlType>,
+{
+    fn sql(&self) -> &'static str {
+        self.before.sql()
     }
+
+    fn count(&self) -> usize {
+        self.before.count() + 1
+    }
+
+    fn push_values<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.before.push_values(out.reborrow())?;
+        if !has_question_marks(self.sql()) {
+            return out.push_bind_param_value_only::<SqlType, Value>(&self.value);
+        }
+        out.push_bind_param::<SqlType, Value>(&self.value)?;
+        out.push_sql(piece(self.sql(), self.count()));
+        Ok(())
+    }
+}
+
+// Texts with `?` for each bind are being replaced by texts with `$n`.
+fn has_question_marks(sql: &str) -> bool {
+    sql.contains('?')
+}
+
+fn piece(sql: &'static str, number: usize) -> &'static str {
+    sql.split('?').nth(number).unwrap_or_default()
+}
+
+/// Returns the numbers of the binds that a text names.
+fn numbers(sql: &str) -> BTreeSet<usize> {
+    let after_dollar = sql.split('$').skip(1);
+    let digits =
+        after_dollar.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default());
+    digits.filter_map(|digits| digits.parse().ok()).collect()
+}
+
+fn check(statement: &impl Bind) {
+    debug_assert!(
+        has_question_marks(statement.sql()) || numbers(statement.sql()).into_iter().eq(1..=statement.count()),
+        "{} values for: {}",
+        statement.count(),
+        statement.sql()
+    );
 }
 
 impl QueryFragment<Pg> for Statement {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(self.piece_after().0);
-        Ok(())
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        check(self);
+        self.push_values(out)
     }
 }
 
 impl<Before, SqlType, Value> QueryFragment<Pg> for Bound<Before, SqlType, Value>
 where
-    Before: QueryFragment<Pg> + Bind,
+    Before: Bind,
     Value: ToSql<SqlType, Pg>,
     Pg: HasSqlType<SqlType>,
 {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        self.before.walk_ast(out.reborrow())?;
-        out.push_bind_param::<SqlType, Value>(&self.value)?;
-        out.push_sql(self.piece_after().0);
-        Ok(())
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        check(self);
+        self.push_values(out)
     }
 }
 
@@ -112,15 +179,29 @@ impl<Before, SqlType, Value> diesel::query_dsl::RunQueryDsl<AsyncPgConnection>
 
 #[cfg(test)]
 mod tests {
-    use diesel::sql_types::{BigInt, Text};
+    use diesel::{
+        query_builder::QueryBuilder,
+        sql_types::{BigInt, Text},
+    };
 
     use super::*;
 
+    const TWICE: &str = "SELECT /* a */ $1 || $1 FROM t WHERE n = /* n */ $2";
+
     #[test]
-    fn each_question_mark_takes_the_next_value() {
-        let query =
-            statement("SELECT ? || x FROM t WHERE n = ? AND y").bind::<Text, _>("a").bind::<BigInt, _>(7_i64);
+    fn the_text_stays_as_it_is_and_the_values_follow_in_order() {
+        let query = statement(TWICE).bind::<Text, _>("a").bind::<BigInt, _>(7_i64);
+        let mut builder = <Pg as diesel::backend::Backend>::QueryBuilder::default();
+        query.to_sql(&mut builder, &Pg).unwrap();
+        assert_eq!(builder.finish(), TWICE);
         let text = diesel::debug_query::<Pg, _>(&query).to_string();
-        assert!(text.starts_with("SELECT $1 || x FROM t WHERE n = $2 AND y -- binds: [\"a\", 7]"), "{text}");
+        assert!(text.ends_with("-- binds: [\"a\", 7]"), "{text}");
+    }
+
+    #[test]
+    #[should_panic(expected = "1 values for: SELECT")]
+    fn a_missing_value_fails_in_a_debug_build() {
+        let query = statement(TWICE).bind::<Text, _>("a");
+        let _ = query.to_sql(&mut <Pg as diesel::backend::Backend>::QueryBuilder::default(), &Pg);
     }
 }

@@ -7,6 +7,7 @@ mod row;
 mod unassessed;
 
 pub use account_history::{EarlierRow, LedgerRow, each_earlier_row, ledger_rows};
-pub use look_up::{existing, find, rehearsed};
+pub use look_up::{existing, find};
 pub use pages::{TransactionFilter, page};
+pub(super) use row::TransactionRow;
 pub use unassessed::{piece_end, unassessed};

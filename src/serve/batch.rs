@@ -13,7 +13,7 @@ use super::{
     state::ApiState,
     transactions::unprintable,
 };
-use crate::{domain::Decision, repository::postings::Request};
+use crate::{domain::Decision, posting::Request};
 
 const INSTANCE: &str = "/transactions/batch";
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::{IdempotencyKey, Posting, Transaction},
-    repository::postings::Request,
+    posting::Request,
 };
 
 /// Reverses a transaction: 201 the first time, 200 with the same reversal afterwards.

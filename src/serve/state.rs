@@ -12,7 +12,8 @@ use super::{
 use crate::{
     config::Config,
     domain::{AccountId, Decision},
-    repository::{self, Pool, PooledConnection, RepositoryError, accounts::Account, postings::Request},
+    posting::Request,
+    repository::{self, Pool, PooledConnection, RepositoryError, accounts::Account},
     runtime::Context,
 };
 

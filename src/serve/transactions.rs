@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     domain::{Decision, Transaction},
+    posting::Request,
     repository::{
         PageRequest,
         assessments::{self, StoredAssessment},
-        postings::Request,
         transactions::{self, TransactionFilter},
     },
 };

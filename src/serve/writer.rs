@@ -28,11 +28,8 @@ use crate::{
     config::Config,
     domain::{AccountId, Decision},
     event::lane_of,
-    repository::{
-        RepositoryError,
-        poster::{MemoryLimits, Poster, Way},
-        postings::Request,
-    },
+    posting::{CommitPath, GroupPoster, MemoryLimits, Request},
+    repository::RepositoryError,
     runtime::{OutageLog, fail_point},
 };
 
@@ -198,7 +195,7 @@ struct Writer {
     queue: mpsc::Receiver<Job>,
     /// Whose turn it is to commit a small group; shared by all writers.
     turns: Arc<Semaphore>,
-    poster: Option<Poster>,
+    poster: Option<GroupPoster>,
     /// When the last attempt failed, where and why.
     connect_failed: Option<(Instant, String, String)>,
     meter: Meter,
@@ -294,8 +291,8 @@ impl Writer {
         self.meter.group_size.record(count(group.len()));
         self.meter.commit_duration.record(started.elapsed().as_secs_f64());
         match outcome {
-            Ok((decisions, way)) => {
-                self.meter.group_posted(way);
+            Ok((decisions, path)) => {
+                self.meter.group_posted(path);
                 Ok(decisions)
             }
             Err(error) => {
@@ -307,14 +304,14 @@ impl Writer {
         }
     }
 
-    async fn poster(&mut self) -> Result<&mut Poster, RepositoryError> {
+    async fn poster(&mut self) -> Result<&mut GroupPoster, RepositoryError> {
         if self.poster.is_none() {
             self.poster = Some(self.connect().await?);
         }
         self.poster.as_mut().ok_or_else(|| unavailable("no connection"))
     }
 
-    async fn connect(&mut self) -> Result<Poster, RepositoryError> {
+    async fn connect(&mut self) -> Result<GroupPoster, RepositoryError> {
         if let Some((at, address, detail)) = &self.connect_failed
             && at.elapsed() < RECONNECT_PAUSE
         {
@@ -323,9 +320,9 @@ impl Writer {
         let role = format!("serve {}", self.name);
         let limits = MemoryLimits {
             accounts_max: self.config.serve.accounts_remembered_max,
-            rows_max: self.config.serve.rows_remembered_max,
+            transactions_max: self.config.serve.rows_remembered_max,
         };
-        let opened = Poster::connect(&self.config.database, &role, limits).await;
+        let opened = GroupPoster::connect(&self.config.database, &role, limits).await;
         self.connect_failed = opened.as_ref().err().map(|error| match error {
             RepositoryError::Connect { address, detail } => (Instant::now(), address.clone(), detail.clone()),
             other => (Instant::now(), "database.url".into(), other.to_string()),
@@ -352,24 +349,25 @@ struct Meter {
 
 impl Meter {
     fn new(writer: &str) -> Self {
-        let groups = |way: Way| metrics::counter!("ledger_writer_groups_total", "way" => way.as_str());
+        let groups =
+            |path: CommitPath| metrics::counter!("ledger_writer_groups_total", "path" => path.as_str());
         let transactions = |outcome| metrics::counter!("ledger_transactions_total", "outcome" => outcome);
         Self {
             queue_depth: metrics::gauge!("ledger_writer_queue_depth", "writer" => writer.to_owned()),
             group_size: metrics::histogram!("ledger_writer_group_size"),
             commit_duration: metrics::histogram!("ledger_writer_commit_duration_seconds"),
-            groups_expected: groups(Way::Expected),
-            groups_locked: groups(Way::Locked),
+            groups_expected: groups(CommitPath::Expected),
+            groups_locked: groups(CommitPath::Locked),
             created: transactions("created"),
             replayed: transactions("replayed"),
             refused: transactions("refused"),
         }
     }
 
-    fn group_posted(&self, way: Way) {
-        match way {
-            Way::Expected => self.groups_expected.increment(1),
-            Way::Locked => self.groups_locked.increment(1),
+    fn group_posted(&self, path: CommitPath) {
+        match path {
+            CommitPath::Expected => self.groups_expected.increment(1),
+            CommitPath::Locked => self.groups_locked.increment(1),
         }
     }
 

@@ -8,10 +8,10 @@ use ledger::{
     consume_risk::{self, PartitionConsumer},
     domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
     event::{TRANSACTION_CREATED, TRANSACTIONS_TOPIC, cloud_event_headers, partition_of},
+    posting::{Request, post_locked},
     repository::{
         leases::{self, Lease},
         positions::PartitionName,
-        postings::{self, Request},
     },
     risk::Ruleset,
     runtime::Context,
@@ -68,7 +68,7 @@ impl Scene {
                 .iter()
                 .map(|n| request(&format!("acct-{}", n % accounts), description(*n), *n))
                 .collect();
-            postings::post_locked(&mut connection, &requests).await.expect("posted");
+            post_locked(&mut connection, &requests).await.expect("posted");
         }
         self.take_from_outbox().await
     }

@@ -7,7 +7,7 @@ use ledger::{
     broker::{self, FetchedRecord, OutgoingRecord, SharedBroker},
     domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
     event::{RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_TOPIC},
-    repository::postings::{self, Request},
+    posting::{Request, post_locked},
 };
 use serde_json::Value;
 
@@ -138,7 +138,7 @@ impl System {
                     traceparent: None,
                 })
                 .collect();
-            postings::post_locked(&mut connection, &requests).await.expect("posted");
+            post_locked(&mut connection, &requests).await.expect("posted");
         }
     }
 

@@ -6,11 +6,8 @@ use std::time::Duration;
 use ledger::{
     domain::{AccountId, Amount, Currency, Decision, Direction, IdempotencyKey, Posting},
     event::lane_of,
-    repository::{
-        self, Connection, RepositoryError,
-        postings::{self, Request},
-        transaction,
-    },
+    posting::{Request, post_locked},
+    repository::{self, Connection, RepositoryError, transaction},
 };
 use tokio::task::JoinHandle;
 
@@ -104,7 +101,7 @@ async fn post_late(database: &TestDatabase, number: usize, key: &str, time: Dura
     let request = Request { posting: posting(number, key).into(), traceparent: None };
     let open = if commits { time } else { time * 100 };
     let posting = transaction("late", &mut connection, async |connection: &mut Connection| {
-        let posted = postings::post_locked(connection, std::slice::from_ref(&request)).await?;
+        let posted = post_locked(connection, std::slice::from_ref(&request)).await?;
         tokio::time::sleep(open).await;
         match posted.decisions.first() {
             Some(Decision::Create(created)) => Ok(created.id.to_string()),

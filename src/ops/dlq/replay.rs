@@ -27,7 +27,7 @@ use crate::{
     repository::{
         Connection, RepositoryError,
         dead_letters::{self, DeadLetter, DeadLetterFilter},
-        postings, transaction,
+        prepare_writer, transaction,
     },
     risk::Ruleset,
     runtime::{Context, Stop},
@@ -59,7 +59,7 @@ pub(super) async fn run(
     connection: &mut Connection,
     args: &ReplayArgs,
 ) -> anyhow::Result<ExitCode> {
-    postings::prepare_writer(connection).await?;
+    prepare_writer(connection).await?;
     let ruleset = consume_risk::load_rules(context).await?;
     let by = args.by.clone().unwrap_or_else(user_and_host);
     let mut chosen = Chosen::new(connection, args).await?;

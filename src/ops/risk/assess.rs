@@ -16,7 +16,7 @@ use super::super::{current_user::user_and_host, time_argument};
 use crate::{
     consume_risk::{self, Backfill, Backfilled, Failing},
     domain::transaction_id_floor,
-    repository::{self, Connection, postings, transactions},
+    repository::{self, Connection, transactions},
     runtime::{Boot, Context, OutputFormat, print_json, print_text, progress_bar, table},
 };
 
@@ -92,7 +92,7 @@ pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<
     let database = &context.config.database;
     let reading = Boot::new(context, "risk assess").connect_for_long_statements(STATEMENT_TIMEOUT).await?;
     let mut writing = repository::connect(database, "risk assess").await?;
-    postings::prepare_writer(&mut writing).await?;
+    repository::prepare_writer(&mut writing).await?;
     let backfill = Backfill::new(consume_risk::load_rules(context).await?, args.dry_run);
     let bar = progress_bar(0, PROGRESS);
     let mut work = Work { reading, writing, backfill };

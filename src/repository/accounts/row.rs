@@ -1,5 +1,7 @@
 //! A row of `accounts` as PostgreSQL returns it, and an account as readers see it.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
@@ -12,7 +14,7 @@ use crate::{
 };
 
 #[derive(QueryableByName)]
-pub(super) struct AccountRow {
+pub(in crate::repository) struct AccountRow {
     #[diesel(sql_type = Text)]
     account_id: String,
     #[diesel(sql_type = Text)]
@@ -56,5 +58,14 @@ impl AccountRow {
             },
             opened_at: self.opened_at,
         })
+    }
+
+    /// Returns the states of the accounts by account.
+    pub(in crate::repository) fn into_states(
+        rows: Vec<Self>,
+    ) -> Result<HashMap<AccountId, AccountState>, RepositoryError> {
+        rows.into_iter()
+            .map(|row| row.into_account().map(|account| (account.account_id, account.state)))
+            .collect()
     }
 }

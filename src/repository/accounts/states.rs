@@ -23,28 +23,7 @@ pub async fn states(
     .bind::<Array<Text>, _>(account_ids)
     .load::<AccountRow>(connection)
     .await?;
-    by_account(rows)
-}
-
-/// The states of those of the accounts that a dry run has touched; see `repository::rehearsals`.
-pub async fn rehearsed_states(
-    connection: &mut Connection,
-    account_ids: &[&str],
-) -> Result<HashMap<AccountId, AccountState>, RepositoryError> {
-    let rows = statement(
-        "SELECT account_id, currency, balance, account_seq, min_balance, last_created_at, opened_at
-         FROM rehearsed_accounts WHERE account_id = ANY(?)",
-    )
-    .bind::<Array<Text>, _>(account_ids)
-    .load::<AccountRow>(connection)
-    .await?;
-    by_account(rows)
-}
-
-fn by_account(rows: Vec<AccountRow>) -> Result<HashMap<AccountId, AccountState>, RepositoryError> {
-    rows.into_iter()
-        .map(|row| row.into_account().map(|account| (account.account_id, account.state)))
-        .collect()
+    AccountRow::into_states(rows)
 }
 
 /// Opens the accounts that are missing and locks all of them until the transaction ends. Both lists must be sorted
@@ -69,5 +48,5 @@ pub async fn open_and_lock(
     .bind::<Array<Text>, _>(account_ids)
     .load::<AccountRow>(connection)
     .await?;
-    by_account(rows)
+    AccountRow::into_states(rows)
 }

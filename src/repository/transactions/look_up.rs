@@ -27,22 +27,6 @@ pub async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<Transa
     row.map(TransactionRow::into_transaction).transpose()
 }
 
-/// The rows of two tables under wanted (account, key) pairs.
-macro_rules! rows_by_key {
-    ($transactions:literal, $accounts:literal) => {
-        concat!(
-            "SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
-                    t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata
-             FROM unnest(?, ?) AS wanted (account_id, idempotency_key)
-             JOIN ",
-            $transactions,
-            " t USING (account_id, idempotency_key) JOIN ",
-            $accounts,
-            " a USING (account_id)"
-        )
-    };
-}
-
 /// The rows that already stand under these (account, key) pairs. The accounts must be locked by an earlier statement
 /// of the same transaction: then no such row can appear later.
 pub async fn existing(
@@ -50,25 +34,7 @@ pub async fn existing(
     account_ids: &[&str],
     keys: &[&str],
 ) -> Result<Vec<Transaction>, RepositoryError> {
-    by_key(connection, rows_by_key!("transactions", "accounts"), account_ids, keys).await
-}
-
-/// The rows that a dry run would have written under these (account, key) pairs; see `repository::rehearsals`.
-pub async fn rehearsed(
-    connection: &mut Connection,
-    account_ids: &[&str],
-    keys: &[&str],
-) -> Result<Vec<Transaction>, RepositoryError> {
-    by_key(connection, rows_by_key!("rehearsed_transactions", "rehearsed_accounts"), account_ids, keys).await
-}
-
-async fn by_key(
-    connection: &mut Connection,
-    sql: &'static str,
-    account_ids: &[&str],
-    keys: &[&str],
-) -> Result<Vec<Transaction>, RepositoryError> {
-    let rows = statement(sql)
+    let rows = statement(include_str!("existing.sql"))
         .bind::<Array<Text>, _>(account_ids)
         .bind::<Array<Text>, _>(keys)
         .load::<TransactionRow>(connection)

@@ -1,0 +1,33 @@
+//! The expected path: decides from remembered states and commits with one statement that checks them.
+
+use super::{AccountStates, Posted, Request, group::decide_group, write::write};
+use crate::{
+    domain::{Decision, ExistingKeys},
+    repository::{Connection, RepositoryError},
+};
+
+/// Posts a group with one statement. `before` should hold the current states of its accounts, and `existing` the
+/// transactions under its keys.
+///
+/// Returns None if one of them is out of date or incomplete, or if a request would be refused. Nothing was written
+/// then, and the group must take the locked path.
+pub(super) async fn post_expected(
+    connection: &mut Connection,
+    before: &AccountStates,
+    existing: &ExistingKeys,
+    group: &[Request],
+) -> Result<Option<Posted>, RepositoryError> {
+    if !group.iter().all(|request| before.contains_key(&request.posting.account_id)) {
+        return Ok(None);
+    }
+    let posted = decide_group(before, existing, group);
+    // A refusal writes nothing, so no statement would check the state that it is based on.
+    if posted.decisions.iter().any(|decision| matches!(decision, Decision::Refused(_))) {
+        return Ok(None);
+    }
+    match write(connection, before, &posted, group).await {
+        Ok(()) => Ok(Some(posted)),
+        Err(error) if error.is_stale_group() || error.is_conflict() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
