@@ -13,9 +13,11 @@
 
 mod columns;
 mod csv_file;
+mod file_version;
 mod parquet_cell;
 mod parquet_file;
-mod parquet_pages;
+mod parquet_limits;
+mod parquet_schema;
 mod poster;
 mod reader;
 mod rejects;

@@ -21,7 +21,7 @@ use flate2::read::MultiGzDecoder;
 use super::{
     Args,
     columns::{self, Column},
-    source::{CHANGED, Version},
+    file_version::{CHANGED, FileVersion},
 };
 
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -40,7 +40,7 @@ pub(super) struct CsvFile {
 impl CsvFile {
     pub(super) fn open(file: File, gzipped: bool, args: &Args) -> anyhow::Result<Self> {
         let bytes_read: Arc<AtomicU64> = Arc::default();
-        let before = Version::of(&file)?;
+        let before = FileVersion::of(&file)?;
         let counted = Counted { inner: file, count: Arc::clone(&bytes_read), before };
         let file = BufReader::with_capacity(BUFFER_BYTES, counted);
         let text: Box<dyn Read + Send> = match gzipped {
@@ -103,13 +103,13 @@ const TORN: &str =
 struct Counted {
     inner: File,
     count: Arc<AtomicU64>,
-    before: Version,
+    before: FileVersion,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        if read == 0 && !buffer.is_empty() && Version::of(&self.inner)? != self.before {
+        if read == 0 && !buffer.is_empty() && FileVersion::of(&self.inner)? != self.before {
             return Err(io::Error::other(CHANGED));
         }
         self.count.fetch_add(u64::try_from(read).unwrap_or(0), Ordering::Relaxed);

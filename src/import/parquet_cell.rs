@@ -26,16 +26,16 @@ const UUID_BYTES: i32 = 16;
 /// What no row may hold, so that the row is refused and not the file.
 const OUT_OF_RANGE: &[u8] = b"out of range";
 
-/// What becomes of the zeros at the end of a decimal, which come from the type of the column.
+/// Whether the zeros at the end of a decimal, which come from the column's type, are part of its text.
 #[derive(Clone, Copy)]
-pub(super) enum Zeros {
-    /// They say nothing of an amount, whose currency may have fewer decimals.
+pub(super) enum TrailingZeros {
+    /// For amounts, whose currency may have fewer decimals than the type.
     Cut,
-    /// Of any other text they are a part.
+    /// For all other texts.
     Kept,
 }
 
-impl Zeros {
+impl TrailingZeros {
     pub(super) fn of(column: &Column) -> Self {
         if matches!(column, Column::Amount | Column::ExpectedBalance) { Self::Cut } else { Self::Kept }
     }
@@ -106,7 +106,12 @@ fn must_be(wanted: &str, found: &DataType) -> String {
 }
 
 /// Appends the text of a value that is not null.
-pub(super) fn render(values: &ArrayRef, row: usize, zeros: Zeros, text: &mut Vec<u8>) -> anyhow::Result<()> {
+pub(super) fn render(
+    values: &ArrayRef,
+    row: usize,
+    zeros: TrailingZeros,
+    text: &mut Vec<u8>,
+) -> anyhow::Result<()> {
     use DataType::{
         BinaryView, Boolean, Date32, Decimal128, Decimal256, FixedSizeBinary, Int8, Int16, Int32, Int64, Map,
         Timestamp, UInt8, UInt16, UInt32, UInt64, Utf8View,
@@ -144,7 +149,12 @@ fn value<T: ArrowPrimitiveType>(values: &ArrayRef, row: usize) -> T::Native {
     values.as_primitive::<T>().value(row)
 }
 
-fn decimal(unscaled: impl Display, scale: i8, zeros: Zeros, text: &mut Vec<u8>) -> anyhow::Result<()> {
+fn decimal(
+    unscaled: impl Display,
+    scale: i8,
+    zeros: TrailingZeros,
+    text: &mut Vec<u8>,
+) -> anyhow::Result<()> {
     let scale = usize::try_from(scale).context("a decimal type with a negative scale")?;
     let unscaled = unscaled.to_string();
     let (sign, digits) = match unscaled.strip_prefix('-') {
@@ -154,8 +164,8 @@ fn decimal(unscaled: impl Display, scale: i8, zeros: Zeros, text: &mut Vec<u8>) 
     let digits = format!("{digits:0>width$}", width = scale + 1);
     let (whole, fraction) = digits.split_at(digits.len() - scale);
     let fraction = match zeros {
-        Zeros::Cut => fraction.trim_end_matches('0'),
-        Zeros::Kept => fraction,
+        TrailingZeros::Cut => fraction.trim_end_matches('0'),
+        TrailingZeros::Kept => fraction,
     };
     match fraction {
         "" => write!(text, "{sign}{whole}")?,
@@ -193,8 +203,8 @@ fn map(values: &ArrayRef, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> 
     let mut object = Vec::new();
     for entry in (0..entries.len()).filter(|entry| !values.is_null(*entry)) {
         let (mut name, mut value) = (Vec::new(), Vec::new());
-        render(names, entry, Zeros::Kept, &mut name)?;
-        render(values, entry, Zeros::Kept, &mut value)?;
+        render(names, entry, TrailingZeros::Kept, &mut name)?;
+        render(values, entry, TrailingZeros::Kept, &mut value)?;
         match (String::from_utf8(name), String::from_utf8(value)) {
             (Ok(name), Ok(value)) => object.push((name, value)),
             // The row is refused for it.

@@ -1,36 +1,28 @@
 //! Parquet files, a few rows at a time in the order of the file.
 //!
-//! Columns are those of CSV; a struct `metadata` gives the columns `metadata.NAME`. Memory is bounded by two pages
-//! of each column, however large the row groups are: texts are read as views into their page, and a file whose pages
-//! are too large for that is refused.
+//! Memory is bounded by the pages of one row group: row groups are read one after the other, texts are views into
+//! their page, and a file with larger row groups is refused (see [`parquet_limits`]).
 
 use std::{
-    cell::Cell,
     fs::File,
+    ops::Range,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, Once},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, ensure};
 use arrow_array::{Array, ArrayRef, RecordBatch, cast::AsArray};
-use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
-use parquet::{
-    arrow::{
-        ProjectionMask,
-        arrow_reader::{
-            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-            ParquetRecordBatchReaderBuilder,
-        },
-    },
-    basic::LogicalType,
-    file::metadata::{ParquetMetaData, ParquetStatisticsPolicy},
+use parquet::arrow::{
+    ProjectionMask,
+    arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
 };
 
 use super::{
     Args,
     columns::{self, Column},
-    parquet_cell::{self, Zeros},
-    parquet_pages,
+    parquet_cell::{self, TrailingZeros},
+    parquet_limits,
+    parquet_schema::{self, ColumnPath, NamedColumn},
 };
 
 /// Rows that are decoded at a time.
@@ -38,83 +30,72 @@ const BATCH_ROWS: usize = 1024;
 
 /// An open Parquet file.
 pub(super) struct ParquetFile {
+    file: File,
+    footer: ArrowReaderMetadata,
     columns: Vec<Column>,
-    /// Where in a batch the values of each column are; None for those to leave out.
-    places: Vec<Option<Place>>,
-    batches: ParquetRecordBatchReader,
-    /// The values of the current batch, as `places` has them.
+    /// The place of each column in a batch; None for ignored columns.
+    paths: Vec<Option<ColumnPath>>,
+    selected: ProjectionMask,
+    /// The row groups that are not read yet.
+    row_groups: Range<usize>,
+    /// The batches of the current row group.
+    batches: Option<ParquetRecordBatchReader>,
+    /// The values of the current batch, in the order of `paths`.
     values: Vec<Option<Values>>,
     batch_rows: usize,
     next_row: usize,
-    /// Renders one cell after the other.
+    /// A buffer for the text of one cell.
     text: Vec<u8>,
     rows_read: u64,
     rows_total: u64,
     bytes_total: u64,
 }
 
-/// A column, or a field of a struct.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    root: usize,
-    child: Option<usize>,
-}
-
-/// Of one column, in the current batch.
+/// The values of one column in the current batch.
 struct Values {
-    /// Where this is null, its fields are.
+    /// The struct that the column is a field of. Where the struct is null, so are its fields.
     parent: Option<ArrayRef>,
     array: ArrayRef,
-    zeros: Zeros,
-}
-
-/// What the file calls one of its columns, or a field of a struct.
-struct Heading {
-    name: String,
-    place: Place,
-    field: FieldRef,
+    trailing_zeros: TrailingZeros,
 }
 
 impl ParquetFile {
+    /// Opens a file, and refuses columns, types and sizes that cannot be read.
     pub(super) fn open(file: File, args: &Args) -> anyhow::Result<Self> {
         let bytes_total = file.metadata()?.len();
-        parquet_pages::check_footer(&file)?;
-        let metadata = undamaged(|| metadata(&file))?.context("is no whole Parquet file")?;
-        let rows_total = metadata.metadata().file_metadata().num_rows();
-        let headings = headings(metadata.schema(), &args.ignore);
-        let names = headings.iter().map(|heading| heading.name.as_str());
-        let columns = columns::parse(names, &args.ignore).map_err(anyhow::Error::msg)?;
-        for (column, heading) in columns.iter().zip(&headings) {
-            let is_uuid = is_uuid(metadata.metadata(), &heading.name);
-            parquet_cell::check(column, heading.field.data_type(), is_uuid, args.assume_utc)
-                .map_err(|problem| anyhow::anyhow!("column {:?} {problem}", heading.name))?;
-        }
-        let mut roots: Vec<usize> = wanted(&columns, &headings).map(|place| place.root).collect();
-        roots.dedup();
-        let places = wanted_or_none(&columns, &headings)
-            .map(|place| {
-                let place = place?;
-                let root = roots.iter().position(|root| *root == place.root)?;
-                Some(Place { root, ..place })
-            })
+        parquet_limits::check_footer(&file)?;
+        let footer =
+            catch_damage(|| parquet_schema::read_footer(&file)).context("is no whole Parquet file")?;
+        let metadata = footer.metadata();
+        let named = parquet_schema::columns_of(&footer, &args.ignore);
+        let columns = columns::parse(named.iter().map(|column| column.name.as_str()), &args.ignore)
+            .map_err(anyhow::Error::msg)?;
+        check_types(&columns, &named, args.assume_utc)?;
+        let mut paths: Vec<Option<ColumnPath>> = columns
+            .iter()
+            .zip(&named)
+            .map(|(column, named)| (*column != Column::Ignored).then_some(named.path))
             .collect();
-        let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
-        parquet_pages::check_compression(metadata.metadata(), &mask)?;
-        undamaged(|| parquet_pages::check(&file, metadata.metadata(), &mask))??;
-        let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
-            .with_projection(mask)
-            .with_batch_size(BATCH_ROWS)
-            .build()?;
+        let roots = select_roots(&mut paths);
+        let selected = ProjectionMask::roots(footer.parquet_schema(), roots);
+        parquet_limits::check_compression(metadata, &selected)?;
+        parquet_limits::check_row_groups(metadata, &selected)?;
+        let rows_total = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+        let row_groups = 0..metadata.num_row_groups();
         Ok(Self {
+            file,
+            footer,
             columns,
-            places,
-            batches,
+            paths,
+            selected,
+            row_groups,
+            batches: None,
             values: Vec::new(),
             batch_rows: 0,
             next_row: 0,
             text: Vec::new(),
             rows_read: 0,
-            rows_total: u64::try_from(rows_total).unwrap_or(0),
+            rows_total,
             bytes_total,
         })
     }
@@ -125,9 +106,9 @@ impl ParquetFile {
 
     pub(super) fn next(&mut self, record: &mut csv::ByteRecord) -> anyhow::Result<bool> {
         while self.next_row >= self.batch_rows {
-            // The views of the last batch hold its pages.
+            // Drop the views of the last batch, since they keep its pages in memory.
             self.values.clear();
-            let Some(batch) = undamaged(|| self.batches.next())? else {
+            let Some(batch) = catch_damage(|| self.next_batch())? else {
                 ensure!(
                     self.rows_read == self.rows_total,
                     "the file ends early, {} rows were promised",
@@ -135,7 +116,7 @@ impl ParquetFile {
                 );
                 return Ok(false);
             };
-            self.take_up(&batch?);
+            self.set_batch(&batch);
         }
         record.clear();
         for values in &self.values {
@@ -150,18 +131,36 @@ impl ParquetFile {
         Ok(true)
     }
 
-    fn take_up(&mut self, batch: &RecordBatch) {
+    fn next_batch(&mut self) -> anyhow::Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.batches.as_mut().and_then(Iterator::next) {
+                return Ok(Some(batch?));
+            }
+            // Drop the last row group before the next one is opened.
+            self.batches = None;
+            let Some(row_group) = self.row_groups.next() else { return Ok(None) };
+            let file = self.file.try_clone()?;
+            let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
+                .with_projection(self.selected.clone())
+                .with_row_groups(vec![row_group])
+                .with_batch_size(BATCH_ROWS)
+                .build()?;
+            self.batches = Some(batches);
+        }
+    }
+
+    fn set_batch(&mut self, batch: &RecordBatch) {
         self.batch_rows = batch.num_rows();
         self.next_row = 0;
         self.values = self
-            .places
+            .paths
             .iter()
             .zip(&self.columns)
-            .map(|(place, column)| Values::at((*place)?, column, batch))
+            .map(|(path, column)| Values::at((*path)?, column, batch))
             .collect();
     }
 
-    /// By the share of the rows.
+    /// Estimates the bytes from the share of the rows.
     pub(super) fn bytes_read(&self) -> u64 {
         if self.rows_read >= self.rows_total {
             return self.bytes_total;
@@ -172,121 +171,49 @@ impl ParquetFile {
 }
 
 impl Values {
-    fn at(place: Place, column: &Column, batch: &RecordBatch) -> Option<Self> {
-        let zeros = Zeros::of(column);
-        let root = batch.columns().get(place.root)?;
-        let Some(child) = place.child else {
-            return Some(Self { parent: None, array: Arc::clone(root), zeros });
+    fn at(path: ColumnPath, column: &Column, batch: &RecordBatch) -> Option<Self> {
+        let trailing_zeros = TrailingZeros::of(column);
+        let root = batch.columns().get(path.root)?;
+        let Some(child) = path.child else {
+            return Some(Self { parent: None, array: Arc::clone(root), trailing_zeros });
         };
         let array = Arc::clone(root.as_struct_opt()?.columns().get(child)?);
-        Some(Self { parent: Some(Arc::clone(root)), array, zeros })
+        Some(Self { parent: Some(Arc::clone(root)), array, trailing_zeros })
     }
 
-    /// Appends the text of a value; nothing for a null.
+    /// Appends the text of a value, and nothing for a null.
     fn render(&self, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> {
         let is_absent =
             self.parent.as_ref().is_some_and(|parent| parent.is_null(row)) || self.array.is_null(row);
-        if is_absent { Ok(()) } else { parquet_cell::render(&self.array, row, self.zeros, text) }
+        if is_absent { Ok(()) } else { parquet_cell::render(&self.array, row, self.trailing_zeros, text) }
     }
 }
 
-thread_local! {
-    static MAY_MEET_DAMAGE: Cell<bool> = const { Cell::new(false) };
+/// Turns a panic of the Parquet reader into an error. The reader asserts properties that a damaged file may lack. After
+/// such a panic the reader is not used again.
+fn catch_damage<T>(read: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("the Parquet file is damaged")))
 }
 
-/// Whole files are read without a panic; damaged ones may meet an assertion of the Parquet reader. It is not used again
-/// after one, and what the assertion says, in words of the reader's own code, is not printed.
-fn undamaged<T>(read: impl FnOnce() -> T) -> anyhow::Result<T> {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let usual = panic::take_hook();
-        panic::set_hook(Box::new(move |panicked| {
-            if !MAY_MEET_DAMAGE.get() {
-                usual(panicked);
-            }
-        }));
-    });
-    MAY_MEET_DAMAGE.set(true);
-    let read = panic::catch_unwind(AssertUnwindSafe(read));
-    MAY_MEET_DAMAGE.set(false);
-    read.map_err(|_| anyhow::anyhow!("the Parquet file is damaged"))
+fn check_types(columns: &[Column], named: &[NamedColumn], assume_utc: bool) -> anyhow::Result<()> {
+    for (column, NamedColumn { name, field, is_uuid, .. }) in columns.iter().zip(named) {
+        parquet_cell::check(column, field.data_type(), *is_uuid, assume_utc)
+            .map_err(|problem| anyhow::anyhow!("column {name:?} {problem}"))?;
+    }
+    Ok(())
 }
 
-/// The footer without the statistics that only a query would need. The types are those that Parquet itself declares,
-/// not those that a writer kept for itself beside them: fewer, and never a dictionary. Only moments in whole seconds
-/// are unknown to Parquet, and are what the writer says.
-fn metadata(file: &File) -> anyhow::Result<ArrowReaderMetadata> {
-    let options = ArrowReaderOptions::new()
-        .with_skip_arrow_metadata(true)
-        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll);
-    let declared = ArrowReaderMetadata::load(file, options.clone())?;
-    let metadata = declared.metadata();
-    let kept = ArrowReaderMetadata::try_new(Arc::clone(metadata), ArrowReaderOptions::new()).ok();
-    let kept_field = |name: &str| kept.as_ref()?.schema().field_with_name(name).ok().cloned();
-    let fields = declared.schema().fields().iter().map(|field| match kept_field(field.name()) {
-        Some(kept) if matches!(kept.data_type(), DataType::Timestamp(TimeUnit::Second, _)) => Arc::new(kept),
-        _ => viewed(field),
-    });
-    let schema = Schema::new(fields.collect::<Fields>());
-    Ok(ArrowReaderMetadata::try_new(Arc::clone(metadata), options.with_schema(Arc::new(schema)))?)
-}
-
-/// The same field with texts as views.
-fn viewed(field: &FieldRef) -> FieldRef {
-    let data_type = match field.data_type() {
-        DataType::Utf8 => DataType::Utf8View,
-        DataType::Binary => DataType::BinaryView,
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(viewed).collect()),
-        DataType::Map(entries, sorted) => DataType::Map(viewed(entries), *sorted),
-        _ => return Arc::clone(field),
-    };
-    Arc::new(Field::clone(field).with_data_type(data_type))
-}
-
-/// The columns of the file, with the fields of a struct in its place.
-fn headings(schema: &Schema, ignore: &[String]) -> Vec<Heading> {
-    let mut headings = Vec::new();
-    for (root, field) in schema.fields().iter().enumerate() {
-        let name = field.name();
-        match field.data_type() {
-            DataType::Struct(children) if !ignore.contains(name) => {
-                headings.extend(children.iter().enumerate().map(|(child, field)| Heading {
-                    name: format!("{name}.{}", field.name()),
-                    place: Place { root, child: Some(child) },
-                    field: Arc::clone(field),
-                }));
-            }
-            _ => headings.push(Heading {
-                name: name.clone(),
-                place: Place { root, child: None },
-                field: Arc::clone(field),
-            }),
+/// Returns the root columns to read, and changes the paths to places among these.
+fn select_roots(paths: &mut [Option<ColumnPath>]) -> Vec<usize> {
+    let mut roots: Vec<usize> = Vec::new();
+    for path in paths.iter_mut().flatten() {
+        if roots.last() != Some(&path.root) {
+            roots.push(path.root);
         }
+        path.root = roots.len() - 1;
     }
-    headings
-}
-
-fn wanted_or_none<'a>(
-    columns: &'a [Column],
-    headings: &'a [Heading],
-) -> impl Iterator<Item = Option<Place>> + 'a {
-    columns
-        .iter()
-        .zip(headings)
-        .map(|(column, heading)| (*column != Column::Ignored).then_some(heading.place))
-}
-
-fn wanted<'a>(columns: &'a [Column], headings: &'a [Heading]) -> impl Iterator<Item = Place> + 'a {
-    wanted_or_none(columns, headings).flatten()
-}
-
-/// Whether the file says that these 16 bytes are a UUID.
-fn is_uuid(metadata: &ParquetMetaData, name: &str) -> bool {
-    let columns = metadata.file_metadata().schema_descr().columns();
-    let column = columns.iter().find(|column| column.path().parts().join(".") == name);
-    column.is_some_and(|column| column.logical_type_ref() == Some(&LogicalType::Uuid))
+    roots
 }
 
 #[cfg(test)]
@@ -329,9 +256,9 @@ mod tests {
         Ok(rows)
     }
 
-    /// Before the reader's panics were caught, some such files ended the whole program.
+    /// Some of these files make the Parquet reader panic, so panic messages in the output of this test are expected.
     #[test]
-    fn damage_anywhere_is_an_error_or_other_values_but_never_a_panic() {
+    fn a_file_that_is_damaged_anywhere_gives_an_error_or_other_values_and_never_panics() {
         let whole = whole_file();
         let args = Args::by_default();
         let mut random = SmallRng::seed_from_u64(1);

@@ -10,9 +10,10 @@ use tokio::sync::mpsc::Sender;
 
 use super::{
     Args, OnError,
+    file_version::FileVersion,
     rejects::{Place, Reject},
     row::{self, Parsed},
-    source::{self, Opened, Source, Version},
+    source::{self, Opened, Source},
 };
 use crate::domain::Posting;
 
@@ -42,7 +43,7 @@ pub(super) struct Batch {
 pub(super) struct Reading {
     args: Args,
     /// Each as it is on disk.
-    files: Vec<(PathBuf, Version)>,
+    files: Vec<(PathBuf, FileVersion)>,
 }
 
 impl Reading {

@@ -5,34 +5,23 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek},
+    io::{Read, Seek},
     path::Path,
-    time::SystemTime,
 };
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::{Args, columns::Column, csv_file::CsvFile, parquet_file::ParquetFile};
+use super::{
+    Args,
+    columns::Column,
+    csv_file::CsvFile,
+    file_version::{CHANGED, FileVersion},
+    parquet_file::ParquetFile,
+};
 
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const PARQUET_MAGIC: &[u8] = b"PAR1";
 const ENCRYPTED_PARQUET_MAGIC: &[u8] = b"PARE";
-
-pub(super) const CHANGED: &str = "was changed while it was read";
-
-/// Tells a file from what it is after somebody wrote to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Version {
-    pub(super) bytes: u64,
-    modified: SystemTime,
-}
-
-impl Version {
-    pub(super) fn of(file: &File) -> io::Result<Self> {
-        let about = file.metadata()?;
-        Ok(Self { bytes: about.len(), modified: about.modified()? })
-    }
-}
 
 /// An open file whose columns are in order.
 pub(super) enum Source {
@@ -44,7 +33,7 @@ pub(super) enum Source {
 pub(super) struct Opened {
     pub(super) source: Source,
     /// When it was opened.
-    pub(super) version: Version,
+    pub(super) version: FileVersion,
     file: File,
 }
 
@@ -54,14 +43,14 @@ impl Opened {
         let file = File::open(path).context("cannot read it")?;
         let about = file.metadata().context("cannot read it")?;
         ensure!(about.is_file(), "is no file (files are read twice: first to see that they can be read)");
-        let version = Version::of(&file)?;
+        let version = FileVersion::of(&file)?;
         let source = Source::open(file.try_clone()?, path, args)?;
         Ok(Self { source, version, file })
     }
 
     /// Fails if somebody wrote to the file meanwhile: its rows may be of both versions.
     pub(super) fn ensure_unchanged(&self) -> anyhow::Result<()> {
-        ensure!(Version::of(&self.file)? == self.version, CHANGED);
+        ensure!(FileVersion::of(&self.file)? == self.version, CHANGED);
         Ok(())
     }
 }
@@ -115,7 +104,10 @@ pub(super) fn line(record: &csv::ByteRecord) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek as _, SeekFrom, Write as _};
+    use std::{
+        io::{Seek as _, SeekFrom, Write as _},
+        time::SystemTime,
+    };
 
     use super::*;
 

@@ -345,47 +345,49 @@ async fn what_is_no_whole_parquet_file_is_told_in_one_line() {
     scene.holds_whole_file(rows).await;
 }
 
-/// Pages are decoded whole, so their sizes bound the memory. Seen to fail when planted: looking at the first row group
-/// only, and counting columns that are left out.
+/// Seen to fail when planted: a check of the first row group only, and ignored columns that are counted.
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_that_would_not_fit_into_memory_are_refused_with_what_to_do() {
+async fn a_row_group_that_would_not_fit_into_memory_is_refused_with_advice() {
     let scene = Scene::new().await;
-    let long = "x".repeat(15 << 20);
-    // One short row, then a row group of four long ones.
+    let long = "x".repeat(25 << 20);
     let mut descriptions = vec![Some(long.as_str()); 5];
     descriptions[0] = Some("a");
     let batch = table(5, &[("description", texts(&descriptions))]);
-    let properties = |page_bytes| {
+    let properties = || {
         WriterProperties::builder()
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::None)
-            .set_data_page_size_limit(page_bytes)
-            .set_write_batch_size(1)
             .build()
     };
-    let write = |name: &str, page_bytes| {
+    // Row groups are slices of the batch: the first row and the number of rows.
+    let write = |name: &str, row_groups: &[(usize, usize)]| {
         let file = File::create(scene.path(name)).unwrap();
-        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties(page_bytes))).unwrap();
-        for (first, rows) in [(0, 1), (1, 4)] {
-            writer.write(&batch.slice(first, rows)).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties())).unwrap();
+        for (first, rows) in row_groups {
+            writer.write(&batch.slice(*first, *rows)).unwrap();
             writer.flush().unwrap();
         }
         writer.close().unwrap();
         scene.path(name)
     };
-    let large = write("large.parquet", usize::MAX);
+    // A small row group, then one of four long rows.
+    let large = write("large.parquet", &[(0, 1), (1, 4)]);
     let error = scene.refusal(&args(&large)).await;
-    for part in
-        ["large.parquet", "96 is the limit", "column \"description\" takes 61 MiB", "smaller row groups"]
-    {
+    for part in [
+        "large.parquet",
+        "row group 2 is too large",
+        "96 is the limit",
+        "column \"description\" takes 101 MiB",
+        "row_group_size=1",
+    ] {
         assert!(error.contains(part), "{part} in {error}");
     }
     let ignoring = Args { ignore: vec!["description".into()], ..args(&large) };
     assert_eq!(scene.import(&ignoring).await.unwrap().created, 5);
-    // A page for each row fits; that such a text is no description is another matter.
-    let Ending::Stopped { reason } = scene.import(&args(&write("small.parquet", 1))).await.unwrap().ending
-    else {
-        panic!("taken")
+    // A row group for each row fits. The rows are then refused for another reason: the keys are in the ledger.
+    let small = write("small.parquet", &[(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)]);
+    let Ending::Stopped { reason } = scene.import(&args(&small)).await.unwrap().ending else {
+        panic!("not refused")
     };
     assert!(reason.contains("row 1: idempotency_key was used before"), "{reason}");
 }

@@ -1,0 +1,20 @@
+//! Detects that a file was written to while it is read.
+
+use std::{fs::File, io, time::SystemTime};
+
+/// The reason why reading such a file fails.
+pub(super) const CHANGED: &str = "was changed while it was read";
+
+/// Differs from the version before after a write to the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileVersion {
+    pub(super) bytes: u64,
+    modified: SystemTime,
+}
+
+impl FileVersion {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { bytes: metadata.len(), modified: metadata.modified()? })
+    }
+}
