@@ -4,37 +4,33 @@
 //! stalls cannot hide it. With `--rate 0` each connection sends as soon as it is answered, and a request is due when
 //! it is sent. Deliberately absent: traffic to existing accounts, of which not everything is known.
 
-mod book;
+mod account_checks;
 mod client;
 mod counts;
-mod latency;
+mod draft;
+mod pace;
+mod random;
 mod report;
 mod schemes;
 mod traffic;
 
-use std::{
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{cell::RefCell, process::ExitCode, rc::Rc, time::Duration};
 
 use anyhow::Context as _;
+use hdrhistogram::Histogram;
 use tokio::{
-    sync::{Semaphore, oneshot},
-    task::JoinSet,
+    sync::oneshot,
+    task::{JoinSet, LocalSet},
     time::Instant,
 };
 use uuid::Uuid;
 
 pub use self::report::{Percentiles, Report};
 use self::{
-    book::Book,
+    account_checks::AccountChecks,
     client::Client,
     counts::Counts,
-    latency::Latencies,
+    pace::Pace,
     traffic::{Mix, Traffic},
 };
 use crate::runtime::{Context, OutputFormat, Stop, parse_interval, print_json, progress_bar};
@@ -108,14 +104,27 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The longest latency that is told apart: one day.
+const LATENCY_MICROS_MAX: u64 = 86_400_000_000;
+/// Latencies are exact to this many digits.
+const LATENCY_DIGITS: u8 = 3;
+
+/// The state that all connections share.
 struct Run {
     client: Client,
     traffic: Traffic,
-    book: Book,
+    account_checks: AccountChecks,
     counts: Counts,
-    latencies: Latencies,
+    latency_micros: RefCell<Histogram<u64>>,
     pace: Pace,
     stop: Stop,
+}
+
+impl Run {
+    fn record_latency(&self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.latency_micros.borrow_mut().saturating_record(micros);
+    }
 }
 
 /// Sends the traffic and waits for all answers. With `keep_ids`, the outcome names every acknowledged transaction.
@@ -132,7 +141,7 @@ pub async fn drive(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<O
         .name("simulate".into())
         .spawn(move || {
             // Nobody listens where it was given up.
-            let _ = sender.send(runtime.block_on(drive_here(&args, keep_ids, &its_stop)));
+            let _ = sender.send(runtime.block_on(drive_on_this_thread(&args, keep_ids, &its_stop)));
         })
         .context("cannot start a thread")?;
     let _stop_if_dropped = StopIfDropped(stop);
@@ -147,7 +156,7 @@ impl Drop for StopIfDropped {
     }
 }
 
-async fn drive_here(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<Outcome> {
+async fn drive_on_this_thread(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<Outcome> {
     let seed = args.seed.unwrap_or_else(rand::random);
     let mix = Mix {
         seed,
@@ -160,31 +169,31 @@ async fn drive_here(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<
     let traffic = Traffic::new(mix, format!("sim-{}", run_name.get(..10).unwrap_or_default()))?;
     let client = Client::new(&args.url, args.connections.into())?;
     client.check_reachable().await?;
-    let run = Arc::new(Run {
+    let run = Rc::new(Run {
         client,
-        book: Book::new(traffic.accounts()),
+        account_checks: AccountChecks::new(traffic.accounts()),
         traffic,
         counts: Counts::new(keep_ids),
-        latencies: Latencies::new(),
+        latency_micros: RefCell::new(Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, LATENCY_DIGITS)?),
         pace: Pace::start(args.rate, args.duration, args.transactions)?,
         stop: stop.clone(),
     });
     let started = Instant::now();
-    let mut connections = JoinSet::new();
+    let (local, mut connections) = (LocalSet::new(), JoinSet::new());
     for _ in 0..args.connections {
-        connections.spawn(connection(Arc::clone(&run)));
+        connections.spawn_local_on(connection(Rc::clone(&run)), &local);
     }
-    show_progress(&run, args.duration, connections).await?;
+    local.run_until(show_progress(&run, args.duration, connections)).await?;
     let elapsed = started.elapsed();
     let is_interrupted = stop.is_requested();
     if run.pace.unsent() > 0 && !is_interrupted {
-        run.counts.unsent(run.pace.unsent());
+        run.counts.count_unsent(run.pace.unsent());
     }
-    let gaps = run.book.gaps();
+    let gaps = run.account_checks.gaps();
     if gaps > 0 {
-        run.counts.wrong(format!("{gaps} accounts have gaps in account_seq"));
+        run.counts.count_wrong(format!("{gaps} accounts have gaps in account_seq"));
     }
-    let report = Report::new(&run.counts, &run.latencies, elapsed, seed, is_interrupted);
+    let report = Report::new(&run.counts, &run.latency_micros.borrow(), elapsed, seed, is_interrupted);
     Ok(Outcome { report, acknowledged: run.counts.take_acknowledged() })
 }
 
@@ -203,16 +212,16 @@ async fn show_progress(run: &Run, duration: Duration, mut connections: JoinSet<(
             },
             _ = refresh.tick() => {
                 let elapsed = started.elapsed();
-                let created = run.counts.created.load(Ordering::Relaxed);
+                let created = run.counts.created.get();
                 let rate = created as f64 / elapsed.as_secs_f64().max(0.001);
-                let p99 = run.latencies.percentile(0.99);
+                let p99 = run.latency_micros.borrow().value_at_quantile(0.99);
                 bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).min(length));
                 bar.set_message(format!(
                     "{}, {created} transactions, {rate:.0}/s, p99 {:.1} ms, {} retried, {} wrong",
                     humantime::format_duration(duration),
-                    p99.as_secs_f64() * 1000.0,
-                    run.counts.retried.load(Ordering::Relaxed),
-                    run.counts.wrong.load(Ordering::Relaxed),
+                    p99 as f64 / 1000.0,
+                    run.counts.retried.get(),
+                    run.counts.wrong.get(),
                 ));
             }
         }
@@ -222,7 +231,7 @@ async fn show_progress(run: &Run, duration: Duration, mut connections: JoinSet<(
 }
 
 /// One connection: takes the next request when it is due, and sees it through.
-async fn connection(run: Arc<Run>) {
+async fn connection(run: Rc<Run>) {
     loop {
         let due = tokio::select! {
             biased;
@@ -232,126 +241,29 @@ async fn connection(run: Arc<Run>) {
         let Some((i, due)) = due else { return };
         let request = run.traffic.request(i);
         if request.suspicious {
-            run.counts.suspicious.fetch_add(1, Ordering::Relaxed);
+            run.counts.suspicious.increment();
         }
         let settled = run.client.settle(&request, &run.counts, &run.stop).await;
         match settled.first {
             Ok(acknowledged) => {
-                run.counts.created.fetch_add(1, Ordering::Relaxed);
-                run.latencies.record(acknowledged.answered_at.saturating_duration_since(due));
+                run.counts.created.increment();
+                run.record_latency(acknowledged.answered_at.saturating_duration_since(due));
                 run.counts.acknowledge(acknowledged.id);
-                if let Err(what) = run.book.enter(&request, &acknowledged) {
-                    run.counts.wrong(what);
+                if let Err(problem) = run.account_checks.check(&request, &acknowledged) {
+                    run.counts.count_wrong(problem);
                 }
             }
             Err(failure) => {
-                run.latencies.record(due.elapsed());
-                run.book.unanswered(&request);
-                run.counts.failed(failure);
+                run.record_latency(due.elapsed());
+                run.account_checks.note_unanswered(&request);
+                run.counts.count_failure(failure);
             }
         }
         match settled.repeat {
-            Some(Ok(())) => {
-                run.counts.replayed.fetch_add(1, Ordering::Relaxed);
-            }
-            Some(Err(failure)) => run.counts.failed(failure),
+            Some(Ok(())) => run.counts.replayed.increment(),
+            Some(Err(failure)) => run.counts.count_failure(failure),
             None => {}
         }
-    }
-}
-
-/// Requests that are due are still sent this long after the end, so that a server that falls behind is measured in
-/// full; one that is not there any more does not hold the run for ever.
-const LATE_MAX: Duration = Duration::from_secs(30);
-
-/// Says which request is due when.
-struct Pace {
-    next: AtomicU64,
-    started: Instant,
-    ends: Instant,
-    transactions_max: u64,
-    /// How many there will be; zero where no rate says so.
-    due_total: u64,
-    /// Seconds between two requests; None for as fast as possible.
-    interval: Option<f64>,
-    /// One permit for each request that is due; closed at the end.
-    due: Arc<Semaphore>,
-}
-
-impl Pace {
-    /// A thread of its own gives out the permits: the runtime's timer is only exact to a millisecond.
-    fn start(rate: u32, duration: Duration, transactions_max: Option<u64>) -> anyhow::Result<Self> {
-        let started = Instant::now();
-        let transactions_max = transactions_max.unwrap_or(u64::MAX);
-        let due = Arc::new(Semaphore::new(0));
-        let interval = (rate > 0).then(|| 1.0 / f64::from(rate));
-        if let Some(interval) = interval {
-            let permits = Arc::clone(&due);
-            std::thread::Builder::new()
-                .name("pace".into())
-                .spawn(move || {
-                    give_permits(&permits, started.into_std(), duration, interval, transactions_max)
-                })
-                .context("cannot start a thread")?;
-        }
-        let due_total = (duration.as_nanos() * u128::from(rate)).div_ceil(1_000_000_000);
-        let due_total = u64::try_from(due_total).unwrap_or(u64::MAX).min(transactions_max);
-        Ok(Self {
-            next: AtomicU64::new(0),
-            started,
-            ends: started + duration,
-            transactions_max,
-            due_total,
-            interval,
-            due,
-        })
-    }
-
-    /// The next request and when it was due; None at the end.
-    async fn next(&self) -> Option<(u64, Instant)> {
-        if self.interval.is_some() {
-            self.due.acquire().await.ok()?.forget();
-        }
-        if Instant::now() >= self.ends + LATE_MAX {
-            return None;
-        }
-        let i = self.next.fetch_add(1, Ordering::Relaxed);
-        let due = match self.interval {
-            Some(interval) => self.started + Duration::from_secs_f64(interval * i as f64),
-            None => Instant::now(),
-        };
-        (due < self.ends && i < self.transactions_max).then_some((i, due))
-    }
-
-    /// After the end: how many requests were due and not even begun.
-    fn unsent(&self) -> u64 {
-        self.due_total.saturating_sub(self.next.load(Ordering::Relaxed))
-    }
-}
-
-/// Ends by itself with the duration, or with the last of `count` permits. The semaphore then holds one for every request
-/// that is still due, and one for each connection to find the end.
-fn give_permits(
-    permits: &Semaphore,
-    started: std::time::Instant,
-    duration: Duration,
-    interval: f64,
-    count: u64,
-) {
-    const PERMITS_TO_END: usize = 1 << 20;
-    let mut given = 0_u64;
-    loop {
-        let elapsed = started.elapsed();
-        if elapsed >= duration || given >= count {
-            permits.add_permits(PERMITS_TO_END);
-            return;
-        }
-        while interval * (given as f64) <= elapsed.as_secs_f64() {
-            permits.add_permits(1);
-            given += 1;
-        }
-        let next = Duration::from_secs_f64(interval * given as f64);
-        std::thread::park_timeout(next.saturating_sub(elapsed).min(duration.saturating_sub(elapsed)));
     }
 }
 

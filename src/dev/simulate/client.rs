@@ -3,7 +3,7 @@
 //! 503, 429 and lost connections are retried with the same key, as a client of the API should; anything else is an
 //! answer. A retried request may come back as a replay: its first try was carried out after all.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    counts::Counts,
+    counts::{Counts, Failure},
     traffic::{Repeat, Request},
 };
 use crate::{
@@ -45,7 +45,7 @@ struct Answer {
     replayed: bool,
     location: Option<String>,
     body: Bytes,
-    tries: u32,
+    attempts: u32,
     at: Instant,
 }
 
@@ -58,15 +58,6 @@ pub(super) struct Acknowledged {
     pub(super) balance_after: i64,
     /// When the answer was there; what is sent again on purpose is not waited for.
     pub(super) answered_at: Instant,
-}
-
-/// Why there is no acknowledged transaction.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// No answer in time; it may have been carried out.
-    Unanswered(String),
-    /// An answer that must not be.
-    Wrong(String),
 }
 
 /// What became of a request, and of its repetition if it was repeated.
@@ -136,14 +127,14 @@ impl Client {
             Repeat::Together => match tokio::join!(first, self.post(request, body, counts, stop)) {
                 (Ok(mut one), Ok(mut other)) => {
                     // A lost try of the one may be what the other replays.
-                    let tries = one.tries.max(other.tries);
-                    (one.tries, other.tries) = (tries, tries);
+                    let attempts = one.attempts.max(other.attempts);
+                    (one.attempts, other.attempts) = (attempts, attempts);
                     // Whoever came second is the replay.
                     Ok(if one.replayed { (other, Some(Ok(one))) } else { (one, Some(Ok(other))) })
                 }
                 (Ok(mut answered), Err(lost)) | (Err(lost), Ok(mut answered)) => {
                     // It may be the lost one that it replays.
-                    answered.tries += 1;
+                    answered.attempts += 1;
                     Ok((answered, Some(Err(lost))))
                 }
                 (Err(lost), Err(_)) => Err(lost),
@@ -160,12 +151,12 @@ impl Client {
     ) -> Result<Answer, Failure> {
         let deadline = Instant::now() + RETRY_TIMEOUT;
         let mut backoff = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
-        let mut tries = 1;
+        let mut attempts = 1;
         loop {
-            counts.sent.fetch_add(1, Ordering::Relaxed);
+            counts.sent.increment();
             let answer = tokio::select! {
                 biased;
-                answer = self.post_once(&request.key, body.clone(), tries) => answer,
+                answer = self.post_once(&request.key, body.clone(), attempts) => answer,
                 () = long_after(stop) => {
                     return Err(Failure::Unanswered(format!("{}: no answer when it was asked to stop", request.key)));
                 }
@@ -176,15 +167,18 @@ impl Client {
                 Err(error) => innermost(&error),
             };
             if Instant::now() >= deadline || stop.is_requested() {
-                return Err(Failure::Unanswered(format!("{} after {tries} tries: {problem}", request.key)));
+                return Err(Failure::Unanswered(format!(
+                    "{} after {attempts} attempts: {problem}",
+                    request.key
+                )));
             }
-            counts.retried.fetch_add(1, Ordering::Relaxed);
-            tries += 1;
+            counts.retried.increment();
+            attempts += 1;
             backoff.wait(stop).await;
         }
     }
 
-    async fn post_once(&self, key: &str, body: Bytes, tries: u32) -> Result<Answer, reqwest::Error> {
+    async fn post_once(&self, key: &str, body: Bytes, attempts: u32) -> Result<Answer, reqwest::Error> {
         let mut response = self
             .http
             .post(&self.transactions_url)
@@ -203,7 +197,7 @@ impl Client {
                 break;
             }
         }
-        Ok(Answer { status, replayed, location, body: body.into(), tries, at: Instant::now() })
+        Ok(Answer { status, replayed, location, body: body.into(), attempts, at: Instant::now() })
     }
 }
 
@@ -234,7 +228,7 @@ fn check_created(request: &Request, answer: &Answer) -> Result<Acknowledged, Str
     let text = String::from_utf8_lossy(&answer.body);
     let wrong = |what: &str| format!("{}: {what}: {} {text}", request.key, answer.status);
     let new = answer.status == StatusCode::CREATED && !answer.replayed;
-    let found_again = answer.status == StatusCode::OK && answer.replayed && answer.tries > 1;
+    let found_again = answer.status == StatusCode::OK && answer.replayed && answer.attempts > 1;
     if !new && !found_again {
         return Err(wrong("the answer to a new request is neither 201 nor the replay of a lost try"));
     }

@@ -1,97 +1,116 @@
-//! What is counted while the traffic runs, by all connections at once.
+//! The counters of a run, and examples of what went wrong. All connections share one thread, so plain cells are enough.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::cell::{Cell, RefCell};
 
 use uuid::Uuid;
 
-use super::client::Failure;
-
-/// Examples of what went wrong that are kept; all are counted.
+/// Problems that are kept as examples. All are counted.
 const EXAMPLES_MAX: usize = 10;
-/// Characters of one that are kept.
+/// An example is cut to this many characters.
 const EXAMPLE_LENGTH_MAX: usize = 1000;
 
-/// Counters of one run.
+/// The reason why a request has no acknowledged transaction.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No answer in time. The server may have carried out the request.
+    Unanswered(String),
+    /// An answer that the API must not give.
+    Wrong(String),
+}
+
+/// A counter.
+#[derive(Debug, Default)]
+pub(super) struct Count(Cell<u64>);
+
+impl Count {
+    pub(super) fn increment(&self) {
+        self.add(1);
+    }
+
+    fn add(&self, more: u64) {
+        self.0.set(self.0.get() + more);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// The counters of one run.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// HTTP requests, each try.
-    pub(super) sent: AtomicU64,
-    /// New transactions, rightly acknowledged.
-    pub(super) created: AtomicU64,
-    /// Requests that were repeated on purpose and rightly replayed.
-    pub(super) replayed: AtomicU64,
-    /// Tries after a 503, a 429 or a lost connection.
-    pub(super) retried: AtomicU64,
-    /// Requests that were part of a suspicious pattern.
-    pub(super) suspicious: AtomicU64,
-    /// Given up without an answer.
-    pub(super) unanswered: AtomicU64,
-    /// Answers that must not be.
-    pub(super) wrong: AtomicU64,
-    examples: Mutex<Vec<String>>,
-    acknowledged: Option<Mutex<Vec<Uuid>>>,
+    /// HTTP requests, each attempt.
+    pub(super) sent: Count,
+    /// New transactions, correctly acknowledged.
+    pub(super) created: Count,
+    /// Requests that were sent again on purpose and correctly replayed.
+    pub(super) replayed: Count,
+    /// Attempts after a 503, a 429 or a lost connection.
+    pub(super) retried: Count,
+    /// Requests that were steps of a suspicious scheme.
+    pub(super) suspicious: Count,
+    /// Requests that were given up without an answer.
+    pub(super) unanswered: Count,
+    /// Answers that the API must not give.
+    pub(super) wrong: Count,
+    examples: RefCell<Vec<String>>,
+    acknowledged: Option<RefCell<Vec<Uuid>>>,
 }
 
 impl Counts {
     /// `keep_ids` keeps the id of every acknowledged transaction: 16 bytes each.
     pub(super) fn new(keep_ids: bool) -> Self {
-        Self { acknowledged: keep_ids.then(Mutex::default), ..Self::default() }
+        Self { acknowledged: keep_ids.then(RefCell::default), ..Self::default() }
     }
 
     pub(super) fn acknowledge(&self, id: Uuid) {
         if let Some(ids) = &self.acknowledged {
-            ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+            ids.borrow_mut().push(id);
         }
     }
 
-    /// Counts what was not acknowledged.
-    pub(super) fn failed(&self, failure: Failure) {
+    pub(super) fn count_failure(&self, failure: Failure) {
         match failure {
-            Failure::Unanswered(what) => self.unanswered(what),
-            Failure::Wrong(what) => self.wrong(what),
+            Failure::Unanswered(problem) => {
+                self.unanswered.increment();
+                self.keep_example(problem);
+            }
+            Failure::Wrong(problem) => self.count_wrong(problem),
         }
     }
 
-    pub(super) fn wrong(&self, what: String) {
-        self.wrong.fetch_add(1, Ordering::Relaxed);
-        self.example(what);
+    pub(super) fn count_wrong(&self, problem: String) {
+        self.wrong.increment();
+        self.keep_example(problem);
     }
 
-    fn unanswered(&self, what: String) {
-        self.unanswered.fetch_add(1, Ordering::Relaxed);
-        self.example(what);
+    /// Counts requests that were due but never sent, because the server answered earlier requests too late.
+    pub(super) fn count_unsent(&self, requests: u64) {
+        self.unanswered.add(requests);
+        self.keep_example(format!(
+            "{requests} requests were due and never sent: the server fell too far behind"
+        ));
     }
 
-    /// Requests that were due and not sent, because those before them were not answered in time.
-    pub(super) fn unsent(&self, requests: u64) {
-        self.unanswered.fetch_add(requests, Ordering::Relaxed);
-        self.example(format!("{requests} requests were due and never sent: the server fell too far behind"));
-    }
-
-    /// What a server says in its place may be of any length.
-    fn example(&self, mut what: String) {
-        if let Some((cut, _)) = what.char_indices().nth(EXAMPLE_LENGTH_MAX) {
-            what.truncate(cut);
-            what.push('…');
+    /// Keeps the first problems, cut to a bounded length: they quote the answers of another server.
+    fn keep_example(&self, mut problem: String) {
+        if let Some((cut, _)) = problem.char_indices().nth(EXAMPLE_LENGTH_MAX) {
+            problem.truncate(cut);
+            problem.push('…');
         }
-        let mut examples = self.examples.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut examples = self.examples.borrow_mut();
         if examples.len() < EXAMPLES_MAX {
-            examples.push(what);
+            examples.push(problem);
         }
     }
 
-    /// The first things that went wrong.
+    /// Returns the first problems.
     pub(super) fn examples(&self) -> Vec<String> {
-        self.examples.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.examples.borrow().clone()
     }
 
-    /// The acknowledged ids, if they were kept; they are kept no longer.
+    /// Returns the acknowledged ids, if they were kept, and forgets them.
     pub(super) fn take_acknowledged(&self) -> Vec<Uuid> {
-        let take =
-            |ids: &Mutex<Vec<Uuid>>| std::mem::take(&mut *ids.lock().unwrap_or_else(PoisonError::into_inner));
-        self.acknowledged.as_ref().map(take).unwrap_or_default()
+        self.acknowledged.as_ref().map(RefCell::take).unwrap_or_default()
     }
 }

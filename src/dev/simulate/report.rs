@@ -1,11 +1,12 @@
 //! The result of a run, for people and for programs.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment};
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{counts::Counts, latency::Latencies};
+use super::counts::Counts;
 use crate::runtime::table;
 
 /// What came out. `wrong` and `unanswered` must be zero.
@@ -53,23 +54,22 @@ pub struct Percentiles {
 impl Report {
     pub(super) fn new(
         counts: &Counts,
-        latencies: &Latencies,
+        latency_micros: &Histogram<u64>,
         elapsed: Duration,
         seed: u64,
         interrupted: bool,
     ) -> Self {
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let elapsed_seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-        let created = count(&counts.created);
-        let percentile = |share| milliseconds(latencies.percentile(share));
+        let created = counts.created.get();
+        let percentile = |quantile| milliseconds(latency_micros.value_at_quantile(quantile));
         Self {
             created,
-            replayed: count(&counts.replayed),
-            suspicious: count(&counts.suspicious),
-            requests: count(&counts.sent),
-            retried: count(&counts.retried),
-            unanswered: count(&counts.unanswered),
-            wrong: count(&counts.wrong),
+            replayed: counts.replayed.get(),
+            suspicious: counts.suspicious.get(),
+            requests: counts.sent.get(),
+            retried: counts.retried.get(),
+            unanswered: counts.unanswered.get(),
+            wrong: counts.wrong.get(),
             elapsed_seconds,
             transactions_per_second: created as f64 / elapsed_seconds,
             latency_ms: Percentiles {
@@ -77,7 +77,7 @@ impl Report {
                 p90: percentile(0.9),
                 p99: percentile(0.99),
                 p99_9: percentile(0.999),
-                max: milliseconds(latencies.max()),
+                max: milliseconds(latency_micros.max()),
             },
             interrupted,
             seed,
@@ -127,6 +127,6 @@ impl Report {
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1_000_000.0).round() / 1000.0
+fn milliseconds(micros: u64) -> f64 {
+    micros as f64 / 1000.0
 }

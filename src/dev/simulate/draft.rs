@@ -1,0 +1,13 @@
+//! The content of a transaction, before its account, its currency and its key are chosen.
+
+use crate::domain::Direction;
+
+/// The content of a transaction that a customer wants.
+pub(super) struct Draft {
+    pub(super) direction: Direction,
+    /// Positive. One hundredth of the currency's main unit, whatever its minor units are.
+    pub(super) cents: i64,
+    pub(super) counterparty: Option<String>,
+    pub(super) country: &'static str,
+    pub(super) channel: &'static str,
+}
