@@ -1,5 +1,5 @@
-//! `ledger dev`: everything on one machine, for people who try, develop and test. A private PostgreSQL, all roles in
-//! one process, no Kafka. Its data stays between starts. Nothing here is needed in production.
+//! `ledger dev`: the whole platform in one process, for trials, development and tests. It has a private PostgreSQL, runs
+//! all roles, and needs no Kafka. Its data is kept between starts. Nothing in this folder is needed in production.
 
 pub mod cluster;
 pub mod demo;
@@ -25,9 +25,9 @@ const AGGREGATE_INTERVAL: Duration = Duration::from_secs(60);
 /// Flags of `ledger dev`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where the database lies; kept between starts
+    /// Directory of the database; kept between starts
     ///
-    /// By default below $XDG_DATA_HOME or ~/.local/share, and for root /var/lib/ledger/dev.
+    /// The default is ledger/dev below $XDG_DATA_HOME or ~/.local/share, and for root /var/lib/ledger/dev.
     #[arg(long, env = "LEDGER_DEV_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Address of the API
@@ -36,13 +36,13 @@ pub struct Args {
     /// Address of /livez, /readyz and /metrics, or `off`
     #[arg(long, env = "LEDGER_DEV_ADMIN_LISTEN", value_name = "ADDRESS")]
     pub admin_listen: Option<String>,
-    /// Directory of PostgreSQL's programs; otherwise installed ones are found, or portable ones fetched once
+    /// Directory of PostgreSQL's programs; by default installed programs, or portable ones downloaded once
     #[arg(long, env = "LEDGER_DEV_POSTGRES_BIN", value_name = "DIR")]
     pub postgres_bin: Option<PathBuf>,
 }
 
 impl Args {
-    /// What the flags say over the configuration; a configured database and broker are not used.
+    /// Returns the configuration values that the flags set. A configured database and a configured broker are not used.
     pub fn overrides(&self) -> Overrides {
         let mut overrides = private_overrides();
         if let Some(address) = self.listen {
@@ -55,7 +55,7 @@ impl Args {
     }
 }
 
-/// Keeps a configured database from even being looked at.
+/// Unsets a configured database and broker, so that their files are not even read.
 fn private_overrides() -> Overrides {
     let unset =
         ["database.url_file", "database.tls_ca_file", "broker.kafka.sasl_password_file"].map(|key| (key, ""));
@@ -63,7 +63,7 @@ fn private_overrides() -> Overrides {
     private.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// Runs everything until asked to stop, or until a part of it fails.
+/// Runs the platform until a stop is requested or a part of it fails.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     let directory = match args.data_dir {
         Some(directory) => directory,
@@ -78,14 +78,14 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     };
     let mut platform = tokio::select! {
         started = Platform::start(&context, &options, Some(AGGREGATE_INTERVAL)) => started?,
-        // What was started by then is stopped by its watchdog.
+        // The watchdog stops a server that has been started by then.
         () = context.stop.requested() => return Ok(ExitCode::SUCCESS),
     };
     println!("{}", welcome(&platform, &directory.display().to_string()));
     let outcome = tokio::select! {
         biased;
         () = context.stop.requested() => Ok(()),
-        error = platform.broken() => Err(error),
+        error = platform.failed() => Err(error),
     };
     let stopped = platform.stop().await;
     outcome.and(stopped).map(|()| ExitCode::SUCCESS)
@@ -96,17 +96,17 @@ fn welcome(platform: &Platform, data: &str) -> String {
     let admin =
         platform.admin_url.as_deref().map_or_else(String::new, |url| format!("  metrics   {url}/metrics\n"));
     format!(
-        r#"ledger is running, its data in {data}. Ctrl-C stops it.
+        r#"ledger is running. Its data is in {data}. Ctrl-C stops it.
 
   API       {api_url}
   try it    {api_url}/docs
 {admin}  database  {database_url}
 
-Post a transaction. Sent again, it is answered with the first answer, to the byte:
+Post a transaction. The same request again gets the first answer, byte for byte:
 
   curl -i {api_url}/transactions -H 'Content-Type: application/json' -H 'Idempotency-Key: order-77' -d '{{"account_id": "acct-42", "direction": "debit", "amount": "125.50", "currency": "EUR", "counterparty": "shop-9"}}'
 
-More of them, each answer checked:
+Post many transactions and check every answer:
 
   ledger simulate --url {api_url}
 "#
@@ -118,12 +118,12 @@ fn default_data_directory() -> anyhow::Result<PathBuf> {
     if let Some(data) = set("XDG_DATA_HOME") {
         return Ok(data.join("ledger/dev"));
     }
-    // The unprivileged user that runs PostgreSQL for root cannot reach root's home.
+    // For root, an unprivileged user runs PostgreSQL, and that user cannot enter root's home directory.
     if nix::unistd::Uid::effective().is_root() {
         return Ok("/var/lib/ledger/dev".into());
     }
     match set("HOME") {
         Some(home) => Ok(home.join(".local/share/ledger/dev")),
-        None => bail!("neither XDG_DATA_HOME nor HOME is set; say --data-dir"),
+        None => bail!("neither XDG_DATA_HOME nor HOME is set; use --data-dir"),
     }
 }

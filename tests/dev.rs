@@ -156,7 +156,7 @@ async fn the_demo_checks_out_and_leaves_nothing() {
     let demo = binary::run(&["demo", "--transactions", "800", "--duration", "60s"], &environment);
     let (said, errors) = (String::from_utf8_lossy(&demo.stdout), String::from_utf8_lossy(&demo.stderr));
     assert!(demo.status.success(), "{said}\n{errors}");
-    assert!(said.contains("800 transactions were posted") && said.contains("All of it checks out"), "{said}");
+    assert!(said.contains("800 transactions were posted") && said.contains("All checks passed"), "{said}");
     assert!(!said.contains("DIFFERS"), "{said}");
     assert_eq!(errors, "", "a demo that works has nothing to complain about");
     nothing_runs_on(temporary.path()).await;

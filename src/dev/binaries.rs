@@ -1,5 +1,7 @@
-//! Finds PostgreSQL's programs on this machine, or fetches portable ones once. Installed ones win, the newest first;
-//! a data directory made by one major version needs that version again, so a caller may ask for it.
+//! Finds PostgreSQL's programs on this machine, or downloads portable programs once.
+//!
+//! Installed programs are preferred, the newest version first. A data directory needs the major version that created
+//! it, so a caller may request a version.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -12,22 +14,22 @@ use anyhow::{Context as _, bail};
 
 use super::os_user::OsUser;
 
-/// Older ones lack what the schema uses.
+/// Older versions lack features that the schema uses.
 const MAJOR_MIN: u32 = 15;
-/// What is fetched where nothing is installed.
+/// The version that is downloaded if none is installed.
 const PORTABLE_MAJOR: u32 = 17;
-const FETCH_TIMEOUT: Duration = Duration::from_secs(300);
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The directory with `initdb` and `postgres`, and their version.
+/// The directory of `initdb` and `postgres`, and their major version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Binaries {
     pub(super) directory: PathBuf,
     pub(super) major: u32,
 }
 
-/// Finds or fetches programs of the major version `wanted`, or the newest where that does not matter. `given` is a
-/// directory that the user named: nothing else is looked at then.
-pub(super) async fn find_or_fetch(
+/// Finds or downloads programs of the major version `wanted`, or with None of the newest version. With `given`, only that
+/// directory is used.
+pub(super) async fn find_or_download(
     given: Option<&Path>,
     wanted: Option<u32>,
     user: &OsUser,
@@ -36,15 +38,15 @@ pub(super) async fn find_or_fetch(
         let binaries = inspect(directory)
             .with_context(|| format!("{} has no working initdb and postgres", directory.display()))?;
         return suitable(&binaries, wanted).then_some(binaries).with_context(|| {
-            format!("{} has the wrong version; needed is {}", directory.display(), needed(wanted))
+            format!("{} has the wrong version; the data needs {}", directory.display(), needed(wanted))
         });
     }
     let cache = cache_directory()?;
-    let found = places(&cache).iter().filter_map(|place| inspect(place)).collect();
+    let found = candidates(&cache).iter().filter_map(|directory| inspect(directory)).collect();
     if let Some(binaries) = newest(found, wanted, user) {
         return Ok(binaries);
     }
-    fetch(&cache, wanted.unwrap_or(PORTABLE_MAJOR)).await
+    download_or_advise(&cache, wanted.unwrap_or(PORTABLE_MAJOR)).await
 }
 
 fn needed(wanted: Option<u32>) -> String {
@@ -58,18 +60,19 @@ fn suitable(binaries: &Binaries, wanted: Option<u32>) -> bool {
 fn newest(found: Vec<Binaries>, wanted: Option<u32>, user: &OsUser) -> Option<Binaries> {
     let usable = |binaries: &Binaries| {
         suitable(binaries, wanted)
-            && user.check_reach(&binaries.directory.join("postgres"), "the programs in").is_ok()
+            && user.check_access(&binaries.directory.join("postgres"), "the programs in").is_ok()
     };
-    // The first of equals is kept: PATH before the usual places.
+    // Of equal versions the first is kept, so PATH is preferred.
     found.into_iter().filter(usable).reduce(|best, next| if next.major > best.major { next } else { best })
 }
 
-/// Where PostgreSQL is usually found: PATH, `pg_config`, Debian, Red Hat, Homebrew, and what was fetched before.
-fn places(cache: &Path) -> Vec<PathBuf> {
+/// Returns the directories that may hold the programs: PATH, `pg_config`, the packages of Debian, Red Hat and Homebrew,
+/// and earlier downloads.
+fn candidates(cache: &Path) -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let mut candidates: Vec<PathBuf> = std::env::split_paths(&path).collect();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
-        places.push(String::from_utf8_lossy(&output.stdout).trim().into());
+        candidates.push(String::from_utf8_lossy(&output.stdout).trim().into());
     }
     for (parent, prefix) in [
         (Path::new("/usr/lib/postgresql"), ""),
@@ -84,12 +87,12 @@ fn places(cache: &Path) -> Vec<PathBuf> {
             let name = name.to_string_lossy();
             name.starts_with(prefix) && !name.starts_with('.')
         });
-        places.extend(matching.map(|entry| entry.path().join("bin")));
+        candidates.extend(matching.map(|entry| entry.path().join("bin")));
     }
-    places
+    candidates
 }
 
-/// The version of the programs in a directory; None where there are none that work.
+/// Returns the version of the programs in a directory; None if there are no working programs.
 fn inspect(directory: &Path) -> Option<Binaries> {
     if !directory.join("initdb").is_file() {
         return None;
@@ -99,37 +102,37 @@ fn inspect(directory: &Path) -> Option<Binaries> {
     Some(Binaries { directory: directory.to_owned(), major })
 }
 
-/// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15.
+/// Returns 15 for `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
 fn major_version(text: &str) -> Option<u32> {
     let version = text.split_once("(PostgreSQL) ")?.1;
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// `$XDG_CACHE_HOME/ledger/postgresql`. For root a place that its unprivileged user can reach.
+/// Returns `$XDG_CACHE_HOME/ledger/postgresql`, or for root a directory that the server's user can reach.
 fn cache_directory() -> anyhow::Result<PathBuf> {
     let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
         _ if nix::unistd::Uid::effective().is_root() => PathBuf::from("/var/cache"),
         (_, Some(home)) if !home.is_empty() => PathBuf::from(home).join(".cache"),
         _ => bail!(
-            "neither XDG_CACHE_HOME nor HOME is set, so there is no place to keep PostgreSQL's programs"
+            "neither XDG_CACHE_HOME nor HOME is set, so there is no directory for PostgreSQL's programs"
         ),
     };
     Ok(base.join("ledger/postgresql"))
 }
 
-/// Fetches portable programs (zonky's builds, from Maven Central; checksums are compared) and keeps them.
-async fn fetch(cache: &Path, major: u32) -> anyhow::Result<Binaries> {
+/// Downloads portable programs and keeps them: zonky's builds from Maven Central, with their checksums verified.
+async fn download_or_advise(cache: &Path, major: u32) -> anyhow::Result<Binaries> {
     eprintln!(
-        "no PostgreSQL {major} is installed: fetching a portable one into {} (about 20 MB, once)",
+        "no PostgreSQL {major} is installed: downloading a portable one into {} (about 20 MB, once)",
         cache.display()
     );
-    let advice = "install PostgreSQL 15 or newer (Debian: apt-get install postgresql), or name its programs with \
-                  --postgres-bin";
-    let directory = match tokio::time::timeout(FETCH_TIMEOUT, download(cache, major)).await {
-        Ok(outcome) => outcome.with_context(|| format!("cannot fetch a portable PostgreSQL; {advice}"))?,
+    let advice = "install PostgreSQL 15 or newer (Debian: apt-get install postgresql), or give the directory of its programs \
+                  with --postgres-bin";
+    let directory = match tokio::time::timeout(DOWNLOAD_TIMEOUT, download(cache, major)).await {
+        Ok(outcome) => outcome.with_context(|| format!("cannot download a portable PostgreSQL; {advice}"))?,
         Err(_) => {
-            bail!("no portable PostgreSQL arrived within {FETCH_TIMEOUT:?}; {advice}")
+            bail!("the download of a portable PostgreSQL took longer than {DOWNLOAD_TIMEOUT:?}; {advice}")
         }
     };
     eprintln!("PostgreSQL is ready in {}", directory.display());
@@ -143,7 +146,7 @@ async fn download(cache: &Path, major: u32) -> anyhow::Result<PathBuf> {
     let requirement = VersionReq::parse(&format!("^{major}"))?;
     let (version, bytes) = get_archive(zonky::URL, &requirement).await?;
     let target = cache.join(version.to_string());
-    // Whole or absent: it is unpacked beside and renamed.
+    // The archive is unpacked beside the target and renamed, so the target is complete or absent.
     extract(zonky::URL, &bytes, &target).await?;
     std::fs::set_permissions(&target, PermissionsExt::from_mode(0o755))
         .with_context(|| format!("cannot open {} to others", target.display()))?;
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_wins_unless_the_data_needs_another() {
+    fn the_newest_version_is_used_unless_the_data_needs_another() {
         let found = || [14, 16, 15].map(binaries).to_vec();
         assert_eq!(newest(found(), None, &OsUser::Own), Some(binaries(16)));
         assert_eq!(newest(found(), Some(15), &OsUser::Own), Some(binaries(15)));
@@ -175,12 +178,12 @@ mod tests {
 
     /// Needs the network: `cargo test --lib portable -- --ignored`.
     #[tokio::test]
-    #[ignore = "fetches 20 MB from Maven Central"]
-    async fn portable_programs_are_fetched_once_and_run() {
+    #[ignore = "downloads 20 MB from Maven Central"]
+    async fn portable_programs_are_downloaded_once_and_run() {
         let cache = tempfile::tempdir().expect("directory");
-        let fetched = fetch(cache.path(), PORTABLE_MAJOR).await.expect("fetched");
-        assert_eq!(fetched.major, PORTABLE_MAJOR);
-        let again = places(cache.path()).iter().filter_map(|place| inspect(place)).collect();
-        assert_eq!(newest(again, Some(PORTABLE_MAJOR), &OsUser::Own), Some(fetched));
+        let downloaded = download_or_advise(cache.path(), PORTABLE_MAJOR).await.expect("downloaded");
+        assert_eq!(downloaded.major, PORTABLE_MAJOR);
+        let again = candidates(cache.path()).iter().filter_map(|directory| inspect(directory)).collect();
+        assert_eq!(newest(again, Some(PORTABLE_MAJOR), &OsUser::Own), Some(downloaded));
     }
 }

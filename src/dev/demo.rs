@@ -1,5 +1,6 @@
-//! `ledger demo`: transactions go the whole way through every role, and at the end everything is held against
-//! everything else. Exit code 0 means that all of it checked out. No process and no file is left behind.
+//! `ledger demo`: sends transactions through every role and then checks all results against each other.
+//!
+//! Guarantees: exit code 0 means that every check passed; no process and no file is left behind.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -24,7 +25,7 @@ use crate::{
     runtime::{Context, OutputFormat, parse_interval, table},
 };
 
-/// Longest wait for the last event to be published and the last transaction to be scored.
+/// The longest wait until all events are published and all transactions are scored.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 const STRIKING_SHOWN: i32 = 3;
@@ -33,23 +34,23 @@ const CONNECTIONS: u16 = 64;
 /// Flags of `ledger demo`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// How many to post
+    /// Number of transactions to post
     #[arg(long, env = "LEDGER_DEMO_TRANSACTIONS", value_name = "COUNT", default_value_t = 5000,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub transactions: u64,
-    /// Stop posting after this long, even if they were fewer
+    /// Longest time to post, even if fewer transactions were posted
     #[arg(long, env = "LEDGER_DEMO_DURATION", default_value = "10s", value_parser = parse_interval)]
     pub duration: Duration,
-    /// Makes the same traffic again; without it, other traffic each time
+    /// Seed of the traffic; by default each run has other traffic
     #[arg(long, env = "LEDGER_DEMO_SEED")]
     pub seed: Option<u64>,
-    /// Directory of PostgreSQL's programs; otherwise installed ones are found, or portable ones fetched once
+    /// Directory of PostgreSQL's programs; by default installed programs, or portable ones downloaded once
     #[arg(long, env = "LEDGER_DEMO_POSTGRES_BIN", value_name = "DIR")]
     pub postgres_bin: Option<std::path::PathBuf>,
 }
 
 impl Args {
-    /// A demo needs no free port of its own and tells its story without the roles' logs.
+    /// Returns the configuration of a demo: any free port, no admin listener, and only warnings of the roles.
     pub fn overrides(&self) -> Overrides {
         let mut overrides = private_overrides();
         overrides.push(("serve.listen".into(), "127.0.0.1:0".into()));
@@ -61,13 +62,13 @@ impl Args {
     }
 }
 
-/// Runs the demo; Ctrl-C ends it early and cleanly.
+/// Runs the demo. Ctrl-C ends it early and cleanly.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
-    println!("Transactions go the whole way, and at the end everything is held against everything else.\n");
-    let story = Story::begin();
+    println!("Transactions pass through every role, and then all results are checked against each other.\n");
+    let timeline = Timeline::start();
     let directory =
         tempfile::Builder::new().prefix("ledger-demo-").tempdir().context("no temporary directory")?;
-    // Removed by the cluster, after its server has ended: not by a guard that knows nothing of the server.
+    // The cluster removes the directory after its server has ended. A guard would remove it too early.
     let directory = directory.keep();
     let options = ClusterOptions {
         directory: directory.clone(),
@@ -78,54 +79,60 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     };
     let mut platform = tokio::select! {
         started = Platform::start(&context, &options, None) => started.inspect_err(|_| {
-            // Only where the cluster never used it, and it is empty.
+            // This succeeds only if the cluster has not used the directory yet.
             let _ = std::fs::remove_dir(&directory);
         })?,
         () = context.stop.requested() => bail!("interrupted"),
     };
-    story.tell("a private PostgreSQL is up, and on it the roles serve, relay and consume-risk");
-    let shown = tokio::select! {
+    timeline.print("a private PostgreSQL is up, with the roles serve, relay and consume-risk");
+    let outcome = tokio::select! {
         () = context.stop.requested() => Err(anyhow::anyhow!("interrupted")),
-        shown = show(platform.context.clone(), platform.api_url.clone(), &args, &story) => shown,
-        error = platform.broken() => Err(error),
+        outcome = demonstrate(platform.context.clone(), platform.api_url.clone(), &args, &timeline) => outcome,
+        error = platform.failed() => Err(error),
     };
     let stopped = platform.stop().await;
     if context.stop.is_requested() {
-        // Whatever else went wrong did so because of it; only what is left behind is worth a word.
+        // The interruption may cause other errors. Only a failed stop is reported, because it leaves something behind.
         stopped?;
         bail!("interrupted");
     }
-    let checked_out = shown?;
+    let all_passed = outcome?;
     stopped?;
-    story.tell("everything is stopped and removed");
+    timeline.print("everything is stopped and removed");
     println!();
-    if checked_out {
-        println!("All of it checks out. Next: `ledger dev` keeps all of this running.");
+    if all_passed {
+        println!("All checks passed. Next: `ledger dev` keeps the platform running.");
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("error: not all of it checks out, see above");
+    eprintln!("error: a check failed, see above");
     Ok(ExitCode::FAILURE)
 }
 
-/// Prints what has just happened, with the time since the start.
-struct Story(Instant);
+/// Prints each step with the time since the start.
+struct Timeline(Instant);
 
-impl Story {
-    fn begin() -> Self {
+impl Timeline {
+    fn start() -> Self {
         Self(Instant::now())
     }
 
-    fn tell(&self, what: &str) {
-        println!("{:5.1} s  {what}", self.0.elapsed().as_secs_f64());
+    fn print(&self, step: &str) {
+        println!("{:5.1} s  {step}", self.0.elapsed().as_secs_f64());
     }
 }
 
-async fn show(context: Context, api_url: String, args: &Args, story: &Story) -> anyhow::Result<bool> {
+/// Posts the transactions, waits for all roles and checks the results. Returns whether every check passed.
+async fn demonstrate(
+    context: Context,
+    api_url: String,
+    args: &Args,
+    timeline: &Timeline,
+) -> anyhow::Result<bool> {
     let traffic = traffic_flags(&api_url, args)?;
     let simulated = simulate::drive(&traffic, true, &context.stop).await?;
     let report = &simulated.report;
-    story.tell(&format!(
-        "{} transactions were posted ({:.0}/s, p99 {:.0} ms); {} were sent twice and posted once; {} are up to no good",
+    timeline.print(&format!(
+        "{} transactions were posted ({:.0}/s, p99 {:.0} ms); {} were sent twice and created once; {} are suspicious",
         report.created,
         report.transactions_per_second,
         report.latency_ms.p99,
@@ -135,40 +142,40 @@ async fn show(context: Context, api_url: String, args: &Args, story: &Story) -> 
     report.print_problems();
     let mut connection = repository::connect(&context.config.database, "demo").await?;
     let progress = settle(&mut connection).await?;
-    story.tell(&format!(
-        "every event is published and every transaction scored: {} high, {} medium, {} low",
+    timeline.print(&format!(
+        "every event is published and every transaction is scored: {} high, {} medium, {} low",
         progress.high,
         progress.medium,
         progress.assessed - progress.high - progress.medium,
     ));
     print_striking(&overview::most_striking(&mut connection, STRIKING_SHOWN).await?);
     let days = aggregate_once(&context).await?;
-    story.tell(&format!("the fact tables are built ({days} touched)"));
+    timeline.print(&format!("the fact tables are built ({days} touched)"));
     let lost = overview::not_held_once(&mut connection, &simulated.acknowledged).await?;
     let progress = overview::progress(&mut connection).await?;
     let verified = verify(&context).await?;
-    story.tell("ledger verify has held all of it against each other");
+    timeline.print("ledger verify has checked the tables against each other");
     let created = i64::try_from(report.created)?;
     let mut checks = checks(created, i64::try_from(report.wrong + report.unanswered)?, lost, &progress);
     let differences = verified.checks.iter().map(|check| check.differences).sum();
-    checks.push(Check { what: "differences found by ledger verify", wanted: 0, found: differences });
+    checks.push(Check { name: "differences found by ledger verify", expected: 0, found: differences });
     println!();
     print_checks(&checks);
     println!();
     if !verified.is_fine() {
         verified.print(OutputFormat::Table)?;
     }
-    Ok(verified.is_fine() && checks.iter().all(Check::holds))
+    Ok(verified.is_fine() && checks.iter().all(Check::passes))
 }
 
-/// All that `ledger verify` checks; nothing may be in flight any more.
+/// Runs all checks of `ledger verify`, and waits until nothing is in flight.
 async fn verify(context: &Context) -> anyhow::Result<verify::Report> {
     let args = verify::Args { wait: Some(SETTLE_TIMEOUT), ..verify::Args::default() };
     verify::verify(context, &args).await
 }
 
-/// The defaults of `ledger simulate`, as fast as the machine can, and with few requests at the same time: how long
-/// one takes is part of the story.
+/// Returns the defaults of `ledger simulate`, but as fast as possible and with few connections, which keeps the latency
+/// low.
 fn traffic_flags(api_url: &str, args: &Args) -> anyhow::Result<simulate::Args> {
     #[derive(Parser)]
     struct Flags {
@@ -185,7 +192,7 @@ fn traffic_flags(api_url: &str, args: &Args) -> anyhow::Result<simulate::Args> {
     Ok(flags)
 }
 
-/// Waits until nothing is left to publish and everything is scored.
+/// Waits until all events are published and all transactions are scored.
 async fn settle(connection: &mut Connection) -> anyhow::Result<Progress> {
     let deadline = Instant::now() + SETTLE_TIMEOUT;
     loop {
@@ -218,28 +225,28 @@ async fn aggregate_once(context: &Context) -> anyhow::Result<String> {
 
 fn print_striking(striking: &[Striking]) {
     for one in striking.iter().filter(|one| !one.reasons.is_empty()) {
-        // The run's random name says nothing to a reader.
+        // The account id begins with the random name of the run, which is not shown.
         let account = one.account_id.splitn(3, '-').nth(2).unwrap_or(&one.account_id);
         println!("           {account}, transaction {}: score {}", one.account_seq, one.risk_score);
         one.reasons.lines().for_each(|reason| println!("             {reason}"));
     }
 }
 
-/// Two figures from different places that must agree.
+/// Two numbers from different sources that must be equal.
 struct Check {
-    what: &'static str,
-    wanted: i64,
+    name: &'static str,
+    expected: i64,
     found: i64,
 }
 
 impl Check {
-    fn holds(&self) -> bool {
-        self.wanted == self.found
+    fn passes(&self) -> bool {
+        self.expected == self.found
     }
 }
 
 fn checks(created: i64, wrong: i64, lost: i64, progress: &Progress) -> Vec<Check> {
-    let check = |what, wanted, found| Check { what, wanted, found };
+    let check = |name, expected, found| Check { name, expected, found };
     vec![
         check("wrong or missing answers of the API", 0, wrong),
         check("transactions acknowledged, in the ledger", created, progress.transactions),
@@ -254,11 +261,11 @@ fn checks(created: i64, wrong: i64, lost: i64, progress: &Progress) -> Vec<Check
 }
 
 fn print_checks(checks: &[Check]) {
-    let mut out = table(["", "wanted", "found", ""]);
+    let mut out = table(["", "expected", "found", ""]);
     let number = |value: i64| Cell::new(value).set_alignment(CellAlignment::Right);
     for check in checks {
-        let verdict = if check.holds() { "ok" } else { "DIFFERS" };
-        out.add_row([Cell::new(check.what), number(check.wanted), number(check.found), Cell::new(verdict)]);
+        let result = if check.passes() { "ok" } else { "DIFFERS" };
+        out.add_row([Cell::new(check.name), number(check.expected), number(check.found), Cell::new(result)]);
     }
     println!("{out}");
 }

@@ -1,5 +1,5 @@
-//! The operating-system user that a private PostgreSQL runs as. PostgreSQL refuses to run as root, so root lends it
-//! to an unprivileged user; everybody else runs it as themselves. Nothing here creates users.
+//! The operating-system user that runs a private PostgreSQL. PostgreSQL refuses to run as root, so root starts it as an
+//! unprivileged user; any other user starts it as itself. Deliberately absent: the creation of users.
 
 use std::{
     os::unix::fs::{MetadataExt, chown},
@@ -10,27 +10,26 @@ use std::{
 use anyhow::{Context as _, bail};
 use nix::unistd::{Uid, User};
 
-/// Whose processes may have to be stopped is not ours to decide: both are service users without a log-in.
+/// Service users without a log-in, in the order of preference.
 const CANDIDATES: [&str; 2] = ["postgres", "nobody"];
 
-/// Who the server runs as.
+/// The user that runs the server.
 #[derive(Debug, Clone)]
 pub(super) enum OsUser {
-    /// Ourselves.
+    /// The user of this process.
     Own,
-    /// Another one, because we are root.
+    /// An unprivileged user, because this process runs as root.
     Other {
-        /// In messages.
+        /// For messages.
         name: String,
-        /// User id.
         uid: u32,
-        /// Its primary group.
+        /// The primary group.
         gid: u32,
     },
 }
 
 impl OsUser {
-    /// Ourselves, or the first unprivileged user there is if we are root.
+    /// Chooses the user of this process, or for root the first candidate that exists.
     pub(super) fn choose() -> anyhow::Result<Self> {
         if !Uid::effective().is_root() {
             return Ok(Self::Own);
@@ -51,7 +50,7 @@ impl OsUser {
         )
     }
 
-    /// Has a command run as this user.
+    /// Makes a command run as this user.
     pub(super) fn apply(&self, command: &mut Command) {
         if let Self::Other { uid, gid, .. } = self {
             std::os::unix::process::CommandExt::uid(command, *uid);
@@ -59,7 +58,7 @@ impl OsUser {
         }
     }
 
-    /// Gives it a file or directory of ours.
+    /// Makes this user the owner of a file or directory.
     pub(super) fn give(&self, path: &Path) -> anyhow::Result<()> {
         match self {
             Self::Own => Ok(()),
@@ -68,33 +67,33 @@ impl OsUser {
         }
     }
 
-    /// Checks that it can pass through every directory on the way to `path`, as far as they exist yet; names the
-    /// first that bars it.
-    pub(super) fn check_reach(&self, path: &Path, purpose: &str) -> anyhow::Result<()> {
+    /// Checks that this user can enter every existing directory above `path`. The error names the first directory that
+    /// the user cannot enter.
+    pub(super) fn check_access(&self, path: &Path, purpose: &str) -> anyhow::Result<()> {
         let Self::Other { name, uid, gid } = self else { return Ok(()) };
         let shown = path.display();
         let absolute = std::path::absolute(path).with_context(|| format!("cannot find {shown}"))?;
         let existing = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
         let real = existing.canonicalize().with_context(|| format!("cannot find {shown}"))?;
-        // The end of the path will be the user's own; what lies on the way must let it pass.
-        let on_the_way = real.ancestors().skip(usize::from(existing == absolute));
-        let barring = on_the_way.into_iter().find(|directory| match directory.metadata() {
-            Ok(metadata) => !may_pass(&metadata, *uid, *gid),
+        // The path itself is given to the user later; only the directories above it must be accessible.
+        let above = real.ancestors().skip(usize::from(existing == absolute));
+        let closed = above.into_iter().find(|directory| match directory.metadata() {
+            Ok(metadata) => !may_enter(&metadata, *uid, *gid),
             Err(_) => true,
         });
-        match barring {
+        match closed {
             None => Ok(()),
             Some(directory) => bail!(
-                "PostgreSQL does not run as root, and user {name} cannot pass through {} to {purpose} {shown}; choose a \
-                 directory open to others, or run as another user",
+                "PostgreSQL does not run as root, and user {name} cannot enter {} to reach {purpose} {shown}; choose a \
+                 directory that is open to other users, or run as another user",
                 directory.display(),
             ),
         }
     }
 }
 
-/// Whether the execute bit that counts for this user is set.
-fn may_pass(metadata: &std::fs::Metadata, uid: u32, gid: u32) -> bool {
+/// Whether the execute bit that applies to this user is set.
+fn may_enter(metadata: &std::fs::Metadata, uid: u32, gid: u32) -> bool {
     let bit = if metadata.uid() == uid {
         0o100
     } else if metadata.gid() == gid {
@@ -112,20 +111,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_closed_to_others_is_named() {
+    fn the_error_names_the_directory_that_is_closed_to_the_user() {
         let outer = tempfile::tempdir().expect("directory");
         let inner = outer.path().join("data");
         std::fs::create_dir(&inner).expect("directory");
         let stranger = OsUser::Other { name: "stranger".into(), uid: 4_000_000_000, gid: 4_000_000_000 };
         std::fs::set_permissions(outer.path(), PermissionsExt::from_mode(0o700)).expect("mode");
-        let error = stranger.check_reach(&inner, "the data in").expect_err("barred").to_string();
+        let error = stranger.check_access(&inner, "the data in").expect_err("closed").to_string();
         assert!(error.contains(&outer.path().display().to_string()), "{error}");
         std::fs::set_permissions(outer.path(), PermissionsExt::from_mode(0o711)).expect("mode");
-        stranger.check_reach(&inner, "the data in").expect("passes");
-        stranger.check_reach(&inner.join("not/yet"), "the data in").expect("passes");
+        stranger.check_access(&inner, "the data in").expect("open");
+        stranger.check_access(&inner.join("not/yet"), "the data in").expect("open");
         std::fs::set_permissions(&inner, PermissionsExt::from_mode(0o700)).expect("mode");
-        stranger.check_reach(&inner, "the data in").expect("the end itself is given to it");
-        stranger.check_reach(&inner.join("not/yet"), "the data in").expect_err("barred");
-        OsUser::Own.check_reach(&inner, "the data in").expect("own");
+        stranger.check_access(&inner, "the data in").expect("the directory itself is given to the user");
+        stranger.check_access(&inner.join("not/yet"), "the data in").expect_err("closed");
+        OsUser::Own.check_access(&inner, "the data in").expect("own");
     }
 }

@@ -1,7 +1,7 @@
-//! The whole platform in one process: a private PostgreSQL, and on it every role as a task of its own.
+//! The whole platform in one process: a private PostgreSQL, and every role as a task.
 //!
-//! The roles are the same code as on their own; only the admin listener is shared. If one fails, the others stop.
-//! Everything stops in order: the roles first, so that they release what they hold, then the database.
+//! Each role runs the same code as in a process of its own, but all share one admin listener. If a role fails, all stop.
+//! The roles stop first, so that they can release their leases, and then the database.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,25 +24,25 @@ use crate::{
 
 const DATABASE: &str = "ledger";
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
-/// With the database's own bound, all is over within 5 s.
+/// Together with the limit of the database, a stop takes at most 5 s.
 const ROLES_STOP_TIMEOUT: Duration = Duration::from_millis(2000);
-/// In whole seconds, as actix counts them.
+/// A whole number of seconds, as actix requires.
 const SERVE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections of all roles together, with room for a person's own.
+/// Enough for the connections of all roles and some for the user.
 pub(super) const CONNECTIONS_MAX: u32 = 100;
 
 type Role = BoxFuture<'static, anyhow::Result<()>>;
 
 /// A running platform.
 pub(super) struct Platform {
-    /// What the roles run with: the private database, a stop of their own, no admin listener.
+    /// The context of the roles: the private database, a stop of their own, no admin listener.
     pub(super) context: Context,
     /// Base URL of the API.
     pub(super) api_url: String,
     /// Base URL of the admin listener, if it is on.
     pub(super) admin_url: Option<String>,
-    /// With user and password.
+    /// Contains the user and the password.
     pub(super) database_url: String,
     cluster: Cluster,
     roles: JoinSet<(&'static str, anyhow::Result<()>)>,
@@ -50,7 +50,7 @@ pub(super) struct Platform {
 }
 
 impl Platform {
-    /// Starts all of it. `aggregate_every` leaves the role out where it is None.
+    /// Starts the database and the roles. With `aggregate_every` None, the role `aggregate` does not run.
     pub(super) async fn start(
         context: &Context,
         cluster: &ClusterOptions,
@@ -77,35 +77,35 @@ impl Platform {
         }
     }
 
-    /// Returns when a part of it ends that nobody asked to, with the reason.
-    pub(super) async fn broken(&mut self) -> anyhow::Error {
+    /// Waits until a part of the platform ends by itself, and returns the reason.
+    pub(super) async fn failed(&mut self) -> anyhow::Error {
         tokio::select! {
             error = self.cluster.ended() => error,
             ended = self.roles.join_next() => match ended {
                 Some(Ok((role, Err(error)))) => error.context(format!("{role} failed")),
-                // The stop came while this was being polled; whoever waits for it is about to see it.
+                // The role ended because a stop was requested. The caller waits for the same request.
                 Some(Ok((_, Ok(())))) if self.context.stop.is_requested() => std::future::pending().await,
                 Some(Ok((role, Ok(())))) => anyhow::anyhow!("{role} ended by itself"),
-                Some(Err(panic)) => anyhow::anyhow!("a role broke: {panic}"),
+                Some(Err(panic)) => anyhow::anyhow!("a role panicked: {panic}"),
                 None => anyhow::anyhow!("no role is running"),
             },
         }
     }
 
-    /// Stops the roles, then the database; tells the first trouble on the way, after all of it.
+    /// Stops the roles, then the database. Returns the first error after everything has stopped.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         self.context.stop.request();
         let roles = timeout(ROLES_STOP_TIMEOUT, async {
             let mut outcome = Ok(());
             while let Some(ended) = self.roles.join_next().await {
-                let ended = ended.context("a role broke").and_then(|(role, ended)| ended.context(role));
+                let ended = ended.context("a role panicked").and_then(|(role, ended)| ended.context(role));
                 outcome = outcome.and(ended);
             }
             outcome
         });
         let roles = roles.await.unwrap_or_else(|_| {
             tracing::warn!(
-                "not every role stopped within {ROLES_STOP_TIMEOUT:?}; what was in flight is rolled back"
+                "not every role stopped within {ROLES_STOP_TIMEOUT:?}; open database transactions are rolled back"
             );
             Ok(())
         });
@@ -134,7 +134,7 @@ async fn start_roles(
     aggregate_every: Option<Duration>,
 ) -> anyhow::Result<(String, JoinSet<(&'static str, anyhow::Result<()>)>, AdminListener)> {
     migrate(inner, cluster).await?;
-    // Before the roles: a port that is taken is told at once.
+    // Before the roles, so that a used port is reported at once.
     let admin = start_admin(outer)?;
     let mut roles = JoinSet::new();
     let serving = with_own_health(inner);
@@ -152,13 +152,13 @@ async fn start_roles(
         roles.spawn(async move { (name, role.await) });
     }
     become_ready(inner, &healths, &mut roles).await?;
-    tokio::spawn(combine(outer.health.clone(), healths, inner.clone()));
+    tokio::spawn(combine_health(outer.health.clone(), healths, inner.clone()));
     Ok((format!("http://{port}"), roles, admin))
 }
 
 type Start = Box<dyn FnOnce(Context) -> Role + Send>;
 
-/// Every role but `serve`, which is started first because its address is wanted.
+/// Returns every role except `serve`, which starts first because the others are shown with its address.
 fn background_roles(aggregate_every: Option<Duration>) -> Vec<(&'static str, Start)> {
     let mut roles: Vec<(&'static str, Start)> = vec![
         ("relay", Box::new(|context| Box::pin(relay::run(context)))),
@@ -188,7 +188,7 @@ async fn migrate(inner: &Context, cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until every role can do its work, or one fails.
+/// Waits until every role is ready or one fails.
 async fn become_ready(
     inner: &Context,
     healths: &[Health],
@@ -204,7 +204,7 @@ async fn become_ready(
         () = ready => Ok(()),
         () = inner.stop.requested() => Ok(()),
         () = sleep(READY_TIMEOUT) => bail!("not every role was ready within {READY_TIMEOUT:?}"),
-        Some(ended) = roles.join_next() => match ended.context("a role broke")? {
+        Some(ended) = roles.join_next() => match ended.context("a role panicked")? {
             (role, Ok(())) if inner.stop.is_requested() => { tracing::debug!(role, "stopped"); Ok(()) }
             (role, Ok(())) => bail!("{role} ended by itself"),
             (role, Err(error)) => Err(error.context(format!("{role} failed"))),
@@ -212,8 +212,8 @@ async fn become_ready(
     }
 }
 
-/// The process is ready while all of its roles are.
-async fn combine(all: Health, each: Vec<Health>, context: Context) {
+/// Keeps the process ready while all roles are ready.
+async fn combine_health(all: Health, each: Vec<Health>, context: Context) {
     while !context.stop.is_requested() {
         all.set_ready(each.iter().all(Health::is_ready));
         tokio::select! {

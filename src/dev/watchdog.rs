@@ -1,6 +1,8 @@
-//! Ends a private server when this process ends, however it ends: a shell that outlives us waits for the end of a
-//! pipe that only we hold, then stops the server and, if asked to, removes its directory. A clean stop needs none of
-//! it; `kill -9`, a panic and a test runner that just exits do.
+//! Stops a private PostgreSQL server when this process ends, however it ends: also after `kill -9`, a panic, or the exit
+//! of a test runner.
+//!
+//! A shell that outlives this process reads from a pipe whose other end only this process holds. At the end of the
+//! input the shell stops the server and, for an ephemeral cluster, removes its directory.
 
 use std::{
     io::Write,
@@ -11,8 +13,8 @@ use std::{
 
 use anyhow::Context as _;
 
-/// Reads process ids, one a line, and acts on the last one at the end of input. It touches the process only while
-/// the data directory's own `postmaster.pid` names it: a later process with the same number is safe.
+/// Reads process ids, one a line, and at the end of the input stops the last one. The script signals the process only
+/// while the data directory's `postmaster.pid` names it, so a later process with the same id is safe.
 const SCRIPT: &str = r#"
 data=$1 remove=$2 pid=
 while read -r line; do pid=$line; done
@@ -28,20 +30,20 @@ done
 [ -z "$remove" ] || rm -rf -- "$remove"
 "#;
 
-/// A watchdog over one data directory. Dropping it is the end that it waits for.
+/// The watchdog of one data directory. It acts when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     shell: Child,
 }
 
 impl Watchdog {
-    /// Starts it. `data` is PostgreSQL's data directory; `remove` is what to remove in the end.
+    /// Starts the shell. `data` is PostgreSQL's data directory; `remove` is the directory to remove at the end.
     pub(super) fn start(data: &Path, remove: Option<&Path>) -> anyhow::Result<Self> {
         let shell = Command::new("sh")
             .args(["-c", SCRIPT, "ledger-watchdog"])
             .args([data, remove.unwrap_or(Path::new(""))])
             .current_dir("/")
-            // A Ctrl-C in the terminal is for us, not for it.
+            // In a process group of its own, the shell does not get the terminal's Ctrl-C.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -51,13 +53,13 @@ impl Watchdog {
         Ok(Self { shell })
     }
 
-    /// Names the server's process.
+    /// Sets the process to stop at the end.
     pub(super) fn watch(&mut self, process_id: u32) -> anyhow::Result<()> {
         let input = self.shell.stdin.as_mut().context("the watchdog has no input")?;
         writeln!(input, "{process_id}").context("the watchdog has ended")
     }
 
-    /// Lets it do its work now and waits for its end; the work is bounded by the script.
+    /// Ends the input and waits until the shell has ended. The script bounds the time.
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         drop(self.shell.stdin.take());
         self.shell.wait().map(drop).context("waiting for the watchdog")
