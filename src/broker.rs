@@ -190,13 +190,13 @@ impl BrokerError {
     }
 
     /// Whether a single record is refused, while the others of the call may be taken.
-    pub fn is_about_a_record(&self) -> bool {
+    pub fn concerns_a_record(&self) -> bool {
         matches!(self, Self::RecordTooLarge | Self::RecordInvalid { .. })
     }
 
-    /// Whether the connection and whoever answered are all right.
-    fn is_about_what_was_sent(&self) -> bool {
-        self.is_about_a_record() || matches!(self, Self::OffsetOutOfRange { .. })
+    /// Returns whether the connection and the broker are healthy after this error.
+    fn leaves_connection_usable(&self) -> bool {
+        self.concerns_a_record() || matches!(self, Self::OffsetOutOfRange { .. })
     }
 }
 

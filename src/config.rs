@@ -3,10 +3,12 @@
 //!
 //! `config/default.toml` documents every key; it is the one list of what exists.
 
+mod kafka;
 mod load;
 mod print;
 mod sections;
 
+pub use kafka::{Compression, SaslMechanism};
 pub use load::{ConfigError, DEFAULTS, Overrides, load};
 pub use print::print;
 pub use sections::{

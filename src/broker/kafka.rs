@@ -1,29 +1,43 @@
-//! Apache Kafka by its wire protocol: idempotence is the consumers', order per partition is ours.
+//! Apache Kafka over its wire protocol.
 //!
-//! Messages are encoded by `kafka-protocol`; record batches, connections and what to do about errors are here, because
-//! what is sent and read is millions of small records, each byte of which counts and has to survive.
+//! ```text
+//! KafkaBroker ─┬─▶ Partition ──────▶ LeaderConnections ─┬─▶ Metadata ─┬─▶ Connector ──▶ Connection
+//!              │   produce, fetch,   retry, time limit, │   leaders   │   TCP, TLS,     one request
+//!              │   offsets           quota              └─────────────┤   SASL          at a time
+//!              ├─▶ Topics            describe, create ────────────────┤
+//!              └─▶ GroupPositions    for Kafka's own tools ───────────┘
+//! ```
 //!
-//! Guarantees: each request ends within `broker.kafka.request_timeout` (plus the wait that a fetch asks for), whatever
-//! the network does; a call is one, or a few where it asks for both ends or why an offset is out of range. A connection is
-//! dropped after trouble, so a call never meets a half-dead one twice. Headers keep their order, and names may repeat.
-//! Deliberately absent: transactions and consumer groups.
+//! The crate `kafka-protocol` encodes the messages. Record batches, connections and the handling of errors are written
+//! here, because millions of small records pass through them and every byte of a foreign record must survive.
+//!
+//! Guarantees:
+//!
+//! - Each request ends within `broker.kafka.request_timeout`, plus the wait that a fetch asks for, plus the time for
+//!   which the broker throttles the connection. Most calls are one request; a call that needs both ends of a partition,
+//!   or explains an offset out of range, makes up to three.
+//! - A connection is closed after an error, so no call meets a broken connection twice.
+//! - Headers keep their order, and names may repeat.
+//!
+//! Deliberately absent: an idempotent or transactional producer, because consumers drop duplicates; and consumer
+//! groups, because positions are kept in PostgreSQL beside the results.
 
-mod admin;
 mod compression;
-mod connections;
-mod describe;
-mod handshake;
-mod mirror;
+mod connect;
+mod connection;
+mod deadline;
+mod errors;
+mod group_positions;
+mod leader_connections;
+mod metadata;
 mod partition;
 mod record_batch;
-mod refusal;
-mod security;
+mod requests;
 mod topics;
-mod wire;
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -31,53 +45,55 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use self::{
-    compression::Codec,
-    connections::{Idle, Leaders, Line},
-    partition::{EARLIEST, LATEST},
-    security::Security,
+    connect::Connector, deadline::Deadline, group_positions::GroupPositions,
+    leader_connections::LeaderConnections, metadata::Metadata, partition::Partition, topics::Topics,
 };
 use super::{Broker, BrokerError, Fetched, OffsetRange, OutgoingRecord, TopicSpec, TopicState};
-use crate::config::Kafka;
+use crate::config::{Compression, Kafka};
 
-/// Kafka.
+/// A Kafka cluster.
 pub struct KafkaBroker {
-    settings: Kafka,
-    servers: Vec<String>,
-    security: Security,
-    codec: Codec,
-    idle: Mutex<HashMap<Line, Idle>>,
-    leaders: Mutex<HashMap<String, Leaders>>,
-    answered_last: Mutex<Option<String>>,
-    asking_for_leaders: tokio::sync::Mutex<()>,
-    /// Kafka never takes partitions away, and a key's partition must not change while we run.
+    request_timeout: Duration,
+    compression: Compression,
+    metadata: Arc<Metadata>,
+    topics: Topics,
+    leaders: LeaderConnections,
+    group_positions: GroupPositions,
+    /// Kafka never removes partitions, and the partition of a key must not change while the process runs.
     partition_counts: Mutex<HashMap<String, i32>>,
-    coordinators: Mutex<HashMap<String, String>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl KafkaBroker {
-    /// Connects to the cluster, or says why that is not possible, within `broker.kafka.connect_timeout`.
+    /// Connects to the cluster, or fails within `broker.kafka.connect_timeout`.
     pub async fn connect(settings: &Kafka) -> Result<Self, BrokerError> {
-        let servers: Vec<String> =
-            settings.bootstrap_servers.split(',').map(|server| server.trim().to_owned()).collect();
-        let security = Security::from_config(settings)?;
-        let broker = Self {
-            settings: settings.clone(),
-            servers,
-            security,
-            codec: Codec::named(&settings.compression),
-            idle: Mutex::default(),
-            leaders: Mutex::default(),
-            answered_last: Mutex::default(),
-            asking_for_leaders: tokio::sync::Mutex::default(),
+        let connector = Arc::new(Connector::new(settings)?);
+        let request_timeout = settings.request_timeout;
+        let metadata = Arc::new(Metadata::new(Arc::clone(&connector), request_timeout));
+        connector.connect_to_any().await.map_err(|error| match error {
+            BrokerError::Unavailable { detail } => {
+                let servers = &settings.bootstrap_servers;
+                let detail = format!("no Kafka at {servers} (broker.kafka.bootstrap_servers): {detail}");
+                BrokerError::Unavailable { detail }
+            }
+            refused => refused,
+        })?;
+        Ok(Self {
+            request_timeout,
+            compression: settings.compression,
+            topics: Topics::new(Arc::clone(&connector), Arc::clone(&metadata), request_timeout),
+            leaders: LeaderConnections::new(Arc::clone(&connector), Arc::clone(&metadata), request_timeout),
+            metadata,
+            group_positions: GroupPositions::new(connector),
             partition_counts: Mutex::default(),
-            coordinators: Mutex::default(),
-        };
-        broker.check_connection().await?;
-        Ok(broker)
+        })
+    }
+
+    fn partition<'a>(&'a self, topic: &'a str, number: i32) -> Partition<'a> {
+        Partition::new(&self.leaders, topic, number)
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.request_timeout)
     }
 }
 
@@ -85,19 +101,22 @@ impl KafkaBroker {
 impl Broker for KafkaBroker {
     async fn ensure_topics(&self, topics: &[TopicSpec], create: bool) -> Result<(), BrokerError> {
         for topic in topics {
-            self.bounded(self.settings.request_timeout, self.ensure(topic, create)).await?;
+            // A topic that has to be created takes two steps.
+            let deadline = Deadline::after(self.request_timeout * 2);
+            deadline.limit(self.topics.ensure(topic, create)).await?;
         }
         Ok(())
     }
 
     async fn partitions(&self, topic: &str) -> Result<i32, BrokerError> {
-        let known = lock(&self.partition_counts).get(topic).copied();
+        let known = self.partition_counts.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied();
         if let Some(count) = known {
             return Ok(count);
         }
-        let count = self.bounded(Duration::ZERO, self.count_partitions(topic)).await?;
+        let count = self.deadline().limit(self.metadata.partition_count(topic)).await?;
         let count = count.ok_or_else(|| BrokerError::NoSuchTopic(topic.to_owned()))?;
-        lock(&self.partition_counts).insert(topic.to_owned(), count);
+        let mut counts = self.partition_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.insert(topic.to_owned(), count);
         Ok(count)
     }
 
@@ -107,7 +126,7 @@ impl Broker for KafkaBroker {
         partition: i32,
         records: Vec<OutgoingRecord>,
     ) -> Result<(), BrokerError> {
-        self.produce_to(topic, partition, &records, self.codec).await
+        self.partition(topic, partition).produce(&records, self.compression).await
     }
 
     async fn fetch(
@@ -118,27 +137,11 @@ impl Broker for KafkaBroker {
         bytes_max: usize,
         wait_max: Duration,
     ) -> Result<Fetched, BrokerError> {
-        match self.fetch_from(topic, partition, offset, bytes_max, wait_max).await {
-            Err(BrokerError::OffsetOutOfRange { .. }) => {
-                let range = self.offset_range(topic, partition).await;
-                let range = range.unwrap_or(OffsetRange { earliest: -1, latest: -1 });
-                let OffsetRange { earliest, latest } = range;
-                Err(BrokerError::OffsetOutOfRange {
-                    topic: topic.to_owned(),
-                    partition,
-                    offset,
-                    earliest,
-                    latest,
-                })
-            }
-            outcome => outcome,
-        }
+        self.partition(topic, partition).fetch(offset, bytes_max, wait_max).await
     }
 
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {
-        let earliest = self.offset_of(topic, partition, EARLIEST).await?.unwrap_or(0);
-        let latest = self.offset_of(topic, partition, LATEST).await?.unwrap_or(0);
-        Ok(OffsetRange { earliest, latest })
+        self.partition(topic, partition).offset_range().await
     }
 
     async fn offset_at(
@@ -147,14 +150,11 @@ impl Broker for KafkaBroker {
         partition: i32,
         moment: DateTime<Utc>,
     ) -> Result<i64, BrokerError> {
-        match self.offset_of(topic, partition, moment.timestamp_millis()).await? {
-            Some(offset) => Ok(offset),
-            None => Ok(self.offset_of(topic, partition, LATEST).await?.unwrap_or(0)),
-        }
+        self.partition(topic, partition).offset_at(moment.timestamp_millis()).await
     }
 
     async fn describe_topic(&self, topic: &str) -> Result<Option<TopicState>, BrokerError> {
-        self.bounded(Duration::ZERO, async { describe::topic(&mut self.wire().await?, topic).await }).await
+        self.deadline().limit(self.topics.describe(topic)).await
     }
 
     async fn mirror_positions(
@@ -166,6 +166,6 @@ impl Broker for KafkaBroker {
         if positions.is_empty() {
             return Ok(());
         }
-        self.bounded(Duration::ZERO, self.mirror(group, topic, positions)).await
+        self.deadline().limit(self.group_positions.commit(group, topic, positions)).await
     }
 }

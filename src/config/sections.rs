@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::load::{ConfigError, DATABASE_URL_FILE, read_secret};
+use super::{
+    kafka::{Compression, SaslMechanism},
+    load::{ConfigError, DATABASE_URL_FILE, read_secret},
+};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Deserialize)]
@@ -216,15 +219,16 @@ pub struct Kafka {
     /// Bound on the first connection.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// none, gzip, snappy, lz4 or zstd.
-    pub compression: String,
+    /// How published record batches are compressed.
+    pub compression: Compression,
     /// Encrypt, and check the broker's certificate.
     pub tls: bool,
     /// PEM roots to trust.
     #[serde(deserialize_with = "optional_path")]
     pub tls_ca_file: Option<PathBuf>,
-    /// plain, scram-sha-256, scram-sha-512, or empty for no authentication.
-    pub sasl_mechanism: String,
+    /// `None` for no authentication.
+    #[serde(deserialize_with = "SaslMechanism::optional")]
+    pub sasl_mechanism: Option<SaslMechanism>,
     /// Who to authenticate as.
     pub sasl_username: String,
     /// Already read from `sasl_password_file` where that is set.
@@ -345,17 +349,6 @@ impl Config {
             return Err(format!("{key} must be at least 1"));
         }
         self.check_durations()?;
-        let compressions = ["none", "gzip", "snappy", "lz4", "zstd"];
-        if !compressions.contains(&self.broker.kafka.compression.as_str()) {
-            return Err(format!("broker.kafka.compression must be one of {}", compressions.join(", ")));
-        }
-        let mechanisms = ["", "plain", "scram-sha-256", "scram-sha-512"];
-        if !mechanisms.contains(&self.broker.kafka.sasl_mechanism.as_str()) {
-            return Err(
-                "broker.kafka.sasl_mechanism must be empty or one of plain, scram-sha-256, scram-sha-512"
-                    .into(),
-            );
-        }
         if self.broker.kind == BrokerKind::Kafka && self.broker.kafka.bootstrap_servers.trim().is_empty() {
             return Err("broker.kafka.bootstrap_servers must name at least one host:port".into());
         }

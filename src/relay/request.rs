@@ -56,7 +56,7 @@ pub(super) async fn publish(
                 outcome.invalid_in_a_row = 0;
                 outcome.published.extend(part.iter().map(OutboxRow::row_id));
             }
-            Err(error) if error.is_about_a_record() && part.len() > 1 => {
+            Err(error) if error.concerns_a_record() && part.len() > 1 => {
                 let middle = range.start + part.len() / 2;
                 requests.push_front(middle..range.end);
                 requests.push_front(range.start..middle);

@@ -8,6 +8,8 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
+use crate::config::Compression;
+
 /// A batch is 1 MiB unless the broker is told otherwise, and JSON shrinks to a tenth at best.
 const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -20,16 +22,6 @@ const RATIO: usize = 8;
 const SNAPPY_MAGIC: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const SNAPPY_BLOCK_BYTES: usize = 32 * 1024;
 
-/// By the numbers of the message format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Codec {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
-}
-
 /// Why something cannot be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DecompressError {
@@ -39,18 +31,8 @@ pub(super) enum DecompressError {
     TooLarge,
 }
 
-impl Codec {
-    /// The configuration has been checked to hold one of these.
-    pub(super) fn named(name: &str) -> Self {
-        match name {
-            "gzip" => Self::Gzip,
-            "snappy" => Self::Snappy,
-            "lz4" => Self::Lz4,
-            "zstd" => Self::Zstd,
-            _ => Self::None,
-        }
-    }
-
+impl Compression {
+    /// Returns the number of the compression in the message format.
     pub(super) fn number(self) -> i16 {
         match self {
             Self::None => 0,
@@ -62,9 +44,8 @@ impl Codec {
     }
 
     pub(super) fn from_number(number: i16) -> Option<Self> {
-        [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd]
-            .into_iter()
-            .find(|codec| codec.number() == number)
+        let mut all = Self::ALL.into_iter().map(|(_, compression)| compression);
+        all.find(|compression| compression.number() == number)
     }
 
     /// Appends the bytes to `out`, compressed.
@@ -203,9 +184,7 @@ fn append_snappy_block(block: &[u8], out: &mut Vec<u8>) -> Result<(), Decompress
 mod tests {
     use super::*;
 
-    const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
-
-    fn whole(codec: Codec, bytes: Vec<u8>) -> Result<Vec<u8>, DecompressError> {
+    fn whole(codec: Compression, bytes: Vec<u8>) -> Result<Vec<u8>, DecompressError> {
         let bytes = Bytes::from(bytes);
         let mut pieces = codec.decompress(&bytes)?;
         let mut all = Vec::new();
@@ -221,7 +200,7 @@ mod tests {
     #[test]
     fn a_piece_begins_with_the_rest_of_the_last_and_is_as_long_as_is_wanted() {
         let text: Vec<u8> = (0..PIECE_BYTES * 3).map(|place| (place % 251).to_le_bytes()[0]).collect();
-        for codec in CODECS {
+        for (_, codec) in Compression::ALL {
             let bytes = Bytes::from(codec.compress(&text, Vec::new()).expect("compressed"));
             let mut pieces = codec.decompress(&bytes).expect("begun");
             let first = pieces.next(&[], 0).expect("a piece");
@@ -240,26 +219,26 @@ mod tests {
 
     #[test]
     fn a_few_bytes_do_not_become_more_than_memory_holds() {
-        for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd] {
+        for codec in [Compression::Gzip, Compression::Lz4, Compression::Zstd] {
             let bomb = codec.compress(&vec![0; DECOMPRESSED_BYTES_MAX + 1], Vec::new()).expect("compressed");
             assert!(matches!(whole(codec, bomb), Err(DecompressError::TooLarge)), "{codec:?}");
         }
         // A length of 4 GiB − 1, and nothing behind it.
         let claim = [SNAPPY_MAGIC, &[0, 0, 0, 5, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
         for bomb in [&claim[..], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
-            assert!(matches!(whole(Codec::Snappy, bomb.to_vec()), Err(DecompressError::TooLarge)));
+            assert!(matches!(whole(Compression::Snappy, bomb.to_vec()), Err(DecompressError::TooLarge)));
         }
     }
 
     #[test]
     fn snappy_is_read_with_and_without_its_frame() {
         let text = b"a text of some length, a text of some length".repeat(2000);
-        let framed = Codec::Snappy.compress(&text, Vec::new()).expect("compressed");
+        let framed = Compression::Snappy.compress(&text, Vec::new()).expect("compressed");
         assert!(framed.starts_with(SNAPPY_MAGIC));
         let bare = snap::raw::Encoder::new().compress_vec(&text).expect("compressed");
         for bytes in [framed, bare] {
-            assert_eq!(whole(Codec::Snappy, bytes).expect("decompressed"), text);
+            assert_eq!(whole(Compression::Snappy, bytes).expect("decompressed"), text);
         }
-        assert!(whole(Codec::Snappy, [SNAPPY_MAGIC, &[0, 0, 0, 9, 1]].concat()).is_err());
+        assert!(whole(Compression::Snappy, [SNAPPY_MAGIC, &[0, 0, 0, 9, 1]].concat()).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of a partition's leader: to take records, to give some, and where they begin and end.
+//! One partition: publishes records to it, fetches records from it, and finds offsets in it.
 
 use std::time::Duration;
 
@@ -12,75 +12,83 @@ use kafka_protocol::messages::{
 };
 
 use super::{
-    KafkaBroker,
-    admin::text,
-    compression::Codec,
-    connections::{Line, Purpose},
+    errors::check,
+    leader_connections::{ConnectionKey, LeaderConnections, Purpose},
     record_batch,
-    refusal::of_server,
+    requests::{millis, text},
 };
-use crate::broker::{BrokerError, Fetched, OutgoingRecord};
+use crate::{
+    broker::{BrokerError, Fetched, OffsetRange, OutgoingRecord},
+    config::Compression,
+};
 
-/// All replicas that are in sync have it.
+/// The broker answers when all in-sync replicas have the records.
 const ACKS_ALL: i16 = -1;
-/// Not a broker that replicates.
+/// Says that this client is no broker that replicates.
 const NO_REPLICA: BrokerId = BrokerId(-1);
-/// Not a session of incremental fetches.
+/// Says that the fetch is not part of an incremental fetch session.
 const NO_SESSION: (i32, i32) = (0, -1);
 
-/// What stands for a moment where an offset is asked for.
-pub(super) const LATEST: i64 = -1;
-pub(super) const EARLIEST: i64 = -2;
+/// Stands for a timestamp when the next offset is asked for.
+const LATEST: i64 = -1;
+/// Stands for a timestamp when the first offset is asked for.
+const EARLIEST: i64 = -2;
 
-impl KafkaBroker {
-    pub(super) async fn produce_to(
+/// A partition and the connections to its leader.
+pub(super) struct Partition<'a> {
+    connections: &'a LeaderConnections,
+    topic: &'a str,
+    number: i32,
+}
+
+impl<'a> Partition<'a> {
+    pub(super) fn new(connections: &'a LeaderConnections, topic: &'a str, number: i32) -> Self {
+        Self { connections, topic, number }
+    }
+
+    /// Publishes the records as one batch and returns when all in-sync replicas have it.
+    pub(super) async fn produce(
         &self,
-        topic: &str,
-        partition: i32,
         records: &[OutgoingRecord],
-        codec: Codec,
+        compression: Compression,
     ) -> Result<(), BrokerError> {
         if records.is_empty() {
             return Ok(());
         }
-        // Nothing but a batch beyond 2 GiB fails to be encoded.
-        let batch = record_batch::encode(records, codec).map_err(|_| BrokerError::RecordTooLarge)?;
+        // Encoding fails only for a batch beyond 2 GiB.
+        let batch = record_batch::encode(records, compression).map_err(|_| BrokerError::RecordTooLarge)?;
         let data =
-            PartitionProduceData::default().with_index(partition).with_records(Some(Bytes::from(batch)));
-        let data =
-            TopicProduceData::default().with_name(TopicName(text(topic))).with_partition_data(vec![data]);
-        let timeout_ms = millis(self.settings.request_timeout);
+            PartitionProduceData::default().with_index(self.number).with_records(Some(Bytes::from(batch)));
+        let data = TopicProduceData::default().with_name(self.topic_name()).with_partition_data(vec![data]);
         let request = ProduceRequest::default()
             .with_acks(ACKS_ALL)
-            .with_timeout_ms(timeout_ms)
+            .with_timeout_ms(millis(self.connections.request_timeout()))
             .with_topic_data(vec![data]);
-        let line = Line::new(topic, partition, Purpose::Prompt);
         let read = |answer: ProduceResponse| {
-            let of_topic = answer.responses.into_iter().next();
-            let outcome = of_topic.and_then(|of_topic| of_topic.partition_responses.into_iter().next());
-            let outcome = outcome.ok_or_else(|| unanswered(&line))?;
-            // What it says of one record is the reason for all.
-            let of_record = outcome.record_errors.into_iter().find_map(|of| of.batch_index_error_message);
-            of_server(topic, outcome.error_code, of_record.or(outcome.error_message).as_deref())
+            let topic = answer.responses.into_iter().next();
+            let outcome = topic.and_then(|topic| topic.partition_responses.into_iter().next());
+            let outcome = outcome.ok_or_else(|| self.unanswered())?;
+            // The message about one record explains why the whole batch was refused.
+            let about_record =
+                outcome.record_errors.into_iter().find_map(|error| error.batch_index_error_message);
+            check(self.topic, outcome.error_code, about_record.or(outcome.error_message).as_deref())
         };
-        self.ask_leader(&line, Duration::ZERO, &request, read).await
+        self.connections.request(&self.key(Purpose::Prompt), Duration::ZERO, &request, read).await
     }
 
-    /// Where an offset is out of range, that is all that the error says.
-    pub(super) async fn fetch_from(
+    /// Fetches records from `offset` on.
+    pub(super) async fn fetch(
         &self,
-        topic: &str,
-        partition: i32,
         offset: i64,
         bytes_max: usize,
         wait_max: Duration,
     ) -> Result<Fetched, BrokerError> {
         let bytes_max = i32::try_from(bytes_max).unwrap_or(i32::MAX).max(1);
         let wanted = FetchPartition::default()
-            .with_partition(partition)
+            .with_partition(self.number)
             .with_fetch_offset(offset)
             .with_partition_max_bytes(bytes_max);
-        let wanted = FetchTopic::default().with_topic(TopicName(text(topic))).with_partitions(vec![wanted]);
+        let wanted = FetchTopic::default().with_topic(self.topic_name()).with_partitions(vec![wanted]);
         let request = FetchRequest::default()
             .with_replica_id(NO_REPLICA)
             .with_max_wait_ms(millis(wait_max))
@@ -89,50 +97,76 @@ impl KafkaBroker {
             .with_session_id(NO_SESSION.0)
             .with_session_epoch(NO_SESSION.1)
             .with_topics(vec![wanted]);
-        let line = Line::new(topic, partition, Purpose::Waiting);
-        let read = |answer: FetchResponse| {
-            of_server(topic, answer.error_code, None)?;
-            let of_topic = answer.responses.into_iter().next();
-            let found = of_topic.and_then(|of_topic| of_topic.partitions.into_iter().next());
-            let found = found.ok_or_else(|| unanswered(&line))?;
-            of_server(topic, found.error_code, None)?;
-            let decoded = record_batch::decode(&found.records.unwrap_or_default(), offset);
-            let (records, next_offset) = decoded.map_err(|error| BrokerError::Unavailable {
-                detail: format!("a batch of {topic}/{partition} at or after offset {offset}: {error}"),
-            })?;
-            Ok(Fetched { records, next_offset, high_watermark: found.high_watermark })
-        };
-        self.ask_leader(&line, wait_max, &request, read).await
+        let read = |answer| self.read_fetched(answer, offset);
+        match self.connections.request(&self.key(Purpose::Fetch), wait_max, &request, read).await {
+            Err(BrokerError::OffsetOutOfRange { .. }) => Err(self.out_of_range(offset).await),
+            outcome => outcome,
+        }
     }
 
-    /// The first offset at or after a moment in milliseconds, or [`EARLIEST`] or [`LATEST`]; None if there is none.
-    pub(super) async fn offset_of(
-        &self,
-        topic: &str,
-        partition: i32,
-        timestamp: i64,
-    ) -> Result<Option<i64>, BrokerError> {
+    fn read_fetched(&self, answer: FetchResponse, offset: i64) -> Result<Fetched, BrokerError> {
+        check(self.topic, answer.error_code, None)?;
+        let topic = answer.responses.into_iter().next();
+        let found = topic.and_then(|topic| topic.partitions.into_iter().next());
+        let found = found.ok_or_else(|| self.unanswered())?;
+        check(self.topic, found.error_code, None)?;
+        let decoded = record_batch::decode(&found.records.unwrap_or_default(), offset);
+        let (records, next_offset) = decoded.map_err(|error| BrokerError::Unavailable {
+            detail: format!(
+                "cannot read a batch of {}/{} at or after offset {offset}: {error}",
+                self.topic, self.number
+            ),
+        })?;
+        Ok(Fetched { records, next_offset, high_watermark: found.high_watermark })
+    }
+
+    async fn out_of_range(&self, offset: i64) -> BrokerError {
+        let range = self.offset_range().await;
+        let OffsetRange { earliest, latest } = range.unwrap_or(OffsetRange { earliest: -1, latest: -1 });
+        let (topic, partition) = (self.topic.to_owned(), self.number);
+        BrokerError::OffsetOutOfRange { topic, partition, offset, earliest, latest }
+    }
+
+    /// Returns the first offset and the next one.
+    pub(super) async fn offset_range(&self) -> Result<OffsetRange, BrokerError> {
+        let earliest = self.find_offset(EARLIEST).await?.unwrap_or(0);
+        let latest = self.find_offset(LATEST).await?.unwrap_or(0);
+        Ok(OffsetRange { earliest, latest })
+    }
+
+    /// Returns the offset of the first record at or after a timestamp in milliseconds, or the next offset if there is
+    /// no such record.
+    pub(super) async fn offset_at(&self, timestamp: i64) -> Result<i64, BrokerError> {
+        match self.find_offset(timestamp).await? {
+            Some(offset) => Ok(offset),
+            None => Ok(self.find_offset(LATEST).await?.unwrap_or(0)),
+        }
+    }
+
+    async fn find_offset(&self, timestamp: i64) -> Result<Option<i64>, BrokerError> {
         let wanted =
-            ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(timestamp);
-        let wanted =
-            ListOffsetsTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![wanted]);
+            ListOffsetsPartition::default().with_partition_index(self.number).with_timestamp(timestamp);
+        let wanted = ListOffsetsTopic::default().with_name(self.topic_name()).with_partitions(vec![wanted]);
         let request = ListOffsetsRequest::default().with_replica_id(NO_REPLICA).with_topics(vec![wanted]);
-        let line = Line::new(topic, partition, Purpose::Prompt);
         let read = |answer: ListOffsetsResponse| {
-            let of_topic = answer.topics.into_iter().next();
-            let found = of_topic.and_then(|of_topic| of_topic.partitions.into_iter().next());
-            let found = found.ok_or_else(|| unanswered(&line))?;
-            of_server(topic, found.error_code, None)?;
+            let topic = answer.topics.into_iter().next();
+            let found = topic.and_then(|topic| topic.partitions.into_iter().next());
+            let found = found.ok_or_else(|| self.unanswered())?;
+            check(self.topic, found.error_code, None)?;
             Ok((found.offset >= 0).then_some(found.offset))
         };
-        self.ask_leader(&line, Duration::ZERO, &request, read).await
+        self.connections.request(&self.key(Purpose::Prompt), Duration::ZERO, &request, read).await
     }
-}
 
-fn millis(duration: Duration) -> i32 {
-    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
-}
+    fn topic_name(&self) -> TopicName {
+        TopicName(text(self.topic))
+    }
 
-fn unanswered(line: &Line) -> BrokerError {
-    BrokerError::Unavailable { detail: format!("no answer about {}/{}", line.topic, line.partition) }
+    fn key(&self, purpose: Purpose) -> ConnectionKey {
+        ConnectionKey { topic: self.topic.to_owned(), partition: self.number, purpose }
+    }
+
+    fn unanswered(&self) -> BrokerError {
+        BrokerError::Unavailable { detail: format!("no answer about {}/{}", self.topic, self.number) }
+    }
 }

@@ -10,9 +10,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use chrono::DateTime;
 
-use super::compression::{Codec, DecompressError, Pieces};
+use super::compression::{DecompressError, Pieces};
 use crate::{
     broker::{FetchedRecord, OutgoingRecord},
+    config::Compression,
     event::{Headers, put_sized, put_varint, sized_size, take_sized, take_varint, varint_size},
 };
 
@@ -53,13 +54,13 @@ pub(super) enum Unreadable {
     #[error("it says that it has {0} records; at most {RECORDS_MAX} are read")]
     TooMany(usize),
     #[error("it is compressed in a way that is not known: {0}")]
-    Codec(i16),
+    UnknownCompression(i16),
     #[error(transparent)]
     Decompress(#[from] DecompressError),
 }
 
 /// All records as one batch. Fails only where the batch would be larger than the format can say, or memory.
-pub(super) fn encode(records: &[OutgoingRecord], codec: Codec) -> std::io::Result<Vec<u8>> {
+pub(super) fn encode(records: &[OutgoingRecord], codec: Compression) -> std::io::Result<Vec<u8>> {
     let times = || records.iter().map(|record| record.timestamp.timestamp_millis());
     let first_time = times().next().unwrap_or(0);
     let mut body = Vec::with_capacity(records.iter().map(record_bytes_max).sum());
@@ -179,7 +180,7 @@ fn decode_batch(
         return Err(Unreadable::TooMany(count));
     }
     let number = attributes & CODEC_BITS;
-    let codec = Codec::from_number(number).ok_or(Unreadable::Codec(number))?;
+    let codec = Compression::from_number(number).ok_or(Unreadable::UnknownCompression(number))?;
     let body = bytes.slice_ref(batch.0);
     let mut pieces = codec.decompress(&body)?;
     // Records are slices of the piece that they are on.
@@ -289,13 +290,11 @@ impl<'a> Reader<'a> {
 mod tests {
     use chrono::Utc;
     use kafka_protocol::records::{
-        Compression, Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
+        Record, RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
     };
     use proptest::prelude::*;
 
     use super::*;
-
-    const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
     fn outgoing() -> impl Strategy<Value = OutgoingRecord> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..300);
@@ -317,7 +316,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_whatever_the_codec(sent in proptest::collection::vec(outgoing(), 1..20)) {
-            for codec in CODECS {
+            for (_, codec) in Compression::ALL {
                 let batch = encode(&sent, codec).expect("encoded");
                 let twice = Bytes::from([&batch[..], &batch, &batch[..batch.len() - 1]].concat());
                 let (found, next) = decode(&twice, 0).expect("decoded");
@@ -334,7 +333,7 @@ mod tests {
         /// Against another implementation, which keeps one header of a name.
         #[test]
         fn others_read_what_we_write_and_we_read_what_they_write(sent in proptest::collection::vec(outgoing(), 1..20)) {
-            let batch = encode(&sent, Codec::None).expect("encoded");
+            let batch = encode(&sent, Compression::None).expect("encoded");
             let theirs = RecordBatchDecoder::decode(&mut Bytes::from(batch)).expect("decoded").records;
             prop_assert_eq!(theirs.len(), sent.len());
             for (place, (theirs, ours)) in (0_i64..).zip(theirs.iter().zip(&sent)) {
@@ -344,7 +343,7 @@ mod tests {
                 prop_assert_eq!(theirs.value.as_deref(), ours.value.as_deref());
             }
             let mut again = bytes::BytesMut::new();
-            let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+            let options = RecordEncodeOptions { version: 2, compression: kafka_protocol::records::Compression::None };
             RecordBatchEncoder::encode(&mut again, &theirs, &options).expect("encoded");
             let (found, _) = decode(&again.freeze(), 0).expect("decoded");
             for (found, ours) in found.iter().zip(&sent) {
@@ -357,7 +356,7 @@ mod tests {
         fn damage_is_told_and_never_panics(
             sent in proptest::collection::vec(outgoing(), 1..5), at in any::<prop::sample::Index>(), to in any::<u8>(),
         ) {
-            for codec in CODECS {
+            for (_, codec) in Compression::ALL {
                 let mut batch = encode(&sent, codec).expect("encoded");
                 let place = CHECKSUM_START + at.index(batch.len() - CHECKSUM_START);
                 let was = std::mem::replace(&mut batch[place], to);
@@ -380,7 +379,7 @@ mod tests {
             timestamp: DateTime::UNIX_EPOCH,
         };
         let sent: Vec<OutgoingRecord> = (0..3_000).map(record).collect();
-        for codec in CODECS {
+        for (_, codec) in Compression::ALL {
             let batch = encode(&sent, codec).expect("encoded");
             let (found, _) = decode(&batch.clone().into(), 0).expect("decoded");
             assert!(found.into_iter().map(as_sent).eq(sent.iter().cloned()), "{codec:?}");
@@ -409,7 +408,7 @@ mod tests {
             headers: Headers::default(),
             timestamp: Utc::now(),
         };
-        for codec in CODECS {
+        for (_, codec) in Compression::ALL {
             let batch = encode(std::slice::from_ref(&sent), codec).expect("encoded");
             let (found, _) = decode(&batch.into(), 0).expect("decoded");
             let value = found.into_iter().next().expect("one").value.expect("a value");
@@ -423,7 +422,7 @@ mod tests {
     fn what_is_decoded_at_once_is_bounded_whatever_it_was_compressed_from() {
         let value = Some(vec![0; DECODED_BYTES_MAX / 2 - 1_000].into());
         let large = OutgoingRecord { key: None, value, headers: Headers::default(), timestamp: Utc::now() };
-        let batch = encode(&[large], Codec::Zstd).expect("encoded");
+        let batch = encode(&[large], Compression::Zstd).expect("encoded");
         assert!(batch.len() < 10_000, "{}", batch.len());
         let batches: Vec<u8> = (0..5_i64)
             .flat_map(|offset| {
@@ -440,7 +439,7 @@ mod tests {
     fn what_was_not_asked_for_is_left_out() {
         let sent =
             OutgoingRecord { key: None, value: None, headers: Headers::default(), timestamp: Utc::now() };
-        let mut batch = encode(&[sent.clone(), sent.clone(), sent], Codec::None).expect("encoded");
+        let mut batch = encode(&[sent.clone(), sent.clone(), sent], Compression::None).expect("encoded");
         batch[..8].copy_from_slice(&7_i64.to_be_bytes());
         let batch = Bytes::from(batch);
         let offsets = |from| {
@@ -470,7 +469,8 @@ mod tests {
             headers: [("nothing".into(), None), ("something".into(), Some(Bytes::from_static(b"x")))].into(),
         };
         let mut batch = bytes::BytesMut::new();
-        let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+        let options =
+            RecordEncodeOptions { version: 2, compression: kafka_protocol::records::Compression::None };
         RecordBatchEncoder::encode(&mut batch, [&record], &options).expect("encoded");
         let (found, _) = decode(&batch.freeze(), 0).expect("decoded");
         let headers: Vec<(std::borrow::Cow<'_, str>, &[u8])> = found[0].headers.iter().collect();

@@ -1,18 +1,21 @@
-//! What Kafka refuses, sorted by what the caller can do about it.
+//! Kafka's error codes, classified by what the caller can do about them.
 
 use kafka_protocol::ResponseError;
 
-use super::BrokerError;
+use crate::broker::BrokerError;
 
-/// What a code in an answer about `topic` means, with what the broker said besides. What is not known to be for good
-/// counts as passing: an outage must never stop a role, while a refusal that is retried only costs log lines.
+/// Turns the error code of an answer about `topic` into an error; `message` is the broker's own text.
 ///
-/// `InvalidTimestamp` passes: a record carries the time of its publishing, so it says that this clock and the broker's
-/// differ, and no record is to blame. So does `CorruptMessage`: bytes that were damaged on their way.
-pub(super) fn of_server(topic: &str, code: i16, said: Option<&str>) -> Result<(), BrokerError> {
+/// A code that is not known to be permanent counts as transient: an outage must never stop a role, and a permanent
+/// refusal that is retried only costs log lines. Two codes need a reason:
+///
+/// - `InvalidTimestamp` is transient. A record carries the time of its publication, so the clocks of this machine and
+///   of the broker differ and no record is at fault.
+/// - `CorruptMessage` is transient, because the bytes were damaged in transit.
+pub(super) fn check(topic: &str, code: i16, message: Option<&str>) -> Result<(), BrokerError> {
     let Some(error) = ResponseError::try_from_code(code) else { return Ok(()) };
-    let said = said.map(|text| format!(": {text}")).unwrap_or_default();
-    let detail = format!("{error:?} for topic {topic}{said}");
+    let message = message.map(|text| format!(": {text}")).unwrap_or_default();
+    let detail = format!("{error:?} for topic {topic}{message}");
     Err(match error {
         ResponseError::OffsetOutOfRange => BrokerError::OffsetOutOfRange {
             topic: topic.to_owned(),
@@ -24,7 +27,7 @@ pub(super) fn of_server(topic: &str, code: i16, said: Option<&str>) -> Result<()
         ResponseError::MessageTooLarge | ResponseError::RecordListTooLarge => BrokerError::RecordTooLarge,
         ResponseError::InvalidRecord => BrokerError::RecordInvalid { detail },
         ResponseError::InvalidTimestamp => BrokerError::Unavailable {
-            detail: format!("{detail}; do this machine's clock and the broker's agree?"),
+            detail: format!("{detail}; compare the clocks of this machine and of the broker"),
         },
         ResponseError::UnknownTopicOrPartition => BrokerError::NoSuchTopic(topic.to_owned()),
         ResponseError::TopicAuthorizationFailed
@@ -47,15 +50,25 @@ pub(super) fn of_server(topic: &str, code: i16, said: Option<&str>) -> Result<()
     })
 }
 
+/// Builds the error of a failed question about the topic itself.
+pub(super) fn cannot_describe(topic: &str, error: ResponseError) -> BrokerError {
+    let detail = format!("topic {topic} cannot be described: {error:?}");
+    match error.is_retriable() {
+        true => BrokerError::Unavailable { detail },
+        false => BrokerError::Refused { detail },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Those that one node cannot be made to answer; the others are provoked on a real one.
+    /// Codes that a single node never returns. The other codes are provoked on a real broker by
+    /// `kafka_errors_are_classified_by_their_remedy`.
     #[test]
-    fn codes_are_sorted_by_what_can_be_done() {
-        let sorted = |error: ResponseError| of_server("t", error.code(), None).expect_err("an error");
-        for passing in [
+    fn codes_are_classified_by_their_remedy() {
+        let classified = |error: ResponseError| check("t", error.code(), None).expect_err("an error");
+        for transient in [
             ResponseError::NotEnoughReplicas,
             ResponseError::NotEnoughReplicasAfterAppend,
             ResponseError::RequestTimedOut,
@@ -66,17 +79,17 @@ mod tests {
             ResponseError::UnknownServerError,
             ResponseError::Unknown(12345),
         ] {
-            assert!(sorted(passing).is_transient(), "{passing:?}");
+            assert!(classified(transient).is_transient(), "{transient:?}");
         }
-        for refused in [
+        for permanent in [
             ResponseError::InvalidRequiredAcks,
             ResponseError::ClusterAuthorizationFailed,
             ResponseError::UnsupportedVersion,
             ResponseError::PolicyViolation,
         ] {
-            assert!(matches!(sorted(refused), BrokerError::Refused { .. }), "{refused:?}");
+            assert!(matches!(classified(permanent), BrokerError::Refused { .. }), "{permanent:?}");
         }
-        assert!(sorted(ResponseError::RecordListTooLarge).is_about_a_record());
-        assert!(of_server("t", 0, None).is_ok());
+        assert!(classified(ResponseError::RecordListTooLarge).concerns_a_record());
+        assert!(check("t", 0, None).is_ok());
     }
 }

@@ -1,0 +1,139 @@
+//! Connections to the leaders of partitions: one for each partition and purpose, kept while it works.
+//!
+//! Guarantees:
+//!
+//! - A request is retried after transient errors until `broker.kafka.request_timeout` is over.
+//! - A connection on which a request failed is closed, and the leader of its partition is looked up again. Other
+//!   partitions keep theirs.
+//! - A quota is respected: no request is sent on a connection while the broker throttles it. This wait does not count
+//!   against `broker.kafka.request_timeout`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+
+use super::{
+    connect::Connector, connection::Connection, deadline::Deadline, metadata::Metadata, requests::Request,
+};
+use crate::broker::BrokerError;
+
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// What a connection is used for. A connection answers its requests in order, so a fetch that waits for records would
+/// delay a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    /// Requests that the broker answers at once.
+    Prompt,
+    /// Fetches that may wait for records.
+    Fetch,
+}
+
+/// Names a connection to the leader of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct ConnectionKey {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) purpose: Purpose,
+}
+
+/// A connection that no request uses, or `None`. The lock is held during a request.
+type IdleConnection = Arc<tokio::sync::Mutex<Option<Connection>>>;
+
+/// Sends requests to the leaders of partitions.
+pub(super) struct LeaderConnections {
+    connector: Arc<Connector>,
+    metadata: Arc<Metadata>,
+    request_timeout: Duration,
+    idle: Mutex<HashMap<ConnectionKey, IdleConnection>>,
+}
+
+impl LeaderConnections {
+    pub(super) fn new(connector: Arc<Connector>, metadata: Arc<Metadata>, request_timeout: Duration) -> Self {
+        Self { connector, metadata, request_timeout, idle: Mutex::default() }
+    }
+
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// Sends a request to the leader of the partition and reads the answer with `read`. `extra` is time that the
+    /// request asks the leader to wait; it is added to the time limit.
+    pub(super) async fn request<R: Request, T>(
+        &self,
+        key: &ConnectionKey,
+        extra: Duration,
+        request: &R,
+        read: impl Fn(R::Answer) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        let mut deadline = Deadline::after(self.request_timeout + extra);
+        let mut retry_wait = RETRY_WAIT_MIN;
+        loop {
+            match self.attempt(key, &mut deadline, request, &read).await {
+                Ok(Some(value)) => return Ok(value),
+                // Withheld because of a quota: the next attempt waits until the broker reads again.
+                Ok(None) => {}
+                Err(error) if error.is_transient() && deadline.allows(retry_wait) => {
+                    sleep(retry_wait).await;
+                    retry_wait = (retry_wait * 2).min(RETRY_WAIT_MAX);
+                }
+                Err(error) => return Err(self.metadata.confirm(&key.topic, key.partition, error).await),
+            }
+        }
+    }
+
+    /// Sends the request once. Returns `None` if the broker withheld the answer because of a quota.
+    async fn attempt<R: Request, T>(
+        &self,
+        key: &ConnectionKey,
+        deadline: &mut Deadline,
+        request: &R,
+        read: impl Fn(R::Answer) -> Result<T, BrokerError>,
+    ) -> Result<Option<T>, BrokerError> {
+        let idle = self.idle(key);
+        let mut idle = deadline.limit(async { Ok(idle.lock().await) }).await?;
+        let throttle_time = idle.as_ref().map_or(Duration::ZERO, Connection::throttle_time_left);
+        if !throttle_time.is_zero() {
+            deadline.extend(throttle_time);
+            sleep(throttle_time).await;
+        }
+        // A cancelled call drops the connection, and with it the answer that nobody will read.
+        let outcome = match idle.take() {
+            Some(connection) => Ok(connection),
+            None => deadline.limit(self.connect(key)).await,
+        };
+        let outcome = match outcome {
+            Err(error) => Err(error),
+            Ok(mut connection) => {
+                let answer = deadline.limit(connection.call(request)).await;
+                let outcome = answer.and_then(|answer| match R::is_withheld(&answer) {
+                    true => Ok(None),
+                    false => read(answer).map(Some),
+                });
+                if outcome.as_ref().err().is_none_or(BrokerError::leaves_connection_usable) {
+                    *idle = Some(connection);
+                }
+                outcome
+            }
+        };
+        if idle.is_none() {
+            // Another broker may lead now: the known leader says so, or does not answer.
+            self.metadata.forget_leader(&key.topic, key.partition);
+        }
+        outcome
+    }
+
+    fn idle(&self, key: &ConnectionKey) -> IdleConnection {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(idle.entry(key.clone()).or_default())
+    }
+
+    async fn connect(&self, key: &ConnectionKey) -> Result<Connection, BrokerError> {
+        self.connector.connect_to(self.metadata.leader(&key.topic, key.partition).await?).await
+    }
+}

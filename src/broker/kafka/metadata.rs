@@ -1,0 +1,154 @@
+//! Metadata of the cluster: the partitions of a topic, and the broker that leads each of them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kafka_protocol::{
+    ResponseError,
+    messages::{
+        MetadataRequest, TopicName,
+        metadata_request::MetadataRequestTopic,
+        metadata_response::{MetadataResponseBroker, MetadataResponseTopic},
+    },
+};
+
+use super::{
+    connect::{Connector, host_and_port},
+    connection::Connection,
+    deadline::Deadline,
+    errors::cannot_describe,
+    requests::text,
+};
+use crate::broker::BrokerError;
+
+/// `host:port` of the leader of each partition; `None` while the partition has no leader.
+type Leaders = BTreeMap<i32, Option<String>>;
+
+/// What the cluster says about one topic.
+pub(super) struct TopicMetadata {
+    topic: MetadataResponseTopic,
+    brokers: Vec<MetadataResponseBroker>,
+}
+
+impl TopicMetadata {
+    /// Asks for a topic; `None` if there is no such topic. The request never creates one.
+    pub(super) async fn fetch(connection: &mut Connection, name: &str) -> Result<Option<Self>, BrokerError> {
+        let wanted = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
+        let request =
+            MetadataRequest::default().with_topics(Some(vec![wanted])).with_allow_auto_topic_creation(false);
+        let answer = connection.call(&request).await?;
+        let topic = answer.topics.into_iter().next();
+        let topic =
+            topic.ok_or_else(|| BrokerError::Unavailable { detail: "no topic was described".into() })?;
+        match ResponseError::try_from_code(topic.error_code) {
+            // A partition without a leader still counts as a partition.
+            None | Some(ResponseError::LeaderNotAvailable) => {
+                Ok(Some(Self { topic, brokers: answer.brokers }))
+            }
+            Some(ResponseError::UnknownTopicOrPartition) => Ok(None),
+            Some(error) => Err(cannot_describe(name, error)),
+        }
+    }
+
+    /// Returns the number of partitions. A topic that was just created may not have any yet.
+    pub(super) fn partition_count(&self) -> Result<i32, BrokerError> {
+        match self.topic.partitions.len() {
+            0 => {
+                let name = self.topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+                Err(not_known_everywhere(&name))
+            }
+            count => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
+        }
+    }
+
+    /// Returns the replication factor of the first partition.
+    pub(super) fn replication_factor(&self) -> Option<i16> {
+        self.topic.partitions.first()?.replica_nodes.len().try_into().ok()
+    }
+
+    fn leaders(&self) -> Leaders {
+        let address = |node_id| {
+            let broker = self.brokers.iter().find(|broker| broker.node_id == node_id)?;
+            Some(host_and_port(broker.host.as_str(), broker.port))
+        };
+        let partitions = self.topic.partitions.iter();
+        partitions.map(|partition| (partition.partition_index, address(partition.leader_id))).collect()
+    }
+}
+
+/// Answers questions about topics, and remembers the leaders of their partitions.
+pub(super) struct Metadata {
+    connector: Arc<Connector>,
+    request_timeout: Duration,
+    leaders: Mutex<HashMap<String, Leaders>>,
+    /// Held during a request for leaders: several partitions that need one send a single request.
+    lookup: tokio::sync::Mutex<()>,
+}
+
+impl Metadata {
+    pub(super) fn new(connector: Arc<Connector>, request_timeout: Duration) -> Self {
+        Self { connector, request_timeout, leaders: Mutex::default(), lookup: tokio::sync::Mutex::default() }
+    }
+
+    /// Returns the number of partitions of a topic, or `None` if there is no such topic.
+    pub(super) async fn partition_count(&self, topic: &str) -> Result<Option<i32>, BrokerError> {
+        let mut connection = self.connector.connect_to_any().await?;
+        let found = TopicMetadata::fetch(&mut connection, topic).await?;
+        found.map(|metadata| metadata.partition_count()).transpose()
+    }
+
+    /// Returns the `host:port` of the broker that leads the partition.
+    pub(super) async fn leader(&self, topic: &str, partition: i32) -> Result<String, BrokerError> {
+        let known = || self.leaders().get(topic)?.get(&partition).cloned();
+        let elected = |leader: Option<String>| {
+            let detail = || format!("{topic}/{partition} has no leader");
+            leader.ok_or_else(|| BrokerError::Unavailable { detail: detail() })
+        };
+        if let Some(leader) = known() {
+            return elected(leader);
+        }
+        let _lookup = self.lookup.lock().await;
+        if let Some(leader) = known() {
+            return elected(leader);
+        }
+        let no_such_topic = || BrokerError::NoSuchTopic(topic.to_owned());
+        let mut connection = self.connector.connect_to_any().await?;
+        let found = TopicMetadata::fetch(&mut connection, topic).await?.ok_or_else(no_such_topic)?.leaders();
+        let leader = found.get(&partition).cloned();
+        self.leaders().insert(topic.to_owned(), found);
+        elected(leader.ok_or_else(no_such_topic)?)
+    }
+
+    /// Forgets the leader of one partition; the other partitions keep theirs.
+    pub(super) fn forget_leader(&self, topic: &str, partition: i32) {
+        if let Some(leaders) = self.leaders().get_mut(topic) {
+            leaders.remove(&partition);
+        }
+    }
+
+    /// Checks an error with the cluster if it says that a topic is missing. A broker that has just started may not know
+    /// its topics yet, so only an answer of the cluster counts.
+    pub(super) async fn confirm(&self, topic: &str, partition: i32, error: BrokerError) -> BrokerError {
+        if !matches!(error, BrokerError::NoSuchTopic(_)) {
+            return error;
+        }
+        match Deadline::after(self.request_timeout).limit(self.partition_count(topic)).await {
+            Ok(None) => error,
+            Ok(Some(actual)) if actual <= partition => {
+                BrokerError::TooFewPartitions { topic: topic.to_owned(), actual, expected: partition + 1 }
+            }
+            _ => not_known_everywhere(topic),
+        }
+    }
+
+    fn leaders(&self) -> MutexGuard<'_, HashMap<String, Leaders>> {
+        self.leaders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn not_known_everywhere(topic: &str) -> BrokerError {
+    BrokerError::Unavailable { detail: format!("topic {topic} is not known to every broker yet") }
+}

@@ -1,0 +1,70 @@
+//! The choices of `[broker.kafka]`: how record batches are compressed and how the client authenticates.
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// How the record batches that the relay publishes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not compressed.
+    None,
+    /// gzip.
+    Gzip,
+    /// Snappy, in the framing of snappy-java.
+    Snappy,
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+/// How the client proves who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslMechanism {
+    /// Sends the password as it is.
+    Plain,
+    /// SCRAM with SHA-256.
+    ScramSha256,
+    /// SCRAM with SHA-512.
+    ScramSha512,
+}
+
+impl Compression {
+    /// Every value with its name in the configuration.
+    pub const ALL: [(&str, Self); 5] = [
+        ("none", Self::None),
+        ("gzip", Self::Gzip),
+        ("snappy", Self::Snappy),
+        ("lz4", Self::Lz4),
+        ("zstd", Self::Zstd),
+    ];
+}
+
+impl SaslMechanism {
+    const ALL: [(&str, Option<Self>); 4] = [
+        ("", None),
+        ("plain", Some(Self::Plain)),
+        ("scram-sha-256", Some(Self::ScramSha256)),
+        ("scram-sha-512", Some(Self::ScramSha512)),
+    ];
+
+    /// Reads a mechanism; an empty text means no authentication.
+    pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        one_of(deserializer, &Self::ALL)
+    }
+}
+
+impl<'de> Deserialize<'de> for Compression {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        one_of(deserializer, &Self::ALL)
+    }
+}
+
+fn one_of<'de, D: Deserializer<'de>, T: Copy>(deserializer: D, values: &[(&str, T)]) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let found = values.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> =
+            values.iter().map(|(name, _)| if name.is_empty() { "empty" } else { *name }).collect();
+        D::Error::custom(format!("{text:?} is not one of: {}", names.join(", ")))
+    })
+}
