@@ -98,7 +98,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn kafkas_refusals_are_told_apart_by_what_can_be_done_about_them() {
+async fn kafka_errors_are_classified_by_their_remedy() {
     let Some(kafka) = Kafka::get() else { return };
     let (small, compacted, recent) = tokio::join!(
         topic_with(kafka, "max.message.bytes=2000"),
