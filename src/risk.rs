@@ -21,8 +21,9 @@ mod trial;
 #[cfg(test)]
 mod tests;
 
+pub use crate::domain::RiskLevel;
 pub use history::AccountHistory;
 pub use rows::HistoryRow;
 pub use rule_file::RuleFileError;
 pub use ruleset::{Mode, RuleSummary, Ruleset, SHIPPED_RULES};
-pub use score::{Assessment, RiskLevel, ScoreError, Subject};
+pub use score::{Assessment, ScoreError, Subject};

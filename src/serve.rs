@@ -140,44 +140,44 @@ fn routes(config: &mut web::ServiceConfig) {
     config
         .service(
             resource("/transactions")
-                .route(web::post().to(transactions::create))
-                .route(web::get().to(transactions::list))
-                .route(web::head().to(transactions::list))
+                .route(web::post().to(transactions::create_transaction))
+                .route(web::get().to(transactions::list_transactions))
+                .route(web::head().to(transactions::list_transactions))
                 .default_service(only("GET, HEAD, POST")),
         )
         .service(
             resource("/transactions/batch")
-                .route(web::post().to(batch::create))
+                .route(web::post().to(batch::create_batch))
                 .default_service(only("POST")),
         )
         .service(
             resource("/transactions/{id}/reversal")
-                .route(web::post().to(reversal::create))
+                .route(web::post().to(reversal::reverse_transaction))
                 .default_service(only("POST")),
         )
         .service(
             resource("/transactions/{id}")
-                .route(web::get().to(transactions::find))
-                .route(web::head().to(transactions::find))
+                .route(web::get().to(transactions::find_transaction))
+                .route(web::head().to(transactions::find_transaction))
                 .default_service(only("GET, HEAD")),
         )
         .service(
             resource("/accounts/{id}")
-                .route(web::get().to(accounts::find))
-                .route(web::head().to(accounts::find))
-                .route(web::put().to(accounts::put))
+                .route(web::get().to(accounts::find_account))
+                .route(web::head().to(accounts::find_account))
+                .route(web::put().to(accounts::put_account))
                 .default_service(only("GET, HEAD, PUT")),
         )
         .service(
             resource("/accounts/{id}/balance")
-                .route(web::get().to(accounts::balance))
-                .route(web::head().to(accounts::balance))
+                .route(web::get().to(accounts::find_balance))
+                .route(web::head().to(accounts::find_balance))
                 .default_service(only("GET, HEAD")),
         )
         .service(
             resource("/risk-assessments")
-                .route(web::get().to(assessments::list))
-                .route(web::head().to(assessments::list))
+                .route(web::get().to(assessments::list_assessments))
+                .route(web::head().to(assessments::list_assessments))
                 .default_service(only("GET, HEAD")),
         )
         .service(

@@ -8,6 +8,7 @@ mod currency;
 mod moment;
 mod money;
 mod posting;
+mod risk_level;
 mod transaction;
 
 pub use account::{AccountId, AccountIdError, AccountState};
@@ -15,6 +16,7 @@ pub use currency::{CURRENCIES, Currency, UnknownCurrency};
 pub use moment::{format_moment, parse_moment, without_leap_second};
 pub use money::{AMOUNT_MINOR_MAX, Amount, AmountError, format_minor, parse_minor};
 pub use posting::{Decision, ExistingKeys, PostingClock, Refusal, decide};
+pub use risk_level::{RiskLevel, RiskState};
 pub use transaction::{
     COUNTERPARTY_LENGTH_MAX, DESCRIPTION_LENGTH_MAX, Direction, FieldError, IdempotencyKey,
     METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, Metadata, Posting, TRANSACTION_ID_SEQS, Transaction,

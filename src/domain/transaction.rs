@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{AccountId, Amount, Currency};
@@ -23,7 +25,8 @@ const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
 pub struct FieldError(pub String);
 
 /// Which way the money moves, seen from the account: a credit adds, a debit takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Adds to the balance.
     Credit,

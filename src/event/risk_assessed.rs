@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The CloudEvents type.
 pub const RISK_ASSESSED: &str = "RiskAssessed.v1";
 
 /// One rule that fired, with the observed values in its text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RiskReason {
     /// The rule's id.
     pub rule: String,

@@ -18,7 +18,7 @@ use super::{
     ruleset::{Symbol, Variable},
 };
 use crate::{
-    domain::{Currency, Direction},
+    domain::{Currency, Direction, RiskLevel},
     event::RiskReason,
 };
 
@@ -54,28 +54,6 @@ impl Subject<'_> {
     /// Which way the money moves.
     pub fn direction(&self) -> Direction {
         Direction::of(self.amount)
-    }
-}
-
-/// How risky.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RiskLevel {
-    /// Below `levels.medium`.
-    Low,
-    /// From `levels.medium` on.
-    Medium,
-    /// From `levels.high` on.
-    High,
-}
-
-impl RiskLevel {
-    /// `low`, `medium` or `high`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-        }
     }
 }
 

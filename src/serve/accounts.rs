@@ -4,11 +4,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{SubsecRound, Utc};
 
 use super::{
-    body, input, output,
+    body,
+    input::{self, AccountIn},
+    output::{self, AccountOut, BalanceOut},
     problem::{Kind, Problem},
     query::{self, Parameters},
     state::ApiState,
-    transactions::unprintable,
 };
 use crate::{
     domain::AccountId,
@@ -23,8 +24,13 @@ fn account_id(path: &str) -> Result<AccountId, Problem> {
     AccountId::parse(path).map_err(|_| missing())
 }
 
-/// One account.
-pub async fn find(
+/// Read an account
+#[utoipa::path(
+    get, path = "/accounts/{id}", tag = "accounts",
+    params(("id" = String, Path, description = "The account's id", example = "acct-42", pattern = r"^[A-Za-z0-9._:-]{1,64}$")),
+    responses((status = 200, description = "The account", body = AccountOut))
+)]
+pub async fn find_account(
     state: web::Data<ApiState>,
     request: HttpRequest,
     path: web::Path<String>,
@@ -32,12 +38,21 @@ pub async fn find(
     Parameters::parse(request.query_string())?.end()?;
     let id = account_id(&path)?;
     let found = state.account(id).await?;
-    let body = output::account(&found.ok_or_else(missing)?).map_err(unprintable)?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    output::json(HttpResponse::Ok(), &AccountOut::new(&found.ok_or_else(missing)?))
 }
 
-/// Opens an account ahead of its first transaction, or changes its limit. The currency never changes.
-pub async fn put(
+/// Open an account, or change its limit
+///
+/// Idempotent by nature. The body is the whole of what can be set; the currency never changes.
+#[utoipa::path(
+    put, path = "/accounts/{id}", tag = "accounts",
+    params(("id" = String, Path, description = "The account's id", example = "acct-42", pattern = r"^[A-Za-z0-9._:-]{1,64}$")),
+    request_body(content = AccountIn, content_type = "application/json"),
+    responses(
+        (status = 200, description = "Set", body = AccountOut), (status = 201, description = "Opened", body = AccountOut)
+    )
+)]
+pub async fn put_account(
     state: web::Data<ApiState>,
     request: HttpRequest,
     payload: web::Payload,
@@ -55,12 +70,20 @@ pub async fn put(
         let detail = format!("the account holds {}, which never changes", account.state.currency);
         return Err(Problem::new(Kind::CurrencyMismatch, detail));
     }
-    let mut response = if opened { HttpResponse::Created() } else { HttpResponse::Ok() };
-    Ok(response.content_type("application/json").body(output::account(&account).map_err(unprintable)?))
+    let response = if opened { HttpResponse::Created() } else { HttpResponse::Ok() };
+    output::json(response, &AccountOut::new(&account))
 }
 
-/// The balance now, or as it was `at` a moment.
-pub async fn balance(
+/// Read a balance, now or in the past
+#[utoipa::path(
+    get, path = "/accounts/{id}/balance", tag = "accounts",
+    params(
+        ("id" = String, Path, description = "The account's id", example = "acct-42", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
+        ("at" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "The moment; now if not given")
+    ),
+    responses((status = 200, description = "The balance", body = BalanceOut))
+)]
+pub async fn find_balance(
     state: web::Data<ApiState>,
     request: HttpRequest,
     path: web::Path<String>,
@@ -85,6 +108,5 @@ pub async fn balance(
     let known_until = state.last_created_at.map_or(asked_at, |last| last.max(asked_at));
     // Of the future nobody knows more than of now.
     let as_of = at.map_or(known_until, |at| at.min(known_until));
-    let body = output::balance(&id, &state, as_of).map_err(unprintable)?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    output::json(HttpResponse::Ok(), &BalanceOut::new(&id, &state, as_of))
 }

@@ -3,19 +3,39 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::{
-    cursor, output,
+    cursor,
+    output::{self, AssessmentPageOut},
     problem::Problem,
     query::{self, Parameters},
     state::ApiState,
-    transactions::unprintable,
 };
-use crate::repository::{
-    PageRequest, PooledConnection,
-    assessments::{self, AssessmentFilter},
+use crate::{
+    domain::RiskLevel,
+    repository::{
+        PageRequest, PooledConnection,
+        assessments::{self, AssessmentFilter},
+    },
 };
 
-/// A page of assessments.
-pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+/// List risk assessments, newest transaction first
+#[utoipa::path(
+    get, path = "/risk-assessments", tag = "risk",
+    params(
+        ("account_id" = Option<String>, Query, description = "Of one account only", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
+        ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Of transactions created at or after"),
+        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Of transactions created before; not before `from`"),
+        ("level" = Option<RiskLevel>, Query, description = "Of that level only"),
+        ("rule" = Option<String>, Query, min_length = 1, max_length = 128, description = "A live rule that fired"),
+        ("ruleset" = Option<String>, Query, min_length = 1, max_length = 128, description = "Content hash of the rules"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "50 if not given"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, under the same filters", max_length = 128)
+    ),
+    responses((status = 200, description = "A page", body = AssessmentPageOut))
+)]
+pub async fn list_assessments(
+    state: web::Data<ApiState>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string())?;
     let mut filter = AssessmentFilter {
         page: parameters.take_page(),
@@ -34,8 +54,7 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
     };
     let page = state.read(read).await?;
     let next = page.next.map(|next| cursor::encode(&filters, next));
-    let body = output::assessments(&page.rows, next.as_deref()).map_err(unprintable)?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    output::json(HttpResponse::Ok(), &AssessmentPageOut::new(&page.rows, next)?)
 }
 
 /// What a cursor is bound to; see [`cursor`] for why the text never changes.

@@ -3,6 +3,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     body, input,
@@ -11,28 +12,41 @@ use super::{
     problem::{Kind, Problem, ProblemOut},
     query::Parameters,
     state::ApiState,
-    transactions::unprintable,
 };
 use crate::{domain::Decision, posting::Request};
 
 const INSTANCE: &str = "/transactions/batch";
 
-#[derive(Serialize)]
-struct BatchOut<'a> {
+/// The results of a batch.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchResults)]
+pub struct BatchOut<'a> {
+    /// One for each item, in order.
     results: Vec<ResultOut<'a>>,
 }
 
-#[derive(Serialize)]
+/// What became of an item: a transaction (201 new, 200 replayed) or a problem.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BatchResult)]
 struct ResultOut<'a> {
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     transaction: Option<TransactionOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     problem: Option<ProblemOut<'a>>,
 }
 
-/// Posts the items of a batch, each for itself.
-pub async fn create(
+/// Post up to 1,000 transactions
+///
+/// Each item succeeds or fails alone; the results are in order. The answer is 200 even if every item was refused.
+#[utoipa::path(
+    post, path = "/transactions/batch", tag = "transactions",
+    request_body(content = input::BatchIn, content_type = "application/json", example = json!({"transactions": [{"idempotency_key": "order-77", "account_id": "acct-42", "direction": "debit", "amount": "125.50", "currency": "EUR"}]})),
+    responses((status = 200, description = "One result for each item", body = BatchOut))
+)]
+pub async fn create_batch(
     state: web::Data<ApiState>,
     request: HttpRequest,
     payload: web::Payload,
@@ -55,16 +69,15 @@ pub async fn create(
             Err(problem) => Err(problem),
         })
         .collect();
-    let results = outcomes.iter().map(result_out).collect::<Result<_, _>>().map_err(unprintable)?;
-    let body = serde_json::to_string(&BatchOut { results }).map_err(unprintable)?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    let results = outcomes.iter().map(result_out).collect::<Result<_, _>>()?;
+    output::json(HttpResponse::Ok(), &BatchOut { results })
 }
 
 fn lost() -> Problem {
     Problem::new(Kind::Internal, "an item without a decision")
 }
 
-fn result_out(outcome: &Result<Decision, Problem>) -> Result<ResultOut<'_>, serde_json::Error> {
+fn result_out(outcome: &Result<Decision, Problem>) -> Result<ResultOut<'_>, Problem> {
     let (status, row) = match outcome {
         Ok(Decision::Create(row)) => (201, row),
         Ok(Decision::Replay(row)) => (200, row),
@@ -74,5 +87,5 @@ fn result_out(outcome: &Result<Decision, Problem>) -> Result<ResultOut<'_>, serd
             return Ok(ResultOut { status, transaction: None, problem: Some(problem.to_json(INSTANCE)) });
         }
     };
-    Ok(ResultOut { status, transaction: Some(output::transaction_out(row)?), problem: None })
+    Ok(ResultOut { status, transaction: Some(TransactionOut::new(row)?), problem: None })
 }

@@ -7,9 +7,9 @@ use utoipa_swagger_ui::Config;
 
 use super::{
     openapi::description,
+    output,
     problem::{Kind, Problem},
     query::Parameters,
-    transactions::unprintable,
 };
 
 const DESCRIPTION: &str = "/openapi.json";
@@ -19,8 +19,8 @@ const CACHE_CONTROL: &str = "max-age=3600";
 /// The description, as a client generator or the page asks for it.
 pub async fn openapi(request: HttpRequest) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string())?.end()?;
-    let body = serde_json::to_string(&description().map_err(unprintable)?).map_err(unprintable)?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    let description = description().map_err(|error| Problem::not_printable(&error))?;
+    output::json(HttpResponse::Ok(), &description)
 }
 
 /// The page's own address ends in a slash, so that its files are found beside it.

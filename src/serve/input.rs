@@ -8,6 +8,10 @@ use std::{borrow::Cow, sync::Arc};
 use actix_web::http::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 use self::diagnosis::{KeyPlace, Unique};
 use super::problem::{FieldProblem, Kind, Problem};
@@ -16,27 +20,86 @@ use crate::domain::{
     Metadata, Posting, bounded_text, parse_minor,
 };
 
-/// The body of `POST /transactions`, as a client writes it.
-#[derive(Debug, Deserialize)]
+/// What a transaction is posted with.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct TransactionIn<'a> {
+#[schema(as = NewTransaction)]
+pub struct TransactionIn<'a> {
+    /// The account; it opens with its first transaction.
     #[serde(borrow)]
+    #[schema(pattern = r"^[A-Za-z0-9._:-]{1,64}$", example = "acct-42")]
     account_id: Cow<'a, str>,
     #[serde(borrow)]
+    #[schema(value_type = Direction)]
     direction: Cow<'a, str>,
+    /// A positive decimal string with no more decimals than the currency has. JSON numbers are refused: they are not exact.
     #[serde(borrow)]
+    #[schema(pattern = r"^[0-9]{1,18}(\.[0-9]{1,4})?$", example = "125.50")]
     amount: Cow<'a, str>,
+    /// ISO 4217; the account's first transaction fixes it.
     #[serde(borrow)]
+    #[schema(example = "EUR")]
     currency: Cow<'a, str>,
+    /// Who is on the other side.
     #[serde(borrow, default)]
+    #[schema(min_length = 1, max_length = 128, example = "shop-9")]
     counterparty: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
+    #[schema(min_length = 1, max_length = 500, example = "order 77")]
     description: Option<Cow<'a, str>>,
+    /// A flat object of up to 20 strings, booleans and whole numbers, at most 2 KiB as JSON.
     #[serde(default)]
+    #[schema(value_type = Option<BTreeMap<String, MetadataValue>>)]
     metadata: Option<Unique>,
     /// Only in an item of a batch; a single request has it in its header.
     #[serde(borrow, default)]
+    #[schema(ignore)]
     idempotency_key: Option<Cow<'a, str>>,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what `Metadata::from_json` accepts")]
+pub enum MetadataValue {
+    Text(String),
+    Flag(bool),
+    Number(i64),
+}
+
+/// 1 to 255 visible ASCII characters, bare or in double quotes; unique per account.
+#[derive(ToSchema)]
+#[schema(
+    min_length = 1,
+    max_length = 257,
+    pattern = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#,
+    example = "order-77"
+)]
+#[expect(dead_code, reason = "describes what `IdempotencyKey::parse` accepts")]
+pub struct KeyText(String);
+
+/// The schema of an item of a batch: a transaction and its key.
+pub struct BatchItem;
+
+impl ToSchema for BatchItem {
+    fn name() -> Cow<'static, str> {
+        "NewBatchItem".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        TransactionIn::schemas(schemas);
+    }
+}
+
+impl PartialSchema for BatchItem {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = TransactionIn::schema();
+        if let RefOr::T(Schema::Object(item)) = &mut schema {
+            item.description = Some("A transaction and its key.".into());
+            item.properties.insert("idempotency_key".into(), KeyText::schema());
+            item.required.insert(0, "idempotency_key".into());
+        }
+        schema
+    }
 }
 
 /// Parses and validates the body of one transaction.
@@ -70,11 +133,14 @@ fn validate(input: &TransactionIn<'_>, idempotency_key: IdempotencyKey) -> Optio
     })
 }
 
-/// The body of `POST /transactions/batch`, cut into its items without looking into them.
-#[derive(Debug, Deserialize)]
+/// A batch: each item has its own `idempotency_key` beside the fields of a transaction.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct BatchIn<'a> {
+#[schema(as = NewBatch)]
+pub struct BatchIn<'a> {
+    /// 1 to 1,000 items; each is checked by itself, so a wrong one is refused alone.
     #[serde(borrow)]
+    #[schema(value_type = Vec<BatchItem>, min_items = 1, max_items = 1000)]
     transactions: Vec<&'a RawValue>,
 }
 
@@ -103,6 +169,20 @@ fn batch_item(text: &str) -> Result<Arc<Posting>, Problem> {
         .ok_or_else(|| diagnosis::transaction(text.as_bytes(), input.err().as_ref(), KeyPlace::Item))
 }
 
+/// What can be set on an account.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = AccountTerms)]
+pub struct AccountIn<'a> {
+    #[serde(borrow)]
+    #[schema(example = "EUR")]
+    currency: Cow<'a, str>,
+    /// A debit that would leave less is refused; null or absent for no limit.
+    #[serde(borrow, default)]
+    #[schema(pattern = r"^-?[0-9]{1,18}(\.[0-9]{1,4})?$", example = "-100.00")]
+    min_balance: Option<Cow<'a, str>>,
+}
+
 /// What `PUT /accounts/{id}` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountTerms {
@@ -116,14 +196,6 @@ pub struct AccountTerms {
 
 /// Parses path and body of `PUT /accounts/{id}`: the whole of what can be set, so an absent limit is no limit.
 pub fn account_terms(account_id: &str, body: &[u8]) -> Result<AccountTerms, Problem> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct AccountIn<'a> {
-        #[serde(borrow)]
-        currency: Cow<'a, str>,
-        #[serde(borrow, default)]
-        min_balance: Option<Cow<'a, str>>,
-    }
     let input = serde_json::from_slice::<AccountIn<'_>>(body);
     let terms = input.as_ref().ok().and_then(|input| {
         let currency = Currency::parse(&input.currency).ok()?;

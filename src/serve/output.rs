@@ -1,205 +1,288 @@
 //! What clients get: JSON of transactions, accounts and balances. A transaction's JSON is a pure function of its
 //! immutable row, which is what makes a replay byte-identical for ever.
 
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::{input::MetadataValue, problem::Problem};
 use crate::{
-    domain::{AccountId, AccountState, Transaction, format_minor, format_moment},
+    domain::{AccountId, AccountState, Direction, RiskLevel, Transaction, format_minor, format_moment},
+    event::RiskReason,
     repository::{accounts::Account, assessments::StoredAssessment},
 };
 
-/// A transaction as clients see it, borrowed from its row.
-#[derive(Serialize)]
-pub struct TransactionOut<'a> {
-    id: Uuid,
-    account_id: &'a str,
-    account_seq: i64,
-    direction: &'static str,
-    amount: String,
-    currency: &'static str,
-    balance_after: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    counterparty: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reverses: Option<Uuid>,
-    created_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    risk: Option<RiskOut<'a>>,
+/// Answers with a value as JSON.
+pub fn json(mut response: HttpResponseBuilder, value: &impl Serialize) -> Result<HttpResponse, Problem> {
+    let body = serde_json::to_string(value).map_err(|error| Problem::not_printable(&error))?;
+    Ok(response.content_type("application/json").body(body))
 }
 
-#[derive(Serialize)]
-struct RiskOut<'a> {
-    status: &'static str,
+/// JSON that the database keeps as text.
+fn stored_json(text: &str) -> Result<&RawValue, Problem> {
+    serde_json::from_str(text).map_err(|error| Problem::not_printable(&error))
+}
+
+/// A row of the ledger. It never changes.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Transaction)]
+pub struct TransactionOut<'a> {
+    /// UUIDv7; sorts by time.
+    id: Uuid,
+    #[schema(example = "acct-42")]
+    account_id: &'a str,
+    /// 1, 2, 3 … without gaps per account.
+    #[schema(minimum = 1)]
+    account_seq: i64,
+    direction: Direction,
+    #[schema(example = "125.50")]
+    amount: String,
+    #[schema(example = "EUR")]
+    currency: &'static str,
+    /// The account's balance after this row.
+    #[schema(example = "-125.50")]
+    balance_after: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    counterparty: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<BTreeMap<String, MetadataValue>>)]
+    metadata: Option<&'a RawValue>,
+    /// The transaction that this one reverses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reverses: Option<Uuid>,
+    #[schema(value_type = DateTime<Utc>)]
+    created_at: String,
+}
+
+impl<'a> TransactionOut<'a> {
+    /// Of a row of the ledger.
+    pub fn new(row: &'a Transaction) -> Result<Self, Problem> {
+        let posting = &row.posting;
+        let metadata =
+            posting.metadata.as_ref().map(|metadata| stored_json(metadata.as_json())).transpose()?;
+        Ok(Self {
+            id: row.id,
+            account_id: posting.account_id.as_str(),
+            account_seq: row.account_seq,
+            direction: posting.direction,
+            amount: format_minor(posting.amount.minor(), posting.currency),
+            currency: posting.currency.code(),
+            balance_after: format_minor(row.balance_after, posting.currency),
+            counterparty: posting.counterparty.as_deref(),
+            description: posting.description.as_deref(),
+            metadata,
+            reverses: posting.reverses,
+            created_at: format_moment(row.created_at),
+        })
+    }
+}
+
+/// A transaction and what the rules made of it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AssessedTransaction)]
+pub struct AssessedTransactionOut<'a> {
+    #[serde(flatten)]
+    #[schema(inline)]
+    transaction: TransactionOut<'a>,
+    risk: RiskOut<'a>,
+}
+
+impl<'a> AssessedTransactionOut<'a> {
+    /// Of a row of the ledger and its assessment, if it has one.
+    pub fn new(row: &'a Transaction, risk: Option<&'a StoredAssessment>) -> Result<Self, Problem> {
+        let risk = risk.map_or(Ok(RiskOut::default()), RiskOut::new)?;
+        Ok(Self { transaction: TransactionOut::new(row)?, risk })
+    }
+}
+
+/// `pending` until scored; then with everything else.
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = Risk)]
+struct RiskOut<'a> {
+    status: RiskStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 0, maximum = 100)]
     risk_score: Option<i16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<RiskLevel>)]
     risk_level: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<RiskReason>>)]
     reasons: Option<&'a RawValue>,
+    /// Of rules in mode `shadow`, which add nothing to the score.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<RiskReason>>)]
     shadow_reasons: Option<&'a RawValue>,
+    /// Content hash of the rules.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     ruleset: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<DateTime<Utc>>)]
     assessed_at: Option<String>,
 }
 
-/// The JSON of a transaction, to be printed alone or among others.
-pub fn transaction_out(row: &Transaction) -> Result<TransactionOut<'_>, serde_json::Error> {
-    let posting = &row.posting;
-    let metadata =
-        posting.metadata.as_ref().map(|metadata| serde_json::from_str(metadata.as_json())).transpose()?;
-    Ok(TransactionOut {
-        id: row.id,
-        account_id: posting.account_id.as_str(),
-        account_seq: row.account_seq,
-        direction: posting.direction.as_str(),
-        amount: format_minor(posting.amount.minor(), posting.currency),
-        currency: posting.currency.code(),
-        balance_after: format_minor(row.balance_after, posting.currency),
-        counterparty: posting.counterparty.as_deref(),
-        description: posting.description.as_deref(),
-        metadata,
-        reverses: posting.reverses,
-        created_at: format_moment(row.created_at),
-        risk: None,
-    })
-}
-
-/// The body of a transaction.
-pub fn transaction(row: &Transaction) -> Result<String, serde_json::Error> {
-    serde_json::to_string(&transaction_out(row)?)
-}
-
-/// The body of a transaction with its assessment, or `pending`.
-pub fn transaction_with_risk(
-    row: &Transaction,
-    risk: Option<&StoredAssessment>,
-) -> Result<String, serde_json::Error> {
-    let mut out = transaction_out(row)?;
-    out.risk = Some(match risk {
-        None => RiskOut {
-            status: "pending",
-            risk_score: None,
-            risk_level: None,
-            reasons: None,
-            shadow_reasons: None,
-            ruleset: None,
-            assessed_at: None,
-        },
-        Some(risk) => RiskOut {
-            status: "assessed",
+impl<'a> RiskOut<'a> {
+    fn new(risk: &'a StoredAssessment) -> Result<Self, Problem> {
+        Ok(Self {
+            status: RiskStatus::Assessed,
             risk_score: Some(risk.risk_score),
             risk_level: Some(&risk.risk_level),
-            reasons: Some(serde_json::from_str(&risk.reasons)?),
-            shadow_reasons: Some(serde_json::from_str(&risk.shadow_reasons)?),
+            reasons: Some(stored_json(&risk.reasons)?),
+            shadow_reasons: Some(stored_json(&risk.shadow_reasons)?),
             ruleset: Some(&risk.ruleset),
             assessed_at: Some(format_moment(risk.assessed_at)),
-        },
-    });
-    serde_json::to_string(&out)
-}
-
-/// A page of transactions: `{"items": […], "next_cursor": …}`.
-pub fn transactions(rows: &[Transaction], next_cursor: Option<&str>) -> Result<String, serde_json::Error> {
-    #[derive(Serialize)]
-    struct Page<'a> {
-        items: Vec<TransactionOut<'a>>,
-        next_cursor: Option<&'a str>,
-    }
-    let items = rows.iter().map(transaction_out).collect::<Result<_, _>>()?;
-    serde_json::to_string(&Page { items, next_cursor })
-}
-
-/// A page of assessments: `{"items": […], "next_cursor": …}`.
-pub fn assessments(
-    rows: &[StoredAssessment],
-    next_cursor: Option<&str>,
-) -> Result<String, serde_json::Error> {
-    #[derive(Serialize)]
-    struct AssessmentOut<'a> {
-        transaction_id: Uuid,
-        account_id: &'a str,
-        account_seq: i64,
-        risk_score: i16,
-        risk_level: &'a str,
-        reasons: &'a RawValue,
-        shadow_reasons: &'a RawValue,
-        ruleset: &'a str,
-        assessed_at: String,
-    }
-    #[derive(Serialize)]
-    struct Page<'a> {
-        items: Vec<AssessmentOut<'a>>,
-        next_cursor: Option<&'a str>,
-    }
-    let items = rows
-        .iter()
-        .map(|row| {
-            Ok(AssessmentOut {
-                transaction_id: row.transaction_id,
-                account_id: &row.account_id,
-                account_seq: row.account_seq,
-                risk_score: row.risk_score,
-                risk_level: &row.risk_level,
-                reasons: serde_json::from_str(&row.reasons)?,
-                shadow_reasons: serde_json::from_str(&row.shadow_reasons)?,
-                ruleset: &row.ruleset,
-                assessed_at: format_moment(row.assessed_at),
-            })
         })
-        .collect::<Result<_, serde_json::Error>>()?;
-    serde_json::to_string(&Page { items, next_cursor })
+    }
 }
 
-/// The body of an account.
-pub fn account(account: &Account) -> Result<String, serde_json::Error> {
-    #[derive(Serialize)]
-    struct AccountOut<'a> {
-        account_id: &'a str,
-        currency: &'static str,
-        balance: String,
-        account_seq: i64,
-        min_balance: Option<String>,
-        opened_at: String,
-    }
-    let state = &account.state;
-    serde_json::to_string(&AccountOut {
-        account_id: account.account_id.as_str(),
-        currency: state.currency.code(),
-        balance: format_minor(state.balance, state.currency),
-        account_seq: state.account_seq,
-        min_balance: state.min_balance.map(|limit| format_minor(limit, state.currency)),
-        opened_at: format_moment(account.opened_at),
-    })
+/// Whether it was assessed yet.
+#[derive(Default, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum RiskStatus {
+    #[default]
+    Pending,
+    Assessed,
 }
 
-/// The body of a balance, which was right at `as_of`.
-pub fn balance(
-    account_id: &AccountId,
-    state: &AccountState,
-    as_of: DateTime<Utc>,
-) -> Result<String, serde_json::Error> {
-    #[derive(Serialize)]
-    struct BalanceOut<'a> {
-        account_id: &'a str,
-        currency: &'static str,
-        balance: String,
-        account_seq: i64,
-        as_of: String,
+/// A page of transactions.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TransactionPage)]
+pub struct TransactionPageOut<'a> {
+    /// At most `limit`; fewer, even none, where few of the rows that were looked at match.
+    items: Vec<TransactionOut<'a>>,
+    /// Give it as `cursor` to go on; null on the last page, and only there.
+    next_cursor: Option<String>,
+}
+
+impl<'a> TransactionPageOut<'a> {
+    /// Of rows of the ledger, and the cursor of the page after them.
+    pub fn new(rows: &'a [Transaction], next_cursor: Option<String>) -> Result<Self, Problem> {
+        let items = rows.iter().map(TransactionOut::new).collect::<Result<_, _>>()?;
+        Ok(Self { items, next_cursor })
     }
-    serde_json::to_string(&BalanceOut {
-        account_id: account_id.as_str(),
-        currency: state.currency.code(),
-        balance: format_minor(state.balance, state.currency),
-        account_seq: state.account_seq,
-        as_of: format_moment(as_of),
-    })
+}
+
+/// An assessment of a transaction.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Assessment)]
+struct AssessmentOut<'a> {
+    transaction_id: Uuid,
+    account_id: &'a str,
+    account_seq: i64,
+    #[schema(minimum = 0, maximum = 100)]
+    risk_score: i16,
+    #[schema(value_type = RiskLevel)]
+    risk_level: &'a str,
+    #[schema(value_type = Vec<RiskReason>)]
+    reasons: &'a RawValue,
+    #[schema(value_type = Vec<RiskReason>)]
+    shadow_reasons: &'a RawValue,
+    ruleset: &'a str,
+    #[schema(value_type = DateTime<Utc>)]
+    assessed_at: String,
+}
+
+impl<'a> AssessmentOut<'a> {
+    fn new(row: &'a StoredAssessment) -> Result<Self, Problem> {
+        Ok(Self {
+            transaction_id: row.transaction_id,
+            account_id: &row.account_id,
+            account_seq: row.account_seq,
+            risk_score: row.risk_score,
+            risk_level: &row.risk_level,
+            reasons: stored_json(&row.reasons)?,
+            shadow_reasons: stored_json(&row.shadow_reasons)?,
+            ruleset: &row.ruleset,
+            assessed_at: format_moment(row.assessed_at),
+        })
+    }
+}
+
+/// A page of assessments.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AssessmentPage)]
+pub struct AssessmentPageOut<'a> {
+    /// At most `limit`; fewer, even none, where few of the rows that were looked at match.
+    items: Vec<AssessmentOut<'a>>,
+    /// Give it as `cursor` to go on; null on the last page, and only there.
+    next_cursor: Option<String>,
+}
+
+impl<'a> AssessmentPageOut<'a> {
+    /// Of stored assessments, and the cursor of the page after them.
+    pub fn new(rows: &'a [StoredAssessment], next_cursor: Option<String>) -> Result<Self, Problem> {
+        let items = rows.iter().map(AssessmentOut::new).collect::<Result<_, _>>()?;
+        Ok(Self { items, next_cursor })
+    }
+}
+
+/// An account with its balance and its limit.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Account)]
+pub struct AccountOut<'a> {
+    #[schema(example = "acct-42")]
+    account_id: &'a str,
+    #[schema(example = "EUR")]
+    currency: &'static str,
+    #[schema(example = "-125.50")]
+    balance: String,
+    /// 0 before the first transaction.
+    account_seq: i64,
+    /// Null for no limit.
+    #[schema(example = "-200.00")]
+    min_balance: Option<String>,
+    #[schema(value_type = DateTime<Utc>)]
+    opened_at: String,
+}
+
+impl<'a> AccountOut<'a> {
+    /// Of a stored account.
+    pub fn new(account: &'a Account) -> Self {
+        let state = &account.state;
+        Self {
+            account_id: account.account_id.as_str(),
+            currency: state.currency.code(),
+            balance: format_minor(state.balance, state.currency),
+            account_seq: state.account_seq,
+            min_balance: state.min_balance.map(|limit| format_minor(limit, state.currency)),
+            opened_at: format_moment(account.opened_at),
+        }
+    }
+}
+
+/// A balance, which was right at `as_of`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Balance)]
+pub struct BalanceOut<'a> {
+    #[schema(example = "acct-42")]
+    account_id: &'a str,
+    #[schema(example = "EUR")]
+    currency: &'static str,
+    #[schema(example = "-125.50")]
+    balance: String,
+    account_seq: i64,
+    #[schema(value_type = DateTime<Utc>)]
+    as_of: String,
+}
+
+impl<'a> BalanceOut<'a> {
+    /// Of the state that an account had at a moment.
+    pub fn new(account_id: &'a AccountId, state: &AccountState, as_of: DateTime<Utc>) -> Self {
+        Self {
+            account_id: account_id.as_str(),
+            currency: state.currency.code(),
+            balance: format_minor(state.balance, state.currency),
+            account_seq: state.account_seq,
+            as_of: format_moment(as_of),
+        }
+    }
 }

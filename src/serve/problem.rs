@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::{HttpResponse, ResponseError, body::BoxBody, http::StatusCode, http::header};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     domain::{Decision, Refusal, format_minor},
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// One field that is wrong, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldProblem {
     /// The JSON field, query parameter or header.
     pub field: String,
@@ -162,16 +163,24 @@ pub struct Problem {
     header: Option<(header::HeaderName, String)>,
 }
 
-/// The JSON of a problem, in the order in which RFC 9457 lists its members.
-#[derive(Debug, Serialize)]
+/// RFC 9457. What each type means and what to do about it is in docs/problems.md.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
 pub struct ProblemOut<'a> {
+    /// Stable: programs decide by it
     #[serde(rename = "type")]
     problem_type: String,
+    /// The same for every problem of a type
     title: &'static str,
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// What happened this time, for a person
     detail: &'a str,
+    /// The path that was asked for
     instance: &'a str,
+    /// The fields that are wrong, where it is about fields
     #[serde(skip_serializing_if = "<[FieldProblem]>::is_empty")]
+    #[schema(value_type = Vec<FieldProblem>, required = false)]
     errors: &'a [FieldProblem],
 }
 
@@ -199,6 +208,12 @@ impl Problem {
     #[must_use]
     pub fn with_errors(self, errors: Vec<FieldProblem>) -> Self {
         Self { errors, ..self }
+    }
+
+    /// Our own rows always print; if one does not, that is a bug and no client's fault.
+    pub fn not_printable(error: &serde_json::Error) -> Self {
+        tracing::error!(%error, "a row cannot be printed");
+        Self::new(Kind::Internal, "this is a bug; the server's log tells more")
     }
 
     /// For an error that something below us answered; None if it is no error, or none that we know.

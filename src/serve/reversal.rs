@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use super::{
     body, input,
     observe::trace_context,
+    output::TransactionOut,
     problem::{Kind, Problem},
     query::Parameters,
     state::ApiState,
@@ -18,8 +19,19 @@ use crate::{
     posting::Request,
 };
 
-/// Reverses a transaction: 201 the first time, 200 with the same reversal afterwards.
-pub async fn create(
+/// Reverse a transaction
+///
+/// Once only, and idempotent by nature: asking again answers 200 with the same reversal. A reversal is not reversed.
+#[utoipa::path(
+    post, path = "/transactions/{id}/reversal", tag = "transactions",
+    params(("id" = uuid::Uuid, Path, description = "The transaction's id, in small letters",
+            pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")),
+    responses(
+        (status = 201, description = "Reversed", body = TransactionOut, headers(("Location" = String, description = "The reversal's address"))),
+        (status = 200, description = "Reversed before; this is the reversal", body = TransactionOut, headers(("Idempotent-Replayed" = String, description = "`true`")))
+    )
+)]
+pub async fn reverse_transaction(
     state: web::Data<ApiState>,
     request: HttpRequest,
     payload: web::Payload,

@@ -4,15 +4,16 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use uuid::Uuid;
 
 use super::{
-    body, cursor, input,
+    body, cursor,
+    input::{self, TransactionIn},
     observe::trace_context,
-    output,
+    output::{self, AssessedTransactionOut, TransactionOut, TransactionPageOut},
     problem::{Kind, Problem},
     query::{self, Parameters},
     state::ApiState,
 };
 use crate::{
-    domain::{Decision, Transaction},
+    domain::{Decision, Direction, RiskState, Transaction},
     posting::Request,
     repository::{
         PageRequest,
@@ -24,8 +25,20 @@ use crate::{
 /// Set on an answer that was given before.
 const REPLAYED: &str = "Idempotent-Replayed";
 
-/// Posts a transaction: 201 with the new row, 200 with the first answer's body if the key was used for it before.
-pub async fn create(
+/// Post a transaction
+///
+/// Idempotent for ever: the same request under the same key answers 200 with the first answer's body, to the byte.
+#[utoipa::path(
+    post, path = "/transactions", tag = "transactions",
+    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes; unique per account",
+            min_length = 1, max_length = 257, pattern = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#)),
+    request_body(content = TransactionIn, content_type = "application/json"),
+    responses(
+        (status = 201, description = "Posted, and on disk", body = TransactionOut, headers(("Location" = String, description = "The transaction's address"))),
+        (status = 200, description = "Posted before; this is the first answer", body = TransactionOut, headers(("Idempotent-Replayed" = String, description = "`true`")))
+    )
+)]
+pub async fn create_transaction(
     state: web::Data<ApiState>,
     request: HttpRequest,
     payload: web::Payload,
@@ -41,29 +54,36 @@ pub async fn create(
 /// The answer to a posting: 201 with the new row, 200 with the old one, or the problem.
 pub fn answer(decision: &Decision) -> Result<HttpResponse, Problem> {
     match decision {
-        Decision::Create(row) => Ok(HttpResponse::Created()
-            .insert_header((header::LOCATION, format!("/transactions/{}", row.id)))
-            .content_type("application/json")
-            .body(output::transaction(row).map_err(unprintable)?)),
-        Decision::Replay(row) => Ok(HttpResponse::Ok()
-            .insert_header((REPLAYED, "true"))
-            .content_type("application/json")
-            .body(output::transaction(row).map_err(unprintable)?)),
+        Decision::Create(row) => {
+            let mut response = HttpResponse::Created();
+            response.insert_header((header::LOCATION, format!("/transactions/{}", row.id)));
+            output::json(response, &TransactionOut::new(row)?)
+        }
+        Decision::Replay(row) => {
+            let mut response = HttpResponse::Ok();
+            response.insert_header((REPLAYED, "true"));
+            output::json(response, &TransactionOut::new(row)?)
+        }
         refused => Err(Problem::from_decision(refused)
             .unwrap_or_else(|| Problem::new(Kind::Internal, "a decision without an answer"))),
     }
 }
 
-/// One transaction with its assessment.
-pub async fn find(
+/// Read a transaction and its assessment
+#[utoipa::path(
+    get, path = "/transactions/{id}", tag = "transactions",
+    params(("id" = uuid::Uuid, Path, description = "The transaction's id, in small letters",
+            pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")),
+    responses((status = 200, description = "The transaction", body = AssessedTransactionOut))
+)]
+pub async fn find_transaction(
     state: web::Data<ApiState>,
     request: HttpRequest,
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string())?.end()?;
     let (row, risk) = find_row(&state, path_id(&path)?).await?;
-    let body = output::transaction_with_risk(&row, risk.as_ref()).map_err(unprintable)?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    output::json(HttpResponse::Ok(), &AssessedTransactionOut::new(&row, risk.as_ref())?)
 }
 
 fn missing() -> Problem {
@@ -90,8 +110,28 @@ pub async fn find_row(
     found.ok_or_else(missing)
 }
 
-/// A page of history, newest first.
-pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+/// List transactions, newest first
+#[utoipa::path(
+    get, path = "/transactions", tag = "transactions",
+    params(
+        ("account_id" = Option<String>, Query, description = "Of one account only", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
+        ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Created at or after"),
+        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Created before; not before `from`"),
+        ("direction" = Option<Direction>, Query, description = "Credits or debits only"),
+        ("min_amount" = Option<String>, Query, max_length = 24, pattern = r"^[0-9]+(\.[0-9]+)?$",
+         description = "In the currency's own unit"),
+        ("max_amount" = Option<String>, Query, max_length = 24, pattern = r"^[0-9]+(\.[0-9]+)?$",
+         description = "In the currency's own unit; not less than `min_amount`"),
+        ("risk_level" = Option<RiskState>, Query, description = "`pending` for what is not assessed yet"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "50 if not given"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, under the same filters", max_length = 128)
+    ),
+    responses((status = 200, description = "A page", body = TransactionPageOut))
+)]
+pub async fn list_transactions(
+    state: web::Data<ApiState>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string())?;
     let mut filter = TransactionFilter {
         page: parameters.take_page(),
@@ -111,8 +151,7 @@ pub async fn list(state: web::Data<ApiState>, request: HttpRequest) -> Result<Ht
         .read(move |mut connection| async move { transactions::page(&mut connection, &filter).await })
         .await?;
     let next = page.next.map(|next| cursor::encode(&filters, next));
-    let body = output::transactions(&page.rows, next.as_deref()).map_err(unprintable)?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+    output::json(HttpResponse::Ok(), &TransactionPageOut::new(&page.rows, next)?)
 }
 
 /// What a cursor is bound to; see [`cursor`] for why the text never changes.
@@ -124,10 +163,4 @@ fn as_text(filter: &TransactionFilter) -> String {
          min_amount: {min_amount:?}, max_amount: {max_amount:?}, risk_level: {risk_level:?}, limit: {limit}, \
          before_seq: None, before_id: None }}"
     )
-}
-
-/// Our own rows always print; if one does not, that is a bug and no client's fault.
-pub fn unprintable(error: serde_json::Error) -> Problem {
-    tracing::error!(%error, "a row cannot be printed");
-    Problem::new(Kind::Internal, "this is a bug; the server's log tells more")
 }

@@ -33,7 +33,7 @@ pub(super) fn complete(description: &mut Value) {
         statuses.map(|status| (format!("Problem{status}"), response(status))).collect();
     components.insert("responses".into(), responses.into());
     if let Some(schemas) = components.get_mut("schemas").and_then(Value::as_object_mut) {
-        schemas.insert("Problem".into(), problem_schema());
+        name_types(schemas);
         name_currencies(schemas);
     }
 }
@@ -44,9 +44,18 @@ fn name_currencies(schemas: &mut Map<String, Value>) {
     for shape in ["NewTransaction", "NewBatchItem", "AccountTerms"] {
         let currency = schemas.get_mut(shape).and_then(|shape| shape.pointer_mut("/properties/currency"));
         if let Some(currency) = currency.and_then(Value::as_object_mut) {
-            currency.remove("pattern");
             currency.insert("enum".into(), json!(codes));
         }
+    }
+}
+
+/// The description lists the types of problems.
+fn name_types(schemas: &mut Map<String, Value>) {
+    let types: Vec<String> =
+        Kind::ALL.into_iter().map(|kind| format!("urn:ledger:problem:{}", kind.name())).collect();
+    let problem_type = schemas.get_mut("Problem").and_then(|schema| schema.pointer_mut("/properties/type"));
+    if let Some(problem_type) = problem_type.and_then(Value::as_object_mut) {
+        problem_type.insert("enum".into(), json!(types));
     }
 }
 
@@ -121,27 +130,4 @@ fn example(kind: Kind) -> Value {
         kind => Problem::new(kind, "what happened this time, for a person"),
     };
     serde_json::to_value(problem.to_json("/transactions")).unwrap_or_default()
-}
-
-fn problem_schema() -> Value {
-    let types: Vec<String> =
-        Kind::ALL.into_iter().map(|kind| format!("urn:ledger:problem:{}", kind.name())).collect();
-    let text = |description: &str| json!({"type": "string", "description": description});
-    json!({
-        "type": "object",
-        "description": "RFC 9457. What each type means and what to do about it is in docs/problems.md.",
-        "required": ["type", "title", "status", "detail", "instance"],
-        "properties": {
-            "type": {"type": "string", "enum": types, "description": "Stable: programs decide by it"},
-            "title": text("The same for every problem of a type"),
-            "status": {"type": "integer", "minimum": 400, "maximum": 599},
-            "detail": text("What happened this time, for a person"),
-            "instance": text("The path that was asked for"),
-            "errors": {
-                "type": "array",
-                "description": "The fields that are wrong, where it is about fields",
-                "items": {"$ref": "#/components/schemas/FieldProblem"},
-            },
-        },
-    })
 }
