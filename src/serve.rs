@@ -36,7 +36,7 @@ use anyhow::Context as _;
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::{
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     state::ApiState,
     writer::Writers,
 };
@@ -199,7 +199,7 @@ fn routes(config: &mut web::ServiceConfig) {
                 .default_service(only("GET, HEAD")),
         )
         .default_service(web::to(|| async {
-            Err::<String, _>(Problem::new(Kind::NotFound, "there is no such route"))
+            Err::<String, _>(Problem::new(ProblemKind::NotFound, "there is no such route"))
         }));
 }
 

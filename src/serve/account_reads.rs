@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     state::read_pooled,
 };
 use crate::{
@@ -54,7 +54,7 @@ impl AccountReads {
     /// The account, or None if nobody opened it.
     pub async fn find(&self, account_id: AccountId) -> Result<Option<Account>, Problem> {
         let (reply, answer) = oneshot::channel();
-        let unavailable = |detail: &'static str| Problem::new(Kind::Unavailable, detail);
+        let unavailable = |detail: &'static str| Problem::new(ProblemKind::Unavailable, detail);
         self.queue.try_send(Job { account_id, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => unavailable("too many requests are waiting; try again"),
             mpsc::error::TrySendError::Closed(_) => unavailable("this instance is stopping; try again"),

@@ -7,7 +7,7 @@ use super::{
     body,
     input::{self, AccountIn},
     output::{self, AccountOut, BalanceOut},
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     query::{self, Parameters},
     state::ApiState,
 };
@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn missing() -> Problem {
-    Problem::new(Kind::NotFound, "nobody opened this account; it opens with its first transaction")
+    Problem::new(ProblemKind::NotFound, "nobody opened this account; it opens with its first transaction")
 }
 
 fn account_id(path: &str) -> Result<AccountId, Problem> {
@@ -68,7 +68,7 @@ pub async fn put_account(
     let (opened, account) = state.read(change).await?;
     if account.state.currency != currency {
         let detail = format!("the account holds {}, which never changes", account.state.currency);
-        return Err(Problem::new(Kind::CurrencyMismatch, detail));
+        return Err(Problem::new(ProblemKind::CurrencyMismatch, detail));
     }
     let response = if opened { HttpResponse::Created() } else { HttpResponse::Ok() };
     output::json(response, &AccountOut::new(&account))

@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::{
-    cursor,
+    cursor::CursorScope,
     output::{self, AssessmentPageOut},
     problem::Problem,
     query::{self, Parameters},
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::RiskLevel,
     repository::{
-        PageRequest, PooledConnection,
+        PooledConnection,
         assessments::{self, AssessmentFilter},
     },
 };
@@ -37,32 +37,22 @@ pub async fn list_assessments(
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string())?;
+    let cursors = CursorScope::new("risk-assessments", &parameters);
     let mut filter = AssessmentFilter {
         page: parameters.take_page(),
-        level: parameters.take("level", query::assessed_level),
+        level: parameters.take("level", query::risk_level),
         rule: parameters.take("rule", query::short_text),
         ruleset: parameters.take("ruleset", query::short_text),
     };
     let given = parameters.take("cursor", query::short_text);
     parameters.end()?;
-    let filters = as_text(&filter);
     if let Some(given) = given {
-        filter.page.before = Some(cursor::decode(&filters, &given, &filter.page)?);
+        filter.page.before = Some(cursors.decode(&given, &filter.page)?);
     }
     let read = move |mut connection: PooledConnection| async move {
         assessments::page(&mut connection, &filter).await
     };
     let page = state.read(read).await?;
-    let next = page.next.map(|next| cursor::encode(&filters, next));
+    let next = page.next.map(|next| cursors.encode(next));
     output::json(HttpResponse::Ok(), &AssessmentPageOut::new(&page.rows, next)?)
-}
-
-/// What a cursor is bound to; see [`cursor`] for why the text never changes.
-fn as_text(filter: &AssessmentFilter) -> String {
-    let AssessmentFilter { page, level, rule, ruleset } = filter;
-    let PageRequest { account_id, from, to, limit, .. } = page;
-    format!(
-        "AssessmentFilter {{ account_id: {account_id:?}, from: {from:?}, to: {to:?}, level: {level:?}, \
-         rule: {rule:?}, ruleset: {ruleset:?}, limit: {limit}, before_seq: None, before_id: None }}"
-    )
 }

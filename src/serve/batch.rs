@@ -9,7 +9,7 @@ use super::{
     body, input,
     observe::trace_context,
     output::{self, TransactionOut},
-    problem::{Kind, Problem, ProblemOut},
+    problem::{Problem, ProblemKind, ProblemOut},
     query::Parameters,
     state::ApiState,
 };
@@ -74,7 +74,7 @@ pub async fn create_batch(
 }
 
 fn lost() -> Problem {
-    Problem::new(Kind::Internal, "an item without a decision")
+    Problem::new(ProblemKind::Internal, "an item without a decision")
 }
 
 fn result_out(outcome: &Result<Decision, Problem>) -> Result<ResultOut<'_>, Problem> {

@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, http::header, web};
 
 use super::{
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     state::ApiState,
 };
 
@@ -24,24 +24,27 @@ pub async fn json_up_to(
     state: &ApiState,
 ) -> Result<web::Bytes, Problem> {
     if !is_json(request) {
-        return Err(Problem::new(Kind::UnsupportedMediaType, "send Content-Type: application/json"));
+        return Err(Problem::new(ProblemKind::UnsupportedMediaType, "send Content-Type: application/json"));
     }
     if !is_plain(request) {
         let detail = "send the body without Content-Encoding";
-        return Err(Problem::new(Kind::UnsupportedMediaType, detail));
+        return Err(Problem::new(ProblemKind::UnsupportedMediaType, detail));
     }
-    let too_large = || Problem::new(Kind::BodyTooLarge, format!("the body must be at most {limit} bytes"));
+    let too_large =
+        || Problem::new(ProblemKind::BodyTooLarge, format!("the body must be at most {limit} bytes"));
     if declared_length(request).is_some_and(|length| length > limit) {
         return Err(too_large());
     }
     let receiving = payload.to_bytes_limited(limit);
     match tokio::time::timeout(state.config.serve.client_timeout, receiving).await {
         Err(_) => Err(Problem::new(
-            Kind::RequestTimeout,
+            ProblemKind::RequestTimeout,
             format!("the body did not arrive within {:?}", state.config.serve.client_timeout),
         )),
         Ok(Err(_)) => Err(too_large()),
-        Ok(Ok(Err(error))) => Err(Problem::new(Kind::Malformed, format!("the body cannot be read: {error}"))),
+        Ok(Ok(Err(error))) => {
+            Err(Problem::new(ProblemKind::Malformed, format!("the body cannot be read: {error}")))
+        }
         Ok(Ok(Ok(bytes))) => Ok(bytes),
     }
 }

@@ -1,60 +1,80 @@
-//! Cursors of keyset pages: opaque to clients, bound to the filters they were given for, and refused when altered.
+//! Cursors of pages: opaque to clients, bound to the query that they continue, and refused when altered.
 //!
-//! A cursor outlives the process that gave it: whatever goes into its check value stays as it is, or whoever reads a
-//! list during an upgrade has to start anew. It is no secret and grants nothing; its check value is there so that a
-//! truncated, altered or mixed-up one fails with 400 instead of answering another question.
+//! A cursor holds the position of the last row of a page, and a check value over the position and the query. It does
+//! not expire, is not secret and grants nothing. The check value turns a truncated, altered or mixed-up cursor into a
+//! 400 instead of an answer to another question.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::problem::{FieldProblem, Kind, Problem};
+use super::{
+    problem::{FieldProblem, Problem, ProblemKind},
+    query::Parameters,
+};
 use crate::repository::{Cursor, PageRequest};
 
 const CHECK_LENGTH: usize = 8;
 
-/// Makes a cursor for a place under some filters.
-pub fn encode(filters: &str, cursor: Cursor) -> String {
-    let mut bytes = match cursor {
-        Cursor::AccountSeq(account_seq) => account_seq.to_be_bytes().to_vec(),
-        Cursor::TransactionId(transaction_id) => transaction_id.as_bytes().to_vec(),
-    };
-    bytes.extend_from_slice(&check(filters, &bytes));
-    URL_SAFE_NO_PAD.encode(bytes)
+/// The list and the query that a cursor belongs to.
+pub struct CursorScope {
+    list: &'static str,
+    query: String,
 }
 
-/// Reads the place in the list of the page back, if the cursor is whole and was made under the same filters.
-pub fn decode(filters: &str, cursor: &str, page: &PageRequest) -> Result<Cursor, Problem> {
-    match page.account_id {
-        Some(_) => bytes(filters, cursor).map(|bytes| Cursor::AccountSeq(i64::from_be_bytes(bytes))),
-        None => bytes(filters, cursor).map(|bytes| Cursor::TransactionId(Uuid::from_bytes(bytes))),
+impl CursorScope {
+    /// Takes the query as the client wrote it, so that a cursor stays valid when the server is upgraded. Call it before
+    /// parameters are taken out.
+    pub fn new(list: &'static str, parameters: &Parameters) -> Self {
+        Self { list, query: parameters.without_cursor() }
+    }
+
+    /// Returns the cursor for the rows after a position.
+    pub fn encode(&self, position: Cursor) -> String {
+        let mut bytes = match position {
+            Cursor::AccountSeq(account_seq) => account_seq.to_be_bytes().to_vec(),
+            Cursor::TransactionId(transaction_id) => transaction_id.as_bytes().to_vec(),
+        };
+        bytes.extend_from_slice(&self.check_value(&bytes));
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Returns the position in a cursor, or 400 if the cursor was altered or belongs to another query.
+    pub fn decode(&self, cursor: &str, page: &PageRequest) -> Result<Cursor, Problem> {
+        match page.account_id {
+            Some(_) => self.position(cursor).map(|bytes| Cursor::AccountSeq(i64::from_be_bytes(bytes))),
+            None => self.position(cursor).map(|bytes| Cursor::TransactionId(Uuid::from_bytes(bytes))),
+        }
+    }
+
+    fn position<const N: usize>(&self, cursor: &str) -> Result<[u8; N], Problem> {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
+        let (position, check_value) = bytes.split_at_checked(N).ok_or_else(refused)?;
+        if check_value != self.check_value(position) {
+            return Err(refused());
+        }
+        position.try_into().map_err(|_| refused())
+    }
+
+    fn check_value(&self, position: &[u8]) -> [u8; CHECK_LENGTH] {
+        let digest = Sha256::new()
+            .chain_update(self.list)
+            .chain_update("\0")
+            .chain_update(&self.query)
+            .chain_update("\0")
+            .chain_update(position)
+            .finalize();
+        let mut check_value = [0; CHECK_LENGTH];
+        check_value.iter_mut().zip(digest.iter()).for_each(|(to, from)| *to = *from);
+        check_value
     }
 }
 
-fn bytes<const N: usize>(filters: &str, cursor: &str) -> Result<[u8; N], Problem> {
-    let refused = || {
-        let field =
-            FieldProblem { field: "cursor".into(), message: "is not one that this query gave".into() };
-        Problem::new(Kind::Malformed, "the cursor is not one that this query gave; start without it")
-            .with_errors(vec![field])
-    };
-    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
-    let (position, checked) = bytes.split_at_checked(N).ok_or_else(refused)?;
-    if checked != check(filters, position) {
-        return Err(refused());
-    }
-    position.try_into().map_err(|_| refused())
-}
-
-fn check(filters: &str, position: &[u8]) -> [u8; CHECK_LENGTH] {
-    let digest = Sha256::new()
-        .chain_update(b"ledger cursor 1\0")
-        .chain_update(filters)
-        .chain_update(position)
-        .finalize();
-    let mut check = [0; CHECK_LENGTH];
-    check.iter_mut().zip(digest.iter()).for_each(|(to, from)| *to = *from);
-    check
+fn refused() -> Problem {
+    let message = "does not belong to this query".into();
+    let detail = "the cursor does not belong to this query; send the query without a cursor to start again";
+    Problem::new(ProblemKind::Malformed, detail)
+        .with_errors(vec![FieldProblem { field: "cursor".into(), message }])
 }
 
 #[cfg(test)]
@@ -62,23 +82,44 @@ mod tests {
     use super::*;
     use crate::domain::AccountId;
 
+    fn scope(list: &'static str, query: &str) -> CursorScope {
+        CursorScope::new(list, &Parameters::parse(query).expect("a query"))
+    }
+
     #[test]
     fn a_cursor_that_was_altered_or_belongs_to_another_query_is_refused() {
         let all = PageRequest::default();
-        let of_account =
+        let account =
             PageRequest { account_id: Some(AccountId::parse("a").expect("valid")), ..PageRequest::default() };
-        let cursor = encode("account=a", Cursor::AccountSeq(7));
-        assert_eq!(decode("account=a", &cursor, &of_account), Ok(Cursor::AccountSeq(7)));
-        assert!(decode("account=b", &cursor, &of_account).is_err());
-        assert!(decode("account=a", &cursor, &all).is_err());
+        let own = scope("transactions", "account_id=a&limit=5");
+        let cursor = own.encode(Cursor::AccountSeq(7));
+        assert_eq!(own.decode(&cursor, &account), Ok(Cursor::AccountSeq(7)));
+        assert!(own.decode(&cursor, &all).is_err());
+        for other in [
+            scope("transactions", "account_id=a"),
+            scope("transactions", "account_id=b&limit=5"),
+            scope("transactions", "account_id=a&limit=5&direction=debit"),
+            scope("risk-assessments", "account_id=a&limit=5"),
+        ] {
+            assert!(other.decode(&cursor, &account).is_err());
+        }
         for position in 0..cursor.len() {
             let mut altered = cursor.clone().into_bytes();
             altered[position] = if altered[position] == b'A' { b'B' } else { b'A' };
             let altered = String::from_utf8(altered).expect("ascii");
-            assert!(decode("account=a", &altered, &of_account).is_err(), "{position}");
+            assert!(own.decode(&altered, &account).is_err(), "{position}");
         }
         for text in ["", "!", "AAAA"] {
-            assert!(decode("account=a", text, &of_account).is_err());
+            assert!(own.decode(text, &account).is_err());
         }
+    }
+
+    #[test]
+    fn the_order_of_parameters_and_the_cursor_itself_do_not_matter() {
+        let account =
+            PageRequest { account_id: Some(AccountId::parse("a").expect("valid")), ..PageRequest::default() };
+        let cursor = scope("transactions", "limit=5&account_id=a").encode(Cursor::AccountSeq(7));
+        let next = scope("transactions", &format!("cursor={cursor}&account_id=%61&limit=5"));
+        assert_eq!(next.decode(&cursor, &account), Ok(Cursor::AccountSeq(7)));
     }
 }

@@ -8,7 +8,7 @@ use utoipa_swagger_ui::Config;
 use super::{
     openapi::description,
     output,
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     query::Parameters,
 };
 
@@ -35,9 +35,9 @@ pub async fn file(request: HttpRequest, path: web::Path<String>) -> Result<HttpR
     let config = Arc::new(Config::from(DESCRIPTION).try_it_out_enabled(true));
     let found = utoipa_swagger_ui::serve(&path, config).map_err(|error| {
         tracing::error!(%error, "the page cannot be made");
-        Problem::new(Kind::Internal, "this is a bug; the server's log tells more")
+        Problem::new(ProblemKind::Internal, "this is a bug; the server's log tells more")
     })?;
-    let file = found.ok_or_else(|| Problem::new(Kind::NotFound, "the page has no such file"))?;
+    let file = found.ok_or_else(|| Problem::new(ProblemKind::NotFound, "the page has no such file"))?;
     let mut response = HttpResponse::Ok();
     response.content_type(file.content_type).insert_header((header::CACHE_CONTROL, CACHE_CONTROL));
     if file.gzpipped {

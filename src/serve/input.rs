@@ -1,7 +1,7 @@
 //! What clients send, turned into domain values. The strict parse is fast; only when it fails is the body read again
-//! leniently, to name every field that is wrong at once (see [`diagnosis`]).
+//! leniently, to name every field that is wrong at once (see [`field_errors`]).
 
-mod diagnosis;
+mod field_errors;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -13,8 +13,8 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use self::diagnosis::{KeyPlace, Unique};
-use super::problem::{FieldProblem, Kind, Problem};
+use self::field_errors::{KeyPlace, Unique};
+use super::problem::{FieldProblem, Problem, ProblemKind};
 use crate::domain::{
     AccountId, Amount, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction, IdempotencyKey,
     Metadata, Posting, bounded_text, parse_minor,
@@ -108,7 +108,7 @@ pub fn posting(body: &[u8], idempotency_key: IdempotencyKey) -> Result<Arc<Posti
     let of_single = input.as_ref().ok().filter(|input| input.idempotency_key.is_none());
     match of_single.and_then(|input| validate(input, idempotency_key)) {
         Some(posting) => Ok(Arc::new(posting)),
-        None => Err(diagnosis::transaction(body, input.err().as_ref(), KeyPlace::Header)),
+        None => Err(field_errors::transaction(body, input.err().as_ref(), KeyPlace::Header)),
     }
 }
 
@@ -149,7 +149,8 @@ pub const BATCH_SIZE_MAX: usize = 1000;
 
 /// Parses a batch; each item is right or wrong by itself.
 pub fn batch(body: &[u8]) -> Result<Vec<Result<Arc<Posting>, Problem>>, Problem> {
-    let batch: BatchIn<'_> = serde_json::from_slice(body).map_err(|error| diagnosis::batch(body, &error))?;
+    let batch: BatchIn<'_> =
+        serde_json::from_slice(body).map_err(|error| field_errors::batch(body, &error))?;
     let size = batch.transactions.len();
     if !(1..=BATCH_SIZE_MAX).contains(&size) {
         let message = format!("must hold 1 to {BATCH_SIZE_MAX} items, not {size}");
@@ -166,7 +167,7 @@ fn batch_item(text: &str) -> Result<Arc<Posting>, Problem> {
     });
     posting
         .map(Arc::new)
-        .ok_or_else(|| diagnosis::transaction(text.as_bytes(), input.err().as_ref(), KeyPlace::Item))
+        .ok_or_else(|| field_errors::transaction(text.as_bytes(), input.err().as_ref(), KeyPlace::Item))
 }
 
 /// What can be set on an account.
@@ -203,19 +204,19 @@ pub fn account_terms(account_id: &str, body: &[u8]) -> Result<AccountTerms, Prob
         let account_id = AccountId::parse(account_id).ok()?;
         Some(AccountTerms { account_id, currency, min_balance: limit.transpose().ok()? })
     });
-    terms.ok_or_else(|| diagnosis::account_terms(account_id, body, input.err().as_ref()))
+    terms.ok_or_else(|| field_errors::account_terms(account_id, body, input.err().as_ref()))
 }
 
 /// Makes sure that nothing is said, or an empty object where a client cannot send none.
 pub fn nothing(body: &[u8]) -> Result<(), Problem> {
-    if body.is_empty() { Ok(()) } else { diagnosis::nothing(body) }
+    if body.is_empty() { Ok(()) } else { field_errors::nothing(body) }
 }
 
 /// Reads the `Idempotency-Key` header: there, once, and well formed.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
     let malformed = |message: &str| {
         let field = FieldProblem { field: "Idempotency-Key".into(), message: message.into() };
-        Problem::new(Kind::Malformed, format!("the header Idempotency-Key {message}"))
+        Problem::new(ProblemKind::Malformed, format!("the header Idempotency-Key {message}"))
             .with_errors(vec![field])
     };
     let mut values = headers.get_all("idempotency-key");
@@ -244,7 +245,7 @@ mod tests {
         let problem =
             parse(r#"{"account_id":"a b","direction":"up","amount":"1.234","currency":"EUR","x":1}"#)
                 .expect_err("refused");
-        assert_eq!(problem.kind, Kind::Validation);
+        assert_eq!(problem.kind, ProblemKind::Validation);
         assert_eq!(fields(&problem), ["account_id", "direction", "amount", "x"]);
         let problem = parse(r#"{"amount":1.5,"currency":null,"metadata":[]}"#).expect_err("refused");
         assert_eq!(fields(&problem), ["account_id", "direction", "currency", "amount", "metadata"]);
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(fields(&refused("a", r#"{"currency":"EUR","min_balance":"1.234"}"#)), ["min_balance"]);
         assert_eq!(fields(&refused("a", "{}")), ["currency"]);
         for body in [r#"{"currency":"EUR","currency":"EUR"}"#, "", "[]", "{"] {
-            assert_eq!(refused("a", body).kind, Kind::Malformed, "{body}");
+            assert_eq!(refused("a", body).kind, ProblemKind::Malformed, "{body}");
         }
         assert!(account_terms("a", br#"{"currency":"EUR","min_balance":null}"#).is_ok());
     }
@@ -293,11 +294,11 @@ mod tests {
             &body.replace("}", ",\"x\":1,\"x\":2}"),
             &"[".repeat(200),
         ] {
-            assert_eq!(parse(text).expect_err("refused").kind, Kind::Malformed, "{text}");
+            assert_eq!(parse(text).expect_err("refused").kind, ProblemKind::Malformed, "{text}");
         }
         assert_eq!(
             posting(&[0xff, 0xfe], IdempotencyKey::parse("k").expect("key")).expect_err("x").kind,
-            Kind::Malformed
+            ProblemKind::Malformed
         );
     }
 

@@ -28,7 +28,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::{Builder, Uuid};
 
 use super::{
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     rate_limit::client_address,
     state::ApiState,
 };
@@ -206,12 +206,12 @@ fn beyond_limits(request: &ServiceRequest) -> Option<Problem> {
     let uri_length = uri.path().len() + uri.query().map_or(0, str::len);
     if uri_length > URI_LENGTH_MAX {
         let detail = format!("path and query must be at most {URI_LENGTH_MAX} bytes");
-        return Some(Problem::new(Kind::UriTooLong, detail));
+        return Some(Problem::new(ProblemKind::UriTooLong, detail));
     }
     let headers = request.headers().iter();
     let headers_size: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
     let detail = || format!("the headers must be at most {HEADERS_SIZE_MAX} bytes");
-    (headers_size > HEADERS_SIZE_MAX).then(|| Problem::new(Kind::HeadersTooLarge, detail()))
+    (headers_size > HEADERS_SIZE_MAX).then(|| Problem::new(ProblemKind::HeadersTooLarge, detail()))
 }
 
 /// The path for a problem's `instance`, which need not be as long as the request.

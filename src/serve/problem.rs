@@ -24,7 +24,7 @@ pub struct FieldProblem {
 
 /// The kinds of problems: the last part of `urn:ledger:problem:…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProblemKind {
     /// 400: no JSON, a bad header, a bad query parameter.
     Malformed,
     /// 404: no such route or thing.
@@ -61,7 +61,7 @@ pub enum Kind {
     Internal,
 }
 
-impl Kind {
+impl ProblemKind {
     /// Every kind there is.
     pub const ALL: [Self; 17] = [
         Self::Malformed,
@@ -154,7 +154,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Decides status, type and title.
-    pub kind: Kind,
+    pub kind: ProblemKind,
     /// What happened this time, for a person.
     pub detail: String,
     /// For validation: every field that is wrong.
@@ -189,9 +189,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Problem {
     /// A problem with its text.
-    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        let retry =
-            (kind == Kind::Unavailable).then(|| (header::RETRY_AFTER, RETRY_AFTER.as_secs().to_string()));
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        let retry = (kind == ProblemKind::Unavailable)
+            .then(|| (header::RETRY_AFTER, RETRY_AFTER.as_secs().to_string()));
         Self { kind, detail: detail.into(), errors: Vec::new(), header: retry }
     }
 
@@ -200,7 +200,7 @@ impl Problem {
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         Self {
             errors: errors.clone(),
-            ..Self::new(Kind::Validation, format!("not valid: {}", fields.join(", ")))
+            ..Self::new(ProblemKind::Validation, format!("not valid: {}", fields.join(", ")))
         }
     }
 
@@ -213,16 +213,16 @@ impl Problem {
     /// Our own rows always print; if one does not, that is a bug and no client's fault.
     pub fn not_printable(error: &serde_json::Error) -> Self {
         tracing::error!(%error, "a row cannot be printed");
-        Self::new(Kind::Internal, "this is a bug; the server's log tells more")
+        Self::new(ProblemKind::Internal, "this is a bug; the server's log tells more")
     }
 
     /// For an error that something below us answered; None if it is no error, or none that we know.
     pub fn from_status(status: StatusCode) -> Option<Self> {
         match status {
-            StatusCode::NOT_FOUND => Some(Self::new(Kind::NotFound, "there is no such route")),
-            StatusCode::BAD_REQUEST => Some(Self::new(Kind::Malformed, "the request cannot be read")),
+            StatusCode::NOT_FOUND => Some(Self::new(ProblemKind::NotFound, "there is no such route")),
+            StatusCode::BAD_REQUEST => Some(Self::new(ProblemKind::Malformed, "the request cannot be read")),
             status if status.is_server_error() => {
-                Some(Self::new(Kind::Internal, "this is a bug; the server's log tells more"))
+                Some(Self::new(ProblemKind::Internal, "this is a bug; the server's log tells more"))
             }
             _ => None,
         }
@@ -232,7 +232,7 @@ impl Problem {
     pub fn too_many_requests(seconds: u64) -> Self {
         Self {
             header: Some((header::RETRY_AFTER, seconds.to_string())),
-            ..Self::new(Kind::TooManyRequests, format!("come back in {seconds} s"))
+            ..Self::new(ProblemKind::TooManyRequests, format!("come back in {seconds} s"))
         }
     }
 
@@ -240,7 +240,7 @@ impl Problem {
     pub fn method_not_allowed(allow: &'static str) -> Self {
         Self {
             header: Some((header::ALLOW, allow.into())),
-            ..Self::new(Kind::MethodNotAllowed, format!("allowed here: {allow}"))
+            ..Self::new(ProblemKind::MethodNotAllowed, format!("allowed here: {allow}"))
         }
     }
 
@@ -253,7 +253,10 @@ impl Problem {
                     field: (*field).into(),
                     message: "differs from the request that this key was first used for".into(),
                 }],
-                ..Self::new(Kind::IdempotencyKeyReused, format!("the first request had another {field}"))
+                ..Self::new(
+                    ProblemKind::IdempotencyKeyReused,
+                    format!("the first request had another {field}"),
+                )
             }),
             Decision::Refused(refusal) => Some(Self::from_refusal(refusal)),
         }
@@ -262,10 +265,10 @@ impl Problem {
     fn from_refusal(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::CurrencyMismatch { account_currency } => {
-                Self::new(Kind::CurrencyMismatch, format!("the account holds {account_currency}"))
+                Self::new(ProblemKind::CurrencyMismatch, format!("the account holds {account_currency}"))
             }
             Refusal::LimitExceeded { balance, min_balance, currency } => Self::new(
-                Kind::LimitExceeded,
+                ProblemKind::LimitExceeded,
                 format!(
                     "the balance is {} {currency} and must not go below {}",
                     format_minor(*balance, *currency),
@@ -273,10 +276,10 @@ impl Problem {
                 ),
             ),
             Refusal::BalanceOutOfRange => {
-                Self::new(Kind::BalanceOutOfRange, "the balance would need more than 18 digits")
+                Self::new(ProblemKind::BalanceOutOfRange, "the balance would need more than 18 digits")
             }
             Refusal::BeforeLastTransaction { last_created_at } => Self::new(
-                Kind::Validation,
+                ProblemKind::Validation,
                 format!("the account's last transaction is of {last_created_at}, later than this one"),
             ),
         }
@@ -333,10 +336,10 @@ impl From<RepositoryError> for Problem {
     fn from(error: RepositoryError) -> Self {
         if error.is_transient() {
             tracing::warn!(%error, "the database does not answer");
-            return Self::new(Kind::Unavailable, "the database does not answer; try again");
+            return Self::new(ProblemKind::Unavailable, "the database does not answer; try again");
         }
         tracing::error!(%error, "the database refused a statement");
-        Self::new(Kind::Internal, "this is a bug; the server's log tells more")
+        Self::new(ProblemKind::Internal, "this is a bug; the server's log tells more")
     }
 }
 
@@ -349,11 +352,11 @@ mod tests {
     fn every_problem_is_documented_with_its_status() {
         let page = include_str!("../../docs/problems.md");
         let rows = page.lines().filter(|line| line.starts_with("| `")).count();
-        for kind in Kind::ALL {
+        for kind in ProblemKind::ALL {
             let (status, name, _) = kind.facts();
             let row = format!("| `{name}` | {} |", status.as_u16());
             assert!(page.contains(&row), "docs/problems.md has no row {row}");
         }
-        assert_eq!(rows, Kind::ALL.len(), "a row for each, and no other");
+        assert_eq!(rows, ProblemKind::ALL.len(), "a row for each, and no other");
     }
 }

@@ -4,9 +4,9 @@
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Datelike, Utc};
 
-use super::problem::{FieldProblem, Kind, Problem};
+use super::problem::{FieldProblem, Problem, ProblemKind};
 use crate::{
-    domain::{AccountId, Direction, parse_moment},
+    domain::{AccountId, Direction, RiskLevel, RiskState, parse_moment},
     repository::PageRequest,
 };
 
@@ -21,6 +21,14 @@ impl Parameters {
     pub fn parse(query: &str) -> Result<Self, Problem> {
         let pairs: Vec<(String, String)> = decoded_pairs(query)?;
         Ok(Self { pairs, problems: Vec::new() })
+    }
+
+    /// Returns the parameters but the cursor, sorted and decoded: what a cursor belongs to.
+    pub fn without_cursor(&self) -> String {
+        let mut pairs: Vec<_> = self.pairs.iter().filter(|(name, _)| name != "cursor").collect();
+        pairs.sort();
+        // No name or value holds U+0000.
+        pairs.iter().map(|(name, value)| format!("{name}\0{value}\0")).collect()
     }
 
     /// Takes a parameter out and parses it. Absent is None; wrong, or there twice, is remembered for [`Self::end`].
@@ -84,24 +92,25 @@ impl Parameters {
         }
         let names: Vec<&str> = self.problems.iter().map(|problem| problem.field.as_str()).collect();
         let detail = format!("query parameters are not valid: {}", names.join(", "));
-        Err(Problem::new(Kind::Malformed, detail).with_errors(self.problems))
+        Err(Problem::new(ProblemKind::Malformed, detail).with_errors(self.problems))
     }
 }
 
 fn decoded_pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
     if !is_percent_encoded(query) {
         let detail = "the query string has a % without two hexadecimal digits behind it";
-        return Err(Problem::new(Kind::Malformed, detail));
+        return Err(Problem::new(ProblemKind::Malformed, detail));
     }
     let decoded = actix_web::web::Query::<Vec<(String, String)>>::from_query(query);
-    let pairs =
-        decoded.map_err(|_| Problem::new(Kind::Malformed, "the query string cannot be read"))?.into_inner();
+    let pairs = decoded
+        .map_err(|_| Problem::new(ProblemKind::Malformed, "the query string cannot be read"))?
+        .into_inner();
     if pairs.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
-        return Err(Problem::new(Kind::Malformed, "the query string contains U+0000"));
+        return Err(Problem::new(ProblemKind::Malformed, "the query string contains U+0000"));
     }
     // What is not UTF-8 was decoded to U+FFFD, which would be another question than the one that was asked.
     if pairs.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}')) {
-        return Err(Problem::new(Kind::Malformed, "the query string is not UTF-8"));
+        return Err(Problem::new(ProblemKind::Malformed, "the query string is not UTF-8"));
     }
     Ok(pairs)
 }
@@ -156,19 +165,13 @@ fn account_id(text: &str) -> Result<AccountId, String> {
 }
 
 /// `low`, `medium`, `high`, or `pending` for what is not assessed yet.
-pub fn risk_level(text: &str) -> Result<String, &'static str> {
-    match text {
-        "low" | "medium" | "high" | "pending" => Ok(text.into()),
-        _ => Err("must be low, medium, high or pending"),
-    }
+pub fn risk_state(text: &str) -> Result<RiskState, &'static str> {
+    RiskState::parse(text).ok_or("must be low, medium, high or pending")
 }
 
 /// `low`, `medium` or `high`: what an assessment can be.
-pub fn assessed_level(text: &str) -> Result<String, &'static str> {
-    match text {
-        "low" | "medium" | "high" => Ok(text.into()),
-        _ => Err("must be low, medium or high"),
-    }
+pub fn risk_level(text: &str) -> Result<RiskLevel, &'static str> {
+    RiskLevel::parse(text).ok_or("must be low, medium or high")
 }
 
 const SHORT_TEXT_LENGTH_MAX: usize = 128;

@@ -9,7 +9,7 @@ use super::{
     body, input,
     observe::trace_context,
     output::TransactionOut,
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     query::Parameters,
     state::ApiState,
     transactions::{answer, find_row, path_id},
@@ -42,7 +42,7 @@ pub async fn reverse_transaction(
     let (original, _) = find_row(&state, path_id(&path)?).await?;
     if original.posting.reverses.is_some() {
         return Err(Problem::new(
-            Kind::NotReversible,
+            ProblemKind::NotReversible,
             "it is itself a reversal; post a new transaction instead",
         ));
     }

@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use super::{
     account_reads::AccountReads,
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     writer::{Undecided, Writers},
 };
 use crate::{
@@ -76,7 +76,7 @@ impl ApiState {
             Ok(outcome) => Ok(outcome?),
             Err(error) => {
                 tracing::error!(%error, "a read did not end");
-                Err(Problem::new(Kind::Internal, "this is a bug; the server's log tells more"))
+                Err(Problem::new(ProblemKind::Internal, "this is a bug; the server's log tells more"))
             }
         }
     }
@@ -85,7 +85,7 @@ impl ApiState {
         let limit: Duration = self.config.serve.request_timeout;
         tokio::time::timeout(limit, work).await.map_err(|_| {
             Problem::new(
-                Kind::Unavailable,
+                ProblemKind::Unavailable,
                 format!("no answer within {limit:?}; try again with the same key"),
             )
         })
@@ -110,17 +110,20 @@ where
 impl From<Undecided> for Problem {
     fn from(why: Undecided) -> Self {
         match why {
-            Undecided::QueueFull => {
-                Self::new(Kind::Unavailable, "too many requests are waiting; try again with the same key")
-            }
+            Undecided::QueueFull => Self::new(
+                ProblemKind::Unavailable,
+                "too many requests are waiting; try again with the same key",
+            ),
             Undecided::Stopping => {
-                Self::new(Kind::Unavailable, "this instance is stopping; try again with the same key")
+                Self::new(ProblemKind::Unavailable, "this instance is stopping; try again with the same key")
             }
             Undecided::Unavailable => Self::new(
-                Kind::Unavailable,
+                ProblemKind::Unavailable,
                 "the database does not answer; the outcome is unknown, so try again with the same key",
             ),
-            Undecided::Failed => Self::new(Kind::Internal, "this is a bug; the server's log tells more"),
+            Undecided::Failed => {
+                Self::new(ProblemKind::Internal, "this is a bug; the server's log tells more")
+            }
         }
     }
 }

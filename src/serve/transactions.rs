@@ -4,11 +4,12 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use uuid::Uuid;
 
 use super::{
-    body, cursor,
+    body,
+    cursor::CursorScope,
     input::{self, TransactionIn},
     observe::trace_context,
     output::{self, AssessedTransactionOut, TransactionOut, TransactionPageOut},
-    problem::{Kind, Problem},
+    problem::{Problem, ProblemKind},
     query::{self, Parameters},
     state::ApiState,
 };
@@ -16,7 +17,6 @@ use crate::{
     domain::{Decision, Direction, RiskState, Transaction},
     posting::Request,
     repository::{
-        PageRequest,
         assessments::{self, StoredAssessment},
         transactions::{self, TransactionFilter},
     },
@@ -65,7 +65,7 @@ pub fn answer(decision: &Decision) -> Result<HttpResponse, Problem> {
             output::json(response, &TransactionOut::new(row)?)
         }
         refused => Err(Problem::from_decision(refused)
-            .unwrap_or_else(|| Problem::new(Kind::Internal, "a decision without an answer"))),
+            .unwrap_or_else(|| Problem::new(ProblemKind::Internal, "a decision without an answer"))),
     }
 }
 
@@ -87,7 +87,7 @@ pub async fn find_transaction(
 }
 
 fn missing() -> Problem {
-    Problem::new(Kind::NotFound, "no transaction has this id")
+    Problem::new(ProblemKind::NotFound, "no transaction has this id")
 }
 
 /// The id in a path, in its one spelling: others would give one thing several addresses.
@@ -133,34 +133,23 @@ pub async fn list_transactions(
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string())?;
+    let cursors = CursorScope::new("transactions", &parameters);
     let mut filter = TransactionFilter {
         page: parameters.take_page(),
         direction: parameters.take("direction", query::direction),
         min_amount: parameters.take("min_amount", query::decimal),
         max_amount: parameters.take("max_amount", query::decimal),
-        risk_level: parameters.take("risk_level", query::risk_level),
+        risk_level: parameters.take("risk_level", query::risk_state),
     };
     parameters.in_order(("min_amount", &filter.min_amount), ("max_amount", &filter.max_amount));
     let given = parameters.take("cursor", query::short_text);
     parameters.end()?;
-    let filters = as_text(&filter);
     if let Some(given) = given {
-        filter.page.before = Some(cursor::decode(&filters, &given, &filter.page)?);
+        filter.page.before = Some(cursors.decode(&given, &filter.page)?);
     }
     let page = state
         .read(move |mut connection| async move { transactions::page(&mut connection, &filter).await })
         .await?;
-    let next = page.next.map(|next| cursor::encode(&filters, next));
+    let next = page.next.map(|next| cursors.encode(next));
     output::json(HttpResponse::Ok(), &TransactionPageOut::new(&page.rows, next)?)
-}
-
-/// What a cursor is bound to; see [`cursor`] for why the text never changes.
-fn as_text(filter: &TransactionFilter) -> String {
-    let TransactionFilter { page, direction, min_amount, max_amount, risk_level } = filter;
-    let PageRequest { account_id, from, to, limit, .. } = page;
-    format!(
-        "HistoryFilter {{ account_id: {account_id:?}, from: {from:?}, to: {to:?}, direction: {direction:?}, \
-         min_amount: {min_amount:?}, max_amount: {max_amount:?}, risk_level: {risk_level:?}, limit: {limit}, \
-         before_seq: None, before_id: None }}"
-    )
 }

@@ -4,7 +4,7 @@ use diesel::sql_types::{Nullable, Text};
 
 use super::stored::StoredAssessment;
 use crate::{
-    domain::AccountId,
+    domain::{AccountId, RiskLevel},
     repository::{
         Bind, Connection, RepositoryError,
         paging::{Page, PageRequest, ScannedRow, Unbounded, walk_rows_max},
@@ -17,8 +17,8 @@ use crate::{
 pub struct AssessmentFilter {
     /// Of these rows.
     pub page: PageRequest,
-    /// `low`, `medium` or `high`.
-    pub level: Option<String>,
+    /// Only assessments with this level.
+    pub level: Option<RiskLevel>,
     /// A live rule that fired.
     pub rule: Option<String>,
     /// Content hash of the rules.
@@ -90,7 +90,7 @@ async fn account_page(
 ) -> Result<Vec<ScannedRow<StoredAssessment>>, RepositoryError> {
     let query = filter.applied(
         walk!("account_seq", "r.account_id = ? AND r.account_seq >= ? AND r.account_seq < ?"),
-        filter.level.as_deref(),
+        filter.level.map(RiskLevel::as_str),
     );
     filter.page.read_account(connection, account_id, query).await
 }
@@ -100,7 +100,7 @@ async fn ledger_page(
     filter: &AssessmentFilter,
 ) -> Result<Vec<ScannedRow<StoredAssessment>>, RepositoryError> {
     let page = &filter.page;
-    match filter.level.as_deref() {
+    match filter.level.map(RiskLevel::as_str) {
         Some(level) if level != "low" => {
             let sql = walk!(
                 "transaction_id",

@@ -10,7 +10,7 @@ use diesel::sql_types::{Nullable, Numeric, SmallInt, Text};
 
 use super::row::TransactionRow;
 use crate::{
-    domain::{AccountId, Direction, Transaction},
+    domain::{AccountId, Direction, RiskState, Transaction},
     repository::{
         Bind, Connection, RepositoryError,
         paging::{Page, PageRequest, ScannedRow, Unbounded, walk_rows_max},
@@ -29,8 +29,8 @@ pub struct TransactionFilter {
     pub min_amount: Option<BigDecimal>,
     /// At most this much, in the currency's own unit.
     pub max_amount: Option<BigDecimal>,
-    /// `low`, `medium`, `high` or `pending`.
-    pub risk_level: Option<String>,
+    /// Only transactions with this level, or without an assessment.
+    pub risk_level: Option<RiskState>,
 }
 
 /// What a page answers of `$rows`, which are named `t` and in the order of `place`. The currency is probed for each row
@@ -186,7 +186,7 @@ async fn account_page(
     }
     let query = filter.applied(
         walk!("account_seq", "t.account_id = ? AND t.account_seq >= ? AND t.account_seq < ?"),
-        filter.risk_level.as_deref(),
+        filter.risk_level.map(RiskState::as_str),
     );
     page.read_account(connection, account_id, query).await
 }
@@ -199,7 +199,7 @@ async fn ledger_page(
     if filter.is_plain() {
         return page.read_all(connection, statement(plain!("id", "t.id >= ? AND t.id < ?"))).await;
     }
-    match filter.risk_level.as_deref() {
+    match filter.risk_level.map(RiskState::as_str) {
         Some(level @ ("medium" | "high")) => {
             page.read_all(connection, filter.applied(LEVEL_WALK, None).bind::<Text, _>(level)).await
         }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::problem::{FieldProblem, Kind, Problem};
+use super::super::problem::{FieldProblem, Problem, ProblemKind};
 use crate::domain::CURRENCIES;
 
 /// Problems of every operation.
@@ -52,7 +52,7 @@ fn name_currencies(schemas: &mut Map<String, Value>) {
 /// The description lists the types of problems.
 fn name_types(schemas: &mut Map<String, Value>) {
     let types: Vec<String> =
-        Kind::ALL.into_iter().map(|kind| format!("urn:ledger:problem:{}", kind.name())).collect();
+        ProblemKind::ALL.into_iter().map(|kind| format!("urn:ledger:problem:{}", kind.name())).collect();
     let problem_type = schemas.get_mut("Problem").and_then(|schema| schema.pointer_mut("/properties/type"));
     if let Some(problem_type) = problem_type.and_then(Value::as_object_mut) {
         problem_type.insert("enum".into(), json!(types));
@@ -86,7 +86,8 @@ fn request_id() -> Value {
 }
 
 fn response(status: u16) -> Value {
-    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.status().as_u16() == status).collect();
+    let kinds: Vec<ProblemKind> =
+        ProblemKind::ALL.into_iter().filter(|kind| kind.status().as_u16() == status).collect();
     let titles: Vec<&str> = kinds.iter().map(|kind| kind.title()).collect();
     let examples: Map<_, _> =
         kinds.iter().map(|kind| (kind.name().to_owned(), json!({ "value": example(*kind) }))).collect();
@@ -115,18 +116,17 @@ fn response(status: u16) -> Value {
     })
 }
 
-fn example(kind: Kind) -> Value {
+fn example(kind: ProblemKind) -> Value {
     let problem = match kind {
-        Kind::Validation => Problem::validation(vec![FieldProblem {
+        ProblemKind::Validation => Problem::validation(vec![FieldProblem {
             field: "amount".into(),
             message: "has more than the 2 decimals of EUR".into(),
         }]),
-        Kind::IdempotencyKeyReused => {
-            Problem::new(kind, "the first request had another amount").with_errors(vec![FieldProblem {
+        ProblemKind::IdempotencyKeyReused => Problem::new(kind, "the first request had another amount")
+            .with_errors(vec![FieldProblem {
                 field: "amount".into(),
                 message: "differs from the request that this key was first used for".into(),
-            }])
-        }
+            }]),
         kind => Problem::new(kind, "what happened this time, for a person"),
     };
     serde_json::to_value(problem.to_json("/transactions")).unwrap_or_default()

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
-use super::super::problem::{FieldProblem, Kind, Problem};
+use super::super::problem::{FieldProblem, Problem, ProblemKind};
 use crate::domain::{
     AccountId, Amount, AmountError, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction,
     IdempotencyKey, Metadata, bounded_text, parse_minor,
@@ -138,7 +138,7 @@ struct Fields {
 impl Fields {
     /// The object in a body, or why there is none.
     fn of(body: &[u8], error: Option<&serde_json::Error>) -> Result<Self, Problem> {
-        let malformed = |detail: String| Problem::new(Kind::Malformed, detail);
+        let malformed = |detail: String| Problem::new(ProblemKind::Malformed, detail);
         if body.is_empty() {
             return Err(malformed("the body is empty; send a JSON object".into()));
         }
@@ -233,7 +233,7 @@ impl Fields {
         if self.errors.is_empty() {
             // The strict parse knows better; whatever it was, its words are all there is.
             let why = error.map_or_else(|| "it was refused".into(), ToString::to_string);
-            return Problem::new(Kind::Malformed, format!("the body is not valid: {why}"));
+            return Problem::new(ProblemKind::Malformed, format!("the body is not valid: {why}"));
         }
         Problem::validation(self.errors)
     }
