@@ -1,7 +1,21 @@
-//! The HTTP API: validates, hands postings to the group-commit writers, reads for everybody else.
+//! The HTTP API: validates requests, passes postings to the group-commit writers, and answers reads.
 //!
-//! A 201 is sent after the commit, never before. Unknown routes, methods, fields and query parameters are refused.
-//! Authentication is deliberately absent: it belongs to what stands in front.
+//! ```text
+//! client ──▶ http_server ──▶ middleware: observe, rate limit, compression ──▶ handler
+//!                                                                              │
+//!                 transactions, batch, reversal ── ApiState::post ──▶ writers ─┤──▶ PostgreSQL
+//!                 balances ─────────────────────── AccountReads ───────────────┤
+//!                 lists, look-ups ──────────────── ApiState::read ─────────────┘
+//! ```
+//!
+//! # Guarantees
+//!
+//! - A 201 is sent after the commit, never before it.
+//! - Unknown routes, methods, fields and query parameters are refused.
+//!
+//! # Deliberately absent
+//!
+//! Authentication. It belongs to the proxy in front of `serve`.
 
 mod account_reads;
 mod accounts;
@@ -57,12 +71,12 @@ pub struct Running {
     context: Context,
 }
 
-/// Serves until asked to stop.
+/// Serves requests until the process is asked to stop.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     start(&context).await?.stopped().await
 }
 
-/// Binds the listener and starts the writers; the API answers from here on.
+/// Starts the writers and the HTTP server. The API answers requests when this returns.
 pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let config = &context.config;
     let boot = Boot::new(context, "serve");
@@ -76,7 +90,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
         App::new()
             .app_data(state.clone())
             .app_data(limiter.clone())
-            .app_data(observe::Meter::default())
+            .app_data(observe::RequestMetrics::default())
             .configure(routes)
             .wrap(from_fn(compression::compress))
             .wrap(Condition::new(limited, from_fn(rate_limit::limit)))
@@ -98,7 +112,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
 }
 
 impl Running {
-    /// Where it listens.
+    /// Returns the address that the API listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -116,26 +130,27 @@ impl Running {
             () = self.context.stop.requested() => {}
             ended = &mut self.server => {
                 ended.context("the HTTP server ended")??;
-                anyhow::bail!("the HTTP server ended by itself");
+                anyhow::bail!("the HTTP server ended unexpectedly");
             }
-            // It broke: its accounts would be refused for ever, and nobody would know. A new process serves them.
-            Some(_) = self.writers.join_next() => outcome = Err(anyhow::anyhow!("a writer ended by itself")),
+            // Without its writer, the requests of some accounts would fail for ever. A new process starts all writers.
+            Some(_) = self.writers.join_next() => outcome = Err(anyhow::anyhow!("a writer ended unexpectedly")),
         }
         self.context.health.set_ready(false);
         self.handle.stop(true).await;
         (&mut self.server).await.context("the HTTP server ended")??;
-        // The HTTP workers held the last handles of the writers: these drain their queues and end.
+        // The HTTP workers held the last handles of the writers, which now empty their queues and end.
         let drained = async { while self.writers.join_next().await.is_some() {} };
         if tokio::time::timeout(self.context.config.serve.shutdown_timeout, drained).await.is_err() {
             tracing::warn!(
-                "some requests were still waiting for their commit; they were answered with nothing"
+                "shutdown timed out while requests waited for their commit; their clients got no answer"
             );
         }
         outcome
     }
 }
 
-/// The routes. Each names the methods that it has, so that another one is told so. HEAD is GET without the body.
+/// Registers the routes. Each lists its methods, so that any other method gets 405 with `Allow`. HEAD is GET without the
+/// body.
 fn routes(config: &mut web::ServiceConfig) {
     config
         .service(
@@ -199,15 +214,19 @@ fn routes(config: &mut web::ServiceConfig) {
                 .default_service(only("GET, HEAD")),
         )
         .default_service(web::to(|| async {
-            Err::<String, _>(Problem::new(ProblemKind::NotFound, "there is no such route"))
+            Err::<String, _>(Problem::new(
+                ProblemKind::NotFound,
+                "this path does not exist; /openapi.json lists the paths of the API",
+            ))
         }));
 }
 
-/// A resource whose requests are counted under its pattern.
+/// Returns a resource whose requests are counted under its pattern.
 fn resource(pattern: &'static str) -> Resource {
-    web::resource(pattern).app_data(observe::Route(pattern))
+    web::resource(pattern).app_data(observe::RoutePattern(pattern))
 }
 
+/// Answers 405 with the allowed methods.
 fn only(allow: &'static str) -> actix_web::Route {
     web::to(move || async move { Err::<String, _>(Problem::method_not_allowed(allow)) })
 }

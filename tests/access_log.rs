@@ -1,12 +1,12 @@
-//! What is told of requests: enough to find one, nothing of what was in it.
+//! The access log and the HTTP metrics: enough to find a request, nothing of its content.
 //!
-//! Seen to fail when planted: the address, with its query, in the access log; what is refused before it comes to its
-//! resource, and `/docs`, counted as unmatched.
+//! Fails if the access log contains the path with its query, or if `/docs` or a request that is refused before it reaches
+//! its resource is counted as unmatched.
 
 use crate::support::{binary, binary::Binary, eventually, postgres::TestDatabase};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_access_log_has_no_bodies_keys_or_amounts_and_labels_are_few() {
+async fn the_access_log_has_no_bodies_keys_or_amounts_and_labels_have_few_values() {
     let database = TestDatabase::new().await;
     let environment = [
         ("LEDGER_DATABASE__URL", database.url.as_str()),

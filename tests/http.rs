@@ -1,12 +1,12 @@
-//! The HTTP contract beside idempotency: shapes, refusals, history pages, balances in the past, append-only rows.
+//! The HTTP API apart from idempotency: refusals, limits, pages of history, past balances, append-only rows.
 
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, transaction};
 
-/// Seen to fail when planted: texts in which U+0000 is let through (PostgreSQL refuses it, which is 500).
+/// Fails if U+0000 is accepted in a text: PostgreSQL refuses it, and the answer is 500.
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_input_is_a_clear_4xx_and_stores_nothing() {
+async fn invalid_input_gets_a_4xx_and_stores_nothing() {
     let api = Api::start().await;
     let good = r#"{"account_id":"a","direction":"credit","amount":"1.00","currency":"EUR"}"#;
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
@@ -65,7 +65,7 @@ async fn bad_input_is_a_clear_4xx_and_stores_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_are_reached_and_not_passed() {
+async fn the_largest_allowed_value_is_accepted_and_a_larger_one_refused() {
     let api = Api::start().await;
     let with = |field: &str, value: Value| {
         let mut body = transaction("a", "credit", "1.00", "EUR");
@@ -73,7 +73,7 @@ async fn limits_are_reached_and_not_passed() {
         body
     };
     let entries = |count: i32| (0..count).map(|n| (format!("n{n}"), json!(n))).collect::<Value>();
-    // Around the text there are eight bytes of JSON.
+    // The JSON around the text has eight bytes.
     let text = |bytes: usize| json!({"a": "x".repeat(bytes - 8)});
     for (n, (field, largest, too_large)) in [
         ("metadata", entries(20), entries(21)),
@@ -98,7 +98,7 @@ async fn limits_are_reached_and_not_passed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_say_how_long_they_took_where_that_is_asked_for() {
+async fn server_timing_is_sent_if_it_is_configured() {
     let api = Api::start_with(&[("serve.server_timing", "true")]).await;
     for path in ["/accounts/a", "/openapi.json"] {
         let answer = api.get(path).await;
@@ -121,8 +121,8 @@ async fn unknown_routes_methods_and_parameters_are_refused() {
     answer.is_problem(405, "method-not-allowed");
     assert_eq!(answer.headers["allow"], "GET, HEAD, POST");
     assert_eq!(answer.json()["instance"], "/transactions");
-    assert!(!answer.headers.contains_key("server-timing"), "only where it is asked for");
-    // There is nothing to negotiate but the methods, which this says as well.
+    assert!(!answer.headers.contains_key("server-timing"), "only if it is configured");
+    // OPTIONS is not supported, but its 405 lists the methods.
     let answer = api.send("OPTIONS", "/accounts/a", &[], Vec::new()).await;
     answer.is_problem(405, "method-not-allowed");
     assert_eq!(answer.headers["allow"], "GET, HEAD, PUT");
@@ -196,7 +196,7 @@ async fn history_pages_are_stable_while_rows_are_added() {
             let page = api.get(&format!("/transactions?limit=4&{filter}{cursor}")).await.json();
             let items = page["items"].as_array().unwrap().clone();
             seen.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
-            // New rows do not disturb the pages behind.
+            // New rows do not change the following pages.
             api.post(&format!("{filter}{}", seen.len()), &transaction("a", "credit", "1.00", "EUR")).await;
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
@@ -258,7 +258,7 @@ async fn assessments_are_listed_by_level_rule_account_and_time() {
     let cursor = first["next_cursor"].as_str().unwrap().to_owned();
     assert_eq!(items(&format!("limit=3&cursor={cursor}")).await.len(), 2);
     api.get(&format!("/risk-assessments?limit=4&cursor={cursor}")).await.is_problem(400, "malformed-request");
-    // One account is paged by its own numbers. Seen to fail with the bounds left out, and with the cursor left out.
+    // The pages of one account follow its sequence numbers. Fails if the query ignores the bounds or the cursor.
     let mut seqs = Vec::new();
     let mut next = String::new();
     for _ in 0..3 {
@@ -282,7 +282,7 @@ async fn assessments_are_listed_by_level_rule_account_and_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_over_its_rate_is_told_when_to_come_back() {
+async fn a_client_above_its_rate_limit_gets_429_with_retry_after() {
     let api = Api::start_with(&[("serve.rate_limit", "1"), ("serve.rate_limit_burst", "3")]).await;
     let mut statuses = Vec::new();
     for _ in 0..4 {
@@ -295,15 +295,15 @@ async fn a_client_over_its_rate_is_told_when_to_come_back() {
     assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
 }
 
-/// Seen to fail when planted: counting hops from the left, where the client writes.
+/// Fails if the addresses are counted from the left, where the client can write.
 #[tokio::test(flavor = "multi_thread")]
-async fn behind_proxies_a_client_is_whom_the_outermost_trusted_one_saw() {
+async fn behind_proxies_a_client_is_the_address_that_the_outermost_trusted_proxy_saw() {
     let limits = [("serve.rate_limit", "1"), ("serve.trusted_proxies", "1")];
     let api = Api::start_with(&limits).await;
     let status = async |forwarded: &str| {
         api.send("GET", "/accounts/a", &[("x-forwarded-for", forwarded)], Vec::new()).await.status
     };
-    // What a client makes up stands further left; a host's other IPv6 addresses and its ports are the same client.
+    // Addresses that the client invents are further left. All IPv6 addresses and ports of a host are one client.
     for (first, second) in
         [("1.1.1.1", "9.9.9.9, 1.1.1.1"), ("2.2.2.2", "8.8.8.8, 2.2.2.2:443"), ("2001:db8::1", "2001:db8::2")]
     {
@@ -311,9 +311,9 @@ async fn behind_proxies_a_client_is_whom_the_outermost_trusted_one_saw() {
     }
 }
 
-/// Seen to fail without an end to the waiting for a body.
+/// Fails if receiving a body has no time limit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_trickles_is_cut_off_in_time() {
+async fn a_body_that_arrives_too_slowly_gets_408() {
     use std::io::{Read, Write};
     let api = Api::start_with(&[("serve.client_timeout", "1s")]).await;
     let address = api.url.strip_prefix("http://").unwrap().to_owned();
@@ -326,11 +326,11 @@ async fn a_body_that_trickles_is_cut_off_in_time() {
         let read = stream.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..read]).into_owned()
     });
-    assert!(answer.await.unwrap().starts_with("HTTP/1.1 408"), "the body never came whole");
+    assert!(answer.await.unwrap().starts_with("HTTP/1.1 408"), "the body never arrived completely");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_balance_in_the_past_is_that_of_the_row_that_was_last_then() {
+async fn a_past_balance_is_the_balance_after_the_last_row_at_that_moment() {
     let api = Api::start().await;
     let mut moments = Vec::new();
     for n in 1..=9 {
@@ -346,7 +346,7 @@ async fn a_balance_in_the_past_is_that_of_the_row_that_was_last_then() {
         let until = api.get(&format!("/transactions?to={moment}")).await.json();
         assert_eq!(until["items"].as_array().unwrap().len(), n);
     }
-    // A bound between two microseconds is behind the one and before the other.
+    // A bound between two microseconds lies after the first and before the second.
     for (n, moment) in moments.iter().enumerate() {
         let finer = moment.replace('Z', "9Z");
         for account in ["", "&account_id=a"] {
@@ -367,9 +367,9 @@ async fn a_balance_in_the_past_is_that_of_the_row_that_was_last_then() {
     assert_eq!((&now["balance"], &now["account_seq"]), (&json!("9.00"), &json!(9)));
 }
 
-/// Before 2000 PostgreSQL counts backwards, and so did the rounding.
+/// PostgreSQL counts time from 2000, so earlier moments are negative, and rounding towards zero would be wrong.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_moment_between_two_microseconds_of_imported_history_is_behind_the_first() {
+async fn a_moment_between_two_microseconds_before_2000_lies_after_the_first() {
     let api = Api::start().await;
     let rows = "INSERT INTO accounts (account_id, currency, account_seq, balance) VALUES ('a', 'EUR', 3, 0);
         INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, idempotency_key)
@@ -383,7 +383,7 @@ async fn a_moment_between_two_microseconds_of_imported_history_is_behind_the_fir
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_database_itself_refuses_to_change_the_past() {
+async fn the_database_refuses_to_change_transactions() {
     let api = Api::start().await;
     assert_eq!(api.post("k", &transaction("a", "credit", "1.00", "EUR")).await.status, 201);
     let client = api.database.client().await;
@@ -394,7 +394,7 @@ async fn the_database_itself_refuses_to_change_the_past() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_traceparent_travels_into_the_outbox() {
+async fn the_traceparent_is_stored_in_the_outbox() {
     let api = Api::start().await;
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let headers =
@@ -406,7 +406,7 @@ async fn the_traceparent_travels_into_the_outbox() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_currency_table_is_the_compiled_list() {
+async fn the_currency_table_equals_the_compiled_list() {
     let api = Api::start().await;
     let client = api.database.client().await;
     let rows = client.query("SELECT code, decimals FROM currencies ORDER BY code COLLATE \"C\"", &[]);

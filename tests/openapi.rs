@@ -1,4 +1,4 @@
-//! The description of the API is of this API: every operation in it is there, and answers only what it says.
+//! The OpenAPI description matches the API: every described operation exists and answers as described.
 
 use crate::support::api::{Api, transaction};
 
@@ -16,10 +16,10 @@ async fn every_described_operation_exists_and_answers_as_described() {
             let answer = api.send(&method.to_uppercase(), &path, &headers, body).await;
             let described = operation["responses"].as_object().expect("responses");
             assert!(described.contains_key(&answer.status.to_string()), "{method} {path}: {answer:?}");
-            assert!(!answer.body.contains("no such route"), "{method} {path}: {answer:?}");
+            assert!(!answer.body.contains("this path does not exist"), "{method} {path}: {answer:?}");
             for status in ["400", "414", "429", "431", "500", "503"] {
                 let reference = described[status]["$ref"].as_str().expect("a shared response");
-                let problem = description.pointer(&reference[1..]).expect("it is there");
+                let problem = description.pointer(&reference[1..]).expect("a described response");
                 assert!(problem["headers"]["X-Request-Id"].is_object(), "{method} {path} {status}");
                 let examples = problem["content"]["application/problem+json"]["examples"].as_object();
                 assert!(!examples.expect("examples").is_empty(), "{method} {path} {status}");
@@ -28,7 +28,7 @@ async fn every_described_operation_exists_and_answers_as_described() {
         }
     }
     assert_eq!(operations, 9);
-    // Every reference leads somewhere.
+    // Every reference has a target.
     let text = description.to_string();
     for reference in text.split("\"$ref\":\"#").skip(1) {
         let path = reference.split('"').next().expect("its end");
@@ -37,9 +37,9 @@ async fn every_described_operation_exists_and_answers_as_described() {
     assert!(description["components"]["responses"]["Problem503"]["headers"]["Retry-After"].is_object());
 }
 
-/// Keys in quotes, amounts of many digits, ids in small letters only: the patterns say what the API does.
+/// The patterns match the API for keys in quotes, amounts with many digits and ids in lower case.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_accepted_keeps_to_the_description() {
+async fn accepted_values_match_the_described_patterns() {
     let api = Api::start().await;
     let description = api.get("/openapi.json").await.json();
     let schema = |path: &str, method: &str, name: &str| {
@@ -50,7 +50,7 @@ async fn what_is_accepted_keeps_to_the_description() {
     let body = transaction("a", "credit", "1.00", "EUR");
     let key = "k".repeat(255);
     assert_eq!(api.post(&format!("\"{key}\""), &body).await.status, 201);
-    assert!(api.post(&key, &body).await.replayed, "it is the same key");
+    assert!(api.post(&key, &body).await.replayed, "a quoted key equals the bare key");
     let quoted_or_bare = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#;
     assert_eq!(schema("/transactions", "post", "Idempotency-Key"), (quoted_or_bare.into(), Some(257)));
     for name in ["min_amount", "max_amount"] {
@@ -61,13 +61,13 @@ async fn what_is_accepted_keeps_to_the_description() {
     let id = api.post(&key, &body).await.json()["id"].as_str().expect("an id").to_owned();
     api.get(&format!("/transactions/{}", id.to_uppercase())).await.is_problem(404, "not-found");
     for (path, method) in [("/transactions/{id}", "get"), ("/transactions/{id}/reversal", "post")] {
-        let small = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
-        assert_eq!(schema(path, method, "id").0, small);
+        let lower_case = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
+        assert_eq!(schema(path, method, "id").0, lower_case);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_needs_nothing_from_elsewhere() {
+async fn the_documentation_page_loads_nothing_from_other_hosts() {
     let api = Api::start().await;
     let page = api.get("/docs/").await;
     assert_eq!(page.status, 200);

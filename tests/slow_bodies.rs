@@ -1,4 +1,4 @@
-//! A thousand clients whose bodies trickle do not slow a healthy one by more than twice.
+//! A thousand clients that send their bodies slowly do not double the latency of a healthy client.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, task::JoinSet};
 use crate::support::{DEADLINE, api::transaction, binary::Binary, postgres::TestDatabase};
 
 const SLOW_CLIENTS: usize = 1000;
-/// Where this process may not open that many files.
+/// The number of slow clients if this process may not open enough files.
 const SLOW_CLIENTS_FEW: usize = 400;
 const REQUESTS: usize = 200;
-/// A request takes a millisecond or two, and one that waits for another thread of a shared machine a little longer.
+/// A request takes one to two milliseconds, and a little longer if it waits for a thread of a shared machine.
 const NOISE: Duration = Duration::from_millis(1);
-/// Other tests share the two cores. What is slow by itself is slow each time.
+/// Other tests share the two cores, so a slow measurement is repeated. A real slowdown is there every time.
 const ATTEMPTS: usize = 4;
 
 fn slow_clients() -> usize {
@@ -22,7 +22,7 @@ fn slow_clients() -> usize {
     if soft.is_none_or(|soft| soft >= 3 * SLOW_CLIENTS) { SLOW_CLIENTS } else { SLOW_CLIENTS_FEW }
 }
 
-/// A healthy client: one request after the other, on the same connection or on a fresh one each.
+/// A healthy client that sends one request after the other, on one connection or on a new one for each request.
 struct Healthy {
     http: reqwest::Client,
     url: String,
@@ -36,7 +36,7 @@ impl Healthy {
         Self { http: http.build().expect("client"), url, posted: 0 }
     }
 
-    /// The median of the latencies.
+    /// Returns the median latency.
     async fn median(&mut self, account: &str) -> Duration {
         let mut latencies = Vec::with_capacity(REQUESTS);
         for _ in 0..REQUESTS {
@@ -52,7 +52,7 @@ impl Healthy {
     }
 }
 
-/// Sends a byte now and then for as long as it is let.
+/// Sends one byte of a body every 500 ms.
 async fn trickle(address: String, begun: mpsc::Sender<()>) {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     let head = "POST /transactions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 1000\r\n\r\n{";
@@ -60,14 +60,14 @@ async fn trickle(address: String, begun: mpsc::Sender<()>) {
     begun.send(()).await.expect("counted");
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        stream.write_all(b" ").await.expect("nobody cuts it off");
+        stream.write_all(b" ").await.expect("the connection stays open");
     }
 }
 
-/// Seen to fail when planted: a pause of the thread for each piece of a body, half as many connections for each worker
-/// as there are slow clients (which fresh connections meet), and a place that a request holds from its first byte on.
+/// Fails if a worker's thread sleeps for each piece of a body, if a worker accepts only half as many connections as there
+/// are slow clients (which affects new connections), or if a request occupies a slot from its first byte on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_slow_bodies_do_not_slow_a_healthy_client_by_more_than_twice() {
+async fn a_thousand_slow_bodies_do_not_double_the_latency_of_a_healthy_client() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let database = TestDatabase::new().await;
     let environment = [
@@ -99,9 +99,12 @@ async fn a_thousand_slow_bodies_do_not_slow_a_healthy_client_by_more_than_twice(
                 among_slow = client.median(name).await;
             }
         }
-        assert!(among_slow <= alone * 2 + NOISE, "{name}: alone {alone:?}, among slow ones {among_slow:?}");
+        assert!(
+            among_slow <= alone * 2 + NOISE,
+            "{name}: alone {alone:?}, among slow clients {among_slow:?}"
+        );
     }
-    assert!(slow.try_join_next().is_none(), "all of them are still at it");
+    assert!(slow.try_join_next().is_none(), "all slow clients are still sending");
     slow.shutdown().await;
     serve.stop();
 }

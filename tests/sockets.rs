@@ -1,8 +1,8 @@
-//! HTTP/1.1 as it stands on the wire: pipelining, bodies that are refused, lengths that lie, clients that go away.
+//! HTTP/1.1 on the wire: pipelining, refused bodies, wrong lengths, clients that disconnect.
 //!
-//! Seen to fail when planted: a HEAD that is a method like any other (405); connections that hand over all that comes, where a GET
-//! before a HEAD is answered without its body. That a refused body is not taken for the
-//! next request is the HTTP library's doing; the test is there for the day when it is not.
+//! - The tests of pipelining fail if a connection delivers all its bytes at once: a GET before a HEAD is then answered
+//!   without its body.
+//! - The HTTP library guarantees that a refused body is not read as the next request. A test guards against a change.
 
 use std::{
     io::{Read, Write},
@@ -24,7 +24,7 @@ fn post(key: &str, headers: &str) -> String {
     )
 }
 
-/// Everything that is answered until the server closes.
+/// Sends bytes and returns all answers until the server closes the connection.
 async fn talk(api: &Api, sent: impl Into<Vec<u8>>) -> String {
     let address = api.url.strip_prefix("http://").unwrap().to_owned();
     let sent = sent.into();
@@ -33,7 +33,7 @@ async fn talk(api: &Api, sent: impl Into<Vec<u8>>) -> String {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.write_all(&sent).unwrap();
         let mut answer = Vec::new();
-        // A reset at the very end takes nothing of what has arrived.
+        // A reset at the end does not discard bytes that have arrived.
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).into_owned()
     });
@@ -49,13 +49,13 @@ async fn pipelined_requests_are_answered_in_order_on_one_connection() {
     let api = Api::start().await;
     let answers = talk(&api, [post("1", ""), post("2", ""), post("1", ""), LAST.into()].concat()).await;
     assert_eq!(statuses(&answers), ["201", "201", "200", "200"], "{answers}");
-    let places: Vec<_> =
+    let positions: Vec<_> =
         ["\"account_seq\":1", "\"account_seq\":2"].map(|part| answers.find(part).unwrap()).into();
-    assert!(places.is_sorted(), "{answers}");
+    assert!(positions.is_sorted(), "{answers}");
     assert!(answers.contains("\"balance\":\"2.00\""), "{answers}");
 }
 
-/// Each answer of a connection by the rules of RFC 9112: where its body ends depends on the request that it answers.
+/// Splits the answers of a connection by RFC 9112: the end of a body depends on the method of its request.
 fn answers_to(methods: &[&str], mut bytes: &str) -> Vec<(String, String)> {
     let mut answers = Vec::new();
     for method in methods {
@@ -67,12 +67,12 @@ fn answers_to(methods: &[&str], mut bytes: &str) -> Vec<(String, String)> {
         answers.push((head.to_owned(), body.to_owned()));
         bytes = rest;
     }
-    assert_eq!(bytes, "", "more than was asked for");
+    assert_eq!(bytes, "", "no bytes after the last answer");
     answers
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_of_pipelined_answers_is_that_of_its_own_request() {
+async fn each_pipelined_answer_fits_its_own_request() {
     let api = Api::start().await;
     let ask =
         |method: &str, headers: &str| format!("{method} /accounts/a HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
@@ -91,7 +91,7 @@ async fn each_of_pipelined_answers_is_that_of_its_own_request() {
     for (number, (head, _)) in answers.iter().enumerate() {
         assert_eq!(head.contains("connection: close"), number == last, "{number}: {head}");
     }
-    // What comes behind a close is not carried out, whatever came before.
+    // Requests after one that closes the connection are not executed, no matter which requests came before it.
     let length = BODY.len();
     let upgrade = "Transfer-Encoding: chunked\r\nUpgrade: websocket\r\n";
     let upgrade = post("2", upgrade)
@@ -105,7 +105,7 @@ async fn each_of_pipelined_answers_is_that_of_its_own_request() {
         let (last, others) = closes.split_last().unwrap();
         assert!(*last && !others.contains(&true), "{answers:?}");
     }
-    // A refused body that ends after the answer: the connection is closed behind it.
+    // A refused body that ends after its answer: then the connection closes.
     let address = api.url.strip_prefix("http://").unwrap().to_owned();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = "POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
@@ -116,7 +116,7 @@ async fn each_of_pipelined_answers_is_that_of_its_own_request() {
     stream.write_all(b"0\r\n\r\n").await.unwrap();
     let end = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer));
     end.await.expect("closed in time").unwrap();
-    // And one that never ends, in the time that a body has.
+    // A refused body that never ends: the connection closes after the time limit for bodies.
     let never = talk(&api, head.replace("Connection: close\r\n", ""));
     let never = tokio::time::timeout(DEADLINE / 2, never).await.expect("closed in time");
     assert_eq!(statuses(&never), ["404"]);
@@ -124,9 +124,9 @@ async fn each_of_pipelined_answers_is_that_of_its_own_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_body_is_not_taken_for_the_next_request() {
+async fn a_refused_body_is_not_read_as_the_next_request() {
     let api = Api::start_with(&[("serve.client_timeout", "1s")]).await;
-    // Its body is a request of its own; it must never be carried out.
+    // The body looks like a request, which must never be executed.
     let smuggled = post("smuggled", "");
     let head = |path: &str, content_type: &str| {
         let length = smuggled.len();
@@ -134,7 +134,7 @@ async fn a_refused_body_is_not_taken_for_the_next_request() {
             "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nIdempotency-Key: k\r\nContent-Length: {length}\r\n\r\n{smuggled}"
         )
     };
-    // Answered before the body is read: the connection is closed over it.
+    // These are answered before the body is read, so the connection closes.
     for (first, status) in [
         (head("/transactions", "text/plain"), "415"),
         (head("/nothing", "application/json"), "404"),
@@ -161,7 +161,7 @@ async fn a_refused_body_is_not_taken_for_the_next_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_may_be_chunked_and_asked_for_and_their_length_must_be_true() {
+async fn bodies_may_be_chunked_or_expected_and_their_length_must_be_right() {
     let api = Api::start_with(&[("serve.client_timeout", "1s")]).await;
     let chunked = |key: &str, length: &str| {
         let (first, second) = BODY.split_at(10);
@@ -171,7 +171,7 @@ async fn bodies_may_be_chunked_and_asked_for_and_their_length_must_be_true() {
         )
     };
     assert_eq!(statuses(&talk(&api, chunked("1", "")).await), ["201"]);
-    // Two opinions of where the body ends are how requests are smuggled.
+    // Two different lengths of a body make request smuggling possible.
     assert_eq!(statuses(&talk(&api, chunked("2", "Content-Length: 5\r\n")).await), ["400"]);
     assert_eq!(statuses(&talk(&api, post("3", "Content-Length: 3\r\n")).await), ["400"]);
     let asked = talk(&api, post("4", "Expect: 100-continue\r\nConnection: close\r\n")).await;
@@ -185,7 +185,7 @@ async fn bodies_may_be_chunked_and_asked_for_and_their_length_must_be_true() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_long_is_a_problem_and_head_is_get_without_the_body() {
+async fn oversized_requests_get_a_problem_and_head_is_get_without_the_body() {
     let api = Api::start().await;
     let get = |path: &str, headers: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n")
@@ -196,7 +196,7 @@ async fn what_is_too_long_is_a_problem_and_head_is_get_without_the_body() {
     assert!(answer.starts_with("HTTP/1.1 414") && answer.len() < 1000, "{answer}");
     let answer = talk(&api, get("/accounts/a", &format!("X: {}\r\n", "a".repeat(17_000)))).await;
     assert!(answer.starts_with("HTTP/1.1 431") && answer.contains("problem:headers-too-large"), "{answer}");
-    // Beyond what the HTTP library reads at all, there is the status without a body.
+    // Above the limits of the HTTP library, the answer is the status without a body.
     let many: String = (0..120).map(|n| format!("X{n}: a\r\n")).collect();
     assert_eq!(statuses(&talk(&api, get("/accounts/a", &many)).await), ["431"]);
     for path in ["/accounts/a", "/openapi.json"] {
@@ -211,15 +211,15 @@ async fn what_is_too_long_is_a_problem_and_head_is_get_without_the_body() {
     }
 }
 
-/// Seen to fail when planted: a read in a transaction of its own that is dropped with its request. The requests are held
-/// up in the database while their clients go away by a real RST, so that none is over before; and the server is told not
-/// to end such a transaction by itself, or after ten seconds nothing would be seen of it.
+/// Fails if a read is dropped together with its request while its database transaction is open. Locks hold the requests
+/// back while their clients disconnect with an RST, so that no request ends before. PostgreSQL's timeout for idle
+/// transactions is raised, because it would hide the fault after ten seconds.
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_go_away_leave_no_transaction_open() {
+async fn clients_that_disconnect_leave_no_database_transaction_open() {
     let api = Api::start_with(&[("database.idle_in_transaction_timeout", "10m")]).await;
     let address = api.url.strip_prefix("http://").unwrap().to_owned();
-    let stranger = api.database.client().await;
-    stranger.batch_execute("BEGIN; LOCK TABLE transactions, accounts").await.unwrap();
+    let blocker = api.database.client().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE transactions, accounts").await.unwrap();
     let mut clients = Vec::new();
     for n in 0..40 {
         let request = match n % 4 {
@@ -232,29 +232,29 @@ async fn clients_that_go_away_leave_no_transaction_open() {
         client.write_all(request.as_bytes()).await.unwrap();
         clients.push(client);
     }
-    let held_up = "SELECT greatest(count(DISTINCT application_name), 1) FROM pg_stat_activity
+    let blocked = "SELECT greatest(count(DISTINCT application_name), 1) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'ledger serve%' AND wait_event_type = 'Lock'";
-    eventually("reads and writes are held up", async || api.database.value(held_up).await != "1").await;
+    eventually("reads and writes wait for the locks", async || api.database.value(blocked).await != "1")
+        .await;
     for client in clients {
-        // Closed with an RST instead of a FIN.
+        // The socket closes with an RST instead of a FIN.
         client.set_zero_linger().unwrap();
     }
-    // The HTTP workers have heard of it once they answer somebody else.
+    // When the HTTP workers have answered other requests, they have noticed the disconnects.
     for _ in 0..20 {
         assert_eq!(api.get("/openapi.json").await.status, 200);
     }
-    stranger.batch_execute("COMMIT").await.unwrap();
+    blocker.batch_execute("COMMIT").await.unwrap();
     let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND application_name LIKE 'ledger serve%' AND (xact_start IS NOT NULL OR state <> 'idle')";
-    eventually("every transaction has ended", async || api.database.value(left).await == "0").await;
+    eventually("every database transaction has ended", async || api.database.value(left).await == "0").await;
     let sum = "SELECT coalesce(sum(amount), 0) = (SELECT coalesce(sum(balance), 0) FROM accounts) FROM transactions";
     assert_eq!(api.database.value(sum).await, "t");
     assert_eq!(api.get("/transactions").await.status, 200);
 }
 
-/// Whoever comes when all connections are taken waits until one is closed.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_more_than_there_may_be_waits_for_another_to_close() {
+async fn a_connection_above_the_maximum_waits_until_another_one_closes() {
     let api = Api::start_with(&[("serve.connections_max", "1"), ("serve.workers", "1")]).await;
     let address = api.url.strip_prefix("http://").unwrap().to_owned();
     let talking = tokio::task::spawn_blocking(move || {

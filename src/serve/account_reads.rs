@@ -1,14 +1,17 @@
-//! Group reads: whoever asks for an account while a question is under way is asked for together in the next one.
+//! Reads of accounts in groups: requests that arrive while queries are running share the next query.
 //!
 //! ```text
-//! HTTP workers ──▶ bounded queue ──▶ one query for all that wait ──▶ PostgreSQL, on a pooled connection
+//! HTTP workers ──▶ bounded queue ──▶ one query for all in the queue ──▶ PostgreSQL, on a pooled connection
 //!      ▲                                    │
-//!      └──────────── oneshot, one each ─────┘
+//!      └────────── oneshot for each ────────┘
 //! ```
 //!
-//! One query for each balance costs the server and the driver far more than the probe of the index itself. An answer
-//! is never older than its request, because a query is sent only after all that it asks for were. No timer: a request
-//! that finds nothing under way is asked for at once. Deliberately absent: remembering answers.
+//! The overhead of a query, in the server and in the driver, costs far more than one look-up in the index. There is no
+//! timer: a request that finds a query slot free is read at once.
+//!
+//! Guarantee: an answer is never older than its request, because a query is sent after all its requests arrived.
+//!
+//! Deliberately absent: a cache of answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,48 +29,53 @@ use crate::{
     },
 };
 
-/// Queries under way at once: while PostgreSQL answers one, the next gathers.
+/// Queries in parallel. While they run, the next group of requests gathers.
 const QUERIES_MAX: usize = 2;
-/// Accounts in one query.
+/// The largest number of accounts in one query.
 const ACCOUNTS_MAX: usize = 256;
 
-struct Job {
+/// A request for one account.
+struct LookUp {
     account_id: AccountId,
     reply: oneshot::Sender<Result<Option<Account>, Problem>>,
 }
 
-/// Asks for accounts. Cheap to clone.
+/// Reads accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct AccountReads {
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::Sender<LookUp>,
 }
 
 impl AccountReads {
-    /// Starts asking on the current runtime; it ends when all clones of the handle are gone. At most `queue_size_max`
-    /// requests wait, and a query may take `limit`.
+    /// Starts the task that reads accounts, on the current runtime. It ends when all clones of the handle are dropped. At
+    /// most `queue_size_max` requests wait, and a query may take `limit`.
     pub fn start(pool: Pool, queue_size_max: usize, limit: Duration) -> Self {
         let (queue, waiting) = mpsc::channel(queue_size_max);
-        tokio::spawn(ask(pool, limit, waiting));
+        tokio::spawn(run(pool, limit, waiting));
         Self { queue }
     }
 
-    /// The account, or None if nobody opened it.
+    /// Returns the account, or None if it does not exist.
     pub async fn find(&self, account_id: AccountId) -> Result<Option<Account>, Problem> {
         let (reply, answer) = oneshot::channel();
         let unavailable = |detail: &'static str| Problem::new(ProblemKind::Unavailable, detail);
-        self.queue.try_send(Job { account_id, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => unavailable("too many requests are waiting; try again"),
-            mpsc::error::TrySendError::Closed(_) => unavailable("this instance is stopping; try again"),
+        self.queue.try_send(LookUp { account_id, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                unavailable("the queue of waiting requests is full; retry the request")
+            }
+            mpsc::error::TrySendError::Closed(_) => {
+                unavailable("this instance is stopping; retry the request")
+            }
         })?;
-        answer.await.unwrap_or_else(|_| Err(unavailable("the database does not answer; try again")))
+        answer.await.unwrap_or_else(|_| Err(unavailable("the database is unavailable; retry the request")))
     }
 }
 
-async fn ask(pool: Pool, limit: Duration, mut waiting: mpsc::Receiver<Job>) {
+async fn run(pool: Pool, limit: Duration, mut waiting: mpsc::Receiver<LookUp>) {
     let free = Arc::new(Semaphore::new(QUERIES_MAX));
     while let Some(first) = waiting.recv().await {
         let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
-        // Those that came while all queries were under way.
+        // Requests that arrived while all query slots were taken.
         let mut jobs = vec![first];
         while jobs.len() < ACCOUNTS_MAX
             && let Ok(job) = waiting.try_recv()
@@ -82,7 +90,7 @@ async fn ask(pool: Pool, limit: Duration, mut waiting: mpsc::Receiver<Job>) {
     }
 }
 
-async fn answer(pool: &Pool, limit: Duration, jobs: Vec<Job>) {
+async fn answer(pool: &Pool, limit: Duration, jobs: Vec<LookUp>) {
     let account_ids: Vec<&str> = jobs.iter().map(|job| job.account_id.as_str()).collect();
     let query =
         async |mut connection: PooledConnection| accounts::find_all(&mut connection, &account_ids).await;
@@ -90,7 +98,7 @@ async fn answer(pool: &Pool, limit: Duration, jobs: Vec<Job>) {
     match found {
         Ok(found) => {
             for (job, account) in jobs.into_iter().zip(found) {
-                // Whoever is gone does not want to know any more.
+                // The send fails if the client disconnected.
                 let _ = job.reply.send(Ok(account));
             }
         }

@@ -17,7 +17,10 @@ use crate::{
 };
 
 fn missing() -> Problem {
-    Problem::new(ProblemKind::NotFound, "nobody opened this account; it opens with its first transaction")
+    Problem::new(
+        ProblemKind::NotFound,
+        "this account does not exist; it opens with its first transaction or with PUT",
+    )
 }
 
 fn account_id(path: &str) -> Result<AccountId, Problem> {
@@ -43,13 +46,13 @@ pub async fn find_account(
 
 /// Open an account, or change its limit
 ///
-/// Idempotent by nature. The body is the whole of what can be set; the currency never changes.
+/// Idempotent. The body replaces all settings of the account. The currency never changes.
 #[utoipa::path(
     put, path = "/accounts/{id}", tag = "accounts",
     params(("id" = String, Path, description = "The account's id", example = "acct-42", pattern = r"^[A-Za-z0-9._:-]{1,64}$")),
     request_body(content = AccountIn, content_type = "application/json"),
     responses(
-        (status = 200, description = "Set", body = AccountOut), (status = 201, description = "Opened", body = AccountOut)
+        (status = 200, description = "The account existed, and its limit is set", body = AccountOut), (status = 201, description = "The account is opened", body = AccountOut)
     )
 )]
 pub async fn put_account(
@@ -67,7 +70,7 @@ pub async fn put_account(
     };
     let (opened, account) = state.read(change).await?;
     if account.state.currency != currency {
-        let detail = format!("the account holds {}, which never changes", account.state.currency);
+        let detail = format!("the account holds {}, and its currency never changes", account.state.currency);
         return Err(Problem::new(ProblemKind::CurrencyMismatch, detail));
     }
     let response = if opened { HttpResponse::Created() } else { HttpResponse::Ok() };
@@ -79,7 +82,7 @@ pub async fn put_account(
     get, path = "/accounts/{id}/balance", tag = "accounts",
     params(
         ("id" = String, Path, description = "The account's id", example = "acct-42", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
-        ("at" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "The moment; now if not given")
+        ("at" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "The moment. Default: now")
     ),
     responses((status = 200, description = "The balance", body = BalanceOut))
 )]
@@ -93,7 +96,7 @@ pub async fn find_balance(
     parameters.end()?;
     let id = account_id(&path)?;
     let wanted = id.clone();
-    // Before the reading: what is posted after it is not counted and must not be older than this.
+    // Taken before the read, so that no transaction posted after the read is older than `as_of`.
     let asked_at = Utc::now().trunc_subsecs(6);
     let found = match at {
         None => state.account(wanted).await?.map(|account| account.state),
@@ -106,7 +109,7 @@ pub async fn find_balance(
     };
     let state = found.ok_or_else(missing)?;
     let known_until = state.last_created_at.map_or(asked_at, |last| last.max(asked_at));
-    // Of the future nobody knows more than of now.
+    // A moment in the future is clamped to now.
     let as_of = at.map_or(known_until, |at| at.min(known_until));
     output::json(HttpResponse::Ok(), &BalanceOut::new(&id, &state, as_of))
 }

@@ -1,4 +1,4 @@
-//! `GET /risk-assessments`: newest transaction first, by level, rule, ruleset, account and time.
+//! `GET /risk-assessments`: assessments by level, rule, rule set, account and time, newest transaction first.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
@@ -21,14 +21,14 @@ use crate::{
 #[utoipa::path(
     get, path = "/risk-assessments", tag = "risk",
     params(
-        ("account_id" = Option<String>, Query, description = "Of one account only", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
-        ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Of transactions created at or after"),
-        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Of transactions created before; not before `from`"),
-        ("level" = Option<RiskLevel>, Query, description = "Of that level only"),
-        ("rule" = Option<String>, Query, min_length = 1, max_length = 128, description = "A live rule that fired"),
-        ("ruleset" = Option<String>, Query, min_length = 1, max_length = 128, description = "Content hash of the rules"),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "50 if not given"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, under the same filters", max_length = 128)
+        ("account_id" = Option<String>, Query, description = "Only assessments of this account", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
+        ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only assessments of transactions created at or after this moment"),
+        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only assessments of transactions created before this moment, which must not be before `from`"),
+        ("level" = Option<RiskLevel>, Query, description = "Only assessments with this level"),
+        ("rule" = Option<String>, Query, min_length = 1, max_length = 128, description = "Only assessments in which this live rule fired"),
+        ("ruleset" = Option<String>, Query, min_length = 1, max_length = 128, description = "Only assessments by the rule set with this content hash"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The page size. Default: 50"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page of the same query", max_length = 128)
     ),
     responses((status = 200, description = "A page", body = AssessmentPageOut))
 )]

@@ -1,5 +1,5 @@
-//! `POST /transactions/batch`: up to 1,000 items, each of which succeeds or fails alone. The answer is 200 with a
-//! result for each item, in order; a refused item never touches its neighbours.
+//! `POST /transactions/batch`: posts up to 1,000 items. Each succeeds or fails alone. The answer is 200 with one result for
+//! each item, in order.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::{
     body, input,
     observe::trace_context,
     output::{self, TransactionOut},
-    problem::{Problem, ProblemKind, ProblemOut},
+    problem::{INTERNAL_DETAIL, Problem, ProblemKind, ProblemOut},
     query::Parameters,
     state::ApiState,
 };
@@ -21,11 +21,11 @@ const INSTANCE: &str = "/transactions/batch";
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchResults)]
 pub struct BatchOut<'a> {
-    /// One for each item, in order.
+    /// One result for each item, in order.
     results: Vec<ResultOut<'a>>,
 }
 
-/// What became of an item: a transaction (201 new, 200 replayed) or a problem.
+/// The result of an item: a transaction (201 if it is new, 200 if it is a replay) or a problem.
 #[derive(Serialize, ToSchema)]
 #[schema(as = BatchResult)]
 struct ResultOut<'a> {
@@ -40,7 +40,8 @@ struct ResultOut<'a> {
 
 /// Post up to 1,000 transactions
 ///
-/// Each item succeeds or fails alone; the results are in order. The answer is 200 even if every item was refused.
+/// Each item succeeds or fails alone. The results have the order of the items. The answer is 200 even if every item was
+/// refused.
 #[utoipa::path(
     post, path = "/transactions/batch", tag = "transactions",
     request_body(content = input::BatchIn, content_type = "application/json", example = json!({"transactions": [{"idempotency_key": "order-77", "account_id": "acct-42", "direction": "debit", "amount": "125.50", "currency": "EUR"}]})),
@@ -63,7 +64,7 @@ pub async fn create_batch(
     let mut decisions = state.post_many(requests).await?.into_iter();
     let outcomes: Vec<Result<Decision, Problem>> = items
         .into_iter()
-        .map(|item| item.and_then(|_| decisions.next().unwrap_or_else(|| Err(lost()))))
+        .map(|item| item.and_then(|_| decisions.next().unwrap_or_else(|| Err(no_decision()))))
         .map(|outcome| match outcome {
             Ok(decision) => Problem::from_decision(&decision).map_or(Ok(decision), Err),
             Err(problem) => Err(problem),
@@ -73,8 +74,8 @@ pub async fn create_batch(
     output::json(HttpResponse::Ok(), &BatchOut { results })
 }
 
-fn lost() -> Problem {
-    Problem::new(ProblemKind::Internal, "an item without a decision")
+fn no_decision() -> Problem {
+    Problem::new(ProblemKind::Internal, INTERNAL_DETAIL)
 }
 
 fn result_out(outcome: &Result<Decision, Problem>) -> Result<ResultOut<'_>, Problem> {

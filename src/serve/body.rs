@@ -1,4 +1,4 @@
-//! Receiving a body: JSON by its header, whole in time, and no larger than allowed.
+//! Receives the body of a request. The body must be declared as JSON, be complete in time and not exceed its size limit.
 
 use actix_web::{HttpRequest, http::header, web};
 
@@ -7,7 +7,7 @@ use super::{
     state::ApiState,
 };
 
-/// The bytes of a JSON body of at most `serve.body_size_max`.
+/// Receives a JSON body of at most `serve.body_size_max` bytes.
 pub async fn json(
     request: &HttpRequest,
     payload: web::Payload,
@@ -16,7 +16,7 @@ pub async fn json(
     json_up_to(state.config.serve.body_size_max, request, payload, state).await
 }
 
-/// The bytes of a JSON body of at most `limit`.
+/// Receives a JSON body of at most `limit` bytes.
 pub async fn json_up_to(
     limit: usize,
     request: &HttpRequest,
@@ -24,14 +24,17 @@ pub async fn json_up_to(
     state: &ApiState,
 ) -> Result<web::Bytes, Problem> {
     if !is_json(request) {
-        return Err(Problem::new(ProblemKind::UnsupportedMediaType, "send Content-Type: application/json"));
+        return Err(Problem::new(
+            ProblemKind::UnsupportedMediaType,
+            "the Content-Type must be application/json",
+        ));
     }
     if !is_plain(request) {
-        let detail = "send the body without Content-Encoding";
+        let detail = "the body must be sent without Content-Encoding";
         return Err(Problem::new(ProblemKind::UnsupportedMediaType, detail));
     }
     let too_large =
-        || Problem::new(ProblemKind::BodyTooLarge, format!("the body must be at most {limit} bytes"));
+        || Problem::new(ProblemKind::BodyTooLarge, format!("the body must have at most {limit} bytes"));
     if declared_length(request).is_some_and(|length| length > limit) {
         return Err(too_large());
     }
@@ -49,7 +52,7 @@ pub async fn json_up_to(
     }
 }
 
-/// The bytes of a JSON body, or none where there is no body.
+/// Receives a JSON body, or returns no bytes if the request has no body.
 pub async fn json_or_none(
     request: &HttpRequest,
     payload: web::Payload,

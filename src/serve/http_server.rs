@@ -16,15 +16,15 @@
 //! # What the folder does instead
 //!
 //! ```text
-//! client ──bytes──▶ Connection ──one request──▶ actix-http ──▶ service ──▶ App
-//!                       ▲  (Framing finds its end)                │
-//!                       └────────── AnswerTracker: answered ◀─────┘
+//! client ──bytes──▶ ClientConnection ──one request──▶ actix-http ──▶ answer() ──▶ App
+//!                          ▲                                            │
+//!                          └──────────── AnswerTracker ◀── answered ────┘
 //! ```
 //!
-//! - [`Connection`] delivers a request to actix-http only when the request before it is answered, so actix-http never
+//! - [`ClientConnection`] delivers a request to actix-http only when the request before it is answered, so actix-http never
 //!   decodes ahead. Later bytes wait in the connection, up to a limit.
-//! - `Framing` finds the end of a request in the bytes, as actix-http does.
-//! - `AnswerTracker` is shared by the connection and the service, which reports each answer through it.
+//! - `Framing` finds the end of a request in the bytes, where actix-http finds it too.
+//! - `answer()`, the service around the application, reports each answer to the connection through `AnswerTracker`.
 //!
 //! # How to delete the folder
 //!
@@ -48,7 +48,7 @@ use actix_web::{body::MessageBody, dev::AppConfig};
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use self::{answers::AnswerTracker, connection::Connection};
+use self::{answers::AnswerTracker, connection::ClientConnection};
 use crate::config::Serve;
 
 /// Connections that the kernel holds until they are accepted.
@@ -92,7 +92,7 @@ where
             .client_request_timeout(client_timeout)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             .local_addr(address)
-            .on_connect_ext(|connection: &Connection, data| {
+            .on_connect_ext(|connection: &ClientConnection, data| {
                 data.insert(connection.answers());
             })
             .h1(apply_fn_factory(app, answer));
@@ -100,7 +100,7 @@ where
             let peer = stream.peer_addr().ok();
             // Answers are small and follow each other closely, so Nagle's algorithm would only delay them.
             let _ = stream.set_nodelay(true);
-            Ok((Connection::new(stream, client_timeout), peer))
+            Ok((ClientConnection::new(stream, client_timeout), peer))
         })
         .and_then(http)
     };

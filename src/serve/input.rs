@@ -1,5 +1,7 @@
-//! What clients send, turned into domain values. The strict parse is fast; only when it fails is the body read again
-//! leniently, to name every field that is wrong at once (see [`field_errors`]).
+//! Request bodies and the idempotency key, parsed into domain values.
+//!
+//! The strict parse is fast. Only when it fails is the body parsed again, leniently, to report all wrong fields at once
+//! (see [`field_errors`]).
 
 mod field_errors;
 
@@ -20,38 +22,39 @@ use crate::domain::{
     Metadata, Posting, bounded_text, parse_minor,
 };
 
-/// What a transaction is posted with.
+/// A transaction to post.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewTransaction)]
 pub struct TransactionIn<'a> {
-    /// The account; it opens with its first transaction.
+    /// The account. It opens with its first transaction.
     #[serde(borrow)]
     #[schema(pattern = r"^[A-Za-z0-9._:-]{1,64}$", example = "acct-42")]
     account_id: Cow<'a, str>,
     #[serde(borrow)]
     #[schema(value_type = Direction)]
     direction: Cow<'a, str>,
-    /// A positive decimal string with no more decimals than the currency has. JSON numbers are refused: they are not exact.
+    /// A positive decimal string with at most the decimals that the currency has. JSON numbers are refused, because they
+    /// are not exact.
     #[serde(borrow)]
     #[schema(pattern = r"^[0-9]{1,18}(\.[0-9]{1,4})?$", example = "125.50")]
     amount: Cow<'a, str>,
-    /// ISO 4217; the account's first transaction fixes it.
+    /// An ISO 4217 code. The account's first transaction fixes it.
     #[serde(borrow)]
     #[schema(example = "EUR")]
     currency: Cow<'a, str>,
-    /// Who is on the other side.
+    /// The other party of the transaction.
     #[serde(borrow, default)]
     #[schema(min_length = 1, max_length = 128, example = "shop-9")]
     counterparty: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     #[schema(min_length = 1, max_length = 500, example = "order 77")]
     description: Option<Cow<'a, str>>,
-    /// A flat object of up to 20 strings, booleans and whole numbers, at most 2 KiB as JSON.
+    /// A flat object of up to 20 strings, booleans and whole numbers, of at most 2 KiB as JSON.
     #[serde(default)]
     #[schema(value_type = Option<BTreeMap<String, MetadataValue>>)]
     metadata: Option<Unique>,
-    /// Only in an item of a batch; a single request has it in its header.
+    /// Only in an item of a batch. A single request has the key in its header.
     #[serde(borrow, default)]
     #[schema(ignore)]
     idempotency_key: Option<Cow<'a, str>>,
@@ -66,7 +69,7 @@ pub enum MetadataValue {
     Number(i64),
 }
 
-/// 1 to 255 visible ASCII characters, bare or in double quotes; unique per account.
+/// 1 to 255 visible ASCII characters, bare or in double quotes. Unique within the account.
 #[derive(ToSchema)]
 #[schema(
     min_length = 1,
@@ -77,7 +80,7 @@ pub enum MetadataValue {
 #[expect(dead_code, reason = "describes what `IdempotencyKey::parse` accepts")]
 pub struct KeyText(String);
 
-/// The schema of an item of a batch: a transaction and its key.
+/// The schema of an item of a batch: the fields of [`TransactionIn`] and the idempotency key.
 pub struct BatchItem;
 
 impl ToSchema for BatchItem {
@@ -94,7 +97,7 @@ impl PartialSchema for BatchItem {
     fn schema() -> RefOr<Schema> {
         let mut schema = TransactionIn::schema();
         if let RefOr::T(Schema::Object(item)) = &mut schema {
-            item.description = Some("A transaction and its key.".into());
+            item.description = Some("A transaction to post, with its idempotency key.".into());
             item.properties.insert("idempotency_key".into(), KeyText::schema());
             item.required.insert(0, "idempotency_key".into());
         }
@@ -102,7 +105,7 @@ impl PartialSchema for BatchItem {
     }
 }
 
-/// Parses and validates the body of one transaction.
+/// Parses the body of `POST /transactions`.
 pub fn posting(body: &[u8], idempotency_key: IdempotencyKey) -> Result<Arc<Posting>, Problem> {
     let input = serde_json::from_slice::<TransactionIn<'_>>(body);
     let of_single = input.as_ref().ok().filter(|input| input.idempotency_key.is_none());
@@ -112,7 +115,7 @@ pub fn posting(body: &[u8], idempotency_key: IdempotencyKey) -> Result<Arc<Posti
     }
 }
 
-/// The posting, or None if any field is wrong.
+/// Returns the posting, or None if a field has a wrong value.
 fn validate(input: &TransactionIn<'_>, idempotency_key: IdempotencyKey) -> Option<Posting> {
     let optional = |text: &Option<Cow<'_, str>>, length_max| {
         text.as_deref().map(|text| bounded_text(text, length_max)).transpose().ok()
@@ -133,27 +136,27 @@ fn validate(input: &TransactionIn<'_>, idempotency_key: IdempotencyKey) -> Optio
     })
 }
 
-/// A batch: each item has its own `idempotency_key` beside the fields of a transaction.
+/// Transactions to post, each with its own `idempotency_key`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewBatch)]
 pub struct BatchIn<'a> {
-    /// 1 to 1,000 items; each is checked by itself, so a wrong one is refused alone.
+    /// 1 to 1,000 items. A wrong item is refused alone.
     #[serde(borrow)]
     #[schema(value_type = Vec<BatchItem>, min_items = 1, max_items = 1000)]
     transactions: Vec<&'a RawValue>,
 }
 
-/// Most items of a batch.
+/// The largest number of items in a batch.
 pub const BATCH_SIZE_MAX: usize = 1000;
 
-/// Parses a batch; each item is right or wrong by itself.
+/// Parses the body of `POST /transactions/batch`. Returns a posting or a problem for each item.
 pub fn batch(body: &[u8]) -> Result<Vec<Result<Arc<Posting>, Problem>>, Problem> {
     let batch: BatchIn<'_> =
         serde_json::from_slice(body).map_err(|error| field_errors::batch(body, &error))?;
     let size = batch.transactions.len();
     if !(1..=BATCH_SIZE_MAX).contains(&size) {
-        let message = format!("must hold 1 to {BATCH_SIZE_MAX} items, not {size}");
+        let message = format!("must have 1 to {BATCH_SIZE_MAX} items, not {size}");
         return Err(Problem::validation(vec![FieldProblem { field: "transactions".into(), message }]));
     }
     Ok(batch.transactions.iter().map(|item| batch_item(item.get())).collect())
@@ -170,7 +173,7 @@ fn batch_item(text: &str) -> Result<Arc<Posting>, Problem> {
         .ok_or_else(|| field_errors::transaction(text.as_bytes(), input.err().as_ref(), KeyPlace::Item))
 }
 
-/// What can be set on an account.
+/// The settings of an account.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = AccountTerms)]
@@ -178,24 +181,24 @@ pub struct AccountIn<'a> {
     #[serde(borrow)]
     #[schema(example = "EUR")]
     currency: Cow<'a, str>,
-    /// A debit that would leave less is refused; null or absent for no limit.
+    /// The limit: a debit that would leave a smaller balance is refused. Null or absent for no limit.
     #[serde(borrow, default)]
     #[schema(pattern = r"^-?[0-9]{1,18}(\.[0-9]{1,4})?$", example = "-100.00")]
     min_balance: Option<Cow<'a, str>>,
 }
 
-/// What `PUT /accounts/{id}` asks for.
+/// A valid request to open an account or to change its limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountTerms {
-    /// Which account.
+    /// The account.
     pub account_id: AccountId,
-    /// Fixed for ever when the account opens.
+    /// The account's currency, which never changes.
     pub currency: Currency,
-    /// Minor units; None for no limit.
+    /// The limit in minor units, or None for no limit.
     pub min_balance: Option<i64>,
 }
 
-/// Parses path and body of `PUT /accounts/{id}`: the whole of what can be set, so an absent limit is no limit.
+/// Parses the path and body of `PUT /accounts/{id}`. The body replaces all settings, so an absent limit means no limit.
 pub fn account_terms(account_id: &str, body: &[u8]) -> Result<AccountTerms, Problem> {
     let input = serde_json::from_slice::<AccountIn<'_>>(body);
     let terms = input.as_ref().ok().and_then(|input| {
@@ -207,12 +210,12 @@ pub fn account_terms(account_id: &str, body: &[u8]) -> Result<AccountTerms, Prob
     terms.ok_or_else(|| field_errors::account_terms(account_id, body, input.err().as_ref()))
 }
 
-/// Makes sure that nothing is said, or an empty object where a client cannot send none.
-pub fn nothing(body: &[u8]) -> Result<(), Problem> {
-    if body.is_empty() { Ok(()) } else { field_errors::nothing(body) }
+/// Checks that a body is empty, or an empty object for clients that cannot send an empty body.
+pub fn empty(body: &[u8]) -> Result<(), Problem> {
+    if body.is_empty() { Ok(()) } else { field_errors::empty(body) }
 }
 
-/// Reads the `Idempotency-Key` header: there, once, and well formed.
+/// Parses the `Idempotency-Key` header, which must be sent exactly once.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
     let malformed = |message: &str| {
         let field = FieldProblem { field: "Idempotency-Key".into(), message: message.into() };
@@ -220,7 +223,7 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
             .with_errors(vec![field])
     };
     let mut values = headers.get_all("idempotency-key");
-    let Some(value) = values.next() else { return Err(malformed("must be sent with every posting")) };
+    let Some(value) = values.next() else { return Err(malformed("is required for every transaction")) };
     if values.next().is_some() {
         return Err(malformed("must be sent once"));
     }
@@ -241,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wrong_field_is_named_at_once() {
+    fn all_wrong_fields_are_reported_at_once() {
         let problem =
             parse(r#"{"account_id":"a b","direction":"up","amount":"1.234","currency":"EUR","x":1}"#)
                 .expect_err("refused");
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn account_terms_are_wrong_all_at_once() {
+    fn all_wrong_fields_of_an_account_are_reported_at_once() {
         let refused = |id: &str, body: &str| account_terms(id, body.as_bytes()).expect_err("refused");
         let problem = refused("a b", r#"{"currency":"eur","min_balance":1,"limit":2}"#);
         assert_eq!(fields(&problem), ["account_id", "currency", "min_balance", "limit"]);
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_object_is_malformed() {
+    fn a_body_that_is_not_a_json_object_is_malformed() {
         let body = r#"{"account_id":"a","direction":"credit","amount":"1","currency":"EUR"}"#;
         assert!(parse(body).is_ok());
         for text in [
@@ -314,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn nul_is_refused_wherever_it_hides() {
+    fn nul_is_refused_in_every_text() {
         for field in ["counterparty", "description"] {
             let body = format!(
                 r#"{{"account_id":"a","direction":"credit","amount":"1","currency":"EUR","{field}":"a\u0000"}}"#

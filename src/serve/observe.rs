@@ -1,5 +1,9 @@
-//! What is seen of each request: a request id, a span that continues the caller's trace, metrics, and an access log
-//! without bodies, keys or amounts. It also gives each problem its `instance`.
+//! The outermost middleware, which every request passes through. It
+//!
+//! - gives the request an id and a span that continues the client's trace,
+//! - refuses a path, query or headers above their size limits,
+//! - turns errors into problems and sets their `instance`,
+//! - counts the answer in the metrics and writes the access log, without bodies, keys or amounts.
 
 use std::{
     borrow::Cow,
@@ -33,7 +37,7 @@ use super::{
     state::ApiState,
 };
 
-/// The access log's name in `log.filter`; its lines are of level debug.
+/// The target of the access log in `log.filter`. Its level is debug.
 const ACCESS_LOG: &str = "ledger::access";
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const URI_LENGTH_MAX: usize = 8 * 1024;
@@ -43,21 +47,22 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 const TRACEPARENT: &str = "traceparent";
 
-/// The pattern of a resource, as its data. In labels it stands for the path, which has identifiers; asking actix for
-/// it would mean to match the path once more at every request.
-pub struct Route(pub &'static str);
+/// The pattern of a resource, kept in its data. It is the metric label instead of the path, which contains identifiers.
+/// actix would match the path again to find it.
+pub struct RoutePattern(pub &'static str);
+/// The label of a path without a resource.
 const UNMATCHED: &str = "unmatched";
 
-/// The trace context that a request's event carries.
+/// The W3C trace context that the event of a request carries.
 #[derive(Clone)]
 struct TraceContext(String);
 
-/// The W3C trace context of the request, for the event that it causes.
+/// Returns the W3C trace context for the event that the request causes.
 pub fn trace_context(request: &HttpRequest) -> Option<String> {
     request.extensions().get::<TraceContext>().map(|context| context.0.clone())
 }
 
-/// Wraps every route.
+/// Handles a request as the module describes.
 pub async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -71,7 +76,7 @@ pub async fn observe(
     }
     let mut response = match beyond_limits(&request) {
         Some(problem) => {
-            let answer = problem.respond(short(request.path()));
+            let answer = problem.respond(bounded(request.path()));
             request.into_response(answer).map_into_right_body()
         }
         None => with_problem(next.call(request).instrument(span.clone()).await?),
@@ -93,22 +98,23 @@ pub async fn observe(
         }
     }
     log(&span, &response, method, &route, elapsed);
-    if let Some(meter) = response.request().app_data::<Meter>() {
-        meter.answered(method, route, status, elapsed);
+    if let Some(metrics) = response.request().app_data::<RequestMetrics>() {
+        metrics.record(method, route, status, elapsed);
     }
     Ok(response)
 }
 
-/// What is answered before it came to its resource is counted there all the same: a rate limit, a length.
+/// Returns the pattern of the request's resource, also if the request was answered before it reached the resource, for
+/// example by the rate limit.
 fn route(request: &HttpRequest) -> Cow<'static, str> {
-    match request.app_data::<Route>() {
+    match request.app_data::<RoutePattern>() {
         Some(route) => Cow::Borrowed(route.0),
         None => request.match_pattern().map_or(Cow::Borrowed(UNMATCHED), Cow::Owned),
     }
 }
 
-/// A span costs several microseconds, so there is one only where somebody sees it: in exported traces, or in a log of
-/// every answer.
+/// Creates the span of a request. A span costs several microseconds, so there is none unless traces are exported or the
+/// access log is on.
 fn span(request: &ServiceRequest, method: &'static str, request_id: &str) -> Span {
     let exported = request.app_data::<web::Data<ApiState>>().is_some_and(|state| state.exports_traces);
     if !exported && !tracing::enabled!(target: ACCESS_LOG, tracing::Level::DEBUG) {
@@ -124,13 +130,13 @@ fn span(request: &ServiceRequest, method: &'static str, request_id: &str) -> Spa
     )
 }
 
-/// Puts the span into the caller's trace and answers the context for what the request causes. Without an exporter
-/// there is no span to continue; the caller's own context travels on instead.
+/// Makes the span part of the client's trace. Returns the trace context for the event that the request causes: that of
+/// the span, or the client's own if there is no span.
 fn continue_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
     let given = headers.contains_key(TRACEPARENT);
-    let parent = given.then(|| TraceContextPropagator::new().extract(&Carrier(headers)));
+    let parent = given.then(|| TraceContextPropagator::new().extract(&HeaderCarrier(headers)));
     if let Some(parent) = &parent {
-        // It fails without an exporter.
+        // This fails if no traces are exported.
         let _ = span.set_parent(parent.clone());
     }
     let own = if span.is_disabled() { None } else { traceparent(&span.context()) };
@@ -138,14 +144,14 @@ fn continue_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
 }
 
 /// Method, route and status.
-type Answered = (&'static str, Cow<'static, str>, u16);
+type Labels = (&'static str, Cow<'static, str>, u16);
 
-/// The metrics of one HTTP worker, each looked up once and not at every request.
+/// The metrics of one HTTP worker. Each is looked up once instead of at every request.
 #[derive(Default)]
-pub struct Meter(RefCell<HashMap<Answered, (Histogram, Counter)>>);
+pub struct RequestMetrics(RefCell<HashMap<Labels, (Histogram, Counter)>>);
 
-impl Meter {
-    fn answered(&self, method: &'static str, route: Cow<'static, str>, status: u16, elapsed: Duration) {
+impl RequestMetrics {
+    fn record(&self, method: &'static str, route: Cow<'static, str>, status: u16, elapsed: Duration) {
         let mut known = self.0.borrow_mut();
         let (duration, requests) = known.entry((method, route, status)).or_insert_with_key(look_up);
         duration.record(elapsed.as_secs_f64());
@@ -153,7 +159,7 @@ impl Meter {
     }
 }
 
-fn look_up((method, route, status): &Answered) -> (Histogram, Counter) {
+fn look_up((method, route, status): &Labels) -> (Histogram, Counter) {
     let (method, route, status) = (*method, route.clone().into_owned(), status.to_string());
     (
         metrics::histogram!("ledger_http_request_duration_seconds", "method" => method, "route" => route.clone()),
@@ -161,8 +167,8 @@ fn look_up((method, route, status): &Answered) -> (Histogram, Counter) {
     )
 }
 
-/// The access log: one line a request, off unless the filter asks for it. Neither path nor query are in it, since
-/// they name accounts and amounts.
+/// Writes a line of the access log, if the log filter enables it. Path and query are left out, because they contain
+/// accounts and amounts.
 fn log<B: MessageBody>(
     span: &Span,
     response: &ServiceResponse<B>,
@@ -195,7 +201,7 @@ fn says_timing(request: &HttpRequest) -> bool {
     state(request).is_some_and(|state| state.config.serve.server_timing)
 }
 
-/// A label has few values, whatever a client makes up.
+/// Returns the method as a label. Invented methods share one value.
 fn known_method(method: &Method) -> &'static str {
     let known = ["GET", "POST", "PUT", "HEAD", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
     known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
@@ -205,21 +211,21 @@ fn beyond_limits(request: &ServiceRequest) -> Option<Problem> {
     let uri = request.uri();
     let uri_length = uri.path().len() + uri.query().map_or(0, str::len);
     if uri_length > URI_LENGTH_MAX {
-        let detail = format!("path and query must be at most {URI_LENGTH_MAX} bytes");
+        let detail = format!("path and query must have at most {URI_LENGTH_MAX} bytes");
         return Some(Problem::new(ProblemKind::UriTooLong, detail));
     }
     let headers = request.headers().iter();
     let headers_size: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
-    let detail = || format!("the headers must be at most {HEADERS_SIZE_MAX} bytes");
+    let detail = || format!("the headers must have at most {HEADERS_SIZE_MAX} bytes");
     (headers_size > HEADERS_SIZE_MAX).then(|| Problem::new(ProblemKind::HeadersTooLarge, detail()))
 }
 
-/// The path for a problem's `instance`, which need not be as long as the request.
-fn short(path: &str) -> &str {
+/// Returns the path for a problem's `instance`, cut to a bounded length.
+fn bounded(path: &str) -> &str {
     path.get(..INSTANCE_LENGTH_MAX).unwrap_or(path)
 }
 
-/// Problems know everything but the path; now it is known. An error that is none of ours yet becomes one.
+/// Sets the `instance` of a problem, and replaces an error of the HTTP library by a problem.
 fn with_problem<B: MessageBody>(response: ServiceResponse<B>) -> ServiceResponse<EitherBody<B, BoxBody>> {
     let problem = response.response().error().and_then(|error| error.as_error::<Problem>().cloned());
     let problem = problem.or_else(|| {
@@ -230,14 +236,14 @@ fn with_problem<B: MessageBody>(response: ServiceResponse<B>) -> ServiceResponse
     match problem {
         None => response.map_into_left_body(),
         Some(problem) => {
-            let instance = short(response.request().path()).to_owned();
+            let instance = bounded(response.request().path()).to_owned();
             let (request, _) = response.into_parts();
             ServiceResponse::new(request, problem.respond(&instance)).map_into_right_body()
         }
     }
 }
 
-/// A short, plain id of the client's is taken over; anything else is replaced by one of ours.
+/// Returns the client's request id if it is short and has plain characters only, otherwise a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let plain = |text: &&str| {
         (1..=REQUEST_ID_LENGTH_MAX).contains(&text.len())
@@ -247,7 +253,7 @@ fn request_id(headers: &HeaderMap) -> String {
     given.map_or_else(|| new_request_id().to_string(), str::to_owned)
 }
 
-/// A UUIDv7 as `Uuid::now_v7` makes it, without asking the kernel for randomness each time.
+/// Returns a UUIDv7 like `Uuid::now_v7`, but without a system call for randomness.
 fn new_request_id() -> Uuid {
     let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
     Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
@@ -260,9 +266,10 @@ fn traceparent(context: &opentelemetry::Context) -> Option<String> {
         .then(|| format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8()))
 }
 
-struct Carrier<'a>(&'a HeaderMap);
+/// Reads the trace context from the headers of a request.
+struct HeaderCarrier<'a>(&'a HeaderMap);
 
-impl opentelemetry::propagation::Extractor for Carrier<'_> {
+impl opentelemetry::propagation::Extractor for HeaderCarrier<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.to_str().ok()
     }

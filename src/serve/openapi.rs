@@ -1,7 +1,8 @@
 //! The OpenAPI 3.1 description.
 //!
-//! Each handler describes its operation, and each request and response type its shape; [`problems`] adds what every
-//! operation may answer beside. A test calls every operation that is described.
+//! Each handler describes its operation, and each request and response type its schema. [`problems`] adds the errors
+//! that operations share. `every_described_operation_exists_and_answers_as_described` in `tests/openapi.rs` calls all of
+//! them.
 
 mod problems;
 
@@ -10,12 +11,12 @@ use utoipa::OpenApi;
 use super::{accounts, assessments, batch, reversal, transactions};
 use crate::domain::RiskState;
 
-/// The whole description.
+/// Collects the operations and schemas.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "ledger",
-        description = "Money movements, kept exactly once. Every error is an RFC 9457 problem; unknown fields and query parameters are refused. Malformed requests are 400, well-formed but wrong ones 422.",
+        description = "Transactions of accounts, each recorded exactly once. Every error is an RFC 9457 problem. Unknown fields and query parameters are refused. Malformed requests get 400; well-formed requests with wrong values get 422.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(
@@ -32,14 +33,14 @@ use crate::domain::RiskState;
     // utoipa does not collect the schemas of parameters.
     components(schemas(RiskState)),
     tags(
-        (name = "transactions", description = "Post and read money movements"),
+        (name = "transactions", description = "Post and read transactions"),
         (name = "accounts", description = "Balances and limits"),
-        (name = "risk", description = "What the rules found")
+        (name = "risk", description = "Assessments by the risk rules")
     )
 )]
 struct Description;
 
-/// The description as JSON, as `GET /openapi.json` and `ledger openapi` give it.
+/// Returns the description as JSON, for `GET /openapi.json` and `ledger openapi`.
 pub fn description() -> Result<serde_json::Value, serde_json::Error> {
     let mut description = serde_json::to_value(Description::openapi())?;
     problems::complete(&mut description);

@@ -1,5 +1,6 @@
-//! What clients get: JSON of transactions, accounts and balances. A transaction's JSON is a pure function of its
-//! immutable row, which is what makes a replay byte-identical for ever.
+//! Response bodies: transactions, assessments, accounts and balances as JSON.
+//!
+//! Guarantee: the JSON of a transaction depends on its immutable row alone, so a replay has the same bytes for ever.
 
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use chrono::{DateTime, Utc};
@@ -15,26 +16,26 @@ use crate::{
     repository::{accounts::Account, assessments::StoredAssessment},
 };
 
-/// Answers with a value as JSON.
+/// Returns an answer with a value as JSON.
 pub fn json(mut response: HttpResponseBuilder, value: &impl Serialize) -> Result<HttpResponse, Problem> {
-    let body = serde_json::to_string(value).map_err(|error| Problem::not_printable(&error))?;
+    let body = serde_json::to_string(value).map_err(|error| Problem::not_serializable(&error))?;
     Ok(response.content_type("application/json").body(body))
 }
 
-/// JSON that the database keeps as text.
+/// Returns JSON that is stored as text, without parsing it into values.
 fn stored_json(text: &str) -> Result<&RawValue, Problem> {
-    serde_json::from_str(text).map_err(|error| Problem::not_printable(&error))
+    serde_json::from_str(text).map_err(|error| Problem::not_serializable(&error))
 }
 
-/// A row of the ledger. It never changes.
+/// A transaction. It never changes.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Transaction)]
 pub struct TransactionOut<'a> {
-    /// UUIDv7; sorts by time.
+    /// A UUIDv7, which sorts by time.
     id: Uuid,
     #[schema(example = "acct-42")]
     account_id: &'a str,
-    /// 1, 2, 3 … without gaps per account.
+    /// 1, 2, 3 … without gaps within the account.
     #[schema(minimum = 1)]
     account_seq: i64,
     direction: Direction,
@@ -42,7 +43,7 @@ pub struct TransactionOut<'a> {
     amount: String,
     #[schema(example = "EUR")]
     currency: &'static str,
-    /// The account's balance after this row.
+    /// The account's balance after this transaction.
     #[schema(example = "-125.50")]
     balance_after: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +64,7 @@ pub struct TransactionOut<'a> {
 }
 
 impl<'a> TransactionOut<'a> {
-    /// Of a row of the ledger.
+    /// Creates the JSON of a transaction.
     pub fn new(row: &'a Transaction) -> Result<Self, Problem> {
         let posting = &row.posting;
         let metadata =
@@ -85,7 +86,7 @@ impl<'a> TransactionOut<'a> {
     }
 }
 
-/// A transaction and what the rules made of it.
+/// A transaction and its assessment.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AssessedTransaction)]
 pub struct AssessedTransactionOut<'a> {
@@ -96,14 +97,14 @@ pub struct AssessedTransactionOut<'a> {
 }
 
 impl<'a> AssessedTransactionOut<'a> {
-    /// Of a row of the ledger and its assessment, if it has one.
+    /// Creates the JSON of a transaction with its assessment, or with the status `pending`.
     pub fn new(row: &'a Transaction, risk: Option<&'a StoredAssessment>) -> Result<Self, Problem> {
         let risk = risk.map_or(Ok(RiskOut::default()), RiskOut::new)?;
         Ok(Self { transaction: TransactionOut::new(row)?, risk })
     }
 }
 
-/// `pending` until scored; then with everything else.
+/// The assessment of a transaction. While the status is `pending`, there are no other fields.
 #[derive(Default, Serialize, ToSchema)]
 #[schema(as = Risk)]
 struct RiskOut<'a> {
@@ -117,11 +118,11 @@ struct RiskOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Vec<RiskReason>>)]
     reasons: Option<&'a RawValue>,
-    /// Of rules in mode `shadow`, which add nothing to the score.
+    /// The rules in mode `shadow` that fired. They add nothing to the score.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Vec<RiskReason>>)]
     shadow_reasons: Option<&'a RawValue>,
-    /// Content hash of the rules.
+    /// The content hash of the rule set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     ruleset: Option<&'a str>,
@@ -144,7 +145,7 @@ impl<'a> RiskOut<'a> {
     }
 }
 
-/// Whether it was assessed yet.
+/// Whether the transaction is assessed.
 #[derive(Default, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum RiskStatus {
@@ -157,21 +158,21 @@ enum RiskStatus {
 #[derive(Serialize, ToSchema)]
 #[schema(as = TransactionPage)]
 pub struct TransactionPageOut<'a> {
-    /// At most `limit`; fewer, even none, where few of the rows that were looked at match.
+    /// At most `limit` rows. There can be fewer, or none, if few of the rows that were read match the filters.
     items: Vec<TransactionOut<'a>>,
-    /// Give it as `cursor` to go on; null on the last page, and only there.
+    /// The `cursor` of the next page. Null on the last page only.
     next_cursor: Option<String>,
 }
 
 impl<'a> TransactionPageOut<'a> {
-    /// Of rows of the ledger, and the cursor of the page after them.
+    /// Creates a page from its rows and the cursor of the next page.
     pub fn new(rows: &'a [Transaction], next_cursor: Option<String>) -> Result<Self, Problem> {
         let items = rows.iter().map(TransactionOut::new).collect::<Result<_, _>>()?;
         Ok(Self { items, next_cursor })
     }
 }
 
-/// An assessment of a transaction.
+/// The assessment of a transaction.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Assessment)]
 struct AssessmentOut<'a> {
@@ -211,21 +212,21 @@ impl<'a> AssessmentOut<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = AssessmentPage)]
 pub struct AssessmentPageOut<'a> {
-    /// At most `limit`; fewer, even none, where few of the rows that were looked at match.
+    /// At most `limit` rows. There can be fewer, or none, if few of the rows that were read match the filters.
     items: Vec<AssessmentOut<'a>>,
-    /// Give it as `cursor` to go on; null on the last page, and only there.
+    /// The `cursor` of the next page. Null on the last page only.
     next_cursor: Option<String>,
 }
 
 impl<'a> AssessmentPageOut<'a> {
-    /// Of stored assessments, and the cursor of the page after them.
+    /// Creates a page from its rows and the cursor of the next page.
     pub fn new(rows: &'a [StoredAssessment], next_cursor: Option<String>) -> Result<Self, Problem> {
         let items = rows.iter().map(AssessmentOut::new).collect::<Result<_, _>>()?;
         Ok(Self { items, next_cursor })
     }
 }
 
-/// An account with its balance and its limit.
+/// An account with its balance and limit.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Account)]
 pub struct AccountOut<'a> {
@@ -235,9 +236,9 @@ pub struct AccountOut<'a> {
     currency: &'static str,
     #[schema(example = "-125.50")]
     balance: String,
-    /// 0 before the first transaction.
+    /// The number of the last transaction; 0 before the first.
     account_seq: i64,
-    /// Null for no limit.
+    /// The limit, or null for none.
     #[schema(example = "-200.00")]
     min_balance: Option<String>,
     #[schema(value_type = DateTime<Utc>)]
@@ -245,7 +246,7 @@ pub struct AccountOut<'a> {
 }
 
 impl<'a> AccountOut<'a> {
-    /// Of a stored account.
+    /// Creates the JSON of an account.
     pub fn new(account: &'a Account) -> Self {
         let state = &account.state;
         Self {
@@ -259,7 +260,7 @@ impl<'a> AccountOut<'a> {
     }
 }
 
-/// A balance, which was right at `as_of`.
+/// The balance of an account at a moment.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Balance)]
 pub struct BalanceOut<'a> {
@@ -275,7 +276,7 @@ pub struct BalanceOut<'a> {
 }
 
 impl<'a> BalanceOut<'a> {
-    /// Of the state that an account had at a moment.
+    /// Creates the JSON of a balance from the state of the account at `as_of`.
     pub fn new(account_id: &'a AccountId, state: &AccountState, as_of: DateTime<Utc>) -> Self {
         Self {
             account_id: account_id.as_str(),

@@ -1,6 +1,7 @@
-//! Every error answer of the API, in one place: RFC 9457 `application/problem+json` with a stable `type`.
-//! `docs/problems.md` documents each type. What goes wrong inside is logged here, once, and told to the client only
-//! as far as it can act on it.
+//! Every error answer of the API: RFC 9457 `application/problem+json` with a stable `type`.
+//!
+//! `docs/problems.md` documents each type. Internal errors are logged here, once; the client gets the part that it can
+//! act on.
 
 use std::time::Duration;
 
@@ -13,23 +14,23 @@ use crate::{
     repository::RepositoryError,
 };
 
-/// One field that is wrong, and why.
+/// A field with a wrong value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldProblem {
-    /// The JSON field, query parameter or header.
+    /// The name of the JSON field, query parameter or header.
     pub field: String,
-    /// What is wrong with it.
+    /// Why the value is refused.
     pub message: String,
 }
 
-/// The kinds of problems: the last part of `urn:ledger:problem:…`.
+/// The kind of a problem, which decides its status, type and title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// 400: no JSON, a bad header, a bad query parameter.
+    /// 400: the body is not JSON, or a header or query parameter is wrong.
     Malformed,
-    /// 404: no such route or thing.
+    /// 404: the path, transaction or account does not exist.
     NotFound,
-    /// 405, with `Allow`.
+    /// 405, with `Allow`: the path has other methods.
     MethodNotAllowed,
     /// 408: the request did not arrive in time.
     RequestTimeout,
@@ -39,7 +40,7 @@ pub enum ProblemKind {
     UriTooLong,
     /// 431: the headers are larger than allowed.
     HeadersTooLarge,
-    /// 415: not JSON.
+    /// 415: the body is not declared as JSON, or is compressed.
     UnsupportedMediaType,
     /// 422: fields with wrong values.
     Validation,
@@ -49,20 +50,20 @@ pub enum ProblemKind {
     CurrencyMismatch,
     /// 422: the debit would go below the account's limit.
     LimitExceeded,
-    /// 422: the balance would leave the range that the ledger keeps.
+    /// 422: the balance would exceed the range that the ledger supports.
     BalanceOutOfRange,
-    /// 422: a reversal cannot be reversed.
+    /// 422: the transaction is a reversal, which cannot be reversed.
     NotReversible,
-    /// 429: this client is over its rate.
+    /// 429, with `Retry-After`: the client exceeds its rate limit.
     TooManyRequests,
-    /// 503: not now; try again with the same key.
+    /// 503, with `Retry-After`: the request can be retried with the same key.
     Unavailable,
     /// 500: a bug.
     Internal,
 }
 
 impl ProblemKind {
-    /// Every kind there is.
+    /// All kinds.
     pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::NotFound,
@@ -83,26 +84,26 @@ impl ProblemKind {
         Self::Internal,
     ];
 
-    /// The last part of its type.
+    /// Returns the last part of the type `urn:ledger:problem:…`.
     pub fn name(self) -> &'static str {
         self.facts().1
     }
 
-    /// The same for every problem of this kind.
+    /// Returns the title, which all problems of this kind share.
     pub fn title(self) -> &'static str {
         self.facts().2
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(self) -> StatusCode {
         self.facts().0
     }
 
-    /// The status code, the name in the type, and the title.
+    /// Returns the status, the name in the type, and the title.
     fn facts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Malformed => (StatusCode::BAD_REQUEST, "malformed-request", "The request is malformed"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing here"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "The resource does not exist"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
             }
@@ -110,7 +111,7 @@ impl ProblemKind {
                 (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request did not arrive in time")
             }
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large"),
-            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri-too-long", "The address is too long"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "uri-too-long", "The path and query are too long"),
             Self::HeadersTooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "headers-too-large",
@@ -129,12 +130,12 @@ impl ProblemKind {
                 (StatusCode::UNPROCESSABLE_ENTITY, "currency-mismatch", "The account holds another currency")
             }
             Self::LimitExceeded => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "limit-exceeded", "The account's limit does not allow it")
+                (StatusCode::UNPROCESSABLE_ENTITY, "limit-exceeded", "The account's limit would be exceeded")
             }
             Self::BalanceOutOfRange => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "balance-out-of-range",
-                "The balance would leave the range that the ledger keeps",
+                "The balance would exceed the supported range",
             ),
             Self::NotReversible => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "not-reversible", "The transaction cannot be reversed")
@@ -143,9 +144,9 @@ impl ProblemKind {
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests from this client")
             }
             Self::Unavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The ledger cannot do this right now")
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is temporarily unavailable")
             }
-            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong inside"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "An internal error occurred"),
         }
     }
 }
@@ -153,109 +154,114 @@ impl ProblemKind {
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Decides status, type and title.
+    /// The kind, which decides the status, type and title.
     pub kind: ProblemKind,
-    /// What happened this time, for a person.
+    /// The cause in this case, and the remedy.
     pub detail: String,
-    /// For validation: every field that is wrong.
+    /// Every field with a wrong value.
     pub errors: Vec<FieldProblem>,
-    /// Extra headers: `Allow`, `Retry-After`.
+    /// An additional header: `Allow` or `Retry-After`.
     header: Option<(header::HeaderName, String)>,
 }
 
-/// RFC 9457. What each type means and what to do about it is in docs/problems.md.
+/// A problem as RFC 9457 defines it. docs/problems.md documents each type.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub struct ProblemOut<'a> {
-    /// Stable: programs decide by it
+    /// Stable; programs decide by it.
     #[serde(rename = "type")]
     problem_type: String,
-    /// The same for every problem of a type
+    /// The same for all problems of a type.
     title: &'static str,
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    /// What happened this time, for a person
+    /// The cause in this case, for a person.
     detail: &'a str,
-    /// The path that was asked for
+    /// The path of the request.
     instance: &'a str,
-    /// The fields that are wrong, where it is about fields
+    /// The fields with wrong values, if the problem is about fields.
     #[serde(skip_serializing_if = "<[FieldProblem]>::is_empty")]
     #[schema(value_type = Vec<FieldProblem>, required = false)]
     errors: &'a [FieldProblem],
 }
 
-/// A client that is told to come back is told when.
+/// The detail of an internal error, which says nothing about the inside of the server.
+pub const INTERNAL_DETAIL: &str =
+    "this is a bug in the server; report it with the X-Request-Id of this answer";
+
+/// How long a client should wait before it retries after a 503.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Problem {
-    /// A problem with its text.
+    /// Creates a problem.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         let retry = (kind == ProblemKind::Unavailable)
             .then(|| (header::RETRY_AFTER, RETRY_AFTER.as_secs().to_string()));
         Self { kind, detail: detail.into(), errors: Vec::new(), header: retry }
     }
 
-    /// 422 with all fields that are wrong.
+    /// Creates a 422 that lists all fields with wrong values.
     pub fn validation(errors: Vec<FieldProblem>) -> Self {
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         Self {
             errors: errors.clone(),
-            ..Self::new(ProblemKind::Validation, format!("not valid: {}", fields.join(", ")))
+            ..Self::new(ProblemKind::Validation, format!("fields with wrong values: {}", fields.join(", ")))
         }
     }
 
-    /// The same problem with the fields that are to blame.
+    /// Adds the fields with wrong values.
     #[must_use]
     pub fn with_errors(self, errors: Vec<FieldProblem>) -> Self {
         Self { errors, ..self }
     }
 
-    /// Our own rows always print; if one does not, that is a bug and no client's fault.
-    pub fn not_printable(error: &serde_json::Error) -> Self {
-        tracing::error!(%error, "a row cannot be printed");
-        Self::new(ProblemKind::Internal, "this is a bug; the server's log tells more")
+    /// Logs that an answer cannot be written as JSON, which is a bug, and creates a 500.
+    pub fn not_serializable(error: &serde_json::Error) -> Self {
+        tracing::error!(%error, "an answer cannot be written as JSON");
+        Self::new(ProblemKind::Internal, INTERNAL_DETAIL)
     }
 
-    /// For an error that something below us answered; None if it is no error, or none that we know.
+    /// Creates the problem for an error status of the HTTP library. None for any other status.
     pub fn from_status(status: StatusCode) -> Option<Self> {
         match status {
-            StatusCode::NOT_FOUND => Some(Self::new(ProblemKind::NotFound, "there is no such route")),
+            StatusCode::NOT_FOUND => Some(Self::new(ProblemKind::NotFound, "this path does not exist")),
             StatusCode::BAD_REQUEST => Some(Self::new(ProblemKind::Malformed, "the request cannot be read")),
-            status if status.is_server_error() => {
-                Some(Self::new(ProblemKind::Internal, "this is a bug; the server's log tells more"))
-            }
+            status if status.is_server_error() => Some(Self::new(ProblemKind::Internal, INTERNAL_DETAIL)),
             _ => None,
         }
     }
 
-    /// 429 with the time to wait.
+    /// Creates a 429 with the time to wait.
     pub fn too_many_requests(seconds: u64) -> Self {
         Self {
             header: Some((header::RETRY_AFTER, seconds.to_string())),
-            ..Self::new(ProblemKind::TooManyRequests, format!("come back in {seconds} s"))
+            ..Self::new(
+                ProblemKind::TooManyRequests,
+                format!("the rate limit of this client is exceeded; retry in {seconds} s"),
+            )
         }
     }
 
-    /// 405 with the methods that there are.
+    /// Creates a 405 with the allowed methods.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         Self {
             header: Some((header::ALLOW, allow.into())),
-            ..Self::new(ProblemKind::MethodNotAllowed, format!("allowed here: {allow}"))
+            ..Self::new(ProblemKind::MethodNotAllowed, format!("this path allows: {allow}"))
         }
     }
 
-    /// What a decision that created nothing is answered with; None for those that have a row.
+    /// Creates the problem for a decision that has no row. None for a decision that has one.
     pub fn from_decision(decision: &Decision) -> Option<Self> {
         match decision {
             Decision::Create(_) | Decision::Replay(_) => None,
             Decision::Mismatch { field } => Some(Self {
                 errors: vec![FieldProblem {
                     field: (*field).into(),
-                    message: "differs from the request that this key was first used for".into(),
+                    message: "differs from the first request with this key".into(),
                 }],
                 ..Self::new(
                     ProblemKind::IdempotencyKeyReused,
-                    format!("the first request had another {field}"),
+                    format!("the key was first used for a request with another {field}; send a new key"),
                 )
             }),
             Decision::Refused(refusal) => Some(Self::from_refusal(refusal)),
@@ -264,9 +270,10 @@ impl Problem {
 
     fn from_refusal(refusal: &Refusal) -> Self {
         match refusal {
-            Refusal::CurrencyMismatch { account_currency } => {
-                Self::new(ProblemKind::CurrencyMismatch, format!("the account holds {account_currency}"))
-            }
+            Refusal::CurrencyMismatch { account_currency } => Self::new(
+                ProblemKind::CurrencyMismatch,
+                format!("the account holds {account_currency}; post in that currency"),
+            ),
             Refusal::LimitExceeded { balance, min_balance, currency } => Self::new(
                 ProblemKind::LimitExceeded,
                 format!(
@@ -276,16 +283,16 @@ impl Problem {
                 ),
             ),
             Refusal::BalanceOutOfRange => {
-                Self::new(ProblemKind::BalanceOutOfRange, "the balance would need more than 18 digits")
+                Self::new(ProblemKind::BalanceOutOfRange, "the balance would have more than 18 digits")
             }
             Refusal::BeforeLastTransaction { last_created_at } => Self::new(
                 ProblemKind::Validation,
-                format!("the account's last transaction is of {last_created_at}, later than this one"),
+                format!("the account's last transaction, of {last_created_at}, is later than this one"),
             ),
         }
     }
 
-    /// The JSON of this problem; `instance` is the path that was asked for.
+    /// Returns the JSON of the problem. `instance` is the path of the request.
     pub fn to_json<'a>(&'a self, instance: &'a str) -> ProblemOut<'a> {
         let (status, name, title) = self.kind.facts();
         ProblemOut {
@@ -298,12 +305,12 @@ impl Problem {
         }
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.kind.facts().0
     }
 
-    /// The answer to a request for `instance`.
+    /// Returns the answer to a request for the path `instance`.
     pub fn respond(&self, instance: &str) -> HttpResponse {
         let mut response = HttpResponse::build(self.status());
         if let Some((name, value)) = &self.header {
@@ -321,7 +328,7 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// The middleware that knows the path gives `instance` its value; see `serve::observe`.
+/// `instance` is empty here; the middleware in `observe.rs` knows the path and sets it.
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
         self.status()
@@ -335,11 +342,11 @@ impl ResponseError for Problem {
 impl From<RepositoryError> for Problem {
     fn from(error: RepositoryError) -> Self {
         if error.is_transient() {
-            tracing::warn!(%error, "the database does not answer");
-            return Self::new(ProblemKind::Unavailable, "the database does not answer; try again");
+            tracing::warn!(%error, "a read failed: the database is unavailable");
+            return Self::new(ProblemKind::Unavailable, "the database is unavailable; retry the request");
         }
-        tracing::error!(%error, "the database refused a statement");
-        Self::new(ProblemKind::Internal, "this is a bug; the server's log tells more")
+        tracing::error!(%error, "the database refused a statement, which is a bug");
+        Self::new(ProblemKind::Internal, INTERNAL_DETAIL)
     }
 }
 
@@ -347,7 +354,6 @@ impl From<RepositoryError> for Problem {
 mod tests {
     use super::*;
 
-    /// Seen to fail when a kind was planted that the page does not know, and when a status in it was changed.
     #[test]
     fn every_problem_is_documented_with_its_status() {
         let page = include_str!("../../docs/problems.md");
@@ -357,6 +363,6 @@ mod tests {
             let row = format!("| `{name}` | {} |", status.as_u16());
             assert!(page.contains(&row), "docs/problems.md has no row {row}");
         }
-        assert_eq!(rows, ProblemKind::ALL.len(), "a row for each, and no other");
+        assert_eq!(rows, ProblemKind::ALL.len(), "one row for each kind");
     }
 }

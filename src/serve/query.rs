@@ -1,5 +1,5 @@
-//! Query parameters: every one is known or refused, each is parsed into a domain value, two that contradict each other are
-//! refused, and all that are wrong are named at once.
+//! Query parameters: parsed into domain values, and refused if they are unknown, wrong, repeated or contradict each other.
+//! The answer lists all wrong parameters at once.
 
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Datelike, Utc};
@@ -10,28 +10,29 @@ use crate::{
     repository::PageRequest,
 };
 
-/// The parameters of one request, taken out one by one; what is left over is unknown.
+/// The parameters of one request. A handler takes the known ones out; [`Parameters::end`] refuses the rest.
 pub struct Parameters {
     pairs: Vec<(String, String)>,
     problems: Vec<FieldProblem>,
 }
 
 impl Parameters {
-    /// Splits a query string.
+    /// Splits and decodes a query string.
     pub fn parse(query: &str) -> Result<Self, Problem> {
         let pairs: Vec<(String, String)> = decoded_pairs(query)?;
         Ok(Self { pairs, problems: Vec::new() })
     }
 
-    /// Returns the parameters but the cursor, sorted and decoded: what a cursor belongs to.
+    /// Returns all parameters except the cursor, sorted and decoded. A cursor is bound to this text.
     pub fn without_cursor(&self) -> String {
         let mut pairs: Vec<_> = self.pairs.iter().filter(|(name, _)| name != "cursor").collect();
         pairs.sort();
-        // No name or value holds U+0000.
+        // No name or value contains U+0000, so it separates them.
         pairs.iter().map(|(name, value)| format!("{name}\0{value}\0")).collect()
     }
 
-    /// Takes a parameter out and parses it. Absent is None; wrong, or there twice, is remembered for [`Self::end`].
+    /// Takes a parameter out and parses it. Returns None if it is absent, wrong or repeated; [`Self::end`] reports the
+    /// latter two.
     pub fn take<T, E: std::fmt::Display>(
         &mut self,
         name: &str,
@@ -54,7 +55,7 @@ impl Parameters {
         }
     }
 
-    /// Takes out what every list can be asked for.
+    /// Takes out the parameters that all lists have.
     pub fn take_page(&mut self) -> PageRequest {
         let page = PageRequest {
             account_id: self.take("account_id", account_id),
@@ -67,8 +68,8 @@ impl Parameters {
         page
     }
 
-    /// Remembers for [`Self::end`] that two parameters leave nothing between them. Nobody means that, so an empty list
-    /// would hide the mistake.
+    /// Checks that a range is not empty; [`Self::end`] reports it otherwise. An empty list would hide the client's
+    /// mistake.
     pub fn in_order<T: PartialOrd>(&mut self, least: (&str, &Option<T>), greatest: (&str, &Option<T>)) {
         if let (Some(low), Some(high)) = (least.1, greatest.1)
             && low > high
@@ -82,23 +83,23 @@ impl Parameters {
         self.problems.push(FieldProblem { field: name.into(), message: message.into() });
     }
 
-    /// Refuses what is left over and what was wrong, all at once.
+    /// Returns a 400 that lists all unknown and wrong parameters, if there are any.
     pub fn end(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.pairs) {
-            self.wrong(&name, "is not a known parameter");
+            self.wrong(&name, "is not a parameter of this path");
         }
         if self.problems.is_empty() {
             return Ok(());
         }
         let names: Vec<&str> = self.problems.iter().map(|problem| problem.field.as_str()).collect();
-        let detail = format!("query parameters are not valid: {}", names.join(", "));
+        let detail = format!("query parameters with wrong values: {}", names.join(", "));
         Err(Problem::new(ProblemKind::Malformed, detail).with_errors(self.problems))
     }
 }
 
 fn decoded_pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
     if !is_percent_encoded(query) {
-        let detail = "the query string has a % without two hexadecimal digits behind it";
+        let detail = "the query string has a % that is not followed by two hexadecimal digits";
         return Err(Problem::new(ProblemKind::Malformed, detail));
     }
     let decoded = actix_web::web::Query::<Vec<(String, String)>>::from_query(query);
@@ -108,7 +109,7 @@ fn decoded_pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
     if pairs.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
         return Err(Problem::new(ProblemKind::Malformed, "the query string contains U+0000"));
     }
-    // What is not UTF-8 was decoded to U+FFFD, which would be another question than the one that was asked.
+    // Bytes that are not UTF-8 were decoded to U+FFFD, which would change the meaning of the query.
     if pairs.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}')) {
         return Err(Problem::new(ProblemKind::Malformed, "the query string is not UTF-8"));
     }
@@ -119,67 +120,66 @@ fn is_percent_encoded(query: &str) -> bool {
     query.split('%').skip(1).all(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2)
 }
 
-/// An RFC 3339 moment.
+/// Parses an RFC 3339 moment.
 pub fn moment(text: &str) -> Result<DateTime<Utc>, String> {
     let parsed = parse_moment(text);
-    // An offset can lead out of the four digits that a year has.
+    // An offset can move the year out of four digits.
     parsed.filter(|moment| (0..=9999).contains(&moment.year())).ok_or_else(|| match text.contains(' ') {
-        true => {
-            "must be an RFC 3339 moment such as 2026-01-31T12:00:00Z; a + in a query is written %2B".into()
-        }
+        true => "must be an RFC 3339 moment such as 2026-01-31T12:00:00Z; write a + in a query as %2B".into(),
         false => "must be an RFC 3339 moment such as 2026-01-31T12:00:00Z".into(),
     })
 }
 
-/// A page size.
+/// Parses a page size.
 fn limit(text: &str) -> Result<i64, String> {
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     digits
         .and_then(|text| text.parse().ok())
         .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-        .ok_or(format!("must be 1 to {LIMIT_MAX}"))
+        .ok_or(format!("must be a whole number from 1 to {LIMIT_MAX}"))
 }
 
 const LIMIT_MAX: i64 = 200;
-/// The page size where none is given.
+/// The page size if none is given.
 const LIMIT_DEFAULT: i64 = 50;
 const DECIMAL_LENGTH_MAX: usize = 24;
 
-/// A decimal that is not negative, short enough to compare cheaply.
+/// Parses a decimal that is not negative and has at most `DECIMAL_LENGTH_MAX` characters.
 pub fn decimal(text: &str) -> Result<BigDecimal, &'static str> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     if !plain || text.len() > DECIMAL_LENGTH_MAX || text.starts_with('.') || text.ends_with('.') {
-        return Err("must be a plain decimal such as 125.50");
+        return Err("must be a decimal that is not negative, such as 125.50, of at most 24 characters");
     }
-    text.parse().map_err(|_| "must be a plain decimal such as 125.50")
+    text.parse()
+        .map_err(|_| "must be a decimal that is not negative, such as 125.50, of at most 24 characters")
 }
 
-/// `credit` or `debit`.
+/// Parses `credit` or `debit`.
 pub fn direction(text: &str) -> Result<Direction, String> {
     Direction::parse(text).map_err(|error| error.to_string())
 }
 
-/// An account identifier.
+/// Parses an account identifier.
 fn account_id(text: &str) -> Result<AccountId, String> {
     AccountId::parse(text).map_err(|error| error.to_string())
 }
 
-/// `low`, `medium`, `high`, or `pending` for what is not assessed yet.
+/// Parses `low`, `medium`, `high`, or `pending` for a transaction without an assessment.
 pub fn risk_state(text: &str) -> Result<RiskState, &'static str> {
     RiskState::parse(text).ok_or("must be low, medium, high or pending")
 }
 
-/// `low`, `medium` or `high`: what an assessment can be.
+/// Parses `low`, `medium` or `high`.
 pub fn risk_level(text: &str) -> Result<RiskLevel, &'static str> {
     RiskLevel::parse(text).ok_or("must be low, medium or high")
 }
 
 const SHORT_TEXT_LENGTH_MAX: usize = 128;
 
-/// A rule's name, a ruleset's hash, a cursor.
+/// Parses a rule's name, a rule set's hash or a cursor.
 pub fn short_text(text: &str) -> Result<String, String> {
     if (1..=SHORT_TEXT_LENGTH_MAX).contains(&text.len()) {
         return Ok(text.into());
     }
-    Err(format!("must be 1 to {SHORT_TEXT_LENGTH_MAX} bytes"))
+    Err(format!("must have 1 to {SHORT_TEXT_LENGTH_MAX} bytes"))
 }

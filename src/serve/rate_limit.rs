@@ -1,10 +1,10 @@
-//! A rate limit per client, off unless `serve.rate_limit` says so: the generic cell rate algorithm (ITU-T I.371), as
-//! the crate governor has it.
+//! A rate limit for each client, off unless `serve.rate_limit` is set. The crate governor implements it with the generic
+//! cell rate algorithm (ITU-T I.371).
 //!
-//! A client is its address; an IPv6 client is its /64, since one host owns that many. Behind proxies the address is
-//! the one that the outermost trusted proxy saw: the `trusted_proxies`-th from the right of `X-Forwarded-For`. What
-//! stands further left was written by the client and is not believed. The table is bounded; clients beyond its bound
-//! share one allowance.
+//! - A client is identified by its IP address, an IPv6 client by its /64 network, because one host owns a whole network.
+//! - Behind proxies, the outermost trusted proxy saw the client's address: the `trusted_proxies`-th from the right of
+//!   `X-Forwarded-For`. The addresses further left come from the client and are ignored.
+//! - At most `CLIENTS_MAX` clients are tracked. Further clients share one limit.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -34,14 +34,14 @@ use crate::config::Serve;
 
 const CLIENTS_MAX: usize = 100_000;
 const CLEAR_INTERVAL_MS: u64 = 1000;
-/// The one allowance of everybody whom the table has no room for.
-const EVERYBODY_ELSE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// The address under which all clients beyond `CLIENTS_MAX` are counted.
+const UNTRACKED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The limiter, or None where there is no limit. Shared by all HTTP workers.
+/// The rate limit, or None if there is none. All HTTP workers share it.
 pub type Limiter = Option<Arc<RateLimit>>;
 
-/// A limit and whom it counts.
+/// The rate limit and the clients that it counts.
 pub struct RateLimit {
     clients: DefaultKeyedRateLimiter<IpAddr>,
     trusted_proxies: usize,
@@ -51,7 +51,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// As configured; None for no limit.
+    /// Creates the configured limit, or None.
     pub fn new(config: &Serve) -> Limiter {
         let rate = NonZeroU32::new(config.rate_limit)?;
         let burst = NonZeroU32::new(config.rate_limit_burst).unwrap_or(rate);
@@ -65,38 +65,38 @@ impl RateLimit {
         }))
     }
 
-    /// Seconds to wait, or None if the request may pass.
+    /// Counts a request. Returns the seconds to wait if the client exceeds its limit.
     fn refused_for(&self, client: IpAddr) -> Option<u64> {
         let client = self.counted(client);
         let not_until = self.clients.check_key(&client).err()?;
         Some(not_until.wait_time_from(DefaultClock::default().now()).as_secs() + 1)
     }
 
+    /// Returns the address that a client is counted under.
     fn counted(&self, client: IpAddr) -> IpAddr {
         if self.clients.len() < CLIENTS_MAX {
             return client;
         }
-        // Looking through a full table for those who may be forgotten costs milliseconds: not for each request of
-        // whoever filled it.
+        // Removing idle clients from a full table takes milliseconds, so it is done at most once per interval.
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let cleared_at_ms = self.cleared_at_ms.load(Ordering::Relaxed);
         if now_ms.saturating_sub(cleared_at_ms) < CLEAR_INTERVAL_MS {
-            return EVERYBODY_ELSE;
+            return UNTRACKED;
         }
         self.cleared_at_ms.store(now_ms, Ordering::Relaxed);
         self.clients.retain_recent();
-        if self.clients.len() < CLIENTS_MAX { client } else { EVERYBODY_ELSE }
+        if self.clients.len() < CLIENTS_MAX { client } else { UNTRACKED }
     }
 }
 
-/// Lets a request pass or answers 429 with `Retry-After`.
+/// Passes a request on, or answers 429 with `Retry-After`.
 pub async fn limit(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<EitherBody<impl MessageBody, BoxBody>>, Error> {
     let limiter = request.app_data::<web::Data<Limiter>>().and_then(|limiter| limiter.as_ref().as_ref());
     if let Some(limiter) = limiter {
-        let peer = request.peer_addr().map_or(EVERYBODY_ELSE, |peer| peer.ip());
+        let peer = request.peer_addr().map_or(UNTRACKED, |peer| peer.ip());
         let client = client_address(peer, request.headers(), limiter.trusted_proxies);
         if let Some(seconds) = limiter.refused_for(client) {
             let answer = Problem::too_many_requests(seconds).respond(request.path());
@@ -106,19 +106,20 @@ pub async fn limit(
     Ok(next.call(request).await?.map_into_left_body())
 }
 
-/// Whom a request counts for: its peer, or whom the outermost trusted proxy saw.
+/// Returns the address of the client: the peer, or the address that the outermost trusted proxy saw.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: usize) -> IpAddr {
     let Some(position) = trusted_proxies.checked_sub(1) else { return network(peer) };
     let mut hops: Vec<&str> = Vec::new();
     for value in headers.get_all(FORWARDED_FOR) {
         hops.extend(value.to_str().unwrap_or_default().split(',').map(str::trim));
     }
-    // Some proxies write the port as well.
+    // Some proxies append the port.
     let address = |hop: &&str| hop.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip()));
     let seen = hops.iter().rev().nth(position).and_then(address);
     network(seen.unwrap_or(peer))
 }
 
+/// Returns the /64 network of an IPv6 address, and an IPv4 address unchanged.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_trusted_proxies_wrote_is_believed() {
+    fn only_addresses_from_trusted_proxies_are_used() {
         let peer = address("10.0.0.1");
         let headers = forwarded(&["6.6.6.6, 1.1.1.1", "2.2.2.2"]);
         assert_eq!(client_address(peer, &headers, 0), peer);
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_cannot_multiply_itself_by_its_ipv6_addresses() {
+    fn all_ipv6_addresses_of_a_host_count_as_one_client() {
         assert_eq!(network(address("2001:db8::1")), network(address("2001:db8::ffff:1")));
         assert_ne!(network(address("2001:db8::1")), network(address("2001:db8:0:1::1")));
         assert_eq!(network(address("::ffff:1.2.3.4")), address("1.2.3.4"));

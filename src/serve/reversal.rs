@@ -1,5 +1,7 @@
-//! `POST /transactions/{id}/reversal`: a new, opposite transaction that names the first. Idempotent by nature, so it
-//! needs no key: there is one reversal per transaction, and asking again answers with it. A reversal is not reversed.
+//! `POST /transactions/{id}/reversal`: posts the opposite of a transaction.
+//!
+//! A transaction has at most one reversal, so the request needs no idempotency key: a repeated request gets the same
+//! reversal. A reversal cannot be reversed.
 
 use std::sync::Arc;
 
@@ -21,14 +23,15 @@ use crate::{
 
 /// Reverse a transaction
 ///
-/// Once only, and idempotent by nature: asking again answers 200 with the same reversal. A reversal is not reversed.
+/// A transaction has at most one reversal, so a repeated request is answered 200 with the same reversal. A reversal cannot
+/// be reversed.
 #[utoipa::path(
     post, path = "/transactions/{id}/reversal", tag = "transactions",
-    params(("id" = uuid::Uuid, Path, description = "The transaction's id, in small letters",
+    params(("id" = uuid::Uuid, Path, description = "The transaction's id, in lower case",
             pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")),
     responses(
-        (status = 201, description = "Reversed", body = TransactionOut, headers(("Location" = String, description = "The reversal's address"))),
-        (status = 200, description = "Reversed before; this is the reversal", body = TransactionOut, headers(("Idempotent-Replayed" = String, description = "`true`")))
+        (status = 201, description = "Reversed", body = TransactionOut, headers(("Location" = String, description = "The path of the reversal"))),
+        (status = 200, description = "Reversed before; the body is that reversal", body = TransactionOut, headers(("Idempotent-Replayed" = String, description = "`true`")))
     )
 )]
 pub async fn reverse_transaction(
@@ -38,19 +41,19 @@ pub async fn reverse_transaction(
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string())?.end()?;
-    input::nothing(&body::json_or_none(&request, payload, &state).await?)?;
+    input::empty(&body::json_or_none(&request, payload, &state).await?)?;
     let (original, _) = find_row(&state, path_id(&path)?).await?;
     if original.posting.reverses.is_some() {
         return Err(Problem::new(
             ProblemKind::NotReversible,
-            "it is itself a reversal; post a new transaction instead",
+            "the transaction is itself a reversal; post a new transaction instead",
         ));
     }
     let posting = Arc::new(opposite(&original));
     answer(&state.post(Request { posting, traceparent: trace_context(&request) }).await?)
 }
 
-/// The key is made from the reversed row, so the scope of "once" is the row itself.
+/// Returns the reversal of a transaction. Its idempotency key is derived from the transaction, so there can be only one.
 fn opposite(original: &Transaction) -> Posting {
     let posting = &original.posting;
     Posting {

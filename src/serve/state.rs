@@ -1,4 +1,4 @@
-//! What every handler works with: the writers, the readers and the limits.
+//! The state that all handlers share: the writers, the readers and the configuration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::runtime::Handle;
 
 use super::{
     account_reads::AccountReads,
-    problem::{Problem, ProblemKind},
+    problem::{INTERNAL_DETAIL, Problem, ProblemKind},
     writer::{Undecided, Writers},
 };
 use crate::{
@@ -23,16 +23,17 @@ pub struct ApiState {
     writers: Writers,
     accounts: AccountReads,
     pool: Pool,
-    /// Connections belong to this runtime; the HTTP workers have runtimes of their own that must not own any.
+    /// The runtime that owns the database connections. The HTTP workers have runtimes of their own, which must not own
+    /// any.
     runtime: Handle,
     /// The whole configuration.
     pub config: Arc<Config>,
-    /// Whether spans of requests go anywhere.
+    /// Whether spans of requests are exported.
     pub exports_traces: bool,
 }
 
 impl ApiState {
-    /// Puts the parts together; call it on the runtime that owns the connections.
+    /// Creates the state. Call it on the runtime that owns the database connections.
     pub fn new(context: &Context, writers: Writers, pool: Pool) -> Self {
         let serve = &context.config.serve;
         let accounts = AccountReads::start(pool.clone(), serve.queue_size_max, serve.request_timeout);
@@ -46,23 +47,23 @@ impl ApiState {
         }
     }
 
-    /// Posts one request; refusals of every kind come back as problems.
+    /// Posts one request. Returns the decision, or a problem if there is none.
     pub async fn post(&self, request: Request) -> Result<Decision, Problem> {
         self.within_time(self.writers.post(request)).await?.map_err(Problem::from)
     }
 
-    /// Posts many requests, each for itself, in order per account.
+    /// Posts many requests, each independently, in order within each account.
     pub async fn post_many(&self, requests: Vec<Request>) -> Result<Vec<Result<Decision, Problem>>, Problem> {
         let outcomes = self.within_time(self.writers.post_many(requests)).await?;
         Ok(outcomes.into_iter().map(|outcome| outcome.map_err(Problem::from)).collect())
     }
 
-    /// An account, or None if nobody opened it.
+    /// Returns an account, or None if it does not exist.
     pub async fn account(&self, account_id: AccountId) -> Result<Option<Account>, Problem> {
         self.within_time(self.accounts.find(account_id)).await?
     }
 
-    /// Reads with a pooled connection.
+    /// Runs `work` with a pooled connection, on the runtime that owns it.
     pub async fn read<T, F, Done>(&self, work: F) -> Result<T, Problem>
     where
         F: FnOnce(PooledConnection) -> Done + Send + 'static,
@@ -75,8 +76,8 @@ impl ApiState {
         match self.within_time(reading).await? {
             Ok(outcome) => Ok(outcome?),
             Err(error) => {
-                tracing::error!(%error, "a read did not end");
-                Err(Problem::new(ProblemKind::Internal, "this is a bug; the server's log tells more"))
+                tracing::error!(%error, "a read of the database panicked");
+                Err(Problem::new(ProblemKind::Internal, INTERNAL_DETAIL))
             }
         }
     }
@@ -86,13 +87,15 @@ impl ApiState {
         tokio::time::timeout(limit, work).await.map_err(|_| {
             Problem::new(
                 ProblemKind::Unavailable,
-                format!("no answer within {limit:?}; try again with the same key"),
+                format!(
+                    "the request was not answered within {limit:?}; retry it with the same idempotency key"
+                ),
             )
         })
     }
 }
 
-/// Works with a pooled connection for at most `limit`.
+/// Runs `work` with a pooled connection for at most `limit`.
 pub async fn read_pooled<T, F, Done>(pool: &Pool, limit: Duration, work: F) -> Result<T, RepositoryError>
 where
     F: FnOnce(PooledConnection) -> Done,
@@ -100,7 +103,7 @@ where
 {
     let outcome = tokio::time::timeout(limit, async { work(repository::pooled(pool).await?).await });
     let outcome = outcome.await.unwrap_or(Err(RepositoryError::NoAnswer(limit)));
-    // It went back to the pool, and its neighbours were opened to the same server.
+    // The connection went back to the pool, and the others there lead to the same server.
     if outcome.as_ref().is_err_and(RepositoryError::is_connection_lost) {
         repository::evict(pool);
     }
@@ -112,18 +115,17 @@ impl From<Undecided> for Problem {
         match why {
             Undecided::QueueFull => Self::new(
                 ProblemKind::Unavailable,
-                "too many requests are waiting; try again with the same key",
+                "the queue of waiting requests is full; retry with the same idempotency key",
             ),
-            Undecided::Stopping => {
-                Self::new(ProblemKind::Unavailable, "this instance is stopping; try again with the same key")
-            }
+            Undecided::Stopping => Self::new(
+                ProblemKind::Unavailable,
+                "this instance is stopping; retry with the same idempotency key",
+            ),
             Undecided::Unavailable => Self::new(
                 ProblemKind::Unavailable,
-                "the database does not answer; the outcome is unknown, so try again with the same key",
+                "the database does not answer and the outcome is unknown; retry with the same idempotency key",
             ),
-            Undecided::Failed => {
-                Self::new(ProblemKind::Internal, "this is a bug; the server's log tells more")
-            }
+            Undecided::Failed => Self::new(ProblemKind::Internal, INTERNAL_DETAIL),
         }
     }
 }

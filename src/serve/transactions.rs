@@ -9,7 +9,7 @@ use super::{
     input::{self, TransactionIn},
     observe::trace_context,
     output::{self, AssessedTransactionOut, TransactionOut, TransactionPageOut},
-    problem::{Problem, ProblemKind},
+    problem::{INTERNAL_DETAIL, Problem, ProblemKind},
     query::{self, Parameters},
     state::ApiState,
 };
@@ -22,20 +22,20 @@ use crate::{
     },
 };
 
-/// Set on an answer that was given before.
+/// The header of a replay.
 const REPLAYED: &str = "Idempotent-Replayed";
 
 /// Post a transaction
 ///
-/// Idempotent for ever: the same request under the same key answers 200 with the first answer's body, to the byte.
+/// Idempotent for ever: the same request with the same key is answered 200 with exactly the first answer's body.
 #[utoipa::path(
     post, path = "/transactions", tag = "transactions",
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes; unique per account",
+    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes. Unique within the account",
             min_length = 1, max_length = 257, pattern = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#)),
     request_body(content = TransactionIn, content_type = "application/json"),
     responses(
-        (status = 201, description = "Posted, and on disk", body = TransactionOut, headers(("Location" = String, description = "The transaction's address"))),
-        (status = 200, description = "Posted before; this is the first answer", body = TransactionOut, headers(("Idempotent-Replayed" = String, description = "`true`")))
+        (status = 201, description = "Posted and on disk", body = TransactionOut, headers(("Location" = String, description = "The path of the transaction"))),
+        (status = 200, description = "Posted before; the body is that of the first answer", body = TransactionOut, headers(("Idempotent-Replayed" = String, description = "`true`")))
     )
 )]
 pub async fn create_transaction(
@@ -51,7 +51,7 @@ pub async fn create_transaction(
     answer(&decision)
 }
 
-/// The answer to a posting: 201 with the new row, 200 with the old one, or the problem.
+/// Returns the answer to a posting: 201 with the new transaction, 200 with the earlier one, or the problem.
 pub fn answer(decision: &Decision) -> Result<HttpResponse, Problem> {
     match decision {
         Decision::Create(row) => {
@@ -65,14 +65,14 @@ pub fn answer(decision: &Decision) -> Result<HttpResponse, Problem> {
             output::json(response, &TransactionOut::new(row)?)
         }
         refused => Err(Problem::from_decision(refused)
-            .unwrap_or_else(|| Problem::new(ProblemKind::Internal, "a decision without an answer"))),
+            .unwrap_or_else(|| Problem::new(ProblemKind::Internal, INTERNAL_DETAIL))),
     }
 }
 
 /// Read a transaction and its assessment
 #[utoipa::path(
     get, path = "/transactions/{id}", tag = "transactions",
-    params(("id" = uuid::Uuid, Path, description = "The transaction's id, in small letters",
+    params(("id" = uuid::Uuid, Path, description = "The transaction's id, in lower case",
             pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")),
     responses((status = 200, description = "The transaction", body = AssessedTransactionOut))
 )]
@@ -90,12 +90,12 @@ fn missing() -> Problem {
     Problem::new(ProblemKind::NotFound, "no transaction has this id")
 }
 
-/// The id in a path, in its one spelling: others would give one thing several addresses.
+/// Parses the id in a path. Only the canonical spelling is accepted, so that a transaction has one path.
 pub fn path_id(path: &str) -> Result<Uuid, Problem> {
     path.parse::<Uuid>().ok().filter(|id| id.hyphenated().to_string() == path).ok_or_else(missing)
 }
 
-/// A row and its assessment, or 404.
+/// Returns a transaction and its assessment, or 404.
 pub async fn find_row(
     state: &ApiState,
     id: Uuid,
@@ -114,17 +114,17 @@ pub async fn find_row(
 #[utoipa::path(
     get, path = "/transactions", tag = "transactions",
     params(
-        ("account_id" = Option<String>, Query, description = "Of one account only", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
-        ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Created at or after"),
-        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Created before; not before `from`"),
-        ("direction" = Option<Direction>, Query, description = "Credits or debits only"),
+        ("account_id" = Option<String>, Query, description = "Only transactions of this account", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
+        ("from" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only transactions created at or after this moment"),
+        ("to" = Option<chrono::DateTime<chrono::Utc>>, Query, description = "Only transactions created before this moment, which must not be before `from`"),
+        ("direction" = Option<Direction>, Query, description = "Only credits or only debits"),
         ("min_amount" = Option<String>, Query, max_length = 24, pattern = r"^[0-9]+(\.[0-9]+)?$",
-         description = "In the currency's own unit"),
+         description = "The smallest amount, in the unit of the currency"),
         ("max_amount" = Option<String>, Query, max_length = 24, pattern = r"^[0-9]+(\.[0-9]+)?$",
-         description = "In the currency's own unit; not less than `min_amount`"),
-        ("risk_level" = Option<RiskState>, Query, description = "`pending` for what is not assessed yet"),
-        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "50 if not given"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, under the same filters", max_length = 128)
+         description = "The largest amount, in the unit of the currency; not less than `min_amount`"),
+        ("risk_level" = Option<RiskState>, Query, description = "Only transactions with this risk level, or `pending` for those that are not assessed yet"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The page size. Default: 50"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page of the same query", max_length = 128)
     ),
     responses((status = 200, description = "A page", body = TransactionPageOut))
 )]

@@ -1,4 +1,4 @@
-//! A running API of one test's own, and a client that speaks to it.
+//! An API that belongs to one test, and a client for it.
 
 use ledger::{runtime::Context, serve};
 use reqwest::{Response, StatusCode};
@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::postgres::TestDatabase;
 
-/// An API in this process on a database of its own.
+/// An API in this process, on a database of its own.
 pub struct Api {
     /// Its database.
     pub database: TestDatabase,
@@ -58,7 +58,7 @@ impl Api {
         Self::on(TestDatabase::new().await, overrides).await
     }
 
-    /// One more instance on a database that there is.
+    /// Starts another instance on an existing database.
     pub async fn on(database: TestDatabase, overrides: &[(&str, &str)]) -> Self {
         let context = database.context_with(overrides);
         let running = serve::start(&context).await.expect("the API starts");
@@ -67,7 +67,7 @@ impl Api {
         Self { database, url, context, client: client(), running }
     }
 
-    /// Stops as SIGTERM does; everything accepted is answered before it returns.
+    /// Stops the API as SIGTERM does. Every accepted request is answered before this returns.
     pub async fn stop(self) -> TestDatabase {
         self.context.stop.request();
         self.running.await.expect("no panic").expect("a clean stop");
@@ -97,13 +97,13 @@ impl Api {
     }
 }
 
-/// A transaction to post.
+/// Returns the body of a transaction to post.
 pub fn transaction(account: &str, direction: &str, amount: &str, currency: &str) -> Value {
     json!({"account_id": account, "direction": direction, "amount": amount, "currency": currency})
 }
 
 fn client() -> reqwest::Client {
-    // One provider for the whole process; whoever comes second finds it installed.
+    // The provider is installed once for the process; a second call fails and changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().timeout(super::DEADLINE).build().expect("client")
 }

@@ -1,5 +1,5 @@
-//! Clients as an integrator should write them: a key is kept and sent again, to whatever instance, until it is
-//! acknowledged. What they were told is held against the ledger afterwards.
+//! Clients as integrators should write them: they retry a request with its idempotency key, at any instance, until it is
+//! acknowledged. Afterwards their answers are compared with the ledger.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use super::{DEADLINE, api::transaction, postgres::TestDatabase};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// The clients at work.
+/// Running clients.
 pub struct Clients {
     shared: Arc<Shared>,
     running: JoinSet<()>,
@@ -32,8 +32,8 @@ struct Shared {
     wrong: Mutex<Vec<String>>,
 }
 
-/// What the clients know: the id that each key was acknowledged with, how often each status came (0: none came), and
-/// what should not have come.
+/// The knowledge of the clients: the acknowledged id of each key, the number of answers of each status (0 for no
+/// answer), and the answers that are wrong.
 pub struct Known {
     pub acknowledged: HashMap<String, String>,
     pub answers: BTreeMap<u16, usize>,
@@ -41,8 +41,8 @@ pub struct Known {
 }
 
 impl Clients {
-    /// So many clients, each with one request at a time and a pause between two, over so many accounts; every fourth
-    /// request is to one hot account.
+    /// Starts clients that send one request at a time, with a pause after each. Every fourth request is for one hot
+    /// account.
     pub fn start(targets: &[String], clients: usize, accounts: usize, pause: Duration) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let shared = Arc::new(Shared {
@@ -66,7 +66,7 @@ impl Clients {
                         0 => "hot".to_owned(),
                         _ => format!("acct-{}", (number * 31 + n) % accounts),
                     };
-                    shared.see_through(&http, number, &format!("{number}-{n}"), &account).await;
+                    shared.post_until_acknowledged(&http, number, &format!("{number}-{n}"), &account).await;
                     tokio::time::sleep(pause).await;
                 }
             });
@@ -74,28 +74,28 @@ impl Clients {
         Self { shared, running }
     }
 
-    /// From now on they send there.
+    /// Sends all later requests to these instances.
     pub fn point_at(&self, targets: &[String]) {
         *self.shared.targets.lock().unwrap() = targets.to_vec();
     }
 
-    /// How many were acknowledged so far.
+    /// Returns the number of acknowledged transactions.
     pub fn count(&self) -> usize {
         self.shared.count.load(Ordering::Relaxed)
     }
 
-    /// How often that status came so far.
+    /// Returns the number of answers with a status.
     pub fn answers(&self, status: u16) -> usize {
         self.shared.answers.lock().unwrap().get(&status).copied().unwrap_or_default()
     }
 
-    /// Until so many more are acknowledged.
+    /// Waits until `count` more transactions are acknowledged.
     pub async fn more(&self, count: usize) {
         let wanted = self.count() + count;
         super::eventually("more transactions are acknowledged", async || self.count() >= wanted).await;
     }
 
-    /// No new requests; each client sees its last one through, within a bound.
+    /// Stops the clients. Each completes its last request, within a time limit.
     pub async fn finish(mut self) -> Known {
         self.shared.stop.store(true, Ordering::Relaxed);
         let ended = tokio::time::timeout(DEADLINE * 2, async {
@@ -104,7 +104,11 @@ impl Clients {
             }
         });
         if ended.await.is_err() {
-            self.shared.wrong.lock().unwrap().push("a request was not acknowledged in the end".into());
+            self.shared
+                .wrong
+                .lock()
+                .unwrap()
+                .push("a request was not acknowledged within the time limit".into());
         }
         let taken = |map: &Mutex<_>| std::mem::take(&mut *map.lock().unwrap());
         Known {
@@ -116,7 +120,7 @@ impl Clients {
 }
 
 impl Shared {
-    async fn see_through(&self, http: &reqwest::Client, number: usize, key: &str, account: &str) {
+    async fn post_until_acknowledged(&self, http: &reqwest::Client, number: usize, key: &str, account: &str) {
         let body = transaction(account, "credit", "1.00", "EUR");
         for attempt in 0.. {
             let target = {
@@ -131,7 +135,7 @@ impl Shared {
             *self.answers.lock().unwrap().entry(status).or_default() += 1;
             match (status, text) {
                 (201, Some(text)) => return self.acknowledge(key, &text),
-                // A row that was there: only an answer that got lost can have made it.
+                // A replay is right only if an earlier answer was lost.
                 (200, Some(text)) if attempt > 0 => return self.acknowledge(key, &text),
                 (0 | 200 | 201 | 409 | 503, _) => tokio::time::sleep(RETRY_PAUSE).await,
                 (status, text) => {
@@ -151,7 +155,8 @@ impl Shared {
 }
 
 impl Known {
-    /// What the ledger says differently: each acknowledged key has its row, under its id, and there is no other row.
+    /// Returns the differences from the ledger. Each acknowledged key must have its row with the acknowledged id, and no
+    /// other row may exist.
     pub async fn differences(&self, database: &TestDatabase) -> Vec<String> {
         let mut differences = self.wrong.clone();
         let client = database.client().await;
@@ -169,12 +174,12 @@ impl Known {
                 }
             }
         }
-        differences.extend(kept.keys().map(|key| format!("{key} is in the ledger and was never sent")));
+        differences.extend(kept.keys().map(|key| format!("{key} is in the ledger and was not acknowledged")));
         differences
     }
 }
 
-/// How long something took until it was so; panics at the deadline.
+/// Waits for a condition and returns how long that took. Panics at the deadline.
 pub async fn timed<Looked: Future<Output = bool>>(what: &str, look: impl FnMut() -> Looked) -> Duration {
     let started = Instant::now();
     super::eventually(what, look).await;

@@ -1,4 +1,4 @@
-//! Clients that post as fast as they are answered, what they know afterwards, and whether the ledger agrees.
+//! Clients that post as fast as they are answered, and a comparison of their answers with the ledger.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,13 @@ use super::{
     postgres::TestDatabase,
 };
 
-/// How many clients there are.
+/// The number of clients.
 pub const CLIENTS: u32 = 16;
 
-/// What the clients know: for each key that was sent, the acknowledged id or None.
+/// The acknowledged id of each key that was sent, or None.
 pub type Known = Arc<Mutex<HashMap<String, Option<String>>>>;
 
-/// The clients at work.
+/// Running clients.
 pub struct Load {
     known: Known,
     pub stop: Arc<AtomicBool>,
@@ -30,7 +30,7 @@ pub struct Load {
     clients: JoinSet<()>,
 }
 
-/// Clients that post as fast as they are answered. A client stops at the first request without an answer.
+/// Starts the clients. A client stops at the first request without an answer.
 pub fn load(url: &str) -> Load {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let known = Known::default();
@@ -72,7 +72,7 @@ impl Load {
 
     pub async fn ended(mut self) -> HashMap<String, Option<String>> {
         while let Some(client) = self.clients.join_next().await {
-            client.expect("a client saw only good answers");
+            client.expect("a client got expected answers only");
         }
         Arc::try_unwrap(self.known).expect("the clients have ended").into_inner().unwrap()
     }
@@ -84,13 +84,14 @@ async fn ids(database: &TestDatabase) -> HashMap<String, String> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Each acknowledged row is there; then every key is sent again, and each is there once, acknowledged ones unchanged.
+/// Checks that each acknowledged row exists. Then sends every key again and checks that each row exists once, and that
+/// acknowledged rows are unchanged.
 pub async fn nothing_is_lost_or_doubled(database: &TestDatabase, known: &HashMap<String, Option<String>>) {
     let kept = ids(database).await;
     let acknowledged: Vec<_> = known.iter().filter_map(|(key, id)| Some((key, id.as_ref()?))).collect();
     assert!(!acknowledged.is_empty());
     for (key, id) in &acknowledged {
-        assert_eq!(kept.get(*key), Some(*id), "acknowledged, so it is in the ledger");
+        assert_eq!(kept.get(*key), Some(*id), "an acknowledged transaction is in the ledger");
     }
     let api = Api::on(TestDatabase::at(&database.url), &[]).await;
     for key in known.keys() {

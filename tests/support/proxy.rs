@@ -1,5 +1,5 @@
-//! A TCP proxy that fails on command: forwards, holds everything back, swallows everything (a black hole), slows down,
-//! cuts all connections, or cuts them after so many more bytes.
+//! A TCP proxy that causes network faults on command: it delays bytes, holds them back, discards them, or cuts all
+//! connections at once or after a number of bytes.
 
 use std::{
     net::SocketAddr,
@@ -20,9 +20,9 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Between a client and a server on this machine. Ends when dropped.
+/// A proxy between a client and a server on this machine. It ends when it is dropped.
 pub struct Proxy {
-    /// Where clients connect.
+    /// The address for clients.
     pub address: SocketAddr,
     faults: Arc<Faults>,
     held: watch::Sender<bool>,
@@ -31,24 +31,24 @@ pub struct Proxy {
 
 struct Faults {
     server: Mutex<SocketAddr>,
-    hole: AtomicBool,
+    discards: AtomicBool,
     latency_ms: AtomicU64,
-    /// Bytes to the server until all connections are cut; negative: no end.
+    /// The number of bytes to the server after which all connections are cut. Negative for no limit.
     bytes_left: AtomicI64,
-    /// Whether a cut is an RST instead of a FIN.
+    /// Whether a cut connection ends with an RST instead of a FIN.
     resets: AtomicBool,
     cuts: watch::Sender<u64>,
 }
 
 impl Proxy {
-    /// Forwards to `server`. Where the server tells clients its own address in bytes, as Kafka's metadata does, they
-    /// are told the proxy's instead, so that they come back this way.
+    /// Forwards to `server`. If the server sends its own address to clients, as Kafka's metadata does, the proxy replaces
+    /// it by its own address, so that clients connect through the proxy again.
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let faults = Arc::new(Faults {
             server: Mutex::new(server),
-            hole: AtomicBool::new(false),
+            discards: AtomicBool::new(false),
             latency_ms: AtomicU64::new(0),
             bytes_left: AtomicI64::new(-1),
             resets: AtomicBool::new(false),
@@ -64,45 +64,45 @@ impl Proxy {
         Self { address, faults, held, accepting }
     }
 
-    /// New connections go there from now on.
+    /// Forwards later connections to another server.
     pub fn point_at(&self, server: SocketAddr) {
         *self.faults.server.lock().expect("not poisoned") = server;
     }
 
-    /// From now on bytes vanish and connections stay open, or all is well again for new bytes.
+    /// Discards all bytes and keeps the connections open, or ends that.
     pub fn swallow(&self, on: bool) {
-        self.faults.hole.store(on, Ordering::Relaxed);
+        self.faults.discards.store(on, Ordering::Relaxed);
     }
 
-    /// From now on bytes wait, as where a network has lost its way, and arrive once that is over.
+    /// Holds all bytes back, as a network without a route does, or delivers them again.
     pub fn hold(&self, on: bool) {
         self.held.send_replace(on);
     }
 
-    /// Each piece of bytes takes so much longer, in each direction.
+    /// Delays each piece of bytes, in both directions.
     pub fn slow(&self, latency: Duration) {
         let ms = u64::try_from(latency.as_millis()).expect("short");
         self.faults.latency_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// Ends all connections; new ones are taken.
+    /// Cuts all connections. New connections are accepted.
     pub fn cut(&self) {
         self.faults.resets.store(false, Ordering::Relaxed);
         self.faults.cut();
     }
 
-    /// The same, and the client is told by an RST.
+    /// Cuts all connections like [`Self::cut`], with an RST for the client.
     pub fn reset(&self) {
         self.faults.resets.store(true, Ordering::Relaxed);
         self.faults.cut();
     }
 
-    /// Cuts once the server was sent so many more bytes, whether a request ends there or not.
+    /// Cuts all connections after `bytes` more bytes to the server, even in the middle of a request.
     pub fn cut_after(&self, bytes: u32) {
         self.faults.bytes_left.store(i64::from(bytes), Ordering::Relaxed);
     }
 
-    /// No fault any more; connections that there are stay.
+    /// Ends all faults. Open connections stay.
     pub fn heal(&self) {
         self.swallow(false);
         self.hold(false);
@@ -123,7 +123,7 @@ impl Faults {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// How many of these bytes still go to the server.
+    /// Returns how many of these bytes are still forwarded to the server.
     fn allowed(&self, bytes: usize) -> usize {
         let bytes = i64::try_from(bytes).expect("a buffer");
         let left = self.bytes_left.load(Ordering::Relaxed);
@@ -138,11 +138,12 @@ impl Faults {
     }
 }
 
-/// Its spellings.
-type Told = [Vec<u8>; 2];
+/// The spellings of an address.
+type Spellings = [Vec<u8>; 2];
 
-/// An address as the Kafka protocol writes it, by number and by name: the host, then the port in four bytes.
-fn told(address: SocketAddr) -> Told {
+/// Returns an address as the Kafka protocol writes it, once with the IP address and once with the name: the host, then
+/// the port in four bytes.
+fn spellings(address: SocketAddr) -> Spellings {
     [address.ip().to_string(), "localhost".to_owned()]
         .map(|host| [host.as_bytes(), &u32::from(address.port()).to_be_bytes()].concat())
 }
@@ -153,21 +154,22 @@ async fn connect(faults: Arc<Faults>, client: TcpStream, address: SocketAddr, he
     let Ok(upstream) = TcpStream::connect(server).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = upstream.into_split();
-    let there = Way { from: from_client, to: to_server, translation: None };
-    let back = Way { from: from_server, to: to_client, translation: Some([told(server), told(address)]) };
+    let there = Pipe { from: from_client, to: to_server, translation: None };
+    let back =
+        Pipe { from: from_server, to: to_client, translation: Some([spellings(server), spellings(address)]) };
     tokio::spawn(there.forward(Arc::clone(&faults), cut.clone(), held.clone()));
     tokio::spawn(back.forward(faults, cut, held));
 }
 
 /// One direction of a connection. The other direction ends with it, because the halves that it drops close both ends.
-struct Way {
+struct Pipe {
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
-    /// What is replaced by what, on the way to the client.
-    translation: Option<[Told; 2]>,
+    /// The address of the server and of the proxy, if addresses are replaced on the way to the client.
+    translation: Option<[Spellings; 2]>,
 }
 
-impl Way {
+impl Pipe {
     async fn forward(
         mut self,
         faults: Arc<Faults>,
@@ -184,7 +186,7 @@ impl Way {
         }
     }
 
-    /// Until one side has closed.
+    /// Forwards until one side closes.
     async fn pump(&mut self, faults: &Faults, held: &mut watch::Receiver<bool>) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -192,7 +194,7 @@ impl Way {
             if read == 0 {
                 return;
             }
-            if faults.hole.load(Ordering::Relaxed) {
+            if faults.discards.load(Ordering::Relaxed) {
                 continue;
             }
             let latency = Duration::from_millis(faults.latency_ms.load(Ordering::Relaxed));
@@ -218,12 +220,12 @@ impl Way {
     }
 }
 
-/// Both addresses are of one length: the same host, and a port of four bytes.
+/// Replaces the server's address by the proxy's. Both have the same length: the same host and a port of four bytes.
 fn translate(bytes: &mut [u8], server: &[u8], proxy: &[u8]) {
-    let places: Vec<usize> = (0..bytes.len().saturating_sub(server.len() - 1))
+    let positions: Vec<usize> = (0..bytes.len().saturating_sub(server.len() - 1))
         .filter(|at| bytes[*at..].starts_with(server))
         .collect();
-    for at in places {
+    for at in positions {
         bytes[at..at + proxy.len()].copy_from_slice(proxy);
     }
 }

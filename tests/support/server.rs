@@ -1,5 +1,5 @@
-//! A PostgreSQL of one test's own: restarted where it was, followed by a standby, or speaking TLS. For whatever
-//! the shared one must not suffer.
+//! A PostgreSQL server that belongs to one test, for faults and settings that must not affect the shared server: restarts,
+//! a standby, TLS.
 
 use std::{
     net::TcpListener,
@@ -13,7 +13,7 @@ use super::postgres::{client, migrated};
 
 const DATABASE: &str = "ledger";
 
-/// A server with a migrated database. Ends with the test process; its directory is removed.
+/// A server with a migrated database. It stops with the test process, and its directory is removed.
 pub struct Server {
     directory: PathBuf,
     port: u16,
@@ -22,7 +22,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one with settings beside the usual ones.
+    /// Starts a server with additional settings.
     pub async fn start(settings: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
         let mut server = Self::at(directory, settings).await;
@@ -40,16 +40,16 @@ impl Server {
         Self { directory, port, settings, cluster: None }
     }
 
-    /// More settings for when it starts again.
+    /// Adds settings for the next start.
     pub fn set(&mut self, settings: &[&str]) {
         self.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
     }
 
-    /// Starts it on its own port.
+    /// Starts the server on its port.
     pub async fn up(&mut self) {
         let options = ClusterOptions {
             directory: self.directory.clone(),
-            // It comes back; see `Drop` for its end.
+            // The directory must survive a restart; `Drop` removes it.
             ephemeral: false,
             binaries: None,
             connections_max: 50,
@@ -59,17 +59,17 @@ impl Server {
         self.cluster = Some(cluster.expect("a private PostgreSQL"));
     }
 
-    /// Stops it; open transactions are rolled back.
+    /// Stops the server. Open transactions are rolled back.
     pub async fn down(&mut self) {
-        self.cluster.take().expect("it runs").stop().await.expect("stopped");
+        self.cluster.take().expect("the server runs").stop().await.expect("stopped");
     }
 
-    /// A standby that follows it. The server is stopped for a moment to copy its files: not every installation of
-    /// PostgreSQL has `pg_basebackup`.
+    /// Starts a standby of this server. The server is stopped while its files are copied, because not every installation
+    /// of PostgreSQL has `pg_basebackup`.
     pub async fn standby(&mut self) -> Self {
         self.down().await;
         let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
-        // As its owner, who is not always ourselves.
+        // `-a` keeps the owner of the files, which can be another user.
         let mut copy = std::process::Command::new("cp");
         let copied = copy.arg("-a").arg(self.directory.join(".")).arg(&directory).status().expect("cp");
         assert!(copied.success());
@@ -84,34 +84,34 @@ impl Server {
         standby
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The directory of its data and of the files that belong to it, such as certificates.
+    /// Returns the directory of the data and of related files such as certificates.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The migrated database, with user and password.
+    /// Returns the URL of the migrated database, with user and password.
     pub fn url(&self) -> String {
         self.url_of(DATABASE)
     }
 
-    /// The same database at other addresses (`host:port,host:port`).
+    /// Returns the URL of the database at other addresses (`host:port,host:port`).
     pub fn url_at(&self, addresses: &str) -> String {
         self.url().replace(&format!("127.0.0.1:{}", self.port), addresses)
     }
 
     fn url_of(&self, database: &str) -> String {
-        self.cluster.as_ref().expect("it runs").url(database).expose_secret().to_owned()
+        self.cluster.as_ref().expect("the server runs").url(database).expose_secret().to_owned()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The watchdog stops the server as soon as the cluster is dropped; what it still writes goes with its files.
+        // The watchdog stops the server when the cluster is dropped. Files that it still writes are removed too.
         drop(self.cluster.take());
         let _ = std::fs::remove_dir_all(&self.directory);
     }

@@ -1,4 +1,4 @@
-//! Counts the requests of one connection that were delivered and those that were answered.
+//! Counts the delivered and the answered requests of one connection.
 //!
 //! The connection and the service that answers its requests share an [`AnswerTracker`]. Both run on one thread, so
 //! plain cells suffice.
@@ -14,10 +14,10 @@ use actix_web::http::ConnectionType;
 
 /// Tells a connection which of its requests are answered. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct AnswerTracker(Rc<State>);
+pub(super) struct AnswerTracker(Rc<TrackerState>);
 
 #[derive(Default)]
-struct State {
+struct TrackerState {
     /// Requests that were delivered to their last byte.
     delivered: Cell<u64>,
     answered: Cell<u64>,
@@ -28,9 +28,9 @@ struct State {
     waker: RefCell<Option<Waker>>,
 }
 
-/// What the connection may deliver next.
+/// The bytes that a connection may deliver next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextBytes {
     /// Nothing: the delivered request is not answered yet.
     Nothing,
     /// The next request.
@@ -48,12 +48,13 @@ impl AnswerTracker {
         PendingAnswer { tracker: self.clone(), closes: requested == ConnectionType::Close }
     }
 
-    pub(super) fn next(&self) -> Next {
+    /// Returns the bytes that the connection may deliver next.
+    pub(super) fn next(&self) -> NextBytes {
         match self.0.delivered.get().cmp(&self.0.answered.get()) {
-            Ordering::Greater => Next::Nothing,
-            Ordering::Equal if self.0.closes.get() => Next::End,
-            Ordering::Equal => Next::Request,
-            Ordering::Less => Next::RestOfRequest,
+            Ordering::Greater => NextBytes::Nothing,
+            Ordering::Equal if self.0.closes.get() => NextBytes::End,
+            Ordering::Equal => NextBytes::Request,
+            Ordering::Less => NextBytes::RestOfRequest,
         }
     }
 

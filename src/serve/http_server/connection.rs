@@ -23,16 +23,16 @@ use tokio::{
 };
 
 use super::{
-    answers::{AnswerTracker, Next},
+    answers::{AnswerTracker, NextBytes},
     framing::Framing,
 };
 
-/// Bytes of later requests that a connection holds back. Whatever exceeds it stays in the client's own buffers.
+/// Bytes of later requests that a connection holds back. The rest stays in the buffers of the client.
 const HELD_BYTES_MAX: usize = 64 * 1024;
 const READ_BYTES: usize = 4 * 1024;
 
 /// A client's connection.
-pub(super) struct Connection<S = TcpStream> {
+pub(super) struct ClientConnection<S = TcpStream> {
     stream: S,
     answers: AnswerTracker,
     framing: Framing,
@@ -45,7 +45,7 @@ pub(super) struct Connection<S = TcpStream> {
     body_deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsyncRead + Unpin> Connection<S> {
+impl<S: AsyncRead + Unpin> ClientConnection<S> {
     /// Wraps a stream that nothing was read from yet. The rest of an answered request must arrive within
     /// `body_timeout`; otherwise the connection ends.
     pub(super) fn new(stream: S, body_timeout: Duration) -> Self {
@@ -83,7 +83,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
         if self.held.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    /// Discards whatever the client still sends, and waits until it closes the connection.
+    /// Discards all further bytes, and waits until the client closes the connection.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.held.clear();
         while !self.is_ended {
@@ -127,7 +127,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -135,13 +135,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
         match connection.answers.next() {
-            Next::Nothing => connection.poll_ahead(context),
-            Next::End => connection.poll_end(context),
-            Next::Request => {
+            NextBytes::Nothing => connection.poll_ahead(context),
+            NextBytes::End => connection.poll_end(context),
+            NextBytes::Request => {
                 connection.body_deadline = None;
                 connection.poll_request(context, buffer)
             }
-            Next::RestOfRequest => {
+            NextBytes::RestOfRequest => {
                 let timeout = connection.body_timeout;
                 let deadline =
                     connection.body_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
@@ -154,7 +154,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientConnection<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }
@@ -180,19 +180,19 @@ mod tests {
     const BODY_TIMEOUT: Duration = Duration::from_millis(300);
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-    fn connection(capacity: usize) -> (DuplexStream, Connection<DuplexStream>) {
+    fn connection(capacity: usize) -> (DuplexStream, ClientConnection<DuplexStream>) {
         let (client, server) = duplex(capacity);
-        (client, Connection::new(server, BODY_TIMEOUT))
+        (client, ClientConnection::new(server, BODY_TIMEOUT))
     }
 
-    async fn read(connection: &mut Connection<DuplexStream>) -> Vec<u8> {
+    async fn read(connection: &mut ClientConnection<DuplexStream>) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HELD_BYTES_MAX);
         connection.read_buf(&mut bytes).await.expect("bytes");
         bytes
     }
 
-    /// Whether there is nothing to read for now.
-    async fn waits(connection: &mut Connection<DuplexStream>) -> bool {
+    /// Returns whether there is nothing to read at the moment.
+    async fn is_pending(connection: &mut ClientConnection<DuplexStream>) -> bool {
         let mut buffer = [0; 16];
         poll_fn(|context| {
             let mut buffer = ReadBuf::new(&mut buffer);
@@ -202,26 +202,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_next_request_comes_when_the_one_before_it_is_answered() {
+    async fn the_next_request_is_delivered_when_the_one_before_it_is_answered() {
         let (mut client, mut connection) = connection(4096);
         client.write_all(&GET.repeat(3)).await.expect("written");
         let answers = connection.answers();
         for _ in 0..2 {
             assert_eq!(read(&mut connection).await, GET);
             let pending = answers.begin(ConnectionType::KeepAlive);
-            assert!(waits(&mut connection).await);
+            assert!(is_pending(&mut connection).await);
             drop(pending);
         }
-        // The end of the stream comes behind what was held.
+        // The end of the stream follows the bytes that were held back.
         drop(client);
         assert_eq!(read(&mut connection).await, GET);
         drop(answers.begin(ConnectionType::KeepAlive));
         assert_eq!(read(&mut connection).await, b"");
     }
 
-    /// Seen to fail when planted: an answer that wakes nobody.
+    /// Fails if an answer does not wake the reading task.
     #[tokio::test]
-    async fn an_answer_wakes_whoever_waits_for_the_next_request() {
+    async fn an_answer_wakes_the_task_that_waits_for_the_next_request() {
         let (mut client, mut connection) = connection(4096);
         client.write_all(&GET.repeat(2)).await.expect("written");
         let answers = connection.answers();
@@ -229,52 +229,52 @@ mod tests {
         let before = tokio::time::Instant::now();
         let next = tokio::time::timeout(10 * BODY_TIMEOUT, read(&mut connection));
         let (next, ()) = tokio::join!(next, async {
-            // The branches take turns in being first: the other one must be before the answer.
+            // `join!` alternates which branch it polls first. The other branch must have been polled before the answer.
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             drop(answers.begin(ConnectionType::KeepAlive));
         });
-        // The timer would look once more itself.
+        // The timer alone would wake the task later.
         assert!(before.elapsed() < 5 * BODY_TIMEOUT);
         assert_eq!(next.expect("woken"), GET);
     }
 
     #[tokio::test]
-    async fn behind_a_close_there_is_only_the_end() {
+    async fn after_a_request_that_closes_only_the_end_is_delivered() {
         let (mut client, mut connection) = connection(4096);
         client.write_all(&GET.repeat(2)).await.expect("written");
         let answers = connection.answers();
         assert_eq!(read(&mut connection).await, GET);
         drop(answers.begin(ConnectionType::Close));
-        assert!(waits(&mut connection).await);
+        assert!(is_pending(&mut connection).await);
         client.write_all(GET).await.expect("written");
-        assert!(waits(&mut connection).await);
+        assert!(is_pending(&mut connection).await);
         drop(client);
         assert_eq!(read(&mut connection).await, b"");
     }
 
     #[tokio::test]
-    async fn a_client_that_goes_away_is_noticed_while_its_request_is_answered() {
+    async fn a_client_that_disconnects_is_noticed_while_its_request_is_answered() {
         let (mut client, mut connection) = connection(4096);
         client.write_all(GET).await.expect("written");
         assert_eq!(read(&mut connection).await, GET);
-        assert!(waits(&mut connection).await);
+        assert!(is_pending(&mut connection).await);
         drop(client);
         assert_eq!(read(&mut connection).await, b"");
     }
 
     #[tokio::test]
-    async fn what_is_read_ahead_is_bounded() {
+    async fn the_bytes_read_ahead_are_bounded() {
         let (mut client, mut connection) = connection(1 << 20);
         client.write_all(&GET.repeat(20_000)).await.expect("written");
         assert_eq!(read(&mut connection).await, GET);
-        assert!(waits(&mut connection).await && waits(&mut connection).await);
+        assert!(is_pending(&mut connection).await && is_pending(&mut connection).await);
         assert!((HELD_BYTES_MAX..HELD_BYTES_MAX + READ_BYTES).contains(&connection.held.len()));
     }
 
-    /// Answered before its body is there, as a request that is refused by its head.
+    /// A request that is refused because of its head is answered before its body arrives.
     #[tokio::test]
-    async fn a_body_may_come_after_the_answer() {
+    async fn a_body_may_arrive_after_the_answer() {
         let (mut client, mut connection) = connection(4096);
         let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
         client.write_all(head).await.expect("written");
@@ -283,12 +283,12 @@ mod tests {
         client.write_all(&[b"abc", GET].concat()).await.expect("written");
         assert_eq!(read(&mut connection).await, b"abc");
         assert_eq!(read(&mut connection).await, GET);
-        assert!(waits(&mut connection).await);
+        assert!(is_pending(&mut connection).await);
     }
 
-    /// The library waits for it before it closes.
+    /// The library waits for the rest of the body before it closes the connection.
     #[tokio::test]
-    async fn the_rest_of_a_body_comes_behind_an_answer_that_closes() {
+    async fn the_rest_of_a_body_is_delivered_after_an_answer_that_closes() {
         let (mut client, mut connection) = connection(4096);
         let head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
         client.write_all(head).await.expect("written");
@@ -296,24 +296,24 @@ mod tests {
         drop(connection.answers().begin(ConnectionType::Close));
         client.write_all(&[b"0\r\n\r\n", GET].concat()).await.expect("written");
         assert_eq!(read(&mut connection).await, b"0\r\n\r\n");
-        assert!(waits(&mut connection).await);
+        assert!(is_pending(&mut connection).await);
     }
 
-    /// Seen to fail when planted: an answer that wakes nobody where nothing is held.
+    /// Fails if an answer does not wake the reading task when no bytes are held back.
     #[tokio::test]
-    async fn the_rest_of_a_body_must_come_in_time() {
+    async fn the_rest_of_a_body_must_arrive_in_time() {
         let (mut client, mut connection) = connection(4096);
         let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n";
         client.write_all(head).await.expect("written");
         assert_eq!(read(&mut connection).await, head);
         client.write_all(b"a").await.expect("written");
         assert_eq!(read(&mut connection).await, b"a");
-        // It is not asked for again by itself once the request is answered.
+        // Nothing but the answer makes the task poll the connection again.
         let answers = connection.answers();
         let before = tokio::time::Instant::now();
         let end = tokio::time::timeout(10 * BODY_TIMEOUT, read(&mut connection));
         let (end, ()) = tokio::join!(end, async {
-            // The branches take turns in being first: the other one must be before the answer.
+            // `join!` alternates which branch it polls first. The other branch must have been polled before the answer.
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             drop(answers.begin(ConnectionType::KeepAlive));

@@ -1,24 +1,24 @@
-//! Where a request ends on the wire: RFC 9112, sections 6 and 7.1.
+//! Finds where a request ends in the bytes of a connection: RFC 9112, sections 6 and 7.1.
 //!
-//! Only when bytes are handed over depends on it, never which: where a request is malformed or of a kind that has no end,
-//! all bytes are handed over as they come, and the HTTP library refuses it.
+//! The result decides when bytes are delivered, never which bytes. After a malformed request, or one without a defined
+//! end, all bytes are delivered as they arrive, and the HTTP library refuses the request.
 
 use std::mem::MaybeUninit;
 
-/// As many as the HTTP library reads.
+/// The limit of actix-http.
 const HEADERS_MAX: usize = 96;
 const HEAD_BYTES_MAX: usize = 128 * 1024;
 
-/// Follows the bytes of a connection from request to request.
+/// The position in the stream of requests of a connection.
 #[derive(Debug)]
 pub(super) enum Framing {
-    /// Within a head, of which this much came before.
+    /// In a head; holds the bytes of it that were read before.
     Head(Vec<u8>),
-    /// Within a body of which so many bytes are to come.
+    /// In a body; holds the number of bytes that are still to come.
     Body(u64),
-    /// Within a chunked body.
-    Chunks(Chunks),
-    /// There is no telling any more.
+    /// In a chunked body.
+    Chunked(ChunkedBody),
+    /// Unknown for the rest of the connection.
     Unknown,
 }
 
@@ -29,23 +29,24 @@ impl Default for Framing {
 }
 
 impl Framing {
-    /// Follows the next bytes up to where the request in them ends, or to their own end (None).
+    /// Reads up to the end of the current request and returns how many bytes that took. Returns None, having read all
+    /// bytes, if the request does not end in them.
     pub(super) fn request_end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut read = 0;
         while let Some(rest) = bytes.get(read..).filter(|rest| !rest.is_empty()) {
             let step = match self {
                 Self::Head(before) => head(before, rest),
                 Self::Body(left) => body(left, rest),
-                Self::Chunks(chunks) => chunks.end(rest),
+                Self::Chunked(chunks) => chunks.end(rest),
                 Self::Unknown => return None,
             };
             match step {
-                Step::Within => return None,
-                Step::Next(length, framing) => {
+                FramingStep::Within => return None,
+                FramingStep::Next(length, framing) => {
                     read += length;
                     *self = framing;
                 }
-                Step::End(length) => {
+                FramingStep::End(length) => {
                     *self = Self::default();
                     return Some(read + length);
                 }
@@ -55,16 +56,17 @@ impl Framing {
     }
 }
 
-enum Step {
-    /// All of the bytes, and it goes on.
+/// The result of reading some bytes.
+enum FramingStep {
+    /// All bytes were read, and the framing is unchanged.
     Within,
-    /// So many of them, and then this.
+    /// This many bytes were read, and the framing changes.
     Next(usize, Framing),
-    /// So many of them, and that was the request.
+    /// This many bytes were read, and the request ended.
     End(usize),
 }
 
-fn head(before: &mut Vec<u8>, bytes: &[u8]) -> Step {
+fn head(before: &mut Vec<u8>, bytes: &[u8]) -> FramingStep {
     let read_before = before.len();
     let head: &[u8] = if before.is_empty() {
         bytes
@@ -78,21 +80,21 @@ fn head(before: &mut Vec<u8>, bytes: &[u8]) -> Step {
         Ok(httparse::Status::Complete(length)) => {
             let length = length - read_before;
             match body_of(&request) {
-                Some(Framing::Body(0)) => Step::End(length),
-                framing => Step::Next(length, framing.unwrap_or(Framing::Unknown)),
+                Some(Framing::Body(0)) => FramingStep::End(length),
+                framing => FramingStep::Next(length, framing.unwrap_or(Framing::Unknown)),
             }
         }
         Ok(httparse::Status::Partial) if head.len() < HEAD_BYTES_MAX => {
             if before.is_empty() {
                 before.extend_from_slice(bytes);
             }
-            Step::Within
+            FramingStep::Within
         }
-        _ => Step::Next(bytes.len(), Framing::Unknown),
+        _ => FramingStep::Next(bytes.len(), Framing::Unknown),
     }
 }
 
-/// None: it has no end, or the library will not have it.
+/// Returns how the body is framed. None if it has no defined end or the library refuses the request.
 fn body_of(request: &httparse::Request<'_, '_>) -> Option<Framing> {
     let (mut length, mut is_chunked, mut upgrades) = (None, false, false);
     for header in request.headers.iter() {
@@ -115,27 +117,27 @@ fn body_of(request: &httparse::Request<'_, '_>) -> Option<Framing> {
     let connects = request.method == Some("CONNECT");
     match (length, is_chunked) {
         (Some(_), true) => None,
-        (None, true) => Some(Framing::Chunks(Chunks::default())),
-        // All that comes behind it would be another protocol.
+        (None, true) => Some(Framing::Chunked(ChunkedBody::default())),
+        // The bytes that follow would belong to another protocol.
         _ if upgrades => None,
         (None | Some(0), false) if connects => None,
         (length, false) => Some(Framing::Body(length.unwrap_or(0))),
     }
 }
 
-fn body(left: &mut u64, bytes: &[u8]) -> Step {
+fn body(left: &mut u64, bytes: &[u8]) -> FramingStep {
     match usize::try_from(*left) {
-        Ok(length) if length <= bytes.len() => Step::End(length),
+        Ok(length) if length <= bytes.len() => FramingStep::End(length),
         _ => {
             *left = left.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-            Step::Within
+            FramingStep::Within
         }
     }
 }
 
-/// Where in a chunked body the next byte is.
+/// The position in a chunked body.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Chunks {
+pub(super) enum ChunkedBody {
     Size { size: u64 },
     Extension { size: u64 },
     SizeEnd { size: u64 },
@@ -145,14 +147,14 @@ pub(super) enum Chunks {
     TrailerEnd { is_empty: bool },
 }
 
-impl Default for Chunks {
+impl Default for ChunkedBody {
     fn default() -> Self {
         Self::Size { size: 0 }
     }
 }
 
-impl Chunks {
-    fn end(&mut self, bytes: &[u8]) -> Step {
+impl ChunkedBody {
+    fn end(&mut self, bytes: &[u8]) -> FramingStep {
         let mut read = 0;
         while let Some(byte) = bytes.get(read) {
             if let Self::Data { left } = self {
@@ -167,15 +169,15 @@ impl Chunks {
             }
             read += 1;
             match self.after(*byte) {
-                Some(Self::TrailerEnd { is_empty: true }) if *byte == b'\n' => return Step::End(read),
+                Some(Self::TrailerEnd { is_empty: true }) if *byte == b'\n' => return FramingStep::End(read),
                 Some(next) => *self = next,
-                None => return Step::Next(bytes.len(), Framing::Unknown),
+                None => return FramingStep::Next(bytes.len(), Framing::Unknown),
             }
         }
-        Step::Within
+        FramingStep::Within
     }
 
-    /// None where a byte must not be.
+    /// Returns the position after a byte, or None if the byte is not allowed here.
     fn after(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
             (Self::Size { size }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
@@ -209,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// Where the requests end that follow each other in `text`, if it comes in pieces of that size.
+    /// Returns the end of each request in `text`, read in pieces of `piece` bytes.
     fn ends(text: &str, piece: usize) -> Vec<usize> {
         let (mut framing, mut ends, mut read) = (Framing::default(), Vec::new(), 0);
         while read < text.len() {
@@ -237,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_end_where_they_were_put_together(
+        fn the_end_of_each_pipelined_request_is_found(
             chosen in proptest::collection::vec(0..REQUESTS.len(), 1..6), piece in 1_usize..200,
         ) {
             let text: String = chosen.iter().map(|number| REQUESTS[*number]).collect();
@@ -247,7 +249,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_is_followed_to_its_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_are_read_to_the_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut framing = Framing::default();
             let mut read = 0;
             while let Some(end) = framing.request_end(&bytes[read..]) {
@@ -257,9 +259,9 @@ mod tests {
         }
     }
 
-    /// Where the library finds the end of the first request; None where it refuses it, waits for more of it or takes it
-    /// for a stream without an end.
-    fn end_for_the_library(bytes: &[u8]) -> Option<usize> {
+    /// Returns where actix-http finds the end of the first request. None if it refuses the request, waits for more bytes
+    /// or treats the request as a stream without an end.
+    fn end_for_actix(bytes: &[u8]) -> Option<usize> {
         let mut codec = Codec::default();
         let mut rest = BytesMut::from(bytes);
         let Ok(Some(Message::Item(_))) = codec.decode(&mut rest) else { return None };
@@ -297,9 +299,9 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
-        /// Seen to fail where an upgrade was taken before a chunked body, and a CONNECT before its length.
+        /// Fails if an upgrade is checked before a chunked body, or a CONNECT before its length.
         #[test]
-        fn a_request_ends_where_the_library_finds_its_end(
+        fn a_request_ends_where_actix_http_finds_its_end(
             method in prop_oneof![Just("GET"), Just("POST"), Just("HEAD"), Just("CONNECT")],
             version in prop_oneof![4 => Just(1), 1 => Just(0)],
             headers in proptest::sample::subsequence(HEADERS.to_vec(), 0..3),
@@ -314,9 +316,9 @@ mod tests {
                 "{method} {path} HTTP/1.{version}\r\nHost: x\r\n{headers}\r\n{chunks}0\r\n{}\r\n{}",
                 TRAILERS[trailer], REQUESTS[0]
             );
-            // The library starts a clock beside its codec.
+            // The codec of actix-http starts a timer task.
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-            let found = LocalSet::new().block_on(&runtime, async { end_for_the_library(text.as_bytes()) });
+            let found = LocalSet::new().block_on(&runtime, async { end_for_actix(text.as_bytes()) });
             if let Some(end) = found {
                 let found = ends(&text, piece).first().copied();
                 prop_assert_eq!(found, Some(end), "{:?}", text);
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_end_or_two_is_left_to_the_library() {
+    fn a_request_without_one_clear_end_is_left_to_the_library() {
         for head in [
             "GET / HTTP/1.1\r\nUpgrade: WebSocket\r\n\r\n",
             "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -1,5 +1,5 @@
-//! Says what is wrong with a body that the strict parse or the domain refused: not JSON at all, or JSON with wrong
-//! fields, all of which are named at once. Slow paths only, so clarity goes before speed.
+//! Explains why a body was refused: either it is malformed, or it has fields with wrong values, which are all reported at
+//! once. It runs for refused bodies only, so clarity matters more than speed.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,14 +12,14 @@ use crate::domain::{
     IdempotencyKey, Metadata, bounded_text, parse_minor,
 };
 
-/// A JSON object in which every name stands once. A plain map would silently keep the last.
+/// A JSON object without repeated names. A plain map would silently keep the last value.
 #[derive(Debug)]
 pub(super) struct Unique(pub(super) BTreeMap<String, Value>);
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> de::Visitor<'de> for Names {
+        struct UniqueVisitor;
+        impl<'de> de::Visitor<'de> for UniqueVisitor {
             type Value = Unique;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,23 +37,23 @@ impl<'de> Deserialize<'de> for Unique {
                 Ok(Unique(unique))
             }
         }
-        deserializer.deserialize_map(Names)
+        deserializer.deserialize_map(UniqueVisitor)
     }
 }
 
-/// How serde begins what it says of a name that stands twice in a struct; ours says the same.
+/// The start of serde's message about a name that is repeated in a struct. [`Unique`] uses the same words.
 const REPEATED: &str = "duplicate field";
 
-/// Where the key of a posting is expected.
+/// The place of the idempotency key of a posting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyPlace {
-    /// The header of a single request.
+    /// In the header of a single request.
     Header,
-    /// A field of an item of a batch.
+    /// In a field of an item of a batch.
     Item,
 }
 
-/// What is wrong with the body of a posting.
+/// Explains why the body of a posting was refused.
 pub(super) fn transaction(body: &[u8], error: Option<&serde_json::Error>, key: KeyPlace) -> Problem {
     let mut fields = match Fields::of(body, error) {
         Ok(fields) => fields,
@@ -62,7 +62,10 @@ pub(super) fn transaction(body: &[u8], error: Option<&serde_json::Error>, key: K
     if key == KeyPlace::Item {
         fields.required("idempotency_key", IdempotencyKey::parse);
     } else if fields.object.remove("idempotency_key").is_some() {
-        fields.wrong("idempotency_key", "is not a known field here: send it as the header Idempotency-Key");
+        fields.wrong(
+            "idempotency_key",
+            "is not a field of a single transaction; send it as the header Idempotency-Key",
+        );
     }
     fields.required("account_id", AccountId::parse);
     fields.required("direction", Direction::parse);
@@ -81,7 +84,7 @@ pub(super) fn transaction(body: &[u8], error: Option<&serde_json::Error>, key: K
     fields.problem(error)
 }
 
-/// What is wrong with the body of a batch; its items are looked at one by one elsewhere.
+/// Explains why the body of a batch was refused. Its items are not checked here.
 pub(super) fn batch(body: &[u8], error: &serde_json::Error) -> Problem {
     let mut fields = match Fields::of(body, Some(error)) {
         Ok(fields) => fields,
@@ -95,13 +98,13 @@ pub(super) fn batch(body: &[u8], error: &serde_json::Error) -> Problem {
     fields.problem(Some(error))
 }
 
-/// What is wrong with a body that should be an empty object.
-pub(super) fn nothing(body: &[u8]) -> Result<(), Problem> {
+/// Returns a problem if a body is not an empty object.
+pub(super) fn empty(body: &[u8]) -> Result<(), Problem> {
     let fields = Fields::of(body, None)?;
     if fields.object.is_empty() { Ok(()) } else { Err(fields.problem(None)) }
 }
 
-/// What is wrong with `PUT /accounts/{id}`, its path included.
+/// Explains why the path or body of `PUT /accounts/{id}` was refused.
 pub(super) fn account_terms(account_id: &str, body: &[u8], error: Option<&serde_json::Error>) -> Problem {
     let mut fields = match Fields::of(body, error) {
         Ok(fields) => fields,
@@ -127,16 +130,16 @@ pub(super) fn account_terms(account_id: &str, body: &[u8], error: Option<&serde_
     fields.problem(error)
 }
 
-const NOT_EXACT: &str = "must be a decimal string such as \"125.50\": JSON numbers are not exact";
+const NOT_EXACT: &str = "must be a decimal string such as \"125.50\", because JSON numbers are not exact";
 
-/// The fields that were not looked at yet, and what was found so far.
+/// The fields that are not checked yet, and the errors found so far.
 struct Fields {
     object: BTreeMap<String, Value>,
     errors: Vec<FieldProblem>,
 }
 
 impl Fields {
-    /// The object in a body, or why there is none.
+    /// Parses the object in a body, or returns why the body is malformed.
     fn of(body: &[u8], error: Option<&serde_json::Error>) -> Result<Self, Problem> {
         let malformed = |detail: String| Problem::new(ProblemKind::Malformed, detail);
         if body.is_empty() {
@@ -152,7 +155,7 @@ impl Fields {
         if !is_object {
             return Err(malformed("the body must be a JSON object".into()));
         }
-        // A name that stands twice in `metadata` is seen by the strict parse alone.
+        // Only the strict parse detects a repeated name in `metadata`.
         let repeated = error.filter(|error| error.to_string().starts_with(REPEATED));
         if let Some(error) = repeated {
             return Err(malformed(format!("the body is not valid: {error}")));
@@ -179,7 +182,7 @@ impl Fields {
         None
     }
 
-    /// Absent and null are the same.
+    /// Checks an optional field; null means absent.
     fn optional<T, E: fmt::Display>(
         &mut self,
         field: &str,
@@ -207,8 +210,8 @@ impl Fields {
         None
     }
 
-    /// An amount and its currency: without the one nobody knows how many decimals are right for the other, but what
-    /// is no amount in any currency is told all the same.
+    /// Checks the currency and the amount. Without a valid currency the number of decimals cannot be checked, but a text
+    /// that is not an amount in any currency is still reported.
     fn amount(&mut self) {
         let currency = self.required("currency", Currency::parse);
         if matches!(self.object.get("amount"), Some(Value::Number(_))) {
@@ -225,19 +228,19 @@ impl Fields {
         });
     }
 
-    /// The problem with all that was found; what is left over is unknown.
+    /// Returns the problem with all errors. The fields that were not taken out are unknown.
     fn problem(mut self, error: Option<&serde_json::Error>) -> Problem {
         for field in std::mem::take(&mut self.object).into_keys() {
             self.wrong(&field, "is not a known field");
         }
         if self.errors.is_empty() {
-            // The strict parse knows better; whatever it was, its words are all there is.
-            let why = error.map_or_else(|| "it was refused".into(), ToString::to_string);
+            // Only the strict parse found an error, so its message is the explanation.
+            let why = error.map_or_else(|| "the server refused it".into(), ToString::to_string);
             return Problem::new(ProblemKind::Malformed, format!("the body is not valid: {why}"));
         }
         Problem::validation(self.errors)
     }
 }
 
-/// A currency with as many decimals as any has.
+/// A currency with the largest number of decimals.
 const MOST_DECIMALS: &str = "CLF";

@@ -1,19 +1,19 @@
-//! What the code knows better than a written description: each problem that an operation may answer, with its type,
-//! headers and an example, and the currencies, from the same lists that the answers are made from.
+//! Adds the parts of the description that the code has as lists: the problems that each operation may answer, with
+//! headers and examples, the types of problems, and the currencies.
 
 use serde_json::{Map, Value, json};
 
 use super::super::problem::{FieldProblem, Problem, ProblemKind};
 use crate::domain::CURRENCIES;
 
-/// Problems of every operation.
+/// The statuses of problems of every operation.
 const EVERYWHERE: [u16; 6] = [400, 414, 429, 431, 500, 503];
-/// Problems of those that read a body.
+/// The statuses of problems of operations that read a body.
 const WITH_BODY: [u16; 4] = [408, 413, 415, 422];
 const WITH_BODY_IDS: [&str; 4] = ["create_transaction", "create_batch", "reverse_transaction", "put_account"];
 const NOT_FOUND_IDS: [&str; 4] = ["find_transaction", "reverse_transaction", "find_account", "find_balance"];
 
-/// Adds problems, and the headers that are on every answer.
+/// Adds the problems and the headers that every answer has.
 pub(super) fn complete(description: &mut Value) {
     for operation in operations(description) {
         let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -38,7 +38,7 @@ pub(super) fn complete(description: &mut Value) {
     }
 }
 
-/// Wherever a currency is sent, the description lists those that are taken.
+/// Lists the accepted currencies in each request.
 fn name_currencies(schemas: &mut Map<String, Value>) {
     let codes: Vec<&str> = CURRENCIES.iter().map(|(code, _)| *code).collect();
     for shape in ["NewTransaction", "NewBatchItem", "AccountTerms"] {
@@ -49,7 +49,7 @@ fn name_currencies(schemas: &mut Map<String, Value>) {
     }
 }
 
-/// The description lists the types of problems.
+/// Lists the types of problems.
 fn name_types(schemas: &mut Map<String, Value>) {
     let types: Vec<String> =
         ProblemKind::ALL.into_iter().map(|kind| format!("urn:ledger:problem:{}", kind.name())).collect();
@@ -75,14 +75,14 @@ fn statuses(operation_id: &str) -> Vec<u16> {
         statuses.push(404);
     }
     if operation_id == "find_transaction" {
-        // `batch` is no id: it takes POST.
+        // `/transactions/batch` matches the path, and allows POST only.
         statuses.push(405);
     }
     statuses
 }
 
 fn request_id() -> Value {
-    json!({"description": "The request's own, if it was short and plain, or a new one; it is in the log", "schema": {"type": "string"}})
+    json!({"description": "The request's X-Request-Id if it was valid, otherwise a new one. It is in the log.", "schema": {"type": "string"}})
 }
 
 fn response(status: u16) -> Value {
@@ -95,11 +95,11 @@ fn response(status: u16) -> Value {
     let more = match status {
         405 => Some((
             "Allow",
-            json!({"description": "The methods that there are", "schema": {"type": "string"}}),
+            json!({"description": "The methods that the path allows", "schema": {"type": "string"}}),
         )),
         429 | 503 => Some((
             "Retry-After",
-            json!({"description": "Seconds to wait before the same request, with the same key", "schema": {"type": "integer", "minimum": 1}}),
+            json!({"description": "Seconds to wait before a retry with the same idempotency key", "schema": {"type": "integer", "minimum": 1}}),
         )),
         _ => None,
     };
@@ -122,12 +122,14 @@ fn example(kind: ProblemKind) -> Value {
             field: "amount".into(),
             message: "has more than the 2 decimals of EUR".into(),
         }]),
-        ProblemKind::IdempotencyKeyReused => Problem::new(kind, "the first request had another amount")
-            .with_errors(vec![FieldProblem {
-                field: "amount".into(),
-                message: "differs from the request that this key was first used for".into(),
-            }]),
-        kind => Problem::new(kind, "what happened this time, for a person"),
+        ProblemKind::IdempotencyKeyReused => {
+            Problem::new(kind, "the key was first used for a request with another amount; send a new key")
+                .with_errors(vec![FieldProblem {
+                    field: "amount".into(),
+                    message: "differs from the first request with this key".into(),
+                }])
+        }
+        kind => Problem::new(kind, "the cause in this case, and the remedy"),
     };
     serde_json::to_value(problem.to_json("/transactions")).unwrap_or_default()
 }
