@@ -14,6 +14,7 @@
 mod columns;
 mod csv_file;
 mod file_version;
+mod outcome;
 mod parquet_cell;
 mod parquet_file;
 mod parquet_limits;
@@ -24,6 +25,7 @@ mod rejects;
 mod report;
 mod row;
 mod source;
+mod summary;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -34,13 +36,13 @@ use tokio::sync::mpsc;
 pub use report::{BalanceDifference, CurrencySums, Ending, Report};
 
 use poster::ImportPoster;
-use reader::{Batch, Reading};
+use reader::{Group, Reader};
 use rejects::Rejects;
 
 use crate::runtime::{Boot, Context, OutputFormat, progress_bar};
 
 /// Groups that are read ahead of the one that is being posted.
-const BATCHES_AHEAD_MAX: usize = 4;
+const GROUPS_AHEAD_MAX: usize = 4;
 const PROGRESS: &str = "{bar:20} {percent:>3}% {eta:>4} left, {wide_msg}";
 
 /// Flags of `ledger import`.
@@ -110,23 +112,23 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
 /// Imports the files. An error means that nothing was written; what goes wrong later is in the report.
 pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     drop(Boot::new(context, "import").connect().await?);
-    let planned = args.clone();
-    let reading =
-        tokio::task::spawn_blocking(move || Reading::plan(&planned)).await.context("reading the files")??;
-    let bar = progress_bar(reading.bytes_total(), PROGRESS);
+    let checked = args.clone();
+    let reader =
+        tokio::task::spawn_blocking(move || Reader::check(&checked)).await.context("reading the files")??;
+    let bar = progress_bar(reader.bytes_total(), PROGRESS);
     let mut rejects = Rejects::create(args.rejects.as_deref())?;
     let mut poster = ImportPoster::new(context, args);
-    let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD_MAX);
-    let reader = tokio::task::spawn_blocking(move || reading.run(&sender));
+    let (sender, mut groups) = mpsc::channel(GROUPS_AHEAD_MAX);
+    let reading = tokio::task::spawn_blocking(move || reader.run(&sender));
     let ending = loop {
-        let batch = tokio::select! {
+        let group = tokio::select! {
             biased;
             () = context.stop.requested() => break Ok(Ending::Interrupted),
-            batch = batches.recv() => batch,
+            group = groups.recv() => group,
         };
-        let Some(batch) = batch else { break Ok(Ending::Complete) };
-        let bytes_read = batch.bytes_read;
-        if let Some(ending) = take(batch, &mut poster, &mut rejects, args).await.transpose() {
+        let Some(group) = group else { break Ok(Ending::Complete) };
+        let bytes_read = group.bytes_read;
+        if let Some(ending) = post_group(group, &mut poster, &mut rejects, args).await.transpose() {
             break ending;
         }
         bar.set_position(bytes_read);
@@ -134,8 +136,8 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     };
     bar.finish_and_clear();
     // The reader ends at its next send, or has ended with the files or an error of its own.
-    drop(batches);
-    let read = reader.await.context("the reading thread").flatten();
+    drop(groups);
+    let read = reading.await.context("the reading thread").flatten();
     let ending = match (ending, read) {
         (Err(error), _) | (Ok(Ending::Complete), Err(error)) => {
             Ending::Failed { reason: format!("{error:#}") }
@@ -145,16 +147,16 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     Ok(poster.into_report(ending))
 }
 
-/// Posts one batch and books its rejects. Answers how the import ends, if it ends here.
-async fn take(
-    batch: Batch,
+/// Posts one group and books its rejects. Answers how the import ends, if it ends here.
+async fn post_group(
+    group: Group,
     poster: &mut ImportPoster<'_>,
     rejects: &mut Rejects,
     args: &Args,
 ) -> anyhow::Result<Option<Ending>> {
-    let Some(mut refused) = poster.post(batch.rows).await? else { return Ok(Some(Ending::Interrupted)) };
-    refused.extend(batch.rejects);
-    refused.sort_by_key(|reject| reject.place.row);
+    let Some(mut refused) = poster.post(group.rows).await? else { return Ok(Some(Ending::Interrupted)) };
+    refused.extend(group.rejects);
+    refused.sort_by_key(|reject| reject.location.row);
     if args.on_error == OnError::Stop {
         refused.truncate(1);
     }

@@ -276,7 +276,7 @@ async fn balances_are_compared_and_the_tolerance_says_what_is_an_error() {
     assert_eq!((report.balances_compared, sums.balance_differences), (4, 2));
     let largest = sums.largest_difference.as_ref().unwrap();
     assert_eq!(largest.difference, -30);
-    assert!(largest.place.ends_with("history.csv row 3"));
+    assert!(largest.location.ends_with("history.csv row 3"));
     assert_eq!((sums.credits, sums.debits), (1304, 104));
     let strict =
         Args { balance_tolerance: Some("0.29".parse().unwrap()), on_error: OnError::Skip, ..args(&file) };

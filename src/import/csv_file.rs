@@ -30,10 +30,10 @@ const ROW_BYTES_MAX: u64 = 1024 * 1024;
 
 /// An open CSV file.
 pub(super) struct CsvFile {
-    rows: csv::Reader<Watched<Box<dyn Read + Send>>>,
+    rows: csv::Reader<TrackedInput<Box<dyn Read + Send>>>,
     columns: Vec<Column>,
     /// The only cell of the row behind the file. It is not guessed, and no accepted cell has U+0000.
-    ending: Box<[u8]>,
+    end_marker: Box<[u8]>,
     bytes_read: Arc<AtomicU64>,
 }
 
@@ -41,28 +41,28 @@ impl CsvFile {
     pub(super) fn open(file: File, gzipped: bool, args: &Args) -> anyhow::Result<Self> {
         let bytes_read: Arc<AtomicU64> = Arc::default();
         let before = FileVersion::of(&file)?;
-        let counted = Counted { inner: file, count: Arc::clone(&bytes_read), before };
+        let counted = FileInput { inner: file, count: Arc::clone(&bytes_read), before };
         let file = BufReader::with_capacity(BUFFER_BYTES, counted);
         let text: Box<dyn Read + Send> = match gzipped {
             true => Box::new(MultiGzDecoder::new(file)),
             false => Box::new(file),
         };
-        let ending = format!("\0{:032x}", rand::random::<u128>()).into_bytes().into_boxed_slice();
-        let row = [b"\n", &*ending, b"\n"].concat();
+        let end_marker = format!("\0{:032x}", rand::random::<u128>()).into_bytes().into_boxed_slice();
+        let row = [b"\n", &*end_marker, b"\n"].concat();
         let text: Box<dyn Read + Send> = Box::new(text.chain(Cursor::new(row)));
         let mut rows = csv::ReaderBuilder::new()
             .flexible(true)
             .buffer_capacity(BUFFER_BYTES)
-            .from_reader(Watched::new(text));
+            .from_reader(TrackedInput::new(text));
         let headings = rows.byte_headers()?.clone();
         let headings = &headings;
-        ensure!(!rows.get_ref().is_torn(rows.position().byte()), "headings: {TORN}");
-        ensure!(!is_row_behind(headings, &ending), "is empty: column \"account_id\" is missing");
+        ensure!(!rows.get_ref().has_text_after_quote(rows.position().byte()), "headings: {TEXT_AFTER_QUOTE}");
+        ensure!(!is_end_marker(headings, &end_marker), "is empty: column \"account_id\" is missing");
         let is_text =
             |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| !text.contains(char::is_control));
         ensure!(headings.iter().all(is_text), "is neither CSV (UTF-8, gzipped or not) nor Parquet");
         let columns = columns::parse(rows.headers()?, &args.ignore).map_err(anyhow::Error::msg)?;
-        Ok(Self { rows, columns, ending, bytes_read })
+        Ok(Self { rows, columns, end_marker, bytes_read })
     }
 
     pub(super) fn columns(&self) -> &[Column] {
@@ -70,17 +70,17 @@ impl CsvFile {
     }
 
     pub(super) fn next(&mut self, record: &mut csv::ByteRecord) -> anyhow::Result<bool> {
-        self.rows.get_mut().since_row = 0;
-        if !self.rows.read_byte_record(record)? || is_row_behind(record, &self.ending) {
+        self.rows.get_mut().row_bytes = 0;
+        if !self.rows.read_byte_record(record)? || is_end_marker(record, &self.end_marker) {
             return Ok(false);
         }
         if let Some(mut begins) = record.position().cloned() {
             begins.set_line(self.rows.get_mut().line_of(begins.byte()));
             record.set_position(Some(begins));
         }
-        ensure!(!self.rows.get_ref().is_torn(self.rows.position().byte()), TORN);
+        ensure!(!self.rows.get_ref().has_text_after_quote(self.rows.position().byte()), TEXT_AFTER_QUOTE);
         let last_cell = record.iter().next_back().and_then(|cell| cell.strip_suffix(b"\n"));
-        if last_cell.is_some_and(|cell| cell.ends_with(&self.ending)) {
+        if last_cell.is_some_and(|cell| cell.ends_with(&self.end_marker)) {
             bail!("has a quotation mark that is not closed at the end of the file");
         }
         Ok(true)
@@ -91,22 +91,22 @@ impl CsvFile {
     }
 }
 
-fn is_row_behind(record: &csv::ByteRecord, ending: &[u8]) -> bool {
-    record.len() == 1 && record.get(0) == Some(ending)
+fn is_end_marker(record: &csv::ByteRecord, end_marker: &[u8]) -> bool {
+    record.len() == 1 && record.get(0) == Some(end_marker)
 }
 
-const TORN: &str =
+const TEXT_AFTER_QUOTE: &str =
     "has text behind a closing quotation mark; is one missing, or not doubled within its cell?";
 
 /// Counts what is read of the file itself. Its end is the end only if it is still the same file: of one that was cut, the
 /// last row may be half of what it was.
-struct Counted {
+struct FileInput {
     inner: File,
     count: Arc<AtomicU64>,
     before: FileVersion,
 }
 
-impl Read for Counted {
+impl Read for FileInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         if read == 0 && !buffer.is_empty() && FileVersion::of(&self.inner)? != self.before {
@@ -120,46 +120,46 @@ impl Read for Counted {
 /// What the CSV reader reads, watched: it fails when one row takes more than [`ROW_BYTES_MAX`], and knows on which line
 /// each row begins. The reader itself takes the second half of a CR LF, and blank lines, for the beginning of the row behind
 /// them.
-struct Watched<R> {
+struct TrackedInput<R> {
     inner: R,
     /// Bytes that were read for the current row.
-    since_row: u64,
+    row_bytes: u64,
     /// Of all that was read.
     bytes: u64,
     line: u64,
     previous: u8,
-    place: InCell,
+    cell: CellState,
     /// Bytes behind the first closing quotation mark that does not end its cell.
-    torn: Option<u64>,
+    text_after_quote: Option<u64>,
     /// Where lines that are not blank begin, from the current row on: byte and line, the first being 0 and 1.
     lines: VecDeque<(u64, u64)>,
 }
 
 /// Where in a cell the next byte is.
 #[derive(Clone, Copy)]
-enum InCell {
+enum CellState {
     Start,
-    Bare,
+    Unquoted,
     Quoted,
     /// Behind a quotation mark that ends the cell, or begins a doubled one.
-    Closed,
+    AfterQuote,
 }
 
-impl<R> Watched<R> {
+impl<R> TrackedInput<R> {
     fn new(inner: R) -> Self {
         Self {
             inner,
-            since_row: 0,
+            row_bytes: 0,
             bytes: 0,
             line: 1,
             previous: b'\n',
-            place: InCell::Start,
-            torn: None,
+            cell: CellState::Start,
+            text_after_quote: None,
             lines: VecDeque::new(),
         }
     }
 
-    fn watch(&mut self, bytes: &[u8]) {
+    fn track(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match (self.previous, byte) {
                 (b'\r', b'\n') => {}
@@ -169,29 +169,29 @@ impl<R> Watched<R> {
             }
             self.previous = *byte;
             self.bytes += 1;
-            self.watch_quotes(*byte);
+            self.track_quotes(*byte);
         }
     }
 
-    fn watch_quotes(&mut self, byte: u8) {
-        self.place = match (self.place, byte) {
-            (InCell::Quoted, b'"') => InCell::Closed,
-            (InCell::Quoted, _) => InCell::Quoted,
-            (InCell::Start | InCell::Closed, b'"') => InCell::Quoted,
-            (_, b',' | b'\r' | b'\n') => InCell::Start,
+    fn track_quotes(&mut self, byte: u8) {
+        self.cell = match (self.cell, byte) {
+            (CellState::Quoted, b'"') => CellState::AfterQuote,
+            (CellState::Quoted, _) => CellState::Quoted,
+            (CellState::Start | CellState::AfterQuote, b'"') => CellState::Quoted,
+            (_, b',' | b'\r' | b'\n') => CellState::Start,
             // The mark at the beginning of some files is no text.
-            (InCell::Start, 0xef | 0xbb | 0xbf) if self.bytes <= 3 => InCell::Start,
-            (InCell::Closed, _) => {
-                self.torn.get_or_insert(self.bytes);
-                InCell::Bare
+            (CellState::Start, 0xef | 0xbb | 0xbf) if self.bytes <= 3 => CellState::Start,
+            (CellState::AfterQuote, _) => {
+                self.text_after_quote.get_or_insert(self.bytes);
+                CellState::Unquoted
             }
-            (InCell::Start | InCell::Bare, _) => InCell::Bare,
+            (CellState::Start | CellState::Unquoted, _) => CellState::Unquoted,
         };
     }
 
     /// Whether something is wrong before the byte that the reader has come to.
-    fn is_torn(&self, read: u64) -> bool {
-        self.torn.is_some_and(|torn| torn <= read)
+    fn has_text_after_quote(&self, read: u64) -> bool {
+        self.text_after_quote.is_some_and(|text_after_quote| text_after_quote <= read)
     }
 
     /// Of a row that the reader says begins at that byte. Lines before it are not asked for again.
@@ -203,16 +203,16 @@ impl<R> Watched<R> {
     }
 }
 
-impl<R: Read> Read for Watched<R> {
+impl<R: Read> Read for TrackedInput<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        if self.since_row > ROW_BYTES_MAX {
+        if self.row_bytes > ROW_BYTES_MAX {
             return Err(io::Error::other(format!(
                 "is longer than {ROW_BYTES_MAX} bytes; is a quotation mark not closed?"
             )));
         }
-        self.since_row += u64::try_from(read).unwrap_or(0);
-        self.watch(buffer.get(..read).unwrap_or_default());
+        self.row_bytes += u64::try_from(read).unwrap_or(0);
+        self.track(buffer.get(..read).unwrap_or_default());
         Ok(read)
     }
 }
@@ -224,28 +224,28 @@ mod tests {
     /// Seen to fail where a doubled quotation mark closes a cell, and where the mark at the beginning is text.
     #[test]
     fn text_behind_a_closing_quotation_mark_is_found_in_its_row() {
-        let torn_in = |text: &str| {
+        let misplaced_in = |text: &str| {
             let mut rows = csv::ReaderBuilder::new()
                 .flexible(true)
                 .has_headers(false)
                 .buffer_capacity(5)
-                .from_reader(Watched::new(text.as_bytes()));
+                .from_reader(TrackedInput::new(text.as_bytes()));
             let mut record = csv::ByteRecord::new();
-            let mut torn = Vec::new();
+            let mut text_after_quote = Vec::new();
             while rows.read_byte_record(&mut record).expect("rows") {
-                torn.push(rows.get_ref().is_torn(rows.position().byte()));
+                text_after_quote.push(rows.get_ref().has_text_after_quote(rows.position().byte()));
             }
-            torn
+            text_after_quote
         };
         for whole in
             ["\u{feff}\"a\",b\r\n", "\"a\"\"b\"\n", "a\"b,\"\",\"\"\"\"\n", "\"a\nb\",\"c,\"", "\"\"\r\"\"\r"]
         {
-            assert!(!torn_in(whole).contains(&true), "{whole:?}");
+            assert!(!misplaced_in(whole).contains(&true), "{whole:?}");
         }
-        assert_eq!(torn_in("a,\"b\nc,\"d\"\ne,f\n"), [true, true]);
-        assert_eq!(torn_in("a,b\nc,\"1\"0.00\n"), [false, true]);
-        assert_eq!(torn_in("a,b\n\"c\" ,d\n"), [false, true]);
-        assert_eq!(torn_in("\u{feff}\"a\"b\n"), [true]);
+        assert_eq!(misplaced_in("a,\"b\nc,\"d\"\ne,f\n"), [true, true]);
+        assert_eq!(misplaced_in("a,b\nc,\"1\"0.00\n"), [false, true]);
+        assert_eq!(misplaced_in("a,b\n\"c\" ,d\n"), [false, true]);
+        assert_eq!(misplaced_in("\u{feff}\"a\"b\n"), [true]);
     }
 
     /// Each row's line by our count, and where the reader puts it.
@@ -254,7 +254,7 @@ mod tests {
             .flexible(true)
             .has_headers(false)
             .buffer_capacity(capacity)
-            .from_reader(Watched::new(text.as_bytes()));
+            .from_reader(TrackedInput::new(text.as_bytes()));
         let mut record = csv::ByteRecord::new();
         let mut lines = Vec::new();
         while rows.read_byte_record(&mut record).expect("rows") {

@@ -224,7 +224,7 @@ mod tests {
     use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
     use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-    use super::{super::source::Opened, *};
+    use super::{super::source::OpenFile, *};
 
     fn whole_file() -> Vec<u8> {
         const ROWS: i128 = 3_000;
@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn read_all(path: &Path, args: &Args) -> anyhow::Result<u64> {
-        let mut source = Opened::open(path, args)?.source;
+        let mut source = OpenFile::open(path, args)?.source;
         let (mut record, mut rows) = (csv::ByteRecord::new(), 0);
         while source.next(&mut record)? {
             rows += 1;

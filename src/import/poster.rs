@@ -6,12 +6,13 @@ use tokio::time::Instant;
 
 use super::{
     Args, OnError,
+    outcome::RowOutcome,
     reader::Row,
     rejects::Reject,
     report::{Ending, Report},
 };
 use crate::{
-    domain::{Decision, Refusal, format_minor},
+    domain::Decision,
     posting::{Request, dry_run, post_all_or_nothing, post_locked},
     repository::{self, Connection, RepositoryError},
     runtime::{Backoff, Context},
@@ -20,46 +21,7 @@ use crate::{
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(200);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Trouble that lasts longer ends the import; it can be run again.
-const TROUBLE_TIME_MAX: Duration = Duration::from_secs(300);
-
-/// What became of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// A new transaction. Minor units.
-    Created { balance_after: i64 },
-    /// It was there already. Minor units.
-    Replayed { balance_after: i64 },
-    /// It was not taken.
-    Refused { reason: String },
-}
-
-impl From<Decision> for Outcome {
-    fn from(decision: Decision) -> Self {
-        let reason = match decision {
-            Decision::Create(row) => return Self::Created { balance_after: row.balance_after },
-            Decision::Replay(row) => return Self::Replayed { balance_after: row.balance_after },
-            Decision::Mismatch { field } => {
-                format!("idempotency_key was used before, for a transaction with another {field}")
-            }
-            Decision::Refused(Refusal::CurrencyMismatch { account_currency }) => {
-                format!("currency must be {account_currency}, which the account holds")
-            }
-            Decision::Refused(Refusal::LimitExceeded { balance, min_balance, currency }) => format!(
-                "amount would take the balance of {} below the account's min_balance of {}",
-                format_minor(balance, currency),
-                format_minor(min_balance, currency)
-            ),
-            Decision::Refused(Refusal::BalanceOutOfRange) => {
-                "amount would take the balance out of the range that the ledger keeps".to_owned()
-            }
-            Decision::Refused(Refusal::BeforeLastTransaction { last_created_at }) => format!(
-                "created_at must not be before the account's last transaction, {}",
-                last_created_at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
-            ),
-        };
-        Self::Refused { reason }
-    }
-}
+const RETRY_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Which rows of a group are written.
 enum Mode {
@@ -96,7 +58,7 @@ impl<'a> ImportPoster<'a> {
     pub(super) async fn post(&mut self, rows: Vec<Row>) -> anyhow::Result<Option<Vec<Reject>>> {
         let group: Vec<Request> =
             rows.iter().map(|row| Request { posting: Arc::clone(&row.posting), traceparent: None }).collect();
-        let Some(outcomes) = self.post_through_trouble(&group).await? else { return Ok(None) };
+        let Some(outcomes) = self.post_with_retries(&group).await? else { return Ok(None) };
         let mut refused = Vec::new();
         // A group that ended early has fewer outcomes than rows; the others were not looked at.
         for (row, outcome) in rows.into_iter().zip(outcomes) {
@@ -107,7 +69,7 @@ impl<'a> ImportPoster<'a> {
                 refused.push(Reject {
                     account_id: row.posting.account_id.to_string(),
                     idempotency_key: row.posting.idempotency_key.as_str().to_owned(),
-                    place: row.place,
+                    location: row.location,
                     reason,
                 });
             }
@@ -115,16 +77,16 @@ impl<'a> ImportPoster<'a> {
         Ok(Some(refused))
     }
 
-    async fn post_through_trouble(&mut self, group: &[Request]) -> anyhow::Result<Option<Vec<Outcome>>> {
+    async fn post_with_retries(&mut self, group: &[Request]) -> anyhow::Result<Option<Vec<RowOutcome>>> {
         let mut backoff = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
-        let trouble_began = Instant::now();
+        let started = Instant::now();
         loop {
             if self.context.stop.is_requested() {
                 return Ok(None);
             }
             match self.attempt(group).await {
                 Ok(outcomes) => return Ok(Some(outcomes)),
-                Err(error) if error.is_transient() && trouble_began.elapsed() < TROUBLE_TIME_MAX => {
+                Err(error) if error.is_transient() && started.elapsed() < RETRY_TIME_MAX => {
                     tracing::warn!(%error, "trying the group again");
                     backoff.wait(&self.context.stop).await;
                 }
@@ -134,7 +96,7 @@ impl<'a> ImportPoster<'a> {
     }
 
     /// One try. A connection that met an error is not used again.
-    async fn attempt(&mut self, group: &[Request]) -> Result<Vec<Outcome>, RepositoryError> {
+    async fn attempt(&mut self, group: &[Request]) -> Result<Vec<RowOutcome>, RepositoryError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
@@ -185,8 +147,8 @@ impl<'a> ImportPoster<'a> {
     }
 }
 
-fn decisions(decisions: Vec<Decision>) -> Vec<Outcome> {
-    decisions.into_iter().map(Outcome::from).collect()
+fn decisions(decisions: Vec<Decision>) -> Vec<RowOutcome> {
+    decisions.into_iter().map(RowOutcome::from).collect()
 }
 
 /// Posts the requests before the first one that is not taken, which is the last one answered. Nothing past it is
@@ -194,7 +156,7 @@ fn decisions(decisions: Vec<Decision>) -> Vec<Outcome> {
 async fn post_up_to_refused(
     connection: &mut Connection,
     group: &[Request],
-) -> Result<Vec<Outcome>, RepositoryError> {
+) -> Result<Vec<RowOutcome>, RepositoryError> {
     let mut refused: Option<Decision> = None;
     let mut rest = group;
     loop {

@@ -11,9 +11,9 @@ use tokio::sync::mpsc::Sender;
 use super::{
     Args, OnError,
     file_version::FileVersion,
-    rejects::{Place, Reject},
-    row::{self, Parsed},
-    source::{self, Opened, Source},
+    rejects::{Reject, RowLocation},
+    row::{self, ParsedRow},
+    source::{self, OpenFile, RowSource},
 };
 use crate::domain::Posting;
 
@@ -22,7 +22,7 @@ const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A row that can be posted.
 pub(super) struct Row {
-    pub(super) place: Place,
+    pub(super) location: RowLocation,
     pub(super) posting: Arc<Posting>,
     /// Minor units; what the other system showed after the row.
     pub(super) expected_balance: Option<i64>,
@@ -30,7 +30,7 @@ pub(super) struct Row {
 
 /// A group of rows in the order of the file, with the rows between them that cannot be posted.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct Group {
     pub(super) rows: Vec<Row>,
     pub(super) rejects: Vec<Reject>,
     /// Of all files, as they are on disk, up to about here.
@@ -40,19 +40,19 @@ pub(super) struct Batch {
 }
 
 /// Files whose columns are in order.
-pub(super) struct Reading {
+pub(super) struct Reader {
     args: Args,
     /// Each as it is on disk.
     files: Vec<(PathBuf, FileVersion)>,
 }
 
-impl Reading {
+impl Reader {
     /// Opens every file and looks at its columns, so that a wrong one is found before anything is posted.
-    pub(super) fn plan(args: &Args) -> anyhow::Result<Self> {
+    pub(super) fn check(args: &Args) -> anyhow::Result<Self> {
         let mut files = Vec::with_capacity(args.files.len());
         for path in &args.files {
             let named = || format!("{}", path.display());
-            files.push((path.clone(), Opened::open(path, args).with_context(named)?.version));
+            files.push((path.clone(), OpenFile::open(path, args).with_context(named)?.version));
         }
         Ok(Self { args: args.clone(), files })
     }
@@ -63,80 +63,81 @@ impl Reading {
     }
 
     /// Reads everything, until the end, the first row that is not to be passed over, or until nobody listens.
-    pub(super) fn run(self, batches: &Sender<Batch>) -> anyhow::Result<()> {
+    pub(super) fn run(self, groups: &Sender<Group>) -> anyhow::Result<()> {
         let mut bytes_before = 0;
-        for (path, planned) in &self.files {
+        for (path, checked) in &self.files {
             let named = || format!("{}", path.display());
-            let opened = Opened::open(path, &self.args).with_context(named)?;
-            if opened.version != *planned {
+            let open = OpenFile::open(path, &self.args).with_context(named)?;
+            if open.version != *checked {
                 return Err(anyhow::anyhow!("was changed since it was looked at")).with_context(named);
             }
-            let mut groups = Groups { batches, bytes_before, batch: Batch::default(), args: &self.args };
-            if !groups.read(opened, &named().into()).with_context(named)? {
+            let mut builder =
+                GroupBuilder { groups, bytes_before, group: Group::default(), args: &self.args };
+            if !builder.read(open, &named().into()).with_context(named)? {
                 break;
             }
-            bytes_before += planned.bytes;
+            bytes_before += checked.bytes;
         }
         Ok(())
     }
 }
 
 /// Makes groups of the rows of one file.
-struct Groups<'a> {
+struct GroupBuilder<'a> {
     args: &'a Args,
-    batches: &'a Sender<Batch>,
+    groups: &'a Sender<Group>,
     bytes_before: u64,
-    batch: Batch,
+    group: Group,
 }
 
-impl Groups<'_> {
+impl GroupBuilder<'_> {
     /// Reads one file. False: do not go on with the next.
-    fn read(&mut self, mut opened: Opened, file: &Arc<str>) -> anyhow::Result<bool> {
+    fn read(&mut self, mut open: OpenFile, file: &Arc<str>) -> anyhow::Result<bool> {
         let mut record = csv::ByteRecord::new();
         for number in 1.. {
-            match opened.source.next(&mut record) {
+            match open.source.next(&mut record) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
                     // What came before it is in order.
-                    self.send(&opened.source);
+                    self.send(&open.source);
                     return Err(error).with_context(|| format!("row {number}"));
                 }
             }
-            let place = Place { file: Arc::clone(file), row: number, line: source::line(&record) };
-            self.add(place, &opened.source, &record);
-            if self.args.on_error == OnError::Stop && !self.batch.rejects.is_empty() {
-                self.send(&opened.source);
+            let location = RowLocation { file: Arc::clone(file), row: number, line: source::line(&record) };
+            self.add(location, &open.source, &record);
+            if self.args.on_error == OnError::Stop && !self.group.rejects.is_empty() {
+                self.send(&open.source);
                 return Ok(false);
             }
-            if self.is_full() && !self.send(&opened.source) {
+            if self.is_full() && !self.send(&open.source) {
                 return Ok(false);
             }
         }
-        opened.ensure_unchanged()?;
-        Ok(self.send(&opened.source))
+        open.ensure_unchanged()?;
+        Ok(self.send(&open.source))
     }
 
-    fn add(&mut self, place: Place, source: &Source, record: &csv::ByteRecord) {
-        self.batch.cell_bytes += record.as_slice().len();
+    fn add(&mut self, location: RowLocation, source: &RowSource, record: &csv::ByteRecord) {
+        self.group.cell_bytes += record.as_slice().len();
         let columns = source.columns();
         match row::parse(columns, record, Utc::now(), self.args.assume_utc) {
-            Ok(Parsed { posting, expected_balance }) => {
-                self.batch.rows.push(Row { place, posting: posting.into(), expected_balance });
+            Ok(ParsedRow { posting, expected_balance }) => {
+                self.group.rows.push(Row { location, posting: posting.into(), expected_balance });
             }
-            Err(reason) => self.batch.rejects.push(Reject::of_record(place, columns, record, reason)),
+            Err(reason) => self.group.rejects.push(Reject::of_record(location, columns, record, reason)),
         }
     }
 
     fn is_full(&self) -> bool {
-        let rows = self.batch.rows.len() + self.batch.rejects.len();
-        rows >= usize::from(self.args.group_size) || self.batch.cell_bytes >= GROUP_BYTES_MAX
+        let rows = self.group.rows.len() + self.group.rejects.len();
+        rows >= usize::from(self.args.group_size) || self.group.cell_bytes >= GROUP_BYTES_MAX
     }
 
     /// Hands the group over. False: nobody listens.
-    fn send(&mut self, source: &Source) -> bool {
-        let mut batch = std::mem::take(&mut self.batch);
-        batch.bytes_read = self.bytes_before + source.bytes_read();
-        self.batches.blocking_send(batch).is_ok()
+    fn send(&mut self, source: &RowSource) -> bool {
+        let mut group = std::mem::take(&mut self.group);
+        group.bytes_read = self.bytes_before + source.bytes_read();
+        self.groups.blocking_send(group).is_ok()
     }
 }

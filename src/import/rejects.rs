@@ -19,7 +19,7 @@ const CELL_BYTES_MAX: usize = 255;
 
 /// Where a row stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RowLocation {
     pub(super) file: Arc<str>,
     /// 1 for the first row below the headings.
     pub(super) row: u64,
@@ -28,7 +28,7 @@ pub(super) struct Place {
     pub(super) line: Option<u64>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RowLocation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} row {}", self.file, self.row)
     }
@@ -37,7 +37,7 @@ impl fmt::Display for Place {
 /// A row that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reject {
-    pub(super) place: Place,
+    pub(super) location: RowLocation,
     pub(super) account_id: String,
     pub(super) idempotency_key: String,
     pub(super) reason: String,
@@ -46,7 +46,7 @@ pub(super) struct Reject {
 impl Reject {
     /// Of a row that could not be read as a posting.
     pub(super) fn of_record(
-        place: Place,
+        location: RowLocation,
         columns: &[Column],
         record: &csv::ByteRecord,
         reason: String,
@@ -57,13 +57,13 @@ impl Reject {
             String::from_utf8_lossy(bytes.get(..CELL_BYTES_MAX).unwrap_or(bytes)).into_owned()
         };
         let (account_id, idempotency_key) = (cell(Column::AccountId), cell(Column::IdempotencyKey));
-        Self { place, account_id, idempotency_key, reason }
+        Self { location, account_id, idempotency_key, reason }
     }
 }
 
 impl fmt::Display for Reject {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.place, self.reason)
+        write!(formatter, "{}: {}", self.location, self.reason)
     }
 }
 
@@ -129,11 +129,11 @@ impl List {
     fn append(&mut self, rejects: &[Reject]) -> anyhow::Result<()> {
         let cannot = || format!("cannot write {}", self.path.display());
         for reject in rejects {
-            let line = reject.place.line.map_or_else(String::new, |line| line.to_string());
+            let line = reject.location.line.map_or_else(String::new, |line| line.to_string());
             self.file
                 .write_record([
-                    &*reject.place.file,
-                    &reject.place.row.to_string(),
+                    &*reject.location.file,
+                    &reject.location.row.to_string(),
                     &line,
                     &reject.account_id,
                     &reject.idempotency_key,

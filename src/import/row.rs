@@ -16,7 +16,7 @@ use crate::domain::{
 
 /// A row's content.
 #[derive(Debug)]
-pub(super) struct Parsed {
+pub(super) struct ParsedRow {
     pub(super) posting: Posting,
     /// Minor units; what the other system showed after the row.
     pub(super) expected_balance: Option<i64>,
@@ -44,42 +44,42 @@ pub(super) fn parse(
     record: &csv::ByteRecord,
     now: DateTime<Utc>,
     assume_utc: bool,
-) -> Result<Parsed, String> {
+) -> Result<ParsedRow, String> {
     if record.len() != columns.len() {
         return Err(format!("has {} cells, but there are {} columns", record.len(), columns.len()));
     }
     let mut cells = cells(columns, record)?;
-    let mut wrong = Wrong::default();
-    let currency = wrong.check("currency", Currency::parse(cells.currency));
+    let mut problems = Problems::default();
+    let currency = problems.check("currency", Currency::parse(cells.currency));
     let parsed = (
-        wrong.check("account_id", AccountId::parse(cells.account_id)),
-        wrong.check("idempotency_key", IdempotencyKey::parse(cells.idempotency_key)),
-        wrong.check("direction", Direction::parse(cells.direction)),
-        currency.and_then(|currency| wrong.check("amount", Amount::parse(cells.amount, currency))),
+        problems.check("account_id", AccountId::parse(cells.account_id)),
+        problems.check("idempotency_key", IdempotencyKey::parse(cells.idempotency_key)),
+        problems.check("direction", Direction::parse(cells.direction)),
+        currency.and_then(|currency| problems.check("amount", Amount::parse(cells.amount, currency))),
     );
     let created_at =
-        wrong.check_present("created_at", cells.created_at, |text| moment(text, now, assume_utc));
-    let counterparty = wrong.check_present("counterparty", cells.counterparty, |text| {
+        problems.check_present("created_at", cells.created_at, |text| moment(text, now, assume_utc));
+    let counterparty = problems.check_present("counterparty", cells.counterparty, |text| {
         bounded_text(text, COUNTERPARTY_LENGTH_MAX)
     });
-    let description = wrong
+    let description = problems
         .check_present("description", cells.description, |text| bounded_text(text, DESCRIPTION_LENGTH_MAX));
     let expected_balance = currency.and_then(|currency| {
-        wrong.check_present("expected_balance", cells.expected_balance, |text| parse_minor(text, currency))
+        problems.check_present("expected_balance", cells.expected_balance, |text| parse_minor(text, currency))
     });
-    let object = wrong.check_present("metadata", cells.metadata_object, json_object);
+    let object = problems.check_present("metadata", cells.metadata_object, json_object);
     for (name, value) in object.unwrap_or_default() {
         if cells.metadata.insert(name.clone(), value).is_some() {
-            wrong.0.push(format!("metadata has {name:?} twice"));
+            problems.0.push(format!("metadata has {name:?} twice"));
         }
     }
     let metadata = match cells.metadata.is_empty() {
         true => None,
-        false => wrong.check("metadata", Metadata::from_json(&cells.metadata)),
+        false => problems.check("metadata", Metadata::from_json(&cells.metadata)),
     };
     match (parsed, currency) {
         ((Some(account_id), Some(idempotency_key), Some(direction), Some(amount)), Some(currency))
-            if wrong.0.is_empty() =>
+            if problems.0.is_empty() =>
         {
             let posting = Posting {
                 account_id,
@@ -93,9 +93,9 @@ pub(super) fn parse(
                 reverses: None,
                 created_at,
             };
-            Ok(Parsed { posting, expected_balance })
+            Ok(ParsedRow { posting, expected_balance })
         }
-        _ => Err(wrong.0.join("; ")),
+        _ => Err(problems.0.join("; ")),
     }
 }
 
@@ -177,11 +177,11 @@ fn json_object(text: &str) -> Result<Vec<(String, serde_json::Value)>, String> {
     entries.map_err(|_| "must be a JSON object".to_owned())
 }
 
-/// What is wrong with a row, field by field.
+/// What is problems with a row, field by field.
 #[derive(Default)]
-struct Wrong(Vec<String>);
+struct Problems(Vec<String>);
 
-impl Wrong {
+impl Problems {
     fn check<T, E: Display>(&mut self, field: &str, checked: Result<T, E>) -> Option<T> {
         match checked {
             Ok(value) => Some(value),
@@ -217,7 +217,7 @@ mod tests {
         "expected_balance",
     ];
 
-    fn parse_row(cells: [&str; 8]) -> Result<Parsed, String> {
+    fn parse_row(cells: [&str; 8]) -> Result<ParsedRow, String> {
         let columns = columns::parse(HEADINGS, &[]).expect("headings");
         let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
         parse(&columns, &csv::ByteRecord::from(cells.to_vec()), now, false)

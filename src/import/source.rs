@@ -24,27 +24,27 @@ const PARQUET_MAGIC: &[u8] = b"PAR1";
 const ENCRYPTED_PARQUET_MAGIC: &[u8] = b"PARE";
 
 /// An open file whose columns are in order.
-pub(super) enum Source {
+pub(super) enum RowSource {
     Csv(Box<CsvFile>),
     Parquet(Box<ParquetFile>),
 }
 
 /// A file that is being read.
-pub(super) struct Opened {
-    pub(super) source: Source,
-    /// When it was opened.
+pub(super) struct OpenFile {
+    pub(super) source: RowSource,
+    /// When it was open.
     pub(super) version: FileVersion,
     file: File,
 }
 
-impl Opened {
+impl OpenFile {
     /// Opens a file and makes sense of its columns. The error says what is wrong with them.
     pub(super) fn open(path: &Path, args: &Args) -> anyhow::Result<Self> {
         let file = File::open(path).context("cannot read it")?;
         let about = file.metadata().context("cannot read it")?;
         ensure!(about.is_file(), "is no file (files are read twice: first to see that they can be read)");
         let version = FileVersion::of(&file)?;
-        let source = Source::open(file.try_clone()?, path, args)?;
+        let source = RowSource::open(file.try_clone()?, path, args)?;
         Ok(Self { source, version, file })
     }
 
@@ -55,7 +55,7 @@ impl Opened {
     }
 }
 
-impl Source {
+impl RowSource {
     fn open(mut file: File, path: &Path, args: &Args) -> anyhow::Result<Self> {
         let mut magic = Vec::new();
         Read::by_ref(&mut file).take(4).read_to_end(&mut magic).context("cannot read it")?;
@@ -126,9 +126,9 @@ mod tests {
             file.write_all(format!("{headings}{rows}").as_bytes()).expect("written");
             // Clocks of file systems are coarse.
             file.as_file().set_modified(SystemTime::UNIX_EPOCH).expect("set");
-            let mut opened = Opened::open(file.path(), &args).expect("opened");
+            let mut open = OpenFile::open(file.path(), &args).expect("opened");
             let mut record = csv::ByteRecord::new();
-            assert!(opened.source.next(&mut record).expect("a row"));
+            assert!(open.source.next(&mut record).expect("a row"));
             match cut {
                 Some(bytes) => {
                     file.as_file()
@@ -142,7 +142,7 @@ mod tests {
             }
             let mut read = 1;
             let error = loop {
-                match opened.source.next(&mut record) {
+                match open.source.next(&mut record) {
                     Ok(true) => read += 1,
                     Ok(false) => panic!("{cut:?} was not noticed"),
                     Err(error) => break error.to_string(),
@@ -151,7 +151,7 @@ mod tests {
             };
             assert!(error.contains(CHANGED), "{error}");
             assert!(read <= whole, "{read}");
-            assert!(opened.ensure_unchanged().is_err());
+            assert!(open.ensure_unchanged().is_err());
         }
     }
 }
