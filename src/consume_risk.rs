@@ -10,20 +10,21 @@
 //! and never turned into dead letters. Partitions are shared among the instances of a group by leases.
 //!
 //! Deliberately absent: Kafka's own consumer groups, which cannot fence a write to PostgreSQL; and any way to re-score
-//! what has its assessment. On an operator's word a dead letter is tried again by [`judge`], and what never came to the
+//! what has its assessment. On an operator's word a dead letter is tried again by [`retry_record`], and what never came to the
 //! topic is assessed by [`Backfill`].
 
+mod answer_timeout;
 mod assess;
 mod backfill;
 mod cache;
 mod dead_letter;
 mod decode;
-mod memory;
+mod isolation;
+mod memory_budget;
 mod ownership;
 mod partition;
-mod patience;
 mod reader;
-mod replay;
+mod retry;
 mod rules;
 mod trace;
 
@@ -32,10 +33,11 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 use tokio::sync::watch;
 
-pub use backfill::{Backfill, Backfilled, Failing};
-pub use memory::Memory;
-pub use partition::{PartitionConsumer, Turn};
-pub use replay::{Judgement, Verdict, judge};
+pub use backfill::{Backfill, BackfillFailure, Backfilled};
+pub use isolation::ScoringIsolation;
+pub use memory_budget::MemoryBudget;
+pub use partition::{PartitionConsumer, StepOutcome};
+pub use retry::{RetriedRecord, UnwrittenAssessment, retry_record};
 
 use crate::{
     broker::topic_specs,

@@ -15,7 +15,7 @@ use std::{collections::HashMap, time::Duration};
 use chrono::DateTime;
 use ledger::{
     broker::{self, OutgoingRecord},
-    consume_risk::Turn,
+    consume_risk::StepOutcome,
     domain::Currency,
     event::{Headers, TRANSACTIONS_TOPIC, partition_of},
     risk::{AccountHistory, Ruleset, SHIPPED_RULES, Subject},
@@ -51,7 +51,7 @@ async fn a_batchs_announcements_stand_lane_by_lane() {
     let records = scene.post(61, 1_000).await;
     scene.publish(&records).await;
     let mut consumer = scene.consumer(0, SHIPPED_RULES, &[]).await;
-    while consumer.run_once().await.expect("a turn") != Turn::Idle {}
+    while consumer.run_once().await.expect("a turn") != StepOutcome::Idle {}
     let assessed = scene.count("outbox WHERE topic = 'risk-assessments.v1'").await;
     let changes = "(SELECT lane <> lag(lane) OVER (ORDER BY id) AS changes FROM outbox) l WHERE changes";
     let changes = scene.count(changes).await;
@@ -205,10 +205,16 @@ async fn a_rule_that_fails_puts_its_event_aside_and_the_account_goes_on() {
     while scene.count("risk_assessments").await < 8 {
         turns.push(consumer.run_once().await.expect("a turn"));
     }
-    turns.retain(|turn| *turn != Turn::Idle);
+    turns.retain(|turn| *turn != StepOutcome::Idle);
     assert_eq!(
         turns,
-        [Turn::Handled(4), Turn::TriedInVain, Turn::TriedInVain, Turn::Handled(1), Turn::Handled(4)]
+        [
+            StepOutcome::Handled(4),
+            StepOutcome::AttemptFailed,
+            StepOutcome::AttemptFailed,
+            StepOutcome::Handled(1),
+            StepOutcome::Handled(4)
+        ]
     );
     assert_eq!(scene.database.value("SELECT reason || stage FROM dead_letters").await, "rule_errorscore");
 }
@@ -326,12 +332,12 @@ async fn whoever_lost_the_lease_writes_nothing() {
     let records = scene.post(1, 10).await;
     scene.publish(&records[..5]).await;
     let mut zombie = scene.consumer(partition_of(b"acct-0", PARTITIONS), SHIPPED_RULES, &[]).await;
-    while zombie.run_once().await.expect("a turn") != Turn::Idle {}
+    while zombie.run_once().await.expect("a turn") != StepOutcome::Idle {}
     assert_eq!(scene.count("risk_assessments").await, 5);
     let client = scene.database.client().await;
     client.batch_execute("UPDATE leases SET epoch = epoch + 1, owner = 'rival'").await.expect("taken");
     scene.publish(&records[5..]).await;
-    let mut outcome = Ok(Turn::Idle);
+    let mut outcome = Ok(StepOutcome::Idle);
     for _ in 0..10 {
         outcome = zombie.run_once().await;
         if outcome.is_err() {

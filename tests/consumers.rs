@@ -8,7 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use ledger::{
     broker::{self, OutgoingRecord, SharedBroker, TopicSpec, topic_specs},
-    consume_risk::{PartitionConsumer, Turn},
+    consume_risk::{PartitionConsumer, StepOutcome},
     domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Posting},
     event::{TRANSACTION_CREATED, TRANSACTIONS_TOPIC, cloud_event_headers},
     posting::{Request, post_locked},
@@ -240,7 +240,7 @@ async fn an_offset_lost_to_retention_halts_and_a_reset_goes_on() {
         assert!(format!("{fenced:?}").contains("was lost"), "{fenced:?}");
         assert_eq!(stage.count("risk_assessments").await, 0);
         let mut next = stage.consumer().await;
-        while next.run_once().await.expect("a turn") != Turn::Idle {}
+        while next.run_once().await.expect("a turn") != StepOutcome::Idle {}
         let assessed = "SELECT string_agg(account_seq::text, ',' ORDER BY account_seq) FROM risk_assessments";
         assert_eq!(stage.database.value(assessed).await, "6,7,8,9,10");
         if let Some(kafka) = kafka {
@@ -284,7 +284,7 @@ async fn what_cannot_be_meant_is_refused_and_moves_nothing() {
     stage.post(3).await;
     stage.publish(Utc::now()).await;
     let mut consumer = stage.consumer().await;
-    while consumer.run_once().await.expect("a turn") != Turn::Idle {}
+    while consumer.run_once().await.expect("a turn") != StepOutcome::Idle {}
     let before = stage.database.value("SELECT json_agg(p)::text FROM consumer_positions p").await;
     for (arguments, part) in [
         (&["reset", "--group", "rsik", "--to", "earliest"][..], "there is no consumer group rsik"),

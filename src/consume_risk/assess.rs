@@ -13,9 +13,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    cache::{HistoryCache, Known},
-    decode::{Event, Unhandled},
-    reader::Item,
+    cache::{CachedAccount, HistoryCache},
+    decode::{Event, RecordFault},
+    reader::DecodedRecord,
 };
 use crate::{
     domain::Currency,
@@ -46,23 +46,25 @@ pub(super) struct Assessed {
     /// Items from the front that are dealt with by `rows` and `duplicates`.
     pub handled: usize,
     /// Why the next item cannot be handled, if that is what ended the batch.
-    pub unhandled: Option<Unhandled>,
+    pub fault: Option<RecordFault>,
     pub assessed_at: DateTime<Utc>,
+    /// The version of the rules.
+    pub ruleset: Arc<str>,
 }
 
 /// How much to ask the ledger about events that go on where the cache ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum LedgerLookup {
     /// Only for the row itself. That such an event has its assessment already happens after a reset or a replay only; it
     /// is scored for nothing then, because writing it finds out.
-    Rows,
+    RowOnly,
     /// For everything: what cannot be scored may have its assessment.
-    Everything,
+    Full,
 }
 
 /// What to do with an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum EventAction {
     Score,
     /// Assessed before: only the history takes note.
     Remember,
@@ -71,11 +73,11 @@ enum Step {
 }
 
 /// How far the batch goes, and the histories to read for it.
-pub(super) struct Plan<'a> {
-    steps: Vec<(&'a Event, Step)>,
+pub(super) struct BatchPlan<'a> {
+    actions: Vec<(&'a Event, EventAction)>,
     accounts_to_read: Vec<(&'a str, Currency)>,
     before_seqs: Vec<i64>,
-    unhandled: Option<Unhandled>,
+    fault: Option<RecordFault>,
 }
 
 /// Scores the batch from the front: at least one item, or it says why not.
@@ -83,27 +85,28 @@ pub(super) async fn assess(
     connection: &mut Connection,
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
-    items: &[Item],
-    ask: Ask,
+    records: &[DecodedRecord],
+    lookup: LedgerLookup,
 ) -> Result<Assessed, RepositoryError> {
-    let plan = read(connection, ruleset, cache, items, ask).await?;
+    let plan = plan(connection, ruleset, cache, records, lookup).await?;
     score(ruleset, cache, plan).await
 }
 
 /// The part of [`assess`] that asks the database.
-pub(super) async fn read<'a>(
+pub(super) async fn plan<'a>(
     connection: &mut Connection,
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
-    items: &'a [Item],
-    ask: Ask,
-) -> Result<Plan<'a>, RepositoryError> {
-    let (events, undecodable) = decoded_prefix(items);
-    let currencies = match ask {
-        Ask::Rows => known_currencies(cache, &events),
-        Ask::Everything => events.iter().map(|_| None).collect(),
+    records: &'a [DecodedRecord],
+    lookup: LedgerLookup,
+) -> Result<BatchPlan<'a>, RepositoryError> {
+    let (events, undecodable) = decoded_prefix(records);
+    let currencies = match lookup {
+        LedgerLookup::RowOnly => known_currencies(cache, &events),
+        LedgerLookup::Full => events.iter().map(|_| None).collect(),
     };
-    let (account_ids, account_seqs): (Vec<&str>, Vec<i64>) = events.iter().map(|event| event.place()).unzip();
+    let (account_ids, account_seqs): (Vec<&str>, Vec<i64>) =
+        events.iter().map(|event| event.identity()).unzip();
     let known: Vec<bool> = currencies.iter().map(Option::is_some).collect();
     let rows = transactions::ledger_rows(connection, &account_ids, &account_seqs, &known).await?;
     let mut of_event: Vec<Option<LedgerRow>> = events.iter().map(|_| None).collect();
@@ -111,20 +114,20 @@ pub(super) async fn read<'a>(
         let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| of_event.get_mut(place));
         place.map(|place| place.replace(row));
     }
-    let mut plan = plan(ruleset, cache, &events, &of_event, &currencies);
-    if plan.unhandled.is_none() && plan.steps.len() == events.len() {
-        plan.unhandled = undecodable;
+    let mut plan = plan_actions(ruleset, cache, &events, &of_event, &currencies);
+    if plan.fault.is_none() && plan.actions.len() == events.len() {
+        plan.fault = undecodable;
     }
     read_histories(connection, ruleset, cache, &plan).await?;
     Ok(plan)
 }
 
-fn decoded_prefix(items: &[Item]) -> (Vec<&Event>, Option<Unhandled>) {
-    let mut events = Vec::with_capacity(items.len());
-    for item in items {
-        match &item.decoded {
+fn decoded_prefix(records: &[DecodedRecord]) -> (Vec<&Event>, Option<RecordFault>) {
+    let mut events = Vec::with_capacity(records.len());
+    for record in records {
+        match &record.event {
             Ok(event) => events.push(event),
-            Err(unhandled) => return (events, Some(unhandled.clone())),
+            Err(fault) => return (events, Some(fault.clone())),
         }
     }
     (events, None)
@@ -133,7 +136,7 @@ fn decoded_prefix(items: &[Item]) -> (Vec<&Event>, Option<Unhandled>) {
 /// The currency of the account for each event that follows on what the cache knows of it, by the others of the batch.
 fn known_currencies(cache: &HistoryCache, events: &[&Event]) -> Vec<Option<Currency>> {
     let mut next_seqs: HashMap<&str, i64> = HashMap::new();
-    let places = events.iter().map(|event| event.place());
+    let places = events.iter().map(|event| event.identity());
     places
         .map(|(account_id, account_seq)| {
             let known = cache.get(account_id)?;
@@ -147,18 +150,18 @@ fn known_currencies(cache: &HistoryCache, events: &[&Event]) -> Vec<Option<Curre
         .collect()
 }
 
-fn plan<'a>(
+fn plan_actions<'a>(
     ruleset: &Ruleset,
     cache: &HistoryCache,
     events: &[&'a Event],
     rows: &[Option<LedgerRow>],
     currencies: &[Option<Currency>],
-) -> Plan<'a> {
-    let mut plan = Plan {
-        steps: Vec::with_capacity(events.len()),
+) -> BatchPlan<'a> {
+    let mut plan = BatchPlan {
+        actions: Vec::with_capacity(events.len()),
         accounts_to_read: Vec::new(),
         before_seqs: Vec::new(),
-        unhandled: None,
+        fault: None,
     };
     let mut next_seqs: HashMap<&str, i64> = HashMap::new();
     let mut seen: HashSet<(&str, i64)> = HashSet::new();
@@ -169,20 +172,20 @@ fn plan<'a>(
     for ((event, row), currency) in events.iter().zip(rows).zip(currencies) {
         let is_assessed = match checked(event, row.as_ref(), *currency) {
             Ok(is_assessed) => is_assessed,
-            Err(unhandled) => {
-                plan.unhandled = Some(unhandled);
+            Err(fault) => {
+                plan.fault = Some(fault);
                 break;
             }
         };
-        let (account_id, account_seq) = event.place();
+        let (account_id, account_seq) = event.identity();
         let is_duplicate = is_assessed || !seen.insert((account_id, account_seq));
         let known_next = next_seqs.get(account_id).copied();
         let next =
             known_next.or_else(|| cache.get(account_id).map(|known| known.history.last_account_seq() + 1));
-        let step = match (is_duplicate, next) {
-            (true, Some(next)) if next == account_seq => Step::Remember,
-            (true, _) => Step::Skip,
-            (false, Some(next)) if next == account_seq => Step::Score,
+        let action = match (is_duplicate, next) {
+            (true, Some(next)) if next == account_seq => EventAction::Remember,
+            (true, _) => EventAction::Skip,
+            (false, Some(next)) if next == account_seq => EventAction::Score,
             // The history in hand does not end where this event begins, and was used in this batch already.
             (false, _) if known_next.is_some() => break,
             (false, _) => {
@@ -192,28 +195,28 @@ fn plan<'a>(
                 }
                 plan.accounts_to_read.push((account_id, event.currency));
                 plan.before_seqs.push(account_seq);
-                Step::Score
+                EventAction::Score
             }
         };
-        if step != Step::Skip {
+        if action != EventAction::Skip {
             next_seqs.insert(account_id, account_seq + 1);
         }
-        plan.steps.push((event, step));
+        plan.actions.push((event, action));
     }
     plan
 }
 
 /// Whether the event tells of the ledger's own row, and if so whether that has its assessment. `currency` is the
 /// account's, if it is known without asking.
-fn checked(event: &Event, row: Option<&LedgerRow>, currency: Option<Currency>) -> Result<bool, Unhandled> {
+fn checked(event: &Event, row: Option<&LedgerRow>, currency: Option<Currency>) -> Result<bool, RecordFault> {
     let created = &event.created;
-    let unhandled = |reason, error: String| Err(Unhandled { stage: "ledger", reason, error });
+    let fault = |reason, error: String| Err(RecordFault { stage: "ledger", reason, error });
     let Some(row) = row else {
         let error = format!(
             "the ledger has no transaction {} of account {}",
             created.account_seq, created.account_id
         );
-        return unhandled("not_in_ledger", error);
+        return fault("not_in_ledger", error);
     };
     let currency = currency.map(Currency::code).or(row.currency.as_deref());
     let differences = [
@@ -228,7 +231,7 @@ fn checked(event: &Event, row: Option<&LedgerRow>, currency: Option<Currency>) -
         ("reverses", row.reverses != created.reverses),
     ];
     match differences.into_iter().find(|(_, differs)| *differs) {
-        Some((field, _)) => unhandled("differs_from_ledger", format!("{field} is not what the ledger holds")),
+        Some((field, _)) => fault("differs_from_ledger", format!("{field} is not what the ledger holds")),
         None => Ok(row.is_assessed),
     }
 }
@@ -244,7 +247,7 @@ async fn read_histories(
     connection: &mut Connection,
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
-    plan: &Plan<'_>,
+    plan: &BatchPlan<'_>,
 ) -> Result<(), RepositoryError> {
     if plan.accounts_to_read.is_empty() {
         return Ok(());
@@ -267,12 +270,16 @@ async fn read_histories(
     })
     .await?;
     // What is put in last is never dropped: let it be what the batch begins with, whether read now or known before.
-    let first = plan.steps.first().filter(|(_, step)| *step != Step::Skip).map(|(event, _)| event.place().0);
+    let first = plan
+        .actions
+        .first()
+        .filter(|(_, action)| *action != EventAction::Skip)
+        .map(|(event, _)| event.identity().0);
     let known_before = first.filter(|first| plan.accounts_to_read.iter().all(|(read, _)| read != first));
     let known_before = known_before.and_then(|account_id| Some((account_id, cache.take(account_id)?)));
     for ((account_id, currency), history) in plan.accounts_to_read.iter().zip(histories).rev() {
         cache.take(account_id);
-        cache.put(account_id, Known { history, currency: *currency });
+        cache.put(account_id, CachedAccount { history, currency: *currency });
     }
     if let Some((account_id, known)) = known_before {
         cache.put(account_id, known);
@@ -296,24 +303,25 @@ fn incomplete(account_id: &str, account_seq: i64) -> RepositoryError {
 pub(super) async fn score(
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
-    plan: Plan<'_>,
+    plan: BatchPlan<'_>,
 ) -> Result<Assessed, RepositoryError> {
     let mut assessed = Assessed {
-        rows: Vec::with_capacity(plan.steps.len()),
+        rows: Vec::with_capacity(plan.actions.len()),
         assessed_at: Utc::now().trunc_subsecs(6),
+        ruleset: ruleset.version(),
         ..Assessed::default()
     };
-    for (event, step) in plan.steps {
+    for (event, action) in plan.actions {
         if assessed.handled % EVENTS_BETWEEN_YIELDS == EVENTS_BETWEEN_YIELDS - 1 {
             tokio::task::yield_now().await;
         }
-        let (account_id, account_seq) = event.place();
-        if step == Step::Skip {
+        let (account_id, account_seq) = event.identity();
+        if action == EventAction::Skip {
             assessed.duplicates += 1;
             assessed.handled += 1;
             continue;
         }
-        let follows = |known: &Known| known.history.last_account_seq() + 1 == account_seq;
+        let follows = |known: &CachedAccount| known.history.last_account_seq() + 1 == account_seq;
         let Some(mut known) = cache.take(account_id).filter(follows) else {
             // Dropped by the cache for others, or not whole: the next batch begins with it and reads it anew.
             return if assessed.handled > 0 {
@@ -322,7 +330,7 @@ pub(super) async fn score(
                 Err(incomplete(account_id, account_seq))
             };
         };
-        if step == Step::Remember {
+        if action == EventAction::Remember {
             ruleset.remember(&mut known.history, &event.subject());
             cache.put(account_id, known);
             assessed.duplicates += 1;
@@ -333,19 +341,19 @@ pub(super) async fn score(
             match outcome {
                 Ok(assessment) => assessed.push(event, assessment)?,
                 Err(error) => {
-                    assessed.unhandled = Some(rule_failed(&error));
+                    assessed.fault = Some(rule_failed(&error));
                     return Ok(assessed);
                 }
             }
         }
         assessed.handled += 1;
     }
-    assessed.unhandled = plan.unhandled;
+    assessed.fault = plan.fault;
     Ok(assessed)
 }
 
-fn rule_failed(error: &ScoreError) -> Unhandled {
-    Unhandled { stage: "score", reason: "rule_error", error: error.to_string() }
+fn rule_failed(error: &ScoreError) -> RecordFault {
+    RecordFault { stage: "score", reason: "rule_error", error: error.to_string() }
 }
 
 impl Assessed {

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::{
-    assess::{Ask, assess},
+    assess::{LedgerLookup, assess},
     cache::HistoryCache,
-    decode::{Unhandled, decode},
-    memory::Memory,
-    reader::Item,
+    decode::{RecordFault, decode},
+    memory_budget::MemoryBudget,
+    reader::DecodedRecord,
 };
 use crate::{
     broker::FetchedRecord,
@@ -25,7 +25,7 @@ use crate::{
 
 /// A row that the rules cannot score.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failing {
+pub struct BackfillFailure {
     /// The transaction.
     pub transaction_id: Uuid,
     /// Why, for a person.
@@ -40,7 +40,7 @@ pub struct Backfilled {
     /// Rows that somebody else assessed meanwhile.
     pub already: i64,
     /// Rows that stay without.
-    pub failing: Vec<Failing>,
+    pub failing: Vec<BackfillFailure>,
 }
 
 /// Assesses rows, batch after batch.
@@ -54,7 +54,7 @@ impl Backfill {
     /// A dry run scores everything and writes nothing.
     pub fn new(ruleset: Ruleset, is_dry_run: bool) -> Self {
         let mut cache = HistoryCache::default();
-        cache.limit(Memory::of(1).histories_bytes_max());
+        cache.limit(MemoryBudget::for_partitions(1).histories_bytes_max());
         Self { ruleset, cache, is_dry_run }
     }
 
@@ -64,11 +64,12 @@ impl Backfill {
         connection: &mut Connection,
         rows: &[Transaction],
     ) -> Result<Backfilled, RepositoryError> {
-        let items: Vec<Item> = rows.iter().map(item).collect::<Result<_, _>>()?;
+        let records: Vec<DecodedRecord> = rows.iter().map(record_of).collect::<Result<_, _>>()?;
         let mut done = Backfilled::default();
-        let mut rest = items.as_slice();
+        let mut rest = records.as_slice();
         while let Some(first) = rest.first() {
-            let assessed = assess(connection, &self.ruleset, &mut self.cache, rest, Ask::Everything).await?;
+            let assessed =
+                assess(connection, &self.ruleset, &mut self.cache, rest, LedgerLookup::Full).await?;
             let expected = i64::try_from(assessed.rows.len()).unwrap_or(i64::MAX);
             let written = self.write(connection, &assessed.rows, assessed.assessed_at).await?;
             let fresh: i64 = written.iter().map(|(_, count)| count).sum();
@@ -77,14 +78,14 @@ impl Backfill {
             }
             done.already += i64::try_from(assessed.duplicates).unwrap_or(i64::MAX) + expected - fresh;
             let mut handled = assessed.handled;
-            if let Some(Unhandled { error, .. }) = assessed.unhandled {
+            if let Some(RecordFault { error, .. }) = assessed.fault {
                 let id = rest
                     .get(handled)
                     .unwrap_or(first)
-                    .decoded
+                    .event
                     .as_ref()
                     .map(|event| event.created.transaction_id);
-                done.failing.push(Failing { transaction_id: id.unwrap_or_default(), error });
+                done.failing.push(BackfillFailure { transaction_id: id.unwrap_or_default(), error });
                 handled += 1;
             }
             rest = rest.get(handled..).unwrap_or_default();
@@ -111,7 +112,7 @@ impl Backfill {
 }
 
 /// The row as the record that told of it.
-fn item(row: &Transaction) -> Result<Item, RepositoryError> {
+fn record_of(row: &Transaction) -> Result<DecodedRecord, RepositoryError> {
     let unwritable = |error: serde_json::Error| RepositoryError::Corrupt {
         what: "transaction",
         detail: error.to_string(),
@@ -123,5 +124,5 @@ fn item(row: &Transaction) -> Result<Item, RepositoryError> {
         headers: cloud_event_headers(row.id, TRANSACTION_CREATED, row.created_at, None),
         timestamp: row.created_at,
     };
-    Ok(Item { decoded: decode(&record), record })
+    Ok(DecodedRecord { event: decode(&record), record })
 }

@@ -12,19 +12,19 @@ use crate::{domain::Currency, risk::AccountHistory};
 const ACCOUNT_BYTES: usize = 160;
 
 /// What is known of an account: its rows up to one of them, which were all held against the ledger.
-pub(super) struct Known {
+pub(super) struct CachedAccount {
     pub history: AccountHistory,
     pub currency: Currency,
 }
 
 #[derive(Default)]
 struct Generation {
-    accounts: HashMap<String, Known>,
+    accounts: HashMap<String, CachedAccount>,
     bytes: usize,
 }
 
 impl Generation {
-    fn take(&mut self, account_id: &str) -> Option<Known> {
+    fn take(&mut self, account_id: &str) -> Option<CachedAccount> {
         let known = self.accounts.remove(account_id)?;
         self.bytes = self.bytes.saturating_sub(bytes(&known));
         Some(known)
@@ -50,17 +50,17 @@ impl HistoryCache {
     }
 
     /// Takes a history out, to be put back by [`HistoryCache::put`].
-    pub fn take(&mut self, account_id: &str) -> Option<Known> {
+    pub fn take(&mut self, account_id: &str) -> Option<CachedAccount> {
         self.young.take(account_id).or_else(|| self.old.take(account_id))
     }
 
     /// What it knows of an account.
-    pub fn get(&self, account_id: &str) -> Option<&Known> {
+    pub fn get(&self, account_id: &str) -> Option<&CachedAccount> {
         self.young.accounts.get(account_id).or_else(|| self.old.accounts.get(account_id))
     }
 
     /// Puts a history in, and drops others if all together take too much.
-    pub fn put(&mut self, account_id: &str, known: Known) {
+    pub fn put(&mut self, account_id: &str, known: CachedAccount) {
         self.young.bytes += bytes(&known);
         self.young.accounts.insert(account_id.to_owned(), known);
         if self.young.bytes + self.old.bytes > self.bytes_max {
@@ -73,7 +73,7 @@ impl HistoryCache {
     }
 }
 
-fn bytes(known: &Known) -> usize {
+fn bytes(known: &CachedAccount) -> usize {
     known.history.bytes() + ACCOUNT_BYTES
 }
 
@@ -84,9 +84,9 @@ mod tests {
 
     const ACCOUNTS_MAX: usize = 100;
 
-    fn known(ruleset: &Ruleset) -> Known {
+    fn known(ruleset: &Ruleset) -> CachedAccount {
         let currency = Currency::parse("EUR").expect("known");
-        Known { history: AccountHistory::new(ruleset), currency }
+        CachedAccount { history: AccountHistory::new(ruleset), currency }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::decode::{Unhandled, event_id};
+use super::decode::{RecordFault, event_id};
 use crate::{
     broker::FetchedRecord,
     repository::{dead_letters::NewDeadLetter, positions::PartitionName},
@@ -15,19 +15,19 @@ const MESSAGE_LENGTH_MAX: usize = 2_000;
 pub(super) fn dead_letter(
     source: &PartitionName,
     record: &FetchedRecord,
-    unhandled: &Unhandled,
+    fault: &RecordFault,
     attempts: i32,
 ) -> NewDeadLetter {
     // PostgreSQL's text cannot hold U+0000, and what a record says may appear in the message.
     let error: String =
-        unhandled.error.chars().filter(|character| *character != '\0').take(MESSAGE_LENGTH_MAX).collect();
+        fault.error.chars().filter(|character| *character != '\0').take(MESSAGE_LENGTH_MAX).collect();
     let facts = [
         ("group", source.group.clone()),
         ("topic", source.topic.clone()),
         ("partition", source.partition.to_string()),
         ("offset", record.offset.to_string()),
-        ("stage", unhandled.stage.to_owned()),
-        ("reason", unhandled.reason.to_owned()),
+        ("stage", fault.stage.to_owned()),
+        ("reason", fault.reason.to_owned()),
         ("message", error.clone()),
         ("attempts", attempts.to_string()),
     ];
@@ -39,8 +39,8 @@ pub(super) fn dead_letter(
         key: record.key.as_deref().map(<[u8]>::to_vec),
         value: record.value.as_deref().map(<[u8]>::to_vec),
         headers: record.headers.clone(),
-        stage: unhandled.stage.to_owned(),
-        reason: unhandled.reason.to_owned(),
+        stage: fault.stage.to_owned(),
+        reason: fault.reason.to_owned(),
         error,
         attempts,
         event_id: event_id(record),

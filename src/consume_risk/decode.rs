@@ -11,7 +11,7 @@ use crate::{
 
 /// Why a record cannot be handled: its own fault, the same at every try.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unhandled {
+pub(super) struct RecordFault {
     /// What was being done: `decode`, `ledger`, `score`, `process`.
     pub stage: &'static str,
     /// A word for metrics and filters.
@@ -51,42 +51,42 @@ impl Event {
     }
 
     /// Account and number: what makes two deliveries one event.
-    pub fn place(&self) -> (&str, i64) {
+    pub fn identity(&self) -> (&str, i64) {
         (&self.created.account_id, self.created.account_seq)
     }
 }
 
-fn unhandled(reason: &'static str, error: impl Into<String>) -> Unhandled {
-    Unhandled { stage: "decode", reason, error: error.into() }
+fn fault(reason: &'static str, error: impl Into<String>) -> RecordFault {
+    RecordFault { stage: "decode", reason, error: error.into() }
 }
 
 /// Decodes a record of `transactions.v1`.
-pub(super) fn decode(record: &FetchedRecord) -> Result<Event, Unhandled> {
+pub(super) fn decode(record: &FetchedRecord) -> Result<Event, RecordFault> {
     match record.headers.attribute("ce_type") {
         Some(TRANSACTION_CREATED) => {}
         Some(other) => {
             let error =
                 format!("type {other:?} is not known here; this version handles {TRANSACTION_CREATED}");
-            return Err(unhandled("unknown_type", error));
+            return Err(fault("unknown_type", error));
         }
-        None => return Err(unhandled("unknown_type", "there is no header ce_type")),
+        None => return Err(fault("unknown_type", "there is no header ce_type")),
     }
     let Some(key) = &record.key else {
-        return Err(unhandled("no_key", "the record has no key; it must be the account"));
+        return Err(fault("no_key", "the record has no key; it must be the account"));
     };
     let Some(value) = &record.value else {
-        return Err(unhandled("undecodable", "the record has no value"));
+        return Err(fault("undecodable", "the record has no value"));
     };
     let created =
-        TransactionCreated::decode(value).map_err(|error| unhandled("undecodable", describe(&error)))?;
+        TransactionCreated::decode(value).map_err(|error| fault("undecodable", describe(&error)))?;
     if created.account_id.as_bytes() != &key[..] {
-        return Err(unhandled("wrong_key", "the key is not the account of the event"));
+        return Err(fault("wrong_key", "the key is not the account of the event"));
     }
     if created.event_id != created.transaction_id {
-        return Err(unhandled("undecodable", "event_id and transaction_id differ"));
+        return Err(fault("undecodable", "event_id and transaction_id differ"));
     }
     let traceparent = record.headers.attribute("traceparent").filter(|text| is_traceparent(text));
-    checked(created, traceparent.map(str::to_owned)).map_err(|error| unhandled("undecodable", error))
+    checked(created, traceparent.map(str::to_owned)).map_err(|error| fault("undecodable", error))
 }
 
 fn checked(created: TransactionCreated, traceparent: Option<String>) -> Result<Event, String> {
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_valid_record_is_an_event() {
         let event = decode(&record(valid())).expect("decoded");
-        assert_eq!((event.amount, event.balance_after, event.place()), (-150, -150, ("acct-1", 1)));
+        assert_eq!((event.amount, event.balance_after, event.identity()), (-150, -150, ("acct-1", 1)));
     }
 
     #[test]

@@ -2,15 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{RwLock, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    memory::Memory,
+    answer_timeout::{answer_timeout, answered_within},
+    isolation::ScoringIsolation,
+    memory_budget::MemoryBudget,
     partition::PartitionConsumer,
-    patience::{answered, patience},
 };
 use crate::{
     broker::SharedBroker,
@@ -26,7 +24,7 @@ const MIRROR_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the tasks have to end their turns at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
-struct Owned {
+struct PartitionTask {
     epoch: i64,
     stop: Stop,
     task: JoinHandle<()>,
@@ -37,10 +35,9 @@ pub(super) struct Ownership {
     pub context: Context,
     pub broker: SharedBroker,
     pub rules: watch::Receiver<Arc<Ruleset>>,
-    memory: Arc<Memory>,
-    owned: BTreeMap<i32, Owned>,
-    /// See [`PartitionConsumer::taking_turns`].
-    turn: Arc<RwLock<()>>,
+    memory: Arc<MemoryBudget>,
+    owned: BTreeMap<i32, PartitionTask>,
+    isolation: ScoringIsolation,
 }
 
 /// The lease of a partition.
@@ -55,8 +52,15 @@ impl Ownership {
         rules: watch::Receiver<Arc<Ruleset>>,
         partitions: usize,
     ) -> Self {
-        let memory = Arc::new(Memory::of(partitions));
-        Self { context, broker, rules, memory, owned: BTreeMap::new(), turn: Arc::default() }
+        let memory = Arc::new(MemoryBudget::for_partitions(partitions));
+        Self {
+            context,
+            broker,
+            rules,
+            memory,
+            owned: BTreeMap::new(),
+            isolation: ScoringIsolation::default(),
+        }
     }
 
     /// Until asked to stop.
@@ -109,10 +113,9 @@ impl Ownership {
                 name,
                 lease,
             )
-            .taking_turns(Arc::clone(&self.turn))
-            .sharing(Arc::clone(&self.memory));
+            .sharing(Arc::clone(&self.memory), self.isolation.clone());
             let task = tokio::spawn(consumer.run(stop.clone()));
-            self.owned.insert(partition, Owned { epoch, stop, task });
+            self.owned.insert(partition, PartitionTask { epoch, stop, task });
         }
     }
 
@@ -131,12 +134,12 @@ impl Ownership {
 /// Shows the group's positions to the broker's own tools. Every member shows all of them, as the database has them.
 async fn mirror(context: Context, broker: SharedBroker) {
     let group = &context.config.consume_risk.group;
-    let patience = patience(&context.config.database);
+    let answer_timeout = answer_timeout(&context.config.database);
     while !context.stop.is_requested() {
         tokio::time::sleep(MIRROR_INTERVAL).await;
         let mirrored = async {
             let mut connection = repository::connect(&context.config.database, "consume-risk").await?;
-            let rows = answered(patience, positions::list(&mut connection, Some(group))).await?;
+            let rows = answered_within(answer_timeout, positions::list(&mut connection, Some(group))).await?;
             let rows = rows.iter().filter(|row| row.topic == TRANSACTIONS_TOPIC);
             let positions: Vec<(i32, i64)> = rows.map(|row| (row.partition, row.next_offset)).collect();
             broker.mirror_positions(group, TRANSACTIONS_TOPIC, &positions).await?;

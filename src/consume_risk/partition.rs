@@ -1,101 +1,99 @@
 //! One partition under one lease: read, assess, commit, in offset order.
 //!
 //! ```text
-//!            ┌── all handled ──▶ commit results + position ──┐
-//! batch ─────┤                                               ├──▶ next batch
-//!            └── one cannot be: commit those before it,      │
-//!                then that one alone: note the try, commit, try … dead letter + position
+//!           ┌── all handled ─────▶ commit results + position ──┐
+//! batch ────┤                                                  ├──▶ next batch
+//!           └── a record fails: commit the records before it, ─┘
+//!               then retry it alone: note the attempt, commit, try … dead letter + position
 //! ```
 //!
-//! While one batch commits, on a connection of its own, the next one is read and scored; what rests on a commit that
-//! fails is thrown away with it. Guarantees: results, their announcement and the position commit together, under the
-//! lease's fence; the position never passes a record that has neither a result nor a dead letter; trouble of the
-//! infrastructure is waited out for ever, and a database that says nothing counts as a lost one. The first batch of a
-//! new owner is noted before it is tried: if it ends the process, the owner after that finds the note and tries the
-//! records one by one, so that only the fatal one is put aside. A record whose try was ended before is tried while no
-//! other of the process is scored: of one that ends the process meanwhile it would get the blame.
+//! While one batch commits, on a connection of its own, the next one is read and scored. If the commit fails, the next
+//! batch, which was scored on top of it, is discarded too.
+//!
+//! Guarantees:
+//! - Results, their events and the position commit together, under the lease's fence.
+//! - The position never passes a record that has neither a result nor a dead letter.
+//! - An outage is waited out without limit and never causes a dead letter. A database that does not answer counts as a
+//!   lost connection.
+//! - A record that ends the process becomes a dead letter after `attempts_max` attempts, and no other record does
+//!   (see [`attempts`]).
+//! - A record that may have crashed the process is retried alone, so that a crash cannot be blamed on another record
+//!   (see [`ScoringIsolation`]).
 
-mod commit;
-mod idle;
-mod place;
-mod signs;
-mod tries;
+mod attempts;
+mod commits;
+mod halt;
+mod idle_check;
+mod partition_metrics;
+mod scorer;
+mod store;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+
+use self::{
+    attempts::{Attempts, NextAttempt},
+    commits::Commits,
+    idle_check::IdleCheck,
+    partition_metrics::PartitionMetrics,
+    scorer::Scorer,
+    store::PartitionStore,
 };
-
-use tokio::sync::{RwLock, watch};
-
-use self::{commit::Commit, signs::halt_text};
 use super::{
-    assess::{self, Ask, Assessed},
-    cache::HistoryCache,
-    memory::Memory,
-    patience::{answered, patience},
-    reader::{Item, Reader, Source},
+    answer_timeout::answer_timeout,
+    assess::LedgerLookup,
+    dead_letter::dead_letter,
+    decode::RecordFault,
+    isolation::ScoringIsolation,
+    memory_budget::MemoryBudget,
+    reader::{DecodedRecord, PartitionFetcher, Reader},
     trace,
 };
 use crate::{
     broker::{BrokerError, SharedBroker},
-    repository::{
-        self, Connection, RepositoryError,
-        positions::{PartitionName, Position},
-    },
+    repository::{Connection, RepositoryError, positions::PartitionName},
     risk::Ruleset,
     runtime::{Backoff, Context, Lease, OutageLog, Stop},
 };
 
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Between the tries of a record that cannot be handled.
-const TRY_AGAIN_WAIT: Duration = Duration::from_millis(50);
-/// Between looks at a partition that was halted because its position is outside of what the broker holds.
+/// The wait between attempts of a record that fails.
+const ATTEMPT_WAIT: Duration = Duration::from_millis(50);
+/// The wait between checks of a halted partition.
 const HALTED_WAIT: Duration = Duration::from_secs(10);
 
-/// What one turn did.
+/// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// Records that the position moved over.
+pub enum StepOutcome {
+    /// The position moved past this many records.
     Handled(usize),
-    /// Nothing new within the longest wait.
+    /// No new record arrived within the longest wait.
     Idle,
-    /// A record was tried in vain and will be tried again.
-    TriedInVain,
+    /// An attempt of a record failed; the record is retried.
+    AttemptFailed,
 }
 
 /// Consumes one partition.
 pub struct PartitionConsumer {
     context: Context,
     broker: SharedBroker,
-    rules: watch::Receiver<Arc<Ruleset>>,
-    name: PartitionName,
-    lease: Lease,
+    memory: Arc<MemoryBudget>,
+    isolation: ScoringIsolation,
+    store: PartitionStore,
+    metrics: PartitionMetrics,
     connection: Option<Connection>,
-    commit_connection: Option<Connection>,
-    commit: Option<Commit>,
     reader: Option<Reader>,
-    memory: Arc<Memory>,
-    cache: HistoryCache,
-    /// The version that the cache was made for.
-    cached_for: Option<Arc<str>>,
-    position: Option<Position>,
-    /// Whether this owner has noted its first batch.
-    is_noted: bool,
-    /// Records before this offset are tried one by one.
-    careful_until: Option<i64>,
-    /// A noted try that trouble ended: it does not count against the record.
-    open_try: Option<i64>,
-    /// When an idle partition last looked whether the database is still as it remembers it.
-    looked_at: Instant,
-    /// Shared by the partitions of the process: held alone during the try of a record that may end it, and with others
-    /// while any is scored.
-    turn: Arc<RwLock<()>>,
+    attempts: Attempts,
+    scorer: Scorer,
+    commits: Commits,
+    idle_check: IdleCheck,
 }
 
 impl PartitionConsumer {
-    /// Nothing is read before the first turn.
+    /// Reads nothing before the first step.
     pub fn new(
         context: Context,
         broker: SharedBroker,
@@ -103,231 +101,336 @@ impl PartitionConsumer {
         name: PartitionName,
         lease: Lease,
     ) -> Self {
-        let mut cache = HistoryCache::default();
-        cache.limit(Memory::of(1).histories_bytes_max());
+        let config = Arc::clone(&context.config);
+        let memory = Arc::new(MemoryBudget::for_partitions(1));
+        let answer_timeout = answer_timeout(&config.database);
+        let attempts = Attempts::new(config.consume_risk.attempts_max);
+        let metrics = PartitionMetrics::new(&name);
+        let store = PartitionStore::new(config, name, lease);
         Self {
+            scorer: Scorer::new(rules, memory.histories_bytes_max(), answer_timeout),
+            commits: Commits::new(store.clone()),
             context,
             broker,
-            rules,
-            name,
-            lease,
+            memory,
+            isolation: ScoringIsolation::default(),
+            store,
+            metrics,
             connection: None,
-            commit_connection: None,
-            commit: None,
             reader: None,
-            memory: Arc::new(Memory::of(1)),
-            cache,
-            cached_for: None,
-            position: None,
-            is_noted: false,
-            careful_until: None,
-            open_try: None,
-            looked_at: Instant::now(),
-            turn: Arc::default(),
+            attempts,
+            idle_check: IdleCheck::new(),
         }
     }
 
-    /// Lets it try suspicious records only while no other partition with this `turn` scores any.
-    pub fn taking_turns(self, turn: Arc<RwLock<()>>) -> Self {
-        Self { turn, ..self }
+    /// Shares the memory and the isolation lock with the other partitions of the process.
+    pub fn sharing(mut self, memory: Arc<MemoryBudget>, isolation: ScoringIsolation) -> Self {
+        self.scorer.limit(memory.histories_bytes_max());
+        Self { memory, isolation, ..self }
     }
 
-    /// Uses its part of this memory instead of one of its own.
-    pub fn sharing(mut self, memory: Arc<Memory>) -> Self {
-        self.cache.limit(memory.histories_bytes_max());
-        self.memory = memory;
-        self
-    }
-
-    /// Turns until asked to stop or until the lease is lost. A turn in progress is dropped at a stop: what it had not
-    /// committed never happened.
+    /// Repeats [`PartitionConsumer::run_once`] until it is asked to stop or the lease is lost. A stop drops the step in
+    /// progress; what it had not committed has no effect.
     pub async fn run(mut self, stop: Stop) {
         let mut backoff = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
-        let mut outage = OutageLog::new(format!("consuming {}", self.name));
+        let mut outage = OutageLog::new(format!("consuming {}", self.store.name()));
         while !stop.is_requested() {
-            let turn = tokio::select! {
-                turn = self.run_once() => turn,
+            let outcome = tokio::select! {
+                outcome = self.run_once() => outcome,
                 () = stop.requested() => break,
             };
-            match turn {
-                Ok(turn) => {
+            match outcome {
+                Ok(outcome) => {
                     outage.succeeded();
                     backoff.reset();
-                    self.halted(false);
-                    if turn == Turn::TriedInVain {
-                        pause(TRY_AGAIN_WAIT, &stop).await;
+                    self.metrics.set_halted(false);
+                    if outcome == StepOutcome::AttemptFailed {
+                        pause(ATTEMPT_WAIT, &stop).await;
                     }
                 }
+                Err(error) if is_lease_lost(&error) => {
+                    tracing::info!(partition = %self.store.name(), "the lease was lost");
+                    break;
+                }
                 Err(error) => {
-                    let repository = error.downcast_ref::<RepositoryError>();
-                    if matches!(repository, Some(RepositoryError::LeaseLost(_))) {
-                        tracing::info!(partition = %self.name, "the lease was lost");
-                        break;
-                    }
                     outage.failed(&format!("{error:#}"));
-                    let broker = error.downcast_ref::<BrokerError>();
-                    signs::count_error(broker, &self.name);
-                    if matches!(broker, Some(BrokerError::OffsetOutOfRange { .. })) {
-                        self.halted(true);
-                        pause(HALTED_WAIT, &stop).await;
-                    } else {
-                        backoff.wait(&stop).await;
-                    }
+                    self.wait_after(&error, &mut backoff, &stop).await;
                 }
             }
         }
-        if let Err(error) = self.finish_commit().await {
-            tracing::debug!(partition = %self.name, "the last commit: {error:#}");
-        }
-        self.give_back_open_try().await;
-        // Whoever owns it next tells how it is.
-        self.show_lag(0);
-        self.halted(false);
+        self.end().await;
     }
 
-    /// One turn: at most one batch, whose commit may still be under way when it returns. After an error nothing in
-    /// memory is trusted; the next turn begins at the position that the database has.
-    pub async fn run_once(&mut self) -> anyhow::Result<Turn> {
-        let turn = self.connected_turn().await;
-        if turn.is_err() {
+    async fn wait_after(&self, error: &anyhow::Error, backoff: &mut Backoff, stop: &Stop) {
+        let error = error.downcast_ref::<BrokerError>();
+        self.metrics.count_error(error);
+        if error.is_some_and(halt::is_halting) {
+            self.metrics.set_halted(true);
+            pause(HALTED_WAIT, stop).await;
+        } else {
+            backoff.wait(stop).await;
+        }
+    }
+
+    async fn end(mut self) {
+        if let Err(error) = self.commits.finish().await {
+            tracing::debug!(partition = %self.store.name(), "the last commit failed: {error:#}");
+        }
+        // The next owner need not count an attempt that an outage ended. Without this, the record has one attempt less.
+        if let Some(offset) = self.attempts.open_attempt()
+            && let Err(error) = self.store.take_back_attempt(offset).await
+        {
+            tracing::debug!(partition = %self.store.name(), "an attempt could not be taken back: {error}");
+        }
+        // From here on the next owner reports.
+        self.metrics.set_lag(0);
+        self.metrics.set_halted(false);
+    }
+
+    /// Makes one step: at most one batch, whose commit may still be in flight when this returns. After an error the
+    /// memory is not trusted, and the next step begins at the position that the database holds.
+    pub async fn run_once(&mut self) -> anyhow::Result<StepOutcome> {
+        let outcome = self.step_connected().await;
+        if outcome.is_err() {
             self.forget();
         }
-        turn
+        outcome
     }
 
-    async fn connected_turn(&mut self) -> anyhow::Result<Turn> {
+    async fn step_connected(&mut self) -> anyhow::Result<StepOutcome> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.store.connect().await?,
         };
-        let turn = self.turn(&mut connection).await?;
+        let outcome = self.step(&mut connection).await?;
         self.connection = Some(connection);
-        Ok(turn)
+        Ok(outcome)
     }
 
-    async fn connect(&self) -> anyhow::Result<Connection> {
-        let mut connection = repository::connect(&self.context.config.database, "consume-risk").await?;
-        answered(self.patience(), repository::prepare_writer(&mut connection)).await?;
-        Ok(connection)
+    async fn step(&mut self, connection: &mut Connection) -> anyhow::Result<StepOutcome> {
+        self.load_position(connection).await?;
+        let batch_size_max = self.context.config.consume_risk.batch_size_max;
+        let reader = self.reader();
+        let records = reader.next(batch_size_max).await;
+        let high_watermark = reader.high_watermark();
+        let records = records.map_err(|error| halt::explain(error, self.store.name()))?;
+        let outcome = match records {
+            Some(records) => {
+                self.find_interrupted_batch(high_watermark);
+                self.handle(connection, records).await?
+            }
+            None => self.handle_silence(connection).await?,
+        };
+        self.metrics.set_lag(high_watermark - self.attempts.position().next_offset);
+        Ok(outcome)
     }
 
-    fn patience(&self) -> Duration {
-        patience(&self.context.config.database)
+    /// Reads the position, or creates it for a group that is new to the partition.
+    async fn load_position(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
+        if self.attempts.is_position_current() {
+            return Ok(());
+        }
+        let mut found = self.store.position(connection).await?;
+        if found.is_none() {
+            self.create_position(connection).await?;
+            found = self.store.position(connection).await?;
+        }
+        let position =
+            found.with_context(|| format!("the position of {} has disappeared", self.store.name()))?;
+        self.attempts.start_at(position);
+        Ok(())
     }
 
-    async fn turn(&mut self, connection: &mut Connection) -> anyhow::Result<Turn> {
-        let position = self.position(connection).await?;
-        let context = self.context.clone();
-        let config = &context.config.consume_risk;
-        let reader = self.reader.get_or_insert_with(|| {
-            let source = Source {
+    /// A new group begins with the earliest record.
+    async fn create_position(&self, connection: &mut Connection) -> anyhow::Result<()> {
+        let earliest = self.earliest_offset().await?;
+        self.store.create_position(connection, earliest).await?;
+        // Retention may have removed records before it knew of the position. A new group does not miss them.
+        let later = self.earliest_offset().await?;
+        if later > earliest {
+            let change = attempts::PositionMove { from: earliest, to: later, interrupted: false };
+            self.store.advance(connection, change).await?;
+        }
+        Ok(())
+    }
+
+    async fn earliest_offset(&self) -> Result<i64, BrokerError> {
+        let name = self.store.name();
+        Ok(self.broker.offset_range(&name.topic, name.partition).await?.earliest)
+    }
+
+    fn reader(&mut self) -> &mut Reader {
+        let config = &self.context.config.consume_risk;
+        self.reader.get_or_insert_with(|| {
+            let fetcher = PartitionFetcher {
                 broker: self.broker.clone(),
-                name: self.name.clone(),
+                name: self.store.name().clone(),
                 wait_max: config.poll_interval_max,
                 batch_size_max: config.batch_size_max,
                 memory: Arc::clone(&self.memory),
             };
-            Reader::start(source, position.next_offset)
-        });
-        let items = reader.next(config.batch_size_max).await.map_err(|error| halt_text(error, &self.name))?;
-        let high_watermark = reader.high_watermark();
-        let Some(items) = items else {
-            self.finish_commit().await?;
-            self.look_again(connection, position).await?;
-            let position = self.pass_marks(connection, position).await?;
-            self.show_lag(high_watermark - position.next_offset);
-            return Ok(Turn::Idle);
-        };
-        if position.interrupted && !self.is_noted && self.careful_until.is_none() {
-            let batch = i64::try_from(config.batch_size_max).unwrap_or(i64::MAX);
-            self.careful_until = Some(high_watermark.min(position.next_offset.saturating_add(batch)));
-            tracing::warn!(partition = %self.name, offset = position.next_offset,
-                "the last owner did not end its batch: trying its records one by one");
-        }
-        let turn = match self.is_careful(position.next_offset) || position.attempts > 0 {
-            true => {
-                self.finish_commit().await?;
-                self.handle_first_alone(connection, position, items).await?
-            }
-            false => self.handle_batch(connection, position, items).await?,
-        };
-        self.show_lag(high_watermark - self.position.map_or(high_watermark, |position| position.next_offset));
-        Ok(turn)
+            Reader::start(fetcher, self.attempts.position().next_offset)
+        })
     }
 
-    fn is_careful(&self, offset: i64) -> bool {
-        self.careful_until.is_some_and(|until| offset < until)
+    /// No record arrived: completes what is in flight.
+    async fn handle_silence(&mut self, connection: &mut Connection) -> anyhow::Result<StepOutcome> {
+        self.commits.finish().await?;
+        self.idle_check.run_if_due(&self.store, connection, self.attempts.position()).await?;
+        // Transaction markers at the end of the partition are not records. If the position stayed before them, the lag
+        // would never become 0, and retention would remove them from under the position.
+        let read_to = self.reader.as_ref().map_or(0, Reader::read_to);
+        if read_to > self.attempts.position().next_offset {
+            let change = self.attempts.move_to(read_to);
+            self.store.advance(connection, change).await?;
+            self.attempts.moved(change);
+        }
+        Ok(StepOutcome::Idle)
+    }
+
+    fn find_interrupted_batch(&mut self, high_watermark: i64) {
+        let offset = self.attempts.position().next_offset;
+        let size_max = self.context.config.consume_risk.batch_size_max;
+        let end = offset.saturating_add(i64::try_from(size_max).unwrap_or(i64::MAX));
+        if self.attempts.retry_interrupted_batch(high_watermark.min(end)) {
+            tracing::warn!(partition = %self.store.name(), offset,
+                "the last owner did not finish its batch: retrying the records one by one");
+        }
+    }
+
+    async fn handle(
+        &mut self,
+        connection: &mut Connection,
+        records: Vec<DecodedRecord>,
+    ) -> anyhow::Result<StepOutcome> {
+        match self.attempts.next() {
+            NextAttempt::Batch { must_note } => self.handle_batch(connection, records, must_note).await,
+            NextAttempt::Alone { number, must_note } => {
+                self.commits.finish().await?;
+                let Some(record) = self.take_first(records) else { return Ok(StepOutcome::Idle) };
+                self.handle_alone(connection, record, number, must_note).await
+            }
+            NextAttempt::Exhausted { attempts } => {
+                self.commits.finish().await?;
+                let Some(record) = self.take_first(records) else { return Ok(StepOutcome::Idle) };
+                let fault = record.event.as_ref().err().cloned();
+                let fault = fault.unwrap_or_else(|| RecordFault {
+                    stage: "process",
+                    reason: "process_ended",
+                    error: format!(
+                        "the process ended, or lost the partition, during each of {attempts} attempts"
+                    ),
+                });
+                self.dead_letter(connection, &record, &fault, attempts).await
+            }
+        }
     }
 
     async fn handle_batch(
         &mut self,
         connection: &mut Connection,
-        position: Position,
-        mut items: Vec<Item>,
-    ) -> anyhow::Result<Turn> {
-        if !self.is_noted {
-            self.note_try(connection, position.next_offset, 0).await?;
+        mut records: Vec<DecodedRecord>,
+        must_note: bool,
+    ) -> anyhow::Result<StepOutcome> {
+        if must_note {
+            self.store.note_attempt(connection, self.attempts.position().next_offset, 0).await?;
+            self.attempts.batch_noted();
         }
-        let spans = trace::spans(&items);
-        let turn = Arc::clone(&self.turn);
-        let assessed = self.assess(connection, &items, Ask::Rows, Some(&turn)).await?;
-        self.finish_commit().await?;
-        let rest = items.split_off(assessed.handled.min(items.len()));
-        let is_stuck = assessed.unhandled.is_some();
-        if let Some(last) = items.last() {
-            self.begin_commit(position, last.record.offset + 1, assessed, spans).await?;
+        let spans = trace::spans(&records);
+        let lookup = LedgerLookup::RowOnly;
+        let assessed = self.scorer.assess(connection, &records, lookup, Some(&self.isolation)).await?;
+        self.commits.finish().await?;
+        let rest = records.split_off(assessed.handled.min(records.len()));
+        let has_fault = assessed.fault.is_some();
+        if let Some(last) = records.last() {
+            let change = self.attempts.move_past(last.record.offset);
+            self.commits.begin(change, assessed, spans).await?;
+            self.attempts.moved(change);
         }
-        if is_stuck {
-            // Its own tries are counted from here on.
-            if let (Some(position), Some(next)) = (&mut self.position, rest.first()) {
-                self.careful_until = Some(next.record.offset + 1);
-                position.interrupted = true;
-            }
+        if has_fault && let Some(next) = rest.first() {
+            self.attempts.batch_stopped_at(next.record.offset);
         }
-        let handled = items.len();
-        if let Some(reader) = &mut self.reader {
-            reader.put_back(rest);
-        }
-        Ok(Turn::Handled(handled))
+        self.put_back(rest);
+        Ok(StepOutcome::Handled(records.len()))
     }
 
-    /// The turn is held while records are scored, but not while anything is read: a database that makes one partition
-    /// wait makes no other wait with it. No `turn`: nobody else scores now.
-    async fn assess(
+    /// Makes one attempt at one record. From the second attempt on, no other partition of the process scores meanwhile.
+    async fn handle_alone(
         &mut self,
         connection: &mut Connection,
-        items: &[Item],
-        ask: Ask,
-        turn: Option<&RwLock<()>>,
-    ) -> anyhow::Result<Assessed> {
-        let ruleset = Arc::clone(&self.rules.borrow());
-        let version = ruleset.version();
-        if self.cached_for.as_ref() != Some(&version) {
-            self.cache.clear();
-            self.cached_for = Some(version);
+        record: DecodedRecord,
+        number: i32,
+        must_note: bool,
+    ) -> anyhow::Result<StepOutcome> {
+        let isolation = self.isolation.clone();
+        let isolated = if number > 1 { Some(isolation.isolate().await) } else { None };
+        if must_note {
+            self.store.note_attempt(connection, self.attempts.position().next_offset, number).await?;
+            self.attempts.attempt_noted(number);
         }
-        let patience = self.patience();
-        let reading = assess::read(connection, &ruleset, &mut self.cache, items, ask);
-        let plan = answered(patience, reading).await?;
-        let _turn = match turn {
-            Some(turn) => Some(turn.read().await),
-            None => None,
-        };
-        let assessed = assess::score(&ruleset, &mut self.cache, plan).await?;
-        // A turn that moves nothing would be made again at once, for ever.
-        let moves = assessed.handled > 0 || assessed.unhandled.is_some();
-        anyhow::ensure!(moves, "{} records gave neither a result nor a reason", items.len());
-        Ok(assessed)
+        let records = std::slice::from_ref(&record);
+        let spans = trace::spans(records);
+        let shared = if isolated.is_some() { None } else { Some(&isolation) };
+        let assessed = self.scorer.assess(connection, records, LedgerLookup::Full, shared).await?;
+        if let Some(fault) = &assessed.fault {
+            self.attempts.attempt_failed();
+            if number >= self.context.config.consume_risk.attempts_max {
+                return self.dead_letter(connection, &record, fault, number).await;
+            }
+            self.put_back(vec![record]);
+            return Ok(StepOutcome::AttemptFailed);
+        }
+        let change = self.attempts.move_past(record.record.offset);
+        self.commits.begin(change, assessed, spans).await?;
+        // If the commit fails, the attempt stays open: an outage is not the record's fault.
+        self.commits.finish().await?;
+        self.attempts.moved(change);
+        Ok(StepOutcome::Handled(1))
     }
 
+    async fn dead_letter(
+        &mut self,
+        connection: &mut Connection,
+        record: &DecodedRecord,
+        fault: &RecordFault,
+        attempts: i32,
+    ) -> anyhow::Result<StepOutcome> {
+        let dead_letter = dead_letter(self.store.name(), &record.record, fault, attempts);
+        let change = self.attempts.move_past(record.record.offset);
+        self.store.write_dead_letter(connection, change, &dead_letter).await?;
+        self.attempts.moved(change);
+        tracing::error!(partition = %self.store.name(), offset = record.record.offset, stage = fault.stage,
+            reason = fault.reason, error = dead_letter.error, attempts, "a record became a dead letter");
+        metrics::counter!("ledger_dead_letters_total", "reason" => fault.reason).increment(1);
+        metrics::counter!("ledger_consumer_events_total", "outcome" => "dead_lettered").increment(1);
+        Ok(StepOutcome::Handled(1))
+    }
+
+    /// Takes the first record and puts the others back.
+    fn take_first(&mut self, mut records: Vec<DecodedRecord>) -> Option<DecodedRecord> {
+        let rest = records.split_off(records.len().min(1));
+        self.put_back(rest);
+        records.pop()
+    }
+
+    fn put_back(&mut self, records: Vec<DecodedRecord>) {
+        if let Some(reader) = &mut self.reader {
+            reader.put_back(records);
+        }
+    }
+
+    /// Drops everything in memory that depends on the state of the database.
     fn forget(&mut self) {
         self.connection = None;
-        self.commit_connection = None;
-        self.commit = None;
         self.reader = None;
-        self.position = None;
-        self.cache.clear();
+        self.commits.forget();
+        self.attempts.forget_position();
+        self.scorer.forget();
     }
+}
+
+fn is_lease_lost(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<RepositoryError>(), Some(RepositoryError::LeaseLost(_)))
 }
 
 async fn pause(wait: Duration, stop: &Stop) {

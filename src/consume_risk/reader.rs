@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    decode::{Event, Unhandled, decode},
-    memory::{Memory, record_bytes},
+    decode::{Event, RecordFault, decode},
+    memory_budget::{MemoryBudget, record_bytes},
 };
 use crate::{
     broker::{BrokerError, Fetched, FetchedRecord, SharedBroker},
@@ -26,49 +26,49 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// A record and what it means.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(super) struct DecodedRecord {
     pub record: FetchedRecord,
-    pub decoded: Result<Event, Unhandled>,
+    pub event: Result<Event, RecordFault>,
 }
 
-struct Batch {
-    items: Vec<Item>,
+struct DecodedBatch {
+    records: Vec<DecodedRecord>,
     /// Where to read on once these are handled.
     next_offset: i64,
     high_watermark: i64,
-    /// None for no items.
+    /// None for no records.
     room: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) struct Reader {
-    waiting: VecDeque<Item>,
-    batches: mpsc::Receiver<Result<Batch, BrokerError>>,
+    waiting: VecDeque<DecodedRecord>,
+    batches: mpsc::Receiver<Result<DecodedBatch, BrokerError>>,
     high_watermark: i64,
-    passed: i64,
-    /// For the items that wait and for those that were handed out last.
+    read_to: i64,
+    /// For the records that wait and for those that were handed out last.
     room: Option<OwnedSemaphorePermit>,
     _task: AbortOnDropHandle<()>,
 }
 
 /// Where to read, and how much at once.
-pub(super) struct Source {
+pub(super) struct PartitionFetcher {
     pub broker: SharedBroker,
     pub name: PartitionName,
     pub wait_max: Duration,
     pub batch_size_max: usize,
-    pub memory: Arc<Memory>,
+    pub memory: Arc<MemoryBudget>,
 }
 
 impl Reader {
     /// Begins at `offset`.
-    pub fn start(source: Source, offset: i64) -> Self {
+    pub fn start(fetcher: PartitionFetcher, offset: i64) -> Self {
         let (sender, batches) = mpsc::channel(1);
-        let task = tokio::spawn(source.read(offset, sender));
+        let task = tokio::spawn(fetcher.fetch_all(offset, sender));
         Self {
             waiting: VecDeque::new(),
             batches,
             high_watermark: offset,
-            passed: offset,
+            read_to: offset,
             room: None,
             _task: AbortOnDropHandle::new(task),
         }
@@ -76,14 +76,14 @@ impl Reader {
 
     /// The next records, at most `count_max`, when those before have been handled. None after a while in which nothing
     /// came.
-    pub async fn next(&mut self, count_max: usize) -> Result<Option<Vec<Item>>, BrokerError> {
+    pub async fn next(&mut self, count_max: usize) -> Result<Option<Vec<DecodedRecord>>, BrokerError> {
         if self.waiting.is_empty() {
             self.room = None;
             let ended = || Err(BrokerError::Unavailable { detail: "the reading task has ended".into() });
             let batch = self.batches.recv().await.unwrap_or_else(ended)?;
             self.high_watermark = self.high_watermark.max(batch.high_watermark);
-            self.passed = batch.next_offset;
-            self.waiting.extend(batch.items);
+            self.read_to = batch.next_offset;
+            self.waiting.extend(batch.records);
             self.room = batch.room;
         }
         let count = self.waiting.len().min(count_max);
@@ -91,16 +91,16 @@ impl Reader {
     }
 
     /// Puts records back that were not handled, in front of the others.
-    pub fn put_back(&mut self, items: Vec<Item>) {
-        for item in items.into_iter().rev() {
+    pub fn put_back(&mut self, records: Vec<DecodedRecord>) {
+        for item in records.into_iter().rev() {
             self.waiting.push_front(item);
         }
     }
 
     /// Where nothing waits: the offset before which everything was handed out, or is no record but a mark of somebody's
     /// transaction.
-    pub fn passed(&self) -> i64 {
-        self.passed
+    pub fn read_to(&self) -> i64 {
+        self.read_to
     }
 
     /// The offset that the partition's next record will get, as of the last fetch.
@@ -109,9 +109,9 @@ impl Reader {
     }
 }
 
-impl Source {
+impl PartitionFetcher {
     /// Until something fails or nobody listens any more.
-    async fn read(self, mut offset: i64, sender: mpsc::Sender<Result<Batch, BrokerError>>) {
+    async fn fetch_all(self, mut offset: i64, sender: mpsc::Sender<Result<DecodedBatch, BrokerError>>) {
         let (topic, partition) = (&self.name.topic, self.name.partition);
         let mut bytes_max = FETCH_BYTES_MIN;
         // Nothing is fetched before there is a place to put it.
@@ -126,7 +126,12 @@ impl Source {
             offset = next_offset.max(offset);
             let mut records = records.into_iter().peekable();
             if records.peek().is_none() {
-                place.send(Ok(Batch { items: Vec::new(), next_offset: offset, high_watermark, room: None }));
+                place.send(Ok(DecodedBatch {
+                    records: Vec::new(),
+                    next_offset: offset,
+                    high_watermark,
+                    room: None,
+                }));
                 continue;
             }
             drop(place);
@@ -153,7 +158,7 @@ impl Source {
         &self,
         records: &mut (impl Iterator<Item = FetchedRecord> + Send),
         high_watermark: i64,
-    ) -> Batch {
+    ) -> DecodedBatch {
         let mut bytes = 0;
         let mut part = Vec::new();
         for record in records {
@@ -165,7 +170,8 @@ impl Source {
         }
         let room = self.memory.room_for_records(bytes).await;
         let next_offset = part.last().map_or(0, |record| record.offset + 1);
-        let items = part.into_iter().map(|record| Item { decoded: decode(&record), record }).collect();
-        Batch { items, next_offset, high_watermark, room }
+        let records =
+            part.into_iter().map(|record| DecodedRecord { event: decode(&record), record }).collect();
+        DecodedBatch { records, next_offset, high_watermark, room }
     }
 }

@@ -7,12 +7,12 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::reader::Item;
+use super::reader::DecodedRecord;
 
-/// A span for each traced event among `items`; they end when dropped, after the commit.
-pub(super) fn spans(items: &[Item]) -> Vec<Span> {
-    let traced = items.iter().filter_map(|item| {
-        let event = item.decoded.as_ref().ok()?;
+/// A span for each traced event among `records`; they end when dropped, after the commit.
+pub(super) fn spans(records: &[DecodedRecord]) -> Vec<Span> {
+    let traced = records.iter().filter_map(|record| {
+        let event = record.event.as_ref().ok()?;
         Some((event, event.traceparent.as_deref().filter(|text| text.ends_with("01"))?))
     });
     traced
@@ -64,7 +64,7 @@ mod tests {
         }
     }
 
-    fn item(traceparent: Option<&str>) -> Item {
+    fn item(traceparent: Option<&str>) -> DecodedRecord {
         let value = serde_json::json!({
             "event_id": Uuid::nil(), "transaction_id": Uuid::nil(), "account_id": "acct-1", "account_seq": 1,
             "direction": "debit", "amount": "1.50", "currency": "EUR", "balance_after": "-1.50",
@@ -77,7 +77,7 @@ mod tests {
             headers: cloud_event_headers(Uuid::nil(), TRANSACTION_CREATED, Utc::now(), traceparent),
             timestamp: Utc::now(),
         };
-        Item { decoded: decode(&record), record }
+        DecodedRecord { event: decode(&record), record }
     }
 
     /// Bug that this caught: asking for the process's propagator, which nobody had set.

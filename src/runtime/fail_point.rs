@@ -40,10 +40,10 @@ pub const FAIL_POINTS: [&str; 11] = [
     "consume-risk/writing",
     // Results and position are committed, nothing in memory knows.
     "consume-risk/committed",
-    // In the transaction that puts a record aside, before its commit.
-    "consume-risk/putting-aside",
-    // A record is put aside.
-    "consume-risk/put-aside",
+    // In the database transaction that dead-letters a record, before its commit.
+    "consume-risk/dead-lettering",
+    // A record is dead-lettered.
+    "consume-risk/dead-lettered",
 ];
 
 /// How it fails.

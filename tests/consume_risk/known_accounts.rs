@@ -2,7 +2,7 @@
 
 use ledger::{
     broker::{FetchedRecord, OutgoingRecord},
-    consume_risk::{Judgement, Turn, judge},
+    consume_risk::{RetriedRecord, StepOutcome, retry_record},
     event::partition_of,
     risk::{Ruleset, SHIPPED_RULES},
 };
@@ -14,7 +14,7 @@ use super::{
 
 /// Until nothing comes any more.
 async fn consume(consumer: &mut ledger::consume_risk::PartitionConsumer) {
-    while consumer.run_once().await.expect("a turn") != Turn::Idle {}
+    while consumer.run_once().await.expect("a turn") != StepOutcome::Idle {}
 }
 
 /// Seen to fail when the currency of an account that is known was not looked at.
@@ -75,8 +75,8 @@ async fn what_somebody_else_assessed_meanwhile_keeps_that_assessment() {
     let sound = Ruleset::parse("[levels]\nmedium = 40\nhigh = 70\n").expect("valid");
     let mut connection = scene.database.connection().await;
     for (_, record) in &records[3..5] {
-        let judgement = judge(&mut connection, &sound, fetched(record)).await.expect("judged");
-        let Judgement::Assessment(verdict) = judgement else { panic!("it has no assessment yet") };
+        let judgement = retry_record(&mut connection, &sound, fetched(record)).await.expect("judged");
+        let RetriedRecord::Assessed(verdict) = judgement else { panic!("it has no assessment yet") };
         assert!(verdict.write(&mut connection).await.expect("written"));
     }
     scene.publish(&records[2..]).await;
@@ -115,10 +115,10 @@ async fn rules_that_look_back_at_nothing_go_on_after_a_restart() {
     scene.publish(&records[2..]).await;
     let mut connection = scene.database.connection().await;
     let ruleset = Ruleset::parse(SHORT).expect("valid");
-    let judged = judge(&mut connection, &ruleset, fetched(&records[2].1)).await.expect("judged");
-    assert!(matches!(judged, Judgement::Assessment(_)), "it has no assessment yet");
+    let judged = retry_record(&mut connection, &ruleset, fetched(&records[2].1)).await.expect("judged");
+    assert!(matches!(judged, RetriedRecord::Assessed(_)), "it has no assessment yet");
     let mut restarted = scene.consumer_on("restarted", partition, SHORT, &[]).await;
-    assert_eq!(restarted.run_once().await.expect("a turn"), Turn::Handled(1));
+    assert_eq!(restarted.run_once().await.expect("a turn"), StepOutcome::Handled(1));
     consume(&mut restarted).await;
     scene.assessed_exactly(3).await;
     assert_eq!(scene.count("risk_assessments WHERE risk_score = 1").await, 3, "each sees one, itself");
@@ -141,7 +141,7 @@ async fn an_account_whose_rows_are_not_all_there_is_told_and_waited_for() {
         assert!(error.contains("transaction 2 of acct-0 is not there"), "{error}");
     }
     let ruleset = Ruleset::parse(SHIPPED_RULES).expect("valid");
-    let judged = judge(&mut scene.database.connection().await, &ruleset, fetched(&records[2].1)).await;
+    let judged = retry_record(&mut scene.database.connection().await, &ruleset, fetched(&records[2].1)).await;
     assert!(judged.is_err(), "not taken for assessed");
     assert_eq!(scene.database.value("SELECT max(next_offset) FROM consumer_positions").await, "1");
     assert_eq!(scene.count("dead_letters").await, 0);

@@ -58,8 +58,8 @@ async fn a_consumer_that_dies_between_any_two_steps_gives_each_event_its_effect_
         "consume-risk/committed@5",
         "consume-risk/scoring@90",
         "consume-risk/noted",
-        "consume-risk/putting-aside",
-        "consume-risk/put-aside",
+        "consume-risk/dead-lettering",
+        "consume-risk/dead-lettered",
     ] {
         let before =
             system.database.value("SELECT coalesce(sum(next_offset), 0) FROM consumer_positions").await;

@@ -22,7 +22,7 @@ use self::report::{Outcome, Replayed, Report};
 use super::{super::current_user::user_and_host, ReplayArgs, letter, place};
 use crate::{
     broker::FetchedRecord,
-    consume_risk::{self, Judgement},
+    consume_risk::{self, RetriedRecord},
     event::{Headers, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC},
     repository::{
         Connection, RepositoryError,
@@ -40,7 +40,7 @@ const ALREADY_QUEUED: &str = "it was put into the outbox by an earlier replay; i
 
 /// What is to be done about a letter.
 enum Action {
-    Judge(Judgement),
+    Retry(RetriedRecord),
     Queue(Option<Vec<u8>>),
     /// There is no way to handle it again.
     None(String),
@@ -186,7 +186,7 @@ async fn action(
                 headers,
                 timestamp: letter.created_at,
             };
-            Ok(Action::Judge(consume_risk::judge(connection, ruleset, record).await?))
+            Ok(Action::Retry(consume_risk::retry_record(connection, ruleset, record).await?))
         }
         TRANSACTIONS_DEAD_LETTER_TOPIC => Ok(Action::Queue(record.key)),
         topic => Ok(Action::None(format!(
@@ -197,9 +197,9 @@ async fn action(
 
 fn foreseen(action: &Action, letter: &DeadLetter) -> (Outcome, String) {
     match action {
-        Action::Judge(Judgement::Assessment(verdict)) => (Outcome::Assessed, verdict.summary()),
-        Action::Judge(Judgement::AlreadyAssessed) => (Outcome::AlreadyAssessed, String::new()),
-        Action::Judge(Judgement::Unhandled { stage, reason, error }) => failing(stage, reason, error),
+        Action::Retry(RetriedRecord::Assessed(verdict)) => (Outcome::Assessed, verdict.summary()),
+        Action::Retry(RetriedRecord::AlreadyAssessed) => (Outcome::AlreadyAssessed, String::new()),
+        Action::Retry(RetriedRecord::Failed { stage, reason, error }) => failing(stage, reason, error),
         Action::Queue(_) if letter.replays > 0 => (Outcome::AlreadyQueued, ALREADY_QUEUED.to_owned()),
         Action::Queue(_) => (Outcome::Queued, String::new()),
         Action::None(why) => (Outcome::Failing, why.clone()),
@@ -221,13 +221,13 @@ async fn carry_out(
     transaction("replay", connection, async |connection: &mut Connection| {
         let queued_before = dead_letters::lock(connection, id).await?;
         let (outcome, detail) = match action {
-            Action::Judge(Judgement::Assessment(verdict)) if verdict.write(connection).await? => {
+            Action::Retry(RetriedRecord::Assessed(verdict)) if verdict.write(connection).await? => {
                 (Outcome::Assessed, verdict.summary())
             }
-            Action::Judge(Judgement::Assessment(_) | Judgement::AlreadyAssessed) => {
+            Action::Retry(RetriedRecord::Assessed(_) | RetriedRecord::AlreadyAssessed) => {
                 (Outcome::AlreadyAssessed, String::new())
             }
-            Action::Judge(Judgement::Unhandled { stage, reason, error }) => failing(stage, reason, error),
+            Action::Retry(RetriedRecord::Failed { stage, reason, error }) => failing(stage, reason, error),
             Action::Queue(_) if queued_before > 0 => (Outcome::AlreadyQueued, ALREADY_QUEUED.to_owned()),
             Action::Queue(key) => {
                 dead_letters::requeue(connection, id, key.as_deref()).await?;

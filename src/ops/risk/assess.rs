@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::super::{current_user::user_and_host, time_argument};
 use crate::{
-    consume_risk::{self, Backfill, Backfilled, Failing},
+    consume_risk::{self, Backfill, BackfillFailure, Backfilled},
     domain::transaction_id_floor,
     repository::{self, Connection, transactions},
     runtime::{Boot, Context, OutputFormat, print_json, print_text, progress_bar, table},
@@ -162,7 +162,10 @@ fn print(args: &AssessArgs, tally: &Tally) -> anyhow::Result<()> {
     if args.output == OutputFormat::Json {
         let shown: Vec<FailingOut<'_>> = shown
             .iter()
-            .map(|Failing { transaction_id, error }| FailingOut { transaction_id: *transaction_id, error })
+            .map(|BackfillFailure { transaction_id, error }| FailingOut {
+                transaction_id: *transaction_id,
+                error,
+            })
             .collect();
         print_json(&serde_json::json!({
             "dry_run": args.dry_run, "found": tally.found, "assessed": tally.assessed(), "levels": assessed,
@@ -172,7 +175,7 @@ fn print(args: &AssessArgs, tally: &Tally) -> anyhow::Result<()> {
     }
     if !shown.is_empty() {
         let mut rows = table(["transaction", "still fails"]);
-        for Failing { transaction_id, error } in shown {
+        for BackfillFailure { transaction_id, error } in shown {
             rows.add_row([&transaction_id.to_string(), error]);
         }
         print_text(&rows)?;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::{
-    assess::{Ask, assess},
+    assess::{LedgerLookup, assess},
     cache::HistoryCache,
-    decode::{Unhandled, decode},
-    reader::Item,
+    decode::{RecordFault, decode},
+    reader::DecodedRecord,
 };
 use crate::{
     broker::FetchedRecord,
@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// What the handler says about a record.
-pub enum Judgement {
+pub enum RetriedRecord {
     /// It can be handled: this is to be written.
-    Assessment(Verdict),
+    Assessed(UnwrittenAssessment),
     /// Its transaction has its assessment.
     AlreadyAssessed,
     /// It cannot be handled.
-    Unhandled {
+    Failed {
         /// What was being done: `decode`, `ledger`, `score`.
         stage: &'static str,
         /// A word for metrics and filters.
@@ -39,13 +39,13 @@ pub enum Judgement {
 }
 
 /// An assessment that is not written yet.
-pub struct Verdict {
+pub struct UnwrittenAssessment {
     rows: Vec<assessments::NewAssessment>,
     ruleset: Arc<str>,
     assessed_at: DateTime<Utc>,
 }
 
-impl Verdict {
+impl UnwrittenAssessment {
     /// Writes it and its announcement, in the caller's transaction. False if somebody else was quicker.
     pub async fn write(&self, connection: &mut Connection) -> Result<bool, RepositoryError> {
         let written = assessments::record(connection, &self.rows, &self.ruleset, self.assessed_at).await?;
@@ -59,17 +59,18 @@ impl Verdict {
 }
 
 /// Runs one record through the handler; writes nothing.
-pub async fn judge(
+pub async fn retry_record(
     connection: &mut Connection,
     ruleset: &Ruleset,
     record: FetchedRecord,
-) -> Result<Judgement, RepositoryError> {
-    let items = [Item { decoded: decode(&record), record }];
-    let assessed = assess(connection, ruleset, &mut HistoryCache::default(), &items, Ask::Everything).await?;
-    Ok(match assessed.unhandled {
-        Some(Unhandled { stage, reason, error }) => Judgement::Unhandled { stage, reason, error },
-        None if assessed.duplicates > 0 => Judgement::AlreadyAssessed,
-        None => Judgement::Assessment(Verdict {
+) -> Result<RetriedRecord, RepositoryError> {
+    let records = [DecodedRecord { event: decode(&record), record }];
+    let assessed =
+        assess(connection, ruleset, &mut HistoryCache::default(), &records, LedgerLookup::Full).await?;
+    Ok(match assessed.fault {
+        Some(RecordFault { stage, reason, error }) => RetriedRecord::Failed { stage, reason, error },
+        None if assessed.duplicates > 0 => RetriedRecord::AlreadyAssessed,
+        None => RetriedRecord::Assessed(UnwrittenAssessment {
             rows: assessed.rows,
             ruleset: ruleset.version(),
             assessed_at: assessed.assessed_at,

@@ -22,14 +22,14 @@ const RECORD_OVERHEAD_BYTES: usize = 1_200;
 
 /// Shared by the partitions of a process.
 #[derive(Debug)]
-pub struct Memory {
+pub struct MemoryBudget {
     histories_bytes_max: usize,
     records: Arc<Semaphore>,
 }
 
-impl Memory {
+impl MemoryBudget {
     /// For a process that may own this many partitions at once.
-    pub fn of(partitions: usize) -> Self {
+    pub fn for_partitions(partitions: usize) -> Self {
         Self {
             histories_bytes_max: HISTORIES_BYTES_MAX / partitions.max(1),
             records: Arc::new(Semaphore::new(RECORDS_BYTES_MAX / UNIT_BYTES)),

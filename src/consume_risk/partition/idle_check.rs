@@ -1,0 +1,42 @@
+//! An idle partition checks now and then whether the database is still the one that it knows.
+//!
+//! It writes nothing, so nothing else would show a failover. A failover that lost commits moves positions back: the
+//! records in between would stay pending, and the lag would be shown as 0, until the next record arrives.
+
+use std::time::{Duration, Instant};
+
+use super::store::PartitionStore;
+use crate::repository::{Connection, RepositoryError, positions::Position};
+
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+pub(super) struct IdleCheck {
+    checked_at: Instant,
+}
+
+impl IdleCheck {
+    /// Due after the first interval.
+    pub fn new() -> Self {
+        Self { checked_at: Instant::now() }
+    }
+
+    /// Fails if the connection is lost, its server has become read-only, or the stored position is not `position`. Does
+    /// nothing until the interval has passed.
+    pub async fn run_if_due(
+        &mut self,
+        store: &PartitionStore,
+        connection: &mut Connection,
+        position: Position,
+    ) -> anyhow::Result<()> {
+        if self.checked_at.elapsed() < CHECK_INTERVAL {
+            return Ok(());
+        }
+        self.checked_at = Instant::now();
+        anyhow::ensure!(store.takes_writes(connection).await?, "the database has become read-only");
+        let stored = store.position(connection).await?;
+        if stored.is_none_or(|stored| stored.next_offset != position.next_offset) {
+            return Err(RepositoryError::PositionMoved(store.name().to_string()).into());
+        }
+        Ok(())
+    }
+}

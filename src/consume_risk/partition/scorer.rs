@@ -1,0 +1,73 @@
+//! Scores the records of one partition with the rules in use and the account histories in memory.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use super::super::{
+    answer_timeout::answered_within,
+    assess::{self, Assessed, LedgerLookup},
+    cache::HistoryCache,
+    isolation::ScoringIsolation,
+    reader::DecodedRecord,
+};
+use crate::{repository::Connection, risk::Ruleset};
+
+pub(super) struct Scorer {
+    rules: watch::Receiver<Arc<Ruleset>>,
+    cache: HistoryCache,
+    /// The version of the rules that the cached histories were built for.
+    cached_for: Option<Arc<str>>,
+    answer_timeout: Duration,
+}
+
+impl Scorer {
+    /// Histories take at most `cache_bytes_max`.
+    pub fn new(
+        rules: watch::Receiver<Arc<Ruleset>>,
+        cache_bytes_max: usize,
+        answer_timeout: Duration,
+    ) -> Self {
+        let mut cache = HistoryCache::default();
+        cache.limit(cache_bytes_max);
+        Self { rules, cache, cached_for: None, answer_timeout }
+    }
+
+    /// Changes how much memory histories may take.
+    pub fn limit(&mut self, cache_bytes_max: usize) {
+        self.cache.limit(cache_bytes_max);
+    }
+
+    /// Assesses records from the front. Shares `isolation` while it scores, but not while it reads from the database.
+    /// None: the caller has isolated the records already.
+    pub async fn assess(
+        &mut self,
+        connection: &mut Connection,
+        records: &[DecodedRecord],
+        lookup: LedgerLookup,
+        isolation: Option<&ScoringIsolation>,
+    ) -> anyhow::Result<Assessed> {
+        let ruleset = Arc::clone(&self.rules.borrow());
+        let version = ruleset.version();
+        if self.cached_for.as_ref() != Some(&version) {
+            self.cache.clear();
+            self.cached_for = Some(version);
+        }
+        let planning = assess::plan(connection, &ruleset, &mut self.cache, records, lookup);
+        let plan = answered_within(self.answer_timeout, planning).await?;
+        let _shared = match isolation {
+            Some(isolation) => Some(isolation.share().await),
+            None => None,
+        };
+        let assessed = assess::score(&ruleset, &mut self.cache, plan).await?;
+        // A step without progress would be repeated at once, without end.
+        let has_progress = assessed.handled > 0 || assessed.fault.is_some();
+        anyhow::ensure!(has_progress, "{} records gave neither a result nor a reason", records.len());
+        Ok(assessed)
+    }
+
+    /// Drops all histories.
+    pub fn forget(&mut self) {
+        self.cache.clear();
+    }
+}

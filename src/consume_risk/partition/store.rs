@@ -1,0 +1,176 @@
+//! One partition in the database: its position, its attempts, its results.
+//!
+//! Guarantees: every write holds the lease in the same database transaction, so an owner that lost the lease writes
+//! nothing. Every wait for the database has a limit.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    super::{
+        answer_timeout::{answer_timeout, answered_within},
+        assess::Assessed,
+    },
+    attempts::PositionMove,
+};
+use crate::{
+    config::Config,
+    repository::{
+        self, Connection, RepositoryError,
+        assessments::{self, Written},
+        dead_letters::{self, NewDeadLetter},
+        leases,
+        positions::{self, PartitionName, Position},
+        takes_writes, transaction,
+    },
+    runtime::{Lease, fail_point},
+};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct PartitionStore {
+    config: Arc<Config>,
+    name: PartitionName,
+    lease: Lease,
+}
+
+impl PartitionStore {
+    /// Opens no connection.
+    pub fn new(config: Arc<Config>, name: PartitionName, lease: Lease) -> Self {
+        Self { config, name, lease }
+    }
+
+    /// The group, topic and partition.
+    pub fn name(&self) -> &PartitionName {
+        &self.name
+    }
+
+    /// How long to wait for an answer of the database.
+    pub fn answer_timeout(&self) -> Duration {
+        answer_timeout(&self.config.database)
+    }
+
+    /// Opens a connection that can write.
+    pub async fn connect(&self) -> Result<Connection, RepositoryError> {
+        let mut connection = repository::connect(&self.config.database, "consume-risk").await?;
+        self.answered(repository::prepare_writer(&mut connection)).await?;
+        Ok(connection)
+    }
+
+    /// Returns false if the server has become read-only.
+    pub async fn takes_writes(&self, connection: &mut Connection) -> Result<bool, RepositoryError> {
+        self.answered(takes_writes(connection)).await
+    }
+
+    /// Reads the position, if the group has one.
+    pub async fn position(&self, connection: &mut Connection) -> Result<Option<Position>, RepositoryError> {
+        self.answered(positions::read(connection, &self.name)).await
+    }
+
+    /// Creates the position of a group that is new to the partition.
+    pub async fn create_position(
+        &self,
+        connection: &mut Connection,
+        offset: i64,
+    ) -> Result<(), RepositoryError> {
+        let (lease, name) = (&self.lease, &self.name);
+        let creating = transaction("create a position", connection, async |connection: &mut Connection| {
+            leases::hold(connection, &[lease]).await?;
+            positions::create(connection, name, offset).await
+        });
+        self.answered(creating).await
+    }
+
+    /// Moves the position over offsets that hold no records.
+    pub async fn advance(
+        &self,
+        connection: &mut Connection,
+        PositionMove { from, to, interrupted }: PositionMove,
+    ) -> Result<(), RepositoryError> {
+        let (lease, name) = (&self.lease, &self.name);
+        let moving = transaction("advance a position", connection, async |connection: &mut Connection| {
+            leases::hold(connection, &[lease]).await?;
+            positions::advance(connection, name, from, to, interrupted).await
+        });
+        self.answered(moving).await
+    }
+
+    /// Notes that an attempt at `offset` begins. `attempts` is its number, or 0 for a batch.
+    pub async fn note_attempt(
+        &self,
+        connection: &mut Connection,
+        offset: i64,
+        attempts: i32,
+    ) -> Result<(), RepositoryError> {
+        let (lease, name) = (&self.lease, &self.name);
+        let noting = transaction("note an attempt", connection, async |connection: &mut Connection| {
+            leases::hold(connection, &[lease]).await?;
+            positions::note_attempt(connection, name, offset, attempts).await
+        });
+        self.answered(noting).await?;
+        fail_point::reach("consume-risk/noted");
+        Ok(())
+    }
+
+    /// Takes back the note of the last attempt at `offset`, unless the position has moved.
+    pub async fn take_back_attempt(&self, offset: i64) -> Result<(), RepositoryError> {
+        let (lease, name) = (&self.lease, &self.name);
+        let mut connection = self.connect().await?;
+        let taking_back =
+            transaction("take back an attempt", &mut connection, async |connection: &mut Connection| {
+                leases::hold(connection, &[lease]).await?;
+                match positions::read(connection, name).await? {
+                    Some(Position { next_offset, attempts, .. }) if next_offset == offset && attempts > 0 => {
+                        positions::note_attempt(connection, name, offset, attempts - 1).await
+                    }
+                    _ => Ok(()),
+                }
+            });
+        self.answered(taking_back).await
+    }
+
+    /// Writes assessments, their events and the position in one commit.
+    pub async fn write_assessments(
+        &self,
+        connection: &mut Connection,
+        PositionMove { from, to, interrupted }: PositionMove,
+        assessed: &Assessed,
+    ) -> Result<Vec<Written>, RepositoryError> {
+        let (lease, name) = (&self.lease, &self.name);
+        let (rows, ruleset, assessed_at) = (&assessed.rows, &*assessed.ruleset, assessed.assessed_at);
+        let writing = transaction("assess", connection, async |connection: &mut Connection| {
+            leases::hold(connection, &[lease]).await?;
+            positions::advance(connection, name, from, to, interrupted).await?;
+            let written = assessments::record(connection, rows, ruleset, assessed_at).await;
+            fail_point::reach("consume-risk/writing");
+            written
+        });
+        self.answered(writing).await
+    }
+
+    /// Writes a dead letter, its event and the position in one commit.
+    pub async fn write_dead_letter(
+        &self,
+        connection: &mut Connection,
+        PositionMove { from, to, interrupted }: PositionMove,
+        dead_letter: &NewDeadLetter,
+    ) -> Result<(), RepositoryError> {
+        let (lease, name) = (&self.lease, &self.name);
+        let writing = transaction("dead-letter", connection, async |connection: &mut Connection| {
+            leases::hold(connection, &[lease]).await?;
+            positions::advance(connection, name, from, to, interrupted).await?;
+            let inserted = dead_letters::insert(connection, dead_letter).await;
+            fail_point::reach("consume-risk/dead-lettering");
+            inserted
+        });
+        self.answered(writing).await?;
+        fail_point::reach("consume-risk/dead-lettered");
+        Ok(())
+    }
+
+    async fn answered<T>(
+        &self,
+        work: impl Future<Output = Result<T, RepositoryError>>,
+    ) -> Result<T, RepositoryError> {
+        answered_within(self.answer_timeout(), work).await
+    }
+}
