@@ -47,6 +47,7 @@ mod sockets;
 mod tls;
 mod topics;
 mod torture;
+mod translated_messages;
 mod verify;
 
 #[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]

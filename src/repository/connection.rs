@@ -4,17 +4,25 @@
 //! which is gone, hangs or has become a standby is passed over. TLS that is asked for never falls back to plain text,
 //! and there is no TLS without verification of chain and host name (see [`super::tls`]).
 
-use std::{str::FromStr, time::Duration};
+use std::{path::Path, str::FromStr, time::Duration};
 
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::ExposeSecret;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio_postgres::{
-    NoTls,
-    config::{Host, SslMode, TargetSessionAttrs},
+    NoTls, Socket,
+    config::{Host, SslMode, SslNegotiation, TargetSessionAttrs},
+    tls::MakeTlsConnect,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{RepositoryError, tls};
+use super::{
+    RepositoryError,
+    server::takes_writes,
+    sqlstate::{Encrypted, PlainText, Stream},
+    tls,
+};
 use crate::config::Database;
 
 /// A connection.
@@ -92,17 +100,53 @@ pub async fn prepare_writer(connection: &mut Connection) -> Result<(), Repositor
 }
 
 async fn open(database: &Database, options: &tokio_postgres::Config) -> Result<Connection, String> {
-    if options.get_ssl_mode() == SslMode::Disable {
-        let (client, connection) = options.connect(NoTls).await.map_err(|error| describe(&error))?;
-        AsyncPgConnection::try_from_client_and_connection(client, connection)
-            .await
-            .map_err(|error| error.to_string())
-    } else {
+    if options.get_ssl_mode() != SslMode::Disable {
         let tls = MakeRustlsConnect::new(tls::client_config(database)?);
-        let (client, connection) = options.connect(tls).await.map_err(|error| describe(&error))?;
-        AsyncPgConnection::try_from_client_and_connection(client, connection)
-            .await
-            .map_err(|error| error.to_string())
+        return open_tcp(options, Encrypted(tls)).await;
+    }
+    #[cfg(unix)]
+    if let Some(Host::Unix(directory)) = options.get_hosts().first() {
+        return open_unix(options, directory).await;
+    }
+    let mut options = options.clone();
+    // See `PlainText`. The driver asks for a host name before it calls a connector.
+    options.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+    if options.get_hosts().is_empty() {
+        let names: Vec<String> = options.get_hostaddrs().iter().map(ToString::to_string).collect();
+        for name in names {
+            options.host(name);
+        }
+    }
+    open_tcp(&options, PlainText).await
+}
+
+async fn open_tcp<Connector>(
+    options: &tokio_postgres::Config,
+    connector: Connector,
+) -> Result<Connection, String>
+where
+    Connector: MakeTlsConnect<Socket>,
+    Connector::Stream: Send + 'static,
+{
+    let (client, connection) = options.connect(connector).await.map_err(|error| describe(&error))?;
+    AsyncPgConnection::try_from_client_and_connection(client, connection)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Connects to a Unix socket. The driver calls no connector for one, so its stream is made here.
+#[cfg(unix)]
+async fn open_unix(options: &tokio_postgres::Config, directory: &Path) -> Result<Connection, String> {
+    let port = options.get_ports().first().copied().unwrap_or(PORT_DEFAULT);
+    let socket = UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await;
+    let stream = Stream::plain(socket.map_err(|error| describe(&error))?);
+    let (client, connection) = options.connect_raw(stream, NoTls).await.map_err(|error| describe(&error))?;
+    tokio::spawn(connection);
+    let mut connection = AsyncPgConnection::try_from(client).await.map_err(|error| error.to_string())?;
+    match takes_writes(&mut connection).await {
+        Ok(true) => Ok(connection),
+        Ok(false) => Err("the database does not allow writes".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

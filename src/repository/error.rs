@@ -1,16 +1,23 @@
-//! What can go wrong with the database, sorted by what the caller can do about it.
+//! Errors of the database, sorted by what the caller can do about them.
+//!
+//! Errors of the server are recognised by their SQLSTATE alone (see [`super::sqlstate`]); messages are for people.
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use super::sqlstate;
 use crate::domain::Decision;
 
-/// The text that `ledger_stale_group()` raises; see the first migration.
-const STALE_GROUP: &str = "an account of the group has moved on";
-const DEADLOCK: &str = "deadlock detected";
-/// What the server says, in the middle of a message, when it has no more of something: class 53 of its errors, whose
-/// code does not get this far.
-const OUT_OF_ROOM: [&str; 4] =
-    ["No space left on device", "Disk quota exceeded", "out of memory", "out of shared memory"];
+/// Raised by `ledger_stale_group()`; see the first migration.
+const STALE_GROUP: &str = "LG001";
+
+/// Codes after which the connection is of no more use: connection exceptions, a read-only server, a session that the
+/// server ended for its idleness, and a server that starts or stops.
+const LOST_CONNECTIONS: [&str; 5] = ["08", "25006", "25P03", "25P04", "57P"];
+
+/// Classes of errors that lie in the request, or in a bug of ours, so that retrying does not help: invalid data (22),
+/// constraints (23), rights and syntax (42), program limits such as too large an index row (54), and exceptions raised
+/// by our own functions (LG) or by triggers of others (P0).
+const REQUEST_FAULTS: [&str; 6] = ["22", "23", "42", "54", "LG", "P0"];
 
 /// An error of this layer.
 #[derive(Debug, thiserror::Error)]
@@ -81,55 +88,95 @@ pub enum RepositoryError {
 }
 
 impl RepositoryError {
-    /// A serialisation failure or a deadlock: the same transaction may simply be run again.
+    /// Returns the SQLSTATE, if the server reported the error.
+    fn sqlstate(&self) -> Option<&str> {
+        let Self::Database(DieselError::DatabaseError(_, information)) = self else { return None };
+        sqlstate::split(information.message()).map(|(code, _)| code)
+    }
+
+    /// Whether the same database transaction can simply run again: a serialization failure or a deadlock.
     pub fn is_conflict(&self) -> bool {
-        match self {
-            Self::Database(DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _)) => true,
-            Self::Database(DieselError::DatabaseError(_, info)) => info.message() == DEADLOCK,
-            _ => false,
-        }
+        matches!(self.sqlstate(), Some("40001" | "40P01"))
     }
 
-    /// The fast path's check failed: an account moved on, or a key exists already.
+    /// Whether the expected path was wrong about the group: an account differs from its expected state, or a key exists.
     pub fn is_stale_group(&self) -> bool {
-        match self {
-            Self::Database(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => true,
-            Self::Database(DieselError::DatabaseError(_, info)) => info.message() == STALE_GROUP,
-            _ => false,
-        }
+        matches!(self.sqlstate(), Some(STALE_GROUP | "23505"))
     }
 
-    /// The connection is of no use any more, or the server is starting, stopping or a standby: connect again.
+    /// Whether the connection is of no more use: it is broken, or the server starts, stops or takes no writes.
     pub fn is_connection_lost(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::NoAnswer(_) => true,
             Self::Database(DieselError::BrokenTransactionManager) => true,
-            Self::Database(DieselError::DatabaseError(kind, info)) => {
-                matches!(
-                    kind,
-                    DatabaseErrorKind::UnableToSendCommand
-                        | DatabaseErrorKind::ClosedConnection
-                        | DatabaseErrorKind::ReadOnlyTransaction
-                ) || info.message().starts_with("terminating connection")
-                    || info.message().starts_with("the database system is")
-            }
+            Self::Database(DieselError::DatabaseError(kind, _)) => match self.sqlstate() {
+                None => {
+                    matches!(
+                        kind,
+                        DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection
+                    )
+                }
+                Some(code) => LOST_CONNECTIONS.iter().any(|prefix| code.starts_with(prefix)),
+            },
             _ => false,
         }
     }
 
-    /// The server's disk or memory is full; until there is room again it takes nothing.
-    fn is_out_of_room(&self) -> bool {
-        let Self::Database(DieselError::DatabaseError(_, info)) = self else { return false };
-        OUT_OF_ROOM.iter().any(|words| info.message().contains(words))
+    /// Whether the failure may pass without a change of the request. That is every error of the database that is not
+    /// known to lie in the request.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::PoolExhausted(_) => true,
+            Self::Database(DieselError::DatabaseError(..)) => {
+                let code = self.sqlstate().unwrap_or_default();
+                !REQUEST_FAULTS.iter().any(|class| code.starts_with(class))
+            }
+            other => other.is_connection_lost(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(code: &str) -> RepositoryError {
+        let message = Box::new(format!("{code}: eine Meldung"));
+        DieselError::DatabaseError(DatabaseErrorKind::Unknown, message).into()
     }
 
-    /// Trouble of the infrastructure that passes without anybody changing the request.
-    pub fn is_transient(&self) -> bool {
-        let timed_out = |info: &str| info.starts_with("canceling statement");
-        self.is_connection_lost()
-            || self.is_conflict()
-            || self.is_out_of_room()
-            || matches!(self, Self::PoolExhausted(_))
-            || matches!(self, Self::Database(DieselError::DatabaseError(_, info)) if timed_out(info.message()))
+    #[test]
+    fn errors_are_recognised_by_their_sqlstate() {
+        for (code, conflict, lost, transient) in [
+            ("40001", true, false, true),
+            ("40P01", true, false, true),
+            ("57P01", false, true, true),
+            ("57P03", false, true, true),
+            ("25006", false, true, true),
+            ("25P03", false, true, true),
+            ("08006", false, true, true),
+            ("57014", false, false, true),
+            ("55P03", false, false, true),
+            ("53100", false, false, true),
+            ("XX000", false, false, true),
+            ("22003", false, false, false),
+            ("23514", false, false, false),
+            ("42501", false, false, false),
+            ("54000", false, false, false),
+            ("P0001", false, false, false),
+            ("LG002", false, false, false),
+        ] {
+            let error = reported(code);
+            let found = (error.is_conflict(), error.is_connection_lost(), error.is_transient());
+            assert_eq!(found, (conflict, lost, transient), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_driver_has_no_sqlstate() {
+        let message = Box::new("connection closed".to_owned());
+        let error: RepositoryError =
+            DieselError::DatabaseError(DatabaseErrorKind::UnableToSendCommand, message).into();
+        assert!(error.is_connection_lost() && error.is_transient() && !error.is_conflict());
     }
 }

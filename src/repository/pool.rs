@@ -7,22 +7,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
 use deadpool::managed::{Hook, HookError, Metrics};
-use diesel::{
-    QueryableByName,
-    result::ConnectionError,
-    sql_types::{Text, Timestamptz},
-};
+use diesel::result::ConnectionError;
 use diesel_async::{
-    AsyncPgConnection, RunQueryDsl,
+    AsyncPgConnection,
     pooled_connection::{
         AsyncDieselConnectionManager, ManagerConfig, PoolError, RecyclingMethod, deadpool as diesel_pool,
     },
 };
 use futures::FutureExt;
 
-use super::{Connection, RepositoryError, connect, connection::options, statement};
+use super::{Connection, RepositoryError, connect, connection::options, server::takes_writes};
 use crate::config::Database;
 
 /// A pool of connections.
@@ -62,18 +57,6 @@ pub fn pool(database: &Database, role: &'static str) -> Result<Pool, RepositoryE
         .map_err(|error| RepositoryError::Connect { address: "database".into(), detail: error.to_string() })
 }
 
-#[derive(QueryableByName)]
-struct ReadOnly {
-    #[diesel(sql_type = Text)]
-    setting: String,
-}
-
-#[derive(QueryableByName)]
-struct Started {
-    #[diesel(sql_type = Timestamptz)]
-    started_at: DateTime<Utc>,
-}
-
 async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Result<(), HookError<PoolError>> {
     if metrics.last_used() < RESTED && !metrics.recycle_count.is_multiple_of(USES_UNCHECKED_MAX) {
         return Ok(());
@@ -84,18 +67,6 @@ async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Resul
         Ok(Err(error)) => Err(HookError::message(error.to_string())),
         Err(_) => Err(HookError::message("the server does not answer")),
     }
-}
-
-/// Whether the server at the other end is still one that can be written to.
-pub async fn takes_writes(connection: &mut Connection) -> Result<bool, RepositoryError> {
-    let asked = statement("SELECT current_setting('transaction_read_only') AS setting");
-    Ok(asked.get_result::<ReadOnly>(connection).await?.setting == "off")
-}
-
-/// When the server at the other end was started: a name for it, as another server or a restarted one has another.
-pub async fn server_started_at(connection: &mut Connection) -> Result<DateTime<Utc>, RepositoryError> {
-    let asked = statement("SELECT pg_postmaster_start_time() AS started_at");
-    Ok(asked.get_result::<Started>(connection).await?.started_at)
 }
 
 /// Closes all connections that nobody uses: the next ones are opened anew, wherever the primary is then.

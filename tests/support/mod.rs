@@ -4,6 +4,7 @@
 pub mod api;
 pub mod binary;
 pub mod clients;
+pub mod german;
 pub mod kafka;
 pub mod kafka_script;
 pub mod load;

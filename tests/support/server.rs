@@ -9,7 +9,10 @@ use std::{
 use ledger::dev::cluster::{Cluster, ClusterOptions};
 use secrecy::ExposeSecret;
 
-use super::postgres::{client, migrated};
+use super::{
+    german::{self, GermanPostgres},
+    postgres::{client, migrated},
+};
 
 const DATABASE: &str = "ledger";
 
@@ -18,6 +21,8 @@ pub struct Server {
     directory: PathBuf,
     port: u16,
     settings: Vec<String>,
+    /// Its programs, if they are not the usual ones.
+    german: Option<GermanPostgres>,
     cluster: Option<Cluster>,
 }
 
@@ -25,19 +30,33 @@ impl Server {
     /// Starts a server with additional settings.
     pub async fn start(settings: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
+        Self::at(directory, settings).await.migrated().await
+    }
+
+    /// Starts one whose messages are in German. Returns None if the machine has no German; see [`GermanPostgres`].
+    pub async fn german(settings: &[&str]) -> Option<Self> {
+        let german = GermanPostgres::make()?;
+        let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
         let mut server = Self::at(directory, settings).await;
+        server.set(&[&format!("lc_messages={}", german::LOCALE)]);
+        server.german = Some(german);
+        Some(server.migrated().await)
+    }
+
+    async fn migrated(mut self) -> Self {
+        let server = &mut self;
         server.up().await;
         let admin = client(&server.url_of("postgres")).await;
         admin.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await.expect("database");
         migrated(&server.url()).await;
-        server
+        self
     }
 
     async fn at(directory: PathBuf, settings: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        Self { directory, port, settings, cluster: None }
+        Self { directory, port, settings, german: None, cluster: None }
     }
 
     /// Adds settings for the next start.
@@ -51,7 +70,7 @@ impl Server {
             directory: self.directory.clone(),
             // The directory must survive a restart; `Drop` removes it.
             ephemeral: false,
-            binaries: None,
+            binaries: self.german.as_ref().map(GermanPostgres::binaries),
             connections_max: 50,
             durable: false,
         };
