@@ -1,17 +1,22 @@
-//! `ledger consume-risk`: scores every event of `transactions.v1` once and announces the result.
+//! `ledger consume-risk`: scores every event of `transactions.v1` once and publishes the result.
 //!
 //! ```text
 //! transactions.v1 ─▶ reader ─▶ ledger's rows + histories ─▶ rules ─▶ one commit: assessments, outbox, position
-//!                                                              └───▶ or a dead letter, and the partition goes on
+//!                                                              └───▶ or one commit: dead letter, position
 //! ```
 //!
-//! Guarantees: one live assessment per transaction however often its event is delivered; a position never moves back
-//! and never passes a record without a result or a dead letter; trouble of the database or the broker is waited out
-//! and never turned into dead letters. Partitions are shared among the instances of a group by leases.
+//! Guarantees:
+//! - A transaction has one live assessment, however often its event is delivered.
+//! - A position never moves back and never passes a record that has neither a result nor a dead letter.
+//! - An outage of the database or the broker is waited out and never causes a dead letter.
+//! - The instances of a group share the partitions by leases.
 //!
-//! Deliberately absent: Kafka's own consumer groups, which cannot fence a write to PostgreSQL; and any way to re-score
-//! what has its assessment. On an operator's word a dead letter is tried again by [`retry_record`], and what never came to the
-//! topic is assessed by [`Backfill`].
+//! Deliberately absent:
+//! - Kafka's own consumer groups, which cannot fence a write to PostgreSQL.
+//! - Scoring a transaction again that has an assessment.
+//!
+//! Two things happen only when an operator asks for them: [`retry_record`] retries a dead letter, and [`Backfill`]
+//! assesses transactions whose events never reached the topic.
 
 mod answer_timeout;
 mod assess;
@@ -50,16 +55,16 @@ use crate::{
 /// Flags of `ledger consume-risk`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
-    /// The rule file, instead of risk.rules; without either, the rules that the binary carries
+    /// The rule file; overrides risk.rules. Without either, the rules in the binary are used
     #[arg(long, env = "LEDGER_CONSUME_RISK_RULES", value_name = "FILE")]
     pub rules: Option<PathBuf>,
-    /// The consumer group, instead of consume_risk.group
+    /// The consumer group; overrides consume_risk.group
     #[arg(long, env = "LEDGER_CONSUME_RISK_GROUP", value_name = "NAME")]
     pub group: Option<String>,
 }
 
 impl Args {
-    /// What the flags say over the configuration.
+    /// Returns the settings that the flags override.
     pub fn overrides(&self) -> Overrides {
         let rules = self.rules.as_ref().map(|path| ("risk.rules".to_owned(), path.display().to_string()));
         let group = self.group.as_ref().map(|name| ("consume_risk.group".to_owned(), name.clone()));
@@ -67,7 +72,7 @@ impl Args {
     }
 }
 
-/// Runs the role until asked to stop.
+/// Runs the role until it is asked to stop.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
     let mut boot = Boot::new(&context, "consume-risk");
@@ -96,7 +101,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The rules in use; from a file, they follow its changes.
+/// Loads the rules. If they come from a file, the receiver follows its changes.
 async fn watch_rules(context: &Context) -> anyhow::Result<watch::Receiver<Arc<Ruleset>>> {
     let path = context.config.risk.rules.clone();
     let (sender, receiver) = watch::channel(Arc::new(rules::load(path.as_deref()).await?));
@@ -106,7 +111,7 @@ async fn watch_rules(context: &Context) -> anyhow::Result<watch::Receiver<Arc<Ru
     Ok(receiver)
 }
 
-/// The rules that a configuration names, or those that the binary carries. For whoever assesses outside of the role.
+/// Loads the configured rules, or the rules in the binary, for commands that assess outside the role.
 pub async fn load_rules(context: &Context) -> anyhow::Result<Ruleset> {
     rules::load(context.config.risk.rules.as_deref()).await
 }

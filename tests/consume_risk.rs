@@ -1,14 +1,14 @@
-//! What `consume-risk` promises: each event has its effect once, nothing is skipped, and only what can never be
-//! handled is put aside.
+//! The guarantees of `consume-risk`: each event has its effect once, no record is skipped, and only a record that can
+//! never be handled becomes a dead letter.
 //!
-//! Seen to fail when planted: a commit without the fence, announcing rows that were there already, and tries that are
-//! not committed before they are made.
+//! Seen to fail when planted: a commit without the fence, events for assessments that existed already, and attempts that
+//! are not committed before they are made.
 
 mod backfill;
+mod blocked_partition;
 mod known_accounts;
 mod scene;
 mod silent_database;
-mod standing_still;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -44,14 +44,14 @@ async fn each_event_has_its_effect_once_although_all_are_delivered_twice() {
     assert_eq!(scene.count("leases WHERE owner IS NOT NULL").await, 0, "released at the stop");
 }
 
-/// A relay reads a lane at a time. Seen to fail with announcements in the order of the batch.
+/// A relay reads one lane at a time. Seen to fail when the events were written in the order of the batch.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batchs_announcements_stand_lane_by_lane() {
+async fn the_events_of_a_batch_are_written_lane_by_lane() {
     let scene = Scene::new().await;
     let records = scene.post(61, 1_000).await;
     scene.publish(&records).await;
     let mut consumer = scene.consumer(0, SHIPPED_RULES, &[]).await;
-    while consumer.run_once().await.expect("a turn") != StepOutcome::Idle {}
+    while consumer.run_once().await.expect("a step") != StepOutcome::Idle {}
     let assessed = scene.count("outbox WHERE topic = 'risk-assessments.v1'").await;
     let changes = "(SELECT lane <> lag(lane) OVER (ORDER BY id) AS changes FROM outbox) l WHERE changes";
     let changes = scene.count(changes).await;
@@ -59,7 +59,7 @@ async fn a_batchs_announcements_stand_lane_by_lane() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_stored_is_what_the_rules_say_about_the_ledger() {
+async fn stored_assessments_equal_the_rules_applied_to_the_ledger() {
     let scene = Scene::new().await;
     let records = scene.post(70, 900).await;
     scene.publish(&records).await;
@@ -67,7 +67,7 @@ async fn what_is_stored_is_what_the_rules_say_about_the_ledger() {
     let role = start(&context);
     scene.consumed().await;
     stop(&context, role).await;
-    // The same by a path of its own: rows out of the ledger, one account after the other.
+    // Compute the assessments independently: from the ledger, one account after the other.
     let ruleset = Ruleset::parse(SHIPPED_RULES).expect("valid");
     let mut histories: HashMap<String, AccountHistory> = HashMap::new();
     let client = scene.database.client().await;
@@ -103,7 +103,7 @@ async fn what_is_stored_is_what_the_rules_say_about_the_ledger() {
         assert_eq!((row.get::<_, i16>(6), row.get::<_, String>(8)), (expected.risk_score, reasons));
         levels.insert(row.get::<_, String>(7));
     }
-    assert_eq!(levels.len(), 3, "the traffic meets every level: {levels:?}");
+    assert_eq!(levels.len(), 3, "the transactions reach every level: {levels:?}");
 }
 
 fn header<'a>(headers: &'a Headers, name: &str) -> &'a str {
@@ -111,7 +111,7 @@ fn header<'a>(headers: &'a Headers, name: &str) -> &'a str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn poison_is_put_aside_unchanged_and_the_rest_goes_on() {
+async fn poison_records_are_dead_lettered_unchanged_and_the_rest_is_consumed() {
     let scene = Scene::new().await;
     let records = scene.post(1, 20).await;
     let (account, good) = records[0].clone();
@@ -132,8 +132,8 @@ async fn poison_is_put_aside_unchanged_and_the_rest_goes_on() {
         ("differs_from_ledger", changed("\"amount\":\"0.01\"", "\"amount\":\"0.02\"")),
     ];
     let mut published = records[..10].to_vec();
-    for (place, (_, record)) in poison.iter().enumerate() {
-        published.insert(place * 2, (account.clone(), record.clone()));
+    for (index, (_, record)) in poison.iter().enumerate() {
+        published.insert(index * 2, (account.clone(), record.clone()));
     }
     published.extend_from_slice(&records[10..]);
     scene.publish(&published).await;
@@ -144,48 +144,48 @@ async fn poison_is_put_aside_unchanged_and_the_rest_goes_on() {
     scene.assessed_exactly(20).await;
 
     let client = scene.database.client().await;
-    let letters = client
+    let dead_letters = client
         .query("SELECT d.reason, d.key, d.value, d.attempts, d.headers::text, o.key, o.value, o.headers::text, d.record_offset
                 FROM dead_letters d JOIN outbox o ON o.event_id = d.id AND o.topic = 'transactions.v1.dlq'
                 ORDER BY d.record_offset", &[])
         .await
-        .expect("letters");
-    assert_eq!(letters.len(), poison.len());
-    for (letter, (reason, record)) in letters.iter().zip(&poison) {
-        assert_eq!(letter.get::<_, String>(0), *reason);
-        assert_eq!(letter.get::<_, i32>(3), 3, "tried three times");
+        .expect("dead letters");
+    assert_eq!(dead_letters.len(), poison.len());
+    for (dead_letter, (reason, record)) in dead_letters.iter().zip(&poison) {
+        assert_eq!(dead_letter.get::<_, String>(0), *reason);
+        assert_eq!(dead_letter.get::<_, i32>(3), 3, "three attempts");
         for first in [1, 5] {
-            assert_eq!(letter.get::<_, Option<Vec<u8>>>(first).as_deref(), record.key.as_deref());
-            assert_eq!(letter.get::<_, Option<Vec<u8>>>(first + 1).as_deref(), record.value.as_deref());
+            assert_eq!(dead_letter.get::<_, Option<Vec<u8>>>(first).as_deref(), record.key.as_deref());
+            assert_eq!(dead_letter.get::<_, Option<Vec<u8>>>(first + 1).as_deref(), record.value.as_deref());
         }
         let headers = |column: usize| {
-            let json = serde_json::from_str(&letter.get::<_, String>(column)).expect("json");
+            let json = serde_json::from_str(&dead_letter.get::<_, String>(column)).expect("json");
             Headers::from_json(&json).expect("headers")
         };
-        assert_eq!(headers(4), record.headers, "kept as they came");
-        let sent = headers(7);
-        assert!(sent.encoded().starts_with(record.headers.encoded()), "sent as they came");
-        assert_eq!((header(&sent, "reason"), header(&sent, "attempts")), (*reason, "3"));
-        assert_eq!(header(&sent, "offset"), letter.get::<_, i64>(8).to_string());
-        assert_eq!(header(&sent, "topic"), TRANSACTIONS_TOPIC);
+        assert_eq!(headers(4), record.headers, "stored unchanged");
+        let published = headers(7);
+        assert!(published.encoded().starts_with(record.headers.encoded()), "published unchanged");
+        assert_eq!((header(&published, "reason"), header(&published, "attempts")), (*reason, "3"));
+        assert_eq!(header(&published, "offset"), dead_letter.get::<_, i64>(8).to_string());
+        assert_eq!(header(&published, "topic"), TRANSACTIONS_TOPIC);
     }
 }
 
-/// Seen to fail when planted: an idle partition that never looks again.
+/// Seen to fail when planted: an idle partition that never checks the database.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_partition_finds_that_a_failover_put_its_position_back() {
+async fn an_idle_partition_notices_that_a_failover_moved_its_position_back() {
     let scene = Scene::new().await;
     let records = scene.post(4, 200).await;
     scene.publish(&records).await;
     let context = scene.context(&[]);
     let role = start(&context);
     scene.consumed().await;
-    // What a promoted standby has that was a little behind: some of the results, and the positions that go with them.
+    // The state of a promoted standby that was behind: some of the results, and the positions that belong to them.
     let behind = "SET session_replication_role = replica;
         DELETE FROM risk_assessments WHERE account_seq > 20;
         DELETE FROM outbox WHERE (convert_from(value, 'UTF8')::json->>'account_seq')::bigint > 20;
         UPDATE consumer_positions SET next_offset = 0";
-    scene.database.client().await.batch_execute(behind).await.expect("put back");
+    scene.database.client().await.batch_execute(behind).await.expect("moved back");
     scene.consumed().await;
     stop(&context, role).await;
     scene.assessed_exactly(200).await;
@@ -195,19 +195,19 @@ pub(super) const BREAKABLE: &str = "[levels]\nmedium = 40\nhigh = 70\n[[rules]]\
     when = \"description != 'boom' || 1 / (account_seq - account_seq) > 0\"\nscore = 1\nreason = \"fine\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rule_that_fails_puts_its_event_aside_and_the_account_goes_on() {
+async fn a_rule_that_fails_dead_letters_its_event_and_the_account_continues() {
     let scene = Scene::new().await;
     let records = scene.post_described(1, 9, |n| (n == 4).then(|| "boom".to_owned())).await;
     scene.publish(&records).await;
     let partition = partition_of(b"acct-0", PARTITIONS);
     let mut consumer = scene.consumer(partition, BREAKABLE, &[]).await;
-    let mut turns = Vec::new();
+    let mut outcomes = Vec::new();
     while scene.count("risk_assessments").await < 8 {
-        turns.push(consumer.run_once().await.expect("a turn"));
+        outcomes.push(consumer.run_once().await.expect("a step"));
     }
-    turns.retain(|turn| *turn != StepOutcome::Idle);
+    outcomes.retain(|outcome| *outcome != StepOutcome::Idle);
     assert_eq!(
-        turns,
+        outcomes,
         [
             StepOutcome::Handled(4),
             StepOutcome::AttemptFailed,
@@ -226,14 +226,14 @@ async fn a_record_that_kills_its_consumer_ends_as_a_dead_letter() {
     scene.publish(&records).await;
     let mut deaths = 0;
     while scene.count("dead_letters").await == 0 {
-        assert!(deaths < 10, "it goes on dying");
+        assert!(deaths < 10, "the process dies again and again");
         let consumer = scene.binary(&[("LEDGER_FAIL_POINT", "consume-risk/scoring=fatal")]);
         let poll = async {
             while scene.count("dead_letters").await == 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        // Ends by itself, or survives because the record is put aside.
+        // It ends by itself, or survives because the record is dead-lettered.
         let process = i32::try_from(consumer.process_id()).expect("a process id");
         tokio::select! {
             () = poll => {}
@@ -249,7 +249,7 @@ async fn a_record_that_kills_its_consumer_ends_as_a_dead_letter() {
     assert_eq!(why, "process_ended 3");
 }
 
-/// Until the process is a zombie or gone.
+/// Waits until the process is a zombie or gone.
 async fn ended(process: i32) {
     loop {
         let status = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
@@ -263,7 +263,7 @@ async fn ended(process: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn trouble_with_postgresql_gives_no_dead_letter() {
+async fn an_outage_of_postgresql_causes_no_dead_letter() {
     let scene = Scene::new().await;
     let records = scene.post(40, 6_000).await;
     scene.publish(&records).await;
@@ -288,7 +288,7 @@ async fn trouble_with_postgresql_gives_no_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_in_the_middle_of_twenty_thousand_events_it_leaves_one_assessment_each() {
+async fn a_consumer_that_is_killed_among_twenty_thousand_events_leaves_one_assessment_each() {
     let scene = Scene::new().await;
     let records = scene.post(500, 20_000).await;
     scene.publish(&records).await;
@@ -327,12 +327,12 @@ async fn two_consumers_share_the_partitions_and_one_takes_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_lost_the_lease_writes_nothing() {
+async fn a_consumer_that_lost_its_lease_writes_nothing() {
     let scene = Scene::new().await;
     let records = scene.post(1, 10).await;
     scene.publish(&records[..5]).await;
     let mut zombie = scene.consumer(partition_of(b"acct-0", PARTITIONS), SHIPPED_RULES, &[]).await;
-    while zombie.run_once().await.expect("a turn") != StepOutcome::Idle {}
+    while zombie.run_once().await.expect("a step") != StepOutcome::Idle {}
     assert_eq!(scene.count("risk_assessments").await, 5);
     let client = scene.database.client().await;
     client.batch_execute("UPDATE leases SET epoch = epoch + 1, owner = 'rival'").await.expect("taken");
@@ -348,15 +348,15 @@ async fn whoever_lost_the_lease_writes_nothing() {
     assert_eq!(scene.count("risk_assessments").await, 5);
     assert_eq!(scene.count("outbox").await, 5);
     assert_eq!(scene.count("consumer_positions WHERE next_offset > 5").await, 0);
-    // A zombie of a group that was forgotten meanwhile.
+    // The group is forgotten meanwhile.
     client.batch_execute("DELETE FROM consumer_positions").await.expect("forgotten");
     let error = zombie.run_once().await.expect_err("refused");
     assert!(format!("{error:#}").contains("was lost"), "{error:#}");
-    assert_eq!(scene.count("consumer_positions").await, 0, "it does not bring the position back");
+    assert_eq!(scene.count("consumer_positions").await, 0, "it does not create the position again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offset_that_the_broker_no_longer_holds_halts_and_skips_nothing() {
+async fn an_offset_that_the_broker_no_longer_holds_halts_the_partition() {
     let scene = Scene::new().await;
     let records = scene.post(1, 10).await;
     scene.publish(&records).await;
@@ -368,7 +368,7 @@ async fn an_offset_that_the_broker_no_longer_holds_halts_and_skips_nothing() {
             &[&scene.topic, &partition],
         )
         .await
-        .expect("a position from before the topic was made anew");
+        .expect("a position from before the topic was recreated");
     let mut consumer = scene.consumer(partition, SHIPPED_RULES, &[]).await;
     for _ in 0..2 {
         let error = format!("{:#}", consumer.run_once().await.expect_err("halted"));
@@ -379,7 +379,7 @@ async fn an_offset_that_the_broker_no_longer_holds_halts_and_skips_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_follow_the_file_and_a_broken_one_keeps_the_old() {
+async fn changed_rules_are_used_and_a_refused_file_keeps_the_old_ones() {
     let scene = Scene::new().await;
     let file = tempfile::NamedTempFile::new().expect("file");
     let version = |text: &str| {
@@ -398,8 +398,8 @@ async fn rules_follow_the_file_and_a_broken_one_keeps_the_old() {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let next_is_scored_by = async |wanted: &str| {
         eventually("the rules are in use", async || {
-            let place = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            scene.publish(&records[place..=place]).await;
+            let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            scene.publish(&records[index..=index]).await;
             scene.consumed().await;
             let newest = "SELECT ruleset FROM risk_assessments ORDER BY account_seq DESC LIMIT 1";
             scene.database.value(newest).await == wanted
@@ -416,7 +416,7 @@ async fn rules_follow_the_file_and_a_broken_one_keeps_the_old() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kafka_feeds_it_the_same() {
+async fn records_of_kafka_are_consumed_the_same_way() {
     let Some(kafka) = Kafka::get() else { return };
     let database = TestDatabase::new().await;
     let broker =
@@ -443,7 +443,7 @@ async fn kafka_feeds_it_the_same() {
 }
 
 #[test]
-fn risk_check_says_valid_or_where_it_is_wrong() {
+fn risk_check_accepts_a_valid_file_and_names_the_line_of_an_error() {
     let checked = |text: &str| {
         let file = tempfile::NamedTempFile::new().expect("file");
         std::fs::write(file.path(), text).expect("written");

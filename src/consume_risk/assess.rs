@@ -1,7 +1,11 @@
-//! From a batch of events to their assessments: two questions to the ledger for all of them, then the rules.
+//! Assesses a batch of events: two queries to the ledger for all of them, then the rules.
 //!
-//! The batch ends early where an event cannot be handled, where an account's history would have to be read a second
-//! time, or where the histories to read would be too many rows; the rest is handled by the next batch.
+//! The batch ends early
+//! - at an event that cannot be handled,
+//! - at an event whose account history would have to be read a second time,
+//! - when the histories to read would have too many rows.
+//!
+//! The next batch begins where this one ended.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,36 +33,37 @@ use crate::{
     runtime::fail_point,
 };
 
-/// Numbers of an account that are always looked back: its row before the event shows that nothing is missing.
-const REACH_MIN: i64 = 2;
-/// Rows of history that one batch may read, however much memory there is.
+/// At least this many rows of an account are read, the event included: the row before it shows that none is missing.
+const ROWS_BACK_MIN: i64 = 2;
+/// The most rows of history that one batch reads, however much memory is free.
 const HISTORY_ROWS_READ_MAX: i64 = 50_000;
-/// What an account takes in memory beside its rows, in such rows.
+/// The memory of an account beside its rows, counted in rows.
 const ACCOUNT_ROWS: i64 = 32;
-/// Events scored between two chances for other tasks.
+/// How many events are scored before other tasks may run.
 const EVENTS_BETWEEN_YIELDS: usize = 64;
 
-/// What became of the first `handled` items of a batch.
+/// The result of a batch.
 #[derive(Default)]
 pub(super) struct Assessed {
     pub rows: Vec<NewAssessment>,
+    /// Events whose transaction already has an assessment.
     pub duplicates: u64,
-    /// Items from the front that are dealt with by `rows` and `duplicates`.
+    /// How many records from the front are covered by `rows` and `duplicates`.
     pub handled: usize,
-    /// Why the next item cannot be handled, if that is what ended the batch.
+    /// Why the next record cannot be handled, if that ended the batch.
     pub fault: Option<RecordFault>,
     pub assessed_at: DateTime<Utc>,
     /// The version of the rules.
     pub ruleset: Arc<str>,
 }
 
-/// How much to ask the ledger about events that go on where the cache ends.
+/// What to query from the ledger about an event that follows directly on a cached history.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum LedgerLookup {
-    /// Only for the row itself. That such an event has its assessment already happens after a reset or a replay only; it
-    /// is scored for nothing then, because writing it finds out.
+    /// Only the row itself. Such an event has an assessment only after a reset or a retry of dead letters. It is then
+    /// scored in vain, and the write finds the existing assessment.
     RowOnly,
-    /// For everything: what cannot be scored may have its assessment.
+    /// The row, its currency and its assessment. An event that cannot be scored may have an assessment already.
     Full,
 }
 
@@ -66,13 +71,13 @@ pub(super) enum LedgerLookup {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum EventAction {
     Score,
-    /// Assessed before: only the history takes note.
+    /// Already assessed: only add it to the history.
     Remember,
-    /// Assessed before, and the history knows it or will be read without it.
+    /// Already assessed, and the history contains it or will be read with it.
     Skip,
 }
 
-/// How far the batch goes, and the histories to read for it.
+/// How far the batch goes, what to do with each event, and which histories to read first.
 pub(super) struct BatchPlan<'a> {
     actions: Vec<(&'a Event, EventAction)>,
     accounts_to_read: Vec<(&'a str, Currency)>,
@@ -80,7 +85,7 @@ pub(super) struct BatchPlan<'a> {
     fault: Option<RecordFault>,
 }
 
-/// Scores the batch from the front: at least one item, or it says why not.
+/// Assesses records from the front: at least one, or the result says why not.
 pub(super) async fn assess(
     connection: &mut Connection,
     ruleset: &Ruleset,
@@ -92,7 +97,7 @@ pub(super) async fn assess(
     score(ruleset, cache, plan).await
 }
 
-/// The part of [`assess`] that asks the database.
+/// The first part of [`assess`]: all queries to the database.
 pub(super) async fn plan<'a>(
     connection: &mut Connection,
     ruleset: &Ruleset,
@@ -109,12 +114,12 @@ pub(super) async fn plan<'a>(
         events.iter().map(|event| event.identity()).unzip();
     let known: Vec<bool> = currencies.iter().map(Option::is_some).collect();
     let rows = transactions::ledger_rows(connection, &account_ids, &account_seqs, &known).await?;
-    let mut of_event: Vec<Option<LedgerRow>> = events.iter().map(|_| None).collect();
+    let mut row_of_event: Vec<Option<LedgerRow>> = events.iter().map(|_| None).collect();
     for row in rows {
-        let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| of_event.get_mut(place));
-        place.map(|place| place.replace(row));
+        let slot = usize::try_from(row.ordinal - 1).ok().and_then(|index| row_of_event.get_mut(index));
+        slot.map(|slot| slot.replace(row));
     }
-    let mut plan = plan_actions(ruleset, cache, &events, &of_event, &currencies);
+    let mut plan = plan_actions(ruleset, cache, &events, &row_of_event, &currencies);
     if plan.fault.is_none() && plan.actions.len() == events.len() {
         plan.fault = undecodable;
     }
@@ -133,11 +138,12 @@ fn decoded_prefix(records: &[DecodedRecord]) -> (Vec<&Event>, Option<RecordFault
     (events, None)
 }
 
-/// The currency of the account for each event that follows on what the cache knows of it, by the others of the batch.
+/// Returns the account's currency for each event that follows directly on the cached history, or on earlier events of
+/// the batch that do.
 fn known_currencies(cache: &HistoryCache, events: &[&Event]) -> Vec<Option<Currency>> {
     let mut next_seqs: HashMap<&str, i64> = HashMap::new();
-    let places = events.iter().map(|event| event.identity());
-    places
+    let identities = events.iter().map(|event| event.identity());
+    identities
         .map(|(account_id, account_seq)| {
             let known = cache.get(account_id)?;
             let next = next_seqs.entry(account_id).or_insert_with(|| known.history.last_account_seq() + 1);
@@ -165,12 +171,12 @@ fn plan_actions<'a>(
     };
     let mut next_seqs: HashMap<&str, i64> = HashMap::new();
     let mut seen: HashSet<(&str, i64)> = HashSet::new();
-    let reach = reach(ruleset);
+    let rows_back = rows_back(ruleset);
     let room = i64::try_from(cache.room() / ruleset.history_row_bytes()).unwrap_or(i64::MAX);
     let rows_to_read_max = room.min(HISTORY_ROWS_READ_MAX);
     let mut rows_to_read = 0;
     for ((event, row), currency) in events.iter().zip(rows).zip(currencies) {
-        let is_assessed = match checked(event, row.as_ref(), *currency) {
+        let is_assessed = match compare_with_ledger(event, row.as_ref(), *currency) {
             Ok(is_assessed) => is_assessed,
             Err(fault) => {
                 plan.fault = Some(fault);
@@ -186,10 +192,10 @@ fn plan_actions<'a>(
             (true, Some(next)) if next == account_seq => EventAction::Remember,
             (true, _) => EventAction::Skip,
             (false, Some(next)) if next == account_seq => EventAction::Score,
-            // The history in hand does not end where this event begins, and was used in this batch already.
+            // The history does not end directly before this event, and this batch has already used it.
             (false, _) if known_next.is_some() => break,
             (false, _) => {
-                rows_to_read += (account_seq - 1).min(reach) + ACCOUNT_ROWS;
+                rows_to_read += (account_seq - 1).min(rows_back) + ACCOUNT_ROWS;
                 if rows_to_read > rows_to_read_max && !plan.accounts_to_read.is_empty() {
                     break;
                 }
@@ -206,9 +212,13 @@ fn plan_actions<'a>(
     plan
 }
 
-/// Whether the event tells of the ledger's own row, and if so whether that has its assessment. `currency` is the
-/// account's, if it is known without asking.
-fn checked(event: &Event, row: Option<&LedgerRow>, currency: Option<Currency>) -> Result<bool, RecordFault> {
+/// Compares the event with the ledger's row. Returns whether the row has an assessment, or how the two differ.
+/// `currency` is the account's, if it is known without a query.
+fn compare_with_ledger(
+    event: &Event,
+    row: Option<&LedgerRow>,
+    currency: Option<Currency>,
+) -> Result<bool, RecordFault> {
     let created = &event.created;
     let fault = |reason, error: String| Err(RecordFault { stage: "ledger", reason, error });
     let Some(row) = row else {
@@ -227,17 +237,17 @@ fn checked(event: &Event, row: Option<&LedgerRow>, currency: Option<Currency>) -
         ("created_at", row.created_at != created.created_at),
         ("counterparty", row.counterparty != created.counterparty),
         ("description", row.description != created.description),
-        ("metadata", !is_same(row.metadata.as_deref(), created.metadata.as_ref())),
+        ("metadata", !is_same_metadata(row.metadata.as_deref(), created.metadata.as_ref())),
         ("reverses", row.reverses != created.reverses),
     ];
     match differences.into_iter().find(|(_, differs)| *differs) {
-        Some((field, _)) => fault("differs_from_ledger", format!("{field} is not what the ledger holds")),
+        Some((field, _)) => fault("differs_from_ledger", format!("{field} differs from the ledger")),
         None => Ok(row.is_assessed),
     }
 }
 
-/// Whether a row's metadata is that of an event. It is mostly the same text, since a row's is canonical.
-fn is_same(row: Option<&str>, event: Option<&Map<String, Value>>) -> bool {
+/// Compares the metadata of a row and an event. Mostly the texts are equal, because the row's text is canonical.
+fn is_same_metadata(row: Option<&str>, event: Option<&Map<String, Value>>) -> bool {
     let (Some(text), Some(entries)) = (row, event) else { return row.is_none() && event.is_none() };
     serde_json::to_string(entries).is_ok_and(|canonical| canonical == text)
         || serde_json::from_str::<Map<_, _>>(text).is_ok_and(|parsed| parsed == *entries)
@@ -252,24 +262,25 @@ async fn read_histories(
     if plan.accounts_to_read.is_empty() {
         return Ok(());
     }
-    let reach = reach(ruleset);
+    let rows_back = rows_back(ruleset);
     let account_ids: Vec<&str> = plan.accounts_to_read.iter().map(|(account_id, _)| *account_id).collect();
     let mut histories: Vec<AccountHistory> = plan
         .before_seqs
         .iter()
         .map(|before_seq| {
-            let rows = usize::try_from((before_seq - 1).clamp(0, reach)).unwrap_or(0);
+            let rows = usize::try_from((before_seq - 1).clamp(0, rows_back)).unwrap_or(0);
             AccountHistory::with_room(ruleset, rows)
         })
         .collect();
-    transactions::each_earlier_row(connection, &account_ids, &plan.before_seqs, reach, |row| {
-        let place = usize::try_from(row.ordinal - 1).ok().and_then(|place| histories.get_mut(place));
+    transactions::each_earlier_row(connection, &account_ids, &plan.before_seqs, rows_back, |row| {
+        let history = usize::try_from(row.ordinal - 1).ok().and_then(|index| histories.get_mut(index));
         let (counterparty, metadata) = (row.counterparty.as_deref(), row.metadata.as_deref());
         let row = ruleset.history_row(row.account_seq, row.created_at, row.amount, counterparty, metadata);
-        place.into_iter().for_each(|history| history.add_earlier(&row));
+        history.into_iter().for_each(|history| history.add_earlier(&row));
     })
     .await?;
-    // What is put in last is never dropped: let it be what the batch begins with, whether read now or known before.
+    // The cache never drops the account that is put in last. Make that the first account of the batch, so that the batch
+    // can handle at least one event.
     let first = plan
         .actions
         .first()
@@ -287,19 +298,19 @@ async fn read_histories(
     Ok(())
 }
 
-/// Numbers back from an event whose rows are read, itself included.
-fn reach(ruleset: &Ruleset) -> i64 {
-    i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX).max(REACH_MIN)
+/// Returns how many rows of an account are read for an event, the event included.
+fn rows_back(ruleset: &Ruleset) -> i64 {
+    i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX).max(ROWS_BACK_MIN)
 }
 
-/// The ledger lacks the row before the event: nothing can be said of it until somebody looks into that.
-fn incomplete(account_id: &str, account_seq: i64) -> RepositoryError {
+/// The ledger lacks the row before the event. The event cannot be scored until an operator has found out why.
+fn missing_row(account_id: &str, account_seq: i64) -> RepositoryError {
     let detail =
-        format!("transaction {} of {account_id} is not there, but {account_seq} is", account_seq - 1);
+        format!("transaction {} of {account_id} is missing, but {account_seq} exists", account_seq - 1);
     RepositoryError::Corrupt { what: "account", detail }
 }
 
-/// The part of [`assess`] that follows, which asks nobody.
+/// The second part of [`assess`]: scores without queries.
 pub(super) async fn score(
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
@@ -323,11 +334,11 @@ pub(super) async fn score(
         }
         let follows = |known: &CachedAccount| known.history.last_account_seq() + 1 == account_seq;
         let Some(mut known) = cache.take(account_id).filter(follows) else {
-            // Dropped by the cache for others, or not whole: the next batch begins with it and reads it anew.
+            // The cache dropped the history, or rows are missing. The next batch begins here and reads it again.
             return if assessed.handled > 0 {
                 Ok(assessed)
             } else {
-                Err(incomplete(account_id, account_seq))
+                Err(missing_row(account_id, account_seq))
             };
         };
         if action == EventAction::Remember {
@@ -365,7 +376,7 @@ impl Assessed {
         let reasons = serde_json::to_string(&assessment.reasons).map_err(unwritable)?;
         let shadow_reasons = serde_json::to_string(&assessment.shadow_reasons).map_err(unwritable)?;
         let created = &event.created;
-        let announced = RiskAssessed {
+        let risk_assessed = RiskAssessed {
             event_id: Uuid::now_v7(),
             transaction_id: created.transaction_id,
             account_id: created.account_id.clone(),
@@ -386,8 +397,8 @@ impl Assessed {
             risk_level: RiskLevel::as_str(assessment.risk_level),
             reasons,
             shadow_reasons,
-            event_id: announced.event_id,
-            event_value: serde_json::to_vec(&announced).map_err(unwritable)?,
+            event_id: risk_assessed.event_id,
+            event_value: serde_json::to_vec(&risk_assessed).map_err(unwritable)?,
             traceparent: event.traceparent.clone(),
         });
         Ok(())

@@ -1,8 +1,10 @@
-//! Rows of the ledger whose events are lost, through the decisions of the role: for the gap that a lost offset leaves.
+//! Assesses transactions whose events are lost, for example after an operator moved a position past them.
 //!
-//! Guarantees: each row is turned into the event that told of it and goes the same way as in the role, so it gets the
-//! assessment that it would have had; what is written is one live assessment per transaction and its announcement,
-//! whatever the role does at the same moment. Deliberately absent: a lease and a position, for no record is consumed.
+//! Guarantees:
+//! - Each row is turned back into its event and handled as in the role, so its assessment is the same.
+//! - A transaction gets one live assessment and one RiskAssessed event, whatever the role does at the same time.
+//!
+//! Deliberately absent: a lease and a position, because no record is consumed.
 
 use std::collections::BTreeMap;
 
@@ -23,27 +25,27 @@ use crate::{
     risk::Ruleset,
 };
 
-/// A row that the rules cannot score.
+/// A transaction that cannot be assessed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackfillFailure {
     /// The transaction.
     pub transaction_id: Uuid,
-    /// Why, for a person.
+    /// The reason, as text.
     pub error: String,
 }
 
-/// What became of rows, or would.
+/// The result of a backfill. In a dry run, what it would be.
 #[derive(Debug, Default)]
 pub struct Backfilled {
-    /// Assessments by level that were written, or would be.
+    /// Assessments written, by level.
     pub assessed: BTreeMap<String, i64>,
-    /// Rows that somebody else assessed meanwhile.
+    /// Transactions that were assessed meanwhile, by the role or by another backfill.
     pub already: i64,
-    /// Rows that stay without.
+    /// Transactions that stay without an assessment.
     pub failing: Vec<BackfillFailure>,
 }
 
-/// Assesses rows, batch after batch.
+/// Assesses transactions batch by batch. Keeps account histories between the batches.
 pub struct Backfill {
     ruleset: Ruleset,
     cache: HistoryCache,
@@ -51,14 +53,14 @@ pub struct Backfill {
 }
 
 impl Backfill {
-    /// A dry run scores everything and writes nothing.
+    /// A dry run scores all transactions and writes nothing.
     pub fn new(ruleset: Ruleset, is_dry_run: bool) -> Self {
         let mut cache = HistoryCache::default();
         cache.limit(MemoryBudget::for_partitions(1).histories_bytes_max());
         Self { ruleset, cache, is_dry_run }
     }
 
-    /// Assesses these rows, which are in `account_seq` order within each account, in one commit or a few.
+    /// Assesses transactions, in one commit or a few. Those of an account must be in `account_seq` order.
     pub async fn assess(
         &mut self,
         connection: &mut Connection,
@@ -111,7 +113,7 @@ impl Backfill {
     }
 }
 
-/// The row as the record that told of it.
+/// Returns the record that the relay published for the row.
 fn record_of(row: &Transaction) -> Result<DecodedRecord, RepositoryError> {
     let unwritable = |error: serde_json::Error| RepositoryError::Corrupt {
         what: "transaction",

@@ -1,17 +1,17 @@
-//! Account histories in memory, for one partition: the accounts of the last few thousand events need no query.
+//! The account histories of one partition in memory: the accounts of the last few thousand events need no query.
 //!
-//! Bounded by bytes, not by accounts. Two generations stand in for a list of recent use: what is used moves to the
-//! young one, and when both together are too much the old one is dropped whole. So accounts that fit are never
-//! dropped, and nothing rests on a history being here.
+//! The cache is bounded by bytes, not by accounts. It has two generations instead of a list of recent use: an account
+//! that is used moves to the young one, and when both together are too large, the old one is dropped whole. Accounts
+//! that all fit are never dropped. Correctness never depends on an account being here.
 
 use std::collections::HashMap;
 
 use crate::{domain::Currency, risk::AccountHistory};
 
-/// What an account takes beside its history: its name and its place in the map.
+/// The memory of an account beside its history: its id and its entry in the map.
 const ACCOUNT_BYTES: usize = 160;
 
-/// What is known of an account: its rows up to one of them, which were all held against the ledger.
+/// An account up to the last of its transactions that was compared with the ledger.
 pub(super) struct CachedAccount {
     pub history: AccountHistory,
     pub currency: Currency,
@@ -39,27 +39,27 @@ pub(super) struct HistoryCache {
 }
 
 impl HistoryCache {
-    /// From now on all histories together may take this much; at least the one put in last is kept.
+    /// Bounds the memory of all histories together. The last one put in is always kept.
     pub fn limit(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
     }
 
-    /// How many bytes of histories can be put in at once without dropping one of them again.
+    /// Returns how many bytes of histories can be put in at once without dropping one of them.
     pub fn room(&self) -> usize {
         self.bytes_max / 2
     }
 
-    /// Takes a history out, to be put back by [`HistoryCache::put`].
+    /// Takes an account out. The caller puts it back with [`HistoryCache::put`].
     pub fn take(&mut self, account_id: &str) -> Option<CachedAccount> {
         self.young.take(account_id).or_else(|| self.old.take(account_id))
     }
 
-    /// What it knows of an account.
+    /// Returns an account, if it is cached.
     pub fn get(&self, account_id: &str) -> Option<&CachedAccount> {
         self.young.accounts.get(account_id).or_else(|| self.old.accounts.get(account_id))
     }
 
-    /// Puts a history in, and drops others if all together take too much.
+    /// Puts an account in. Drops other accounts if all together take too much memory.
     pub fn put(&mut self, account_id: &str, known: CachedAccount) {
         self.young.bytes += bytes(&known);
         self.young.accounts.insert(account_id.to_owned(), known);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_stays_and_the_rest_is_dropped() {
+    fn used_accounts_stay_and_unused_ones_are_dropped() {
         let ruleset = Ruleset::parse("[levels]\nmedium = 1\nhigh = 2\n").expect("valid");
         let history = || known(&ruleset);
         let mut cache = HistoryCache::default();

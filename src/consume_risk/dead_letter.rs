@@ -1,4 +1,4 @@
-//! Making a dead letter: the record as it came, and where and why in headers of our own.
+//! Builds a dead letter: the record unchanged, with the place and the reason of the failure in added headers.
 
 use uuid::Uuid;
 
@@ -8,17 +8,17 @@ use crate::{
     repository::{dead_letters::NewDeadLetter, positions::PartitionName},
 };
 
-/// Longest message in a header; the row keeps the same.
+/// The longest error text in the header and in the row.
 const MESSAGE_LENGTH_MAX: usize = 2_000;
 
-/// The letter for a record that was given up after `attempts` tries.
+/// Returns the dead letter of a record that is given up after `attempts` attempts.
 pub(super) fn dead_letter(
     source: &PartitionName,
     record: &FetchedRecord,
     fault: &RecordFault,
     attempts: i32,
 ) -> NewDeadLetter {
-    // PostgreSQL's text cannot hold U+0000, and what a record says may appear in the message.
+    // PostgreSQL's text cannot hold U+0000, and the error text may quote the record.
     let error: String =
         fault.error.chars().filter(|character| *character != '\0').take(MESSAGE_LENGTH_MAX).collect();
     let facts = [

@@ -1,4 +1,4 @@
-//! From a record to an event that can be scored, or to the reason why it cannot.
+//! Decodes a record into an event that can be scored, or returns why it cannot be.
 
 use uuid::Uuid;
 
@@ -9,14 +9,14 @@ use crate::{
     risk::Subject,
 };
 
-/// Why a record cannot be handled: its own fault, the same at every try.
+/// Why a record cannot be handled. The cause lies in the record or in the rules, so each attempt fails the same way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RecordFault {
-    /// What was being done: `decode`, `ledger`, `score`, `process`.
+    /// The stage that failed: `decode`, `ledger`, `score`, `process`.
     pub stage: &'static str,
-    /// A word for metrics and filters.
+    /// The reason as a label for metrics and filters.
     pub reason: &'static str,
-    /// What went wrong, for a person.
+    /// The reason as text.
     pub error: String,
 }
 
@@ -29,12 +29,12 @@ pub(super) struct Event {
     pub currency: Currency,
     /// Minor units.
     pub balance_after: i64,
-    /// Of the request that caused it, if it is one.
+    /// The trace context of the request that created the transaction, if it is valid.
     pub traceparent: Option<String>,
 }
 
 impl Event {
-    /// What the rules look at.
+    /// Returns the transaction as the rules see it.
     pub fn subject(&self) -> Subject<'_> {
         Subject {
             account_id: &self.created.account_id,
@@ -50,7 +50,7 @@ impl Event {
         }
     }
 
-    /// Account and number: what makes two deliveries one event.
+    /// The account and the `account_seq`: two deliveries with the same identity are one event.
     pub fn identity(&self) -> (&str, i64) {
         (&self.created.account_id, self.created.account_seq)
     }
@@ -65,14 +65,13 @@ pub(super) fn decode(record: &FetchedRecord) -> Result<Event, RecordFault> {
     match record.headers.attribute("ce_type") {
         Some(TRANSACTION_CREATED) => {}
         Some(other) => {
-            let error =
-                format!("type {other:?} is not known here; this version handles {TRANSACTION_CREATED}");
+            let error = format!("unknown event type {other:?}; this version handles {TRANSACTION_CREATED}");
             return Err(fault("unknown_type", error));
         }
-        None => return Err(fault("unknown_type", "there is no header ce_type")),
+        None => return Err(fault("unknown_type", "the header ce_type is missing")),
     }
     let Some(key) = &record.key else {
-        return Err(fault("no_key", "the record has no key; it must be the account"));
+        return Err(fault("no_key", "the record has no key; the key must be the account id"));
     };
     let Some(value) = &record.value else {
         return Err(fault("undecodable", "the record has no value"));
@@ -80,7 +79,7 @@ pub(super) fn decode(record: &FetchedRecord) -> Result<Event, RecordFault> {
     let created =
         TransactionCreated::decode(value).map_err(|error| fault("undecodable", describe(&error)))?;
     if created.account_id.as_bytes() != &key[..] {
-        return Err(fault("wrong_key", "the key is not the account of the event"));
+        return Err(fault("wrong_key", "the key differs from the account id of the event"));
     }
     if created.event_id != created.transaction_id {
         return Err(fault("undecodable", "event_id and transaction_id differ"));
@@ -100,17 +99,17 @@ fn checked(created: TransactionCreated, traceparent: Option<String>) -> Result<E
     Ok(Event { created, amount, currency, balance_after, traceparent })
 }
 
-/// The event's id as the headers tell it, which may be readable where the value is not.
+/// Returns the event's id from the headers, which may be readable although the value is not.
 pub(super) fn event_id(record: &FetchedRecord) -> Option<Uuid> {
     record.headers.attribute("ce_id")?.parse().ok()
 }
 
-/// The W3C shape: version, trace, span and flags.
+/// Returns whether the text has the W3C form: version, trace, span and flags.
 fn is_traceparent(text: &str) -> bool {
     text.len() == 55 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
-/// An error with its causes.
+/// Returns the text of an error with its causes.
 pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn each_defect_has_its_reason() {
         let with = |field: &str, value: serde_json::Value| {
             let mut json = valid();
             json[field] = value;

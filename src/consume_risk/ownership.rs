@@ -1,4 +1,4 @@
-//! One task for each partition whose lease is held: begun when it is won, stopped when it is lost.
+//! One task for each partition whose lease is held: it starts when the lease is won and stops when it is lost.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,10 +18,10 @@ use crate::{
     runtime::{Context, Lease, LeaseGroup, Stop},
 };
 
-/// Between looks at tasks that ended by themselves.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often tasks that ended by themselves are replaced.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 const MIRROR_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the tasks have to end their turns at a stop.
+/// How long the tasks have to finish at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
 struct PartitionTask {
@@ -30,7 +30,7 @@ struct PartitionTask {
     task: JoinHandle<()>,
 }
 
-/// What the partition tasks are made of.
+/// Starts and stops the partition tasks.
 pub(super) struct Ownership {
     pub context: Context,
     pub broker: SharedBroker,
@@ -40,7 +40,7 @@ pub(super) struct Ownership {
     isolation: ScoringIsolation,
 }
 
-/// The lease of a partition.
+/// Returns the name of a partition's lease.
 pub(super) fn lease_name(group: &str, partition: i32) -> String {
     PartitionName { group: group.to_owned(), topic: TRANSACTIONS_TOPIC.to_owned(), partition }.lease_name()
 }
@@ -63,14 +63,14 @@ impl Ownership {
         }
     }
 
-    /// Until asked to stop.
+    /// Runs until it is asked to stop.
     pub async fn run(mut self, mut leases: LeaseGroup) {
         let mirror = tokio::spawn(mirror(self.context.clone(), self.broker.clone()));
         while !self.context.stop.is_requested() {
             self.adjust(leases.held());
             tokio::select! {
                 () = leases.changed() => {}
-                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                () = tokio::time::sleep(CHECK_INTERVAL) => {}
                 () = self.context.stop.requested() => {}
             }
         }
@@ -93,7 +93,7 @@ impl Ownership {
                 Some(lease) if lease.epoch == owned.epoch => {
                     wanted.remove(partition);
                 }
-                // Kept until it has ended, so that one partition never has two tasks here.
+                // Keep the old task until it has ended, so that a partition never has two tasks in this process.
                 Some(_) => {
                     owned.stop.request();
                     wanted.remove(partition);
@@ -131,7 +131,8 @@ impl Ownership {
     }
 }
 
-/// Shows the group's positions to the broker's own tools. Every member shows all of them, as the database has them.
+/// Copies the group's positions to the broker, for Kafka's own tools. Every member copies all positions from the
+/// database.
 async fn mirror(context: Context, broker: SharedBroker) {
     let group = &context.config.consume_risk.group;
     let answer_timeout = answer_timeout(&context.config.database);
@@ -146,7 +147,7 @@ async fn mirror(context: Context, broker: SharedBroker) {
             anyhow::Ok(())
         };
         if let Err(error) = mirrored.await {
-            tracing::debug!("positions were not mirrored: {error:#}");
+            tracing::debug!("cannot mirror the positions: {error:#}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Reading ahead: one task fetches and decodes the next records of the partition while the last ones are committed.
+//! Reads ahead: one task fetches and decodes the next records of a partition while the previous ones are committed.
 //!
-//! In memory are one fetch, one batch that waits decoded, and the one that is being handled; a batch is decoded only
-//! when the memory that all partitions share has room for it. After any trouble the reader is thrown away and begun
-//! anew at the position.
+//! In memory are at most one fetch, one decoded batch that waits, and the batch that is being handled. A batch is
+//! decoded only when the memory that all partitions share has room for it. After a failure the reader is dropped, and
+//! a new one starts at the position.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
     repository::positions::PartitionName,
 };
 
-/// Of one fetch, as the broker counts, which is compressed: between these, so that about one batch comes.
+/// The size of one fetch in compressed bytes lies between these limits and adapts so that a fetch brings about one batch.
 const FETCH_BYTES_MIN: usize = 1 << 14;
 const FETCH_BYTES_MAX: usize = 1 << 20;
-/// Of one batch, decoded.
+/// The size of one batch.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// A record and what it means.
+/// A record and its event, or why it has none.
 #[derive(Debug)]
 pub(super) struct DecodedRecord {
     pub record: FetchedRecord,
@@ -33,10 +33,10 @@ pub(super) struct DecodedRecord {
 
 struct DecodedBatch {
     records: Vec<DecodedRecord>,
-    /// Where to read on once these are handled.
+    /// The offset after the last record.
     next_offset: i64,
     high_watermark: i64,
-    /// None for no records.
+    /// None for a batch without records.
     room: Option<OwnedSemaphorePermit>,
 }
 
@@ -45,12 +45,12 @@ pub(super) struct Reader {
     batches: mpsc::Receiver<Result<DecodedBatch, BrokerError>>,
     high_watermark: i64,
     read_to: i64,
-    /// For the records that wait and for those that were handed out last.
+    /// For the records that wait and for those that were returned last.
     room: Option<OwnedSemaphorePermit>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// Where to read, and how much at once.
+/// Fetches from one partition.
 pub(super) struct PartitionFetcher {
     pub broker: SharedBroker,
     pub name: PartitionName,
@@ -60,7 +60,7 @@ pub(super) struct PartitionFetcher {
 }
 
 impl Reader {
-    /// Begins at `offset`.
+    /// Starts to read at `offset`.
     pub fn start(fetcher: PartitionFetcher, offset: i64) -> Self {
         let (sender, batches) = mpsc::channel(1);
         let task = tokio::spawn(fetcher.fetch_all(offset, sender));
@@ -74,12 +74,12 @@ impl Reader {
         }
     }
 
-    /// The next records, at most `count_max`, when those before have been handled. None after a while in which nothing
-    /// came.
+    /// Returns the next records, at most `count_max`. The caller must have handled the previous ones. Returns None if no
+    /// record arrived within the broker's longest wait.
     pub async fn next(&mut self, count_max: usize) -> Result<Option<Vec<DecodedRecord>>, BrokerError> {
         if self.waiting.is_empty() {
             self.room = None;
-            let ended = || Err(BrokerError::Unavailable { detail: "the reading task has ended".into() });
+            let ended = || Err(BrokerError::Unavailable { detail: "the reader task has ended".into() });
             let batch = self.batches.recv().await.unwrap_or_else(ended)?;
             self.high_watermark = self.high_watermark.max(batch.high_watermark);
             self.read_to = batch.next_offset;
@@ -90,43 +90,43 @@ impl Reader {
         Ok((count > 0).then(|| self.waiting.drain(..count).collect()))
     }
 
-    /// Puts records back that were not handled, in front of the others.
+    /// Puts unhandled records back, in front of the others.
     pub fn put_back(&mut self, records: Vec<DecodedRecord>) {
         for item in records.into_iter().rev() {
             self.waiting.push_front(item);
         }
     }
 
-    /// Where nothing waits: the offset before which everything was handed out, or is no record but a mark of somebody's
-    /// transaction.
+    /// The offset up to which the partition was read, when no record waits. Every offset before it was returned as a
+    /// record, or holds a transaction marker.
     pub fn read_to(&self) -> i64 {
         self.read_to
     }
 
-    /// The offset that the partition's next record will get, as of the last fetch.
+    /// The offset of the next record to be appended to the partition, as of the last fetch.
     pub fn high_watermark(&self) -> i64 {
         self.high_watermark
     }
 }
 
 impl PartitionFetcher {
-    /// Until something fails or nobody listens any more.
+    /// Fetches until a fetch fails or the reader is dropped.
     async fn fetch_all(self, mut offset: i64, sender: mpsc::Sender<Result<DecodedBatch, BrokerError>>) {
         let (topic, partition) = (&self.name.topic, self.name.partition);
         let mut bytes_max = FETCH_BYTES_MIN;
-        // Nothing is fetched before there is a place to put it.
-        while let Ok(place) = sender.reserve().await {
+        // Fetch only when there is room for the result.
+        while let Ok(permit) = sender.reserve().await {
             let fetched = self.broker.fetch(topic, partition, offset, bytes_max, self.wait_max).await;
             let Fetched { records, next_offset, high_watermark } = match fetched {
                 Ok(fetched) => fetched,
-                Err(error) => return place.send(Err(error)),
+                Err(error) => return permit.send(Err(error)),
             };
             let is_behind = !records.is_empty() && next_offset < high_watermark;
             bytes_max = self.next_bytes_max(bytes_max, records.len(), is_behind);
             offset = next_offset.max(offset);
             let mut records = records.into_iter().peekable();
             if records.peek().is_none() {
-                place.send(Ok(DecodedBatch {
+                permit.send(Ok(DecodedBatch {
                     records: Vec::new(),
                     next_offset: offset,
                     high_watermark,
@@ -134,16 +134,16 @@ impl PartitionFetcher {
                 }));
                 continue;
             }
-            drop(place);
+            drop(permit);
             while records.peek().is_some() {
-                let Ok(place) = sender.reserve().await else { return };
-                place.send(Ok(self.decode_batch(&mut records, high_watermark).await));
+                let Ok(permit) = sender.reserve().await else { return };
+                permit.send(Ok(self.decode_batch(&mut records, high_watermark).await));
             }
         }
     }
 
-    /// Half of it after a fetch of more than two batches, twice as much after one that brought less than one although
-    /// there is more.
+    /// Adapts the fetch size: half after a fetch of more than two batches, double after a fetch of less than one batch
+    /// while more records were available.
     fn next_bytes_max(&self, bytes_max: usize, count: usize, is_behind: bool) -> usize {
         let next = match count {
             count if count > 2 * self.batch_size_max => bytes_max / 2,
@@ -153,7 +153,7 @@ impl PartitionFetcher {
         next.clamp(FETCH_BYTES_MIN, FETCH_BYTES_MAX)
     }
 
-    /// The first of `records`, at least one, as soon as there is room for them.
+    /// Takes one batch from the front of `records`, at least one record, and decodes it when the memory has room.
     async fn decode_batch(
         &self,
         records: &mut (impl Iterator<Item = FetchedRecord> + Send),

@@ -1,9 +1,10 @@
-//! One record through the decisions of the role, outside of any partition: for a dead letter that is tried again.
+//! Handles one record as the role does, but outside any partition: `ledger dlq replay` retries dead letters with it.
 //!
-//! Guarantees: the same decoding, the same check against the ledger, the same history and rules as in the role, so a
-//! replayed event gets the assessment that it would have had; what is written is one live assessment per transaction
-//! and its announcement, whatever the role does at the same moment. Deliberately absent: a lease and a position, which
-//! a record that the partition has passed needs no more.
+//! Guarantees:
+//! - Decoding, the comparison with the ledger, history and rules are those of the role.
+//! - A transaction gets one live assessment and one RiskAssessed event, whatever the role does at the same time.
+//!
+//! Deliberately absent: a lease and a position, because the partition has already passed the record.
 
 use std::sync::Arc;
 
@@ -21,19 +22,19 @@ use crate::{
     risk::Ruleset,
 };
 
-/// What the handler says about a record.
+/// The result of a retry.
 pub enum RetriedRecord {
-    /// It can be handled: this is to be written.
+    /// The record can be handled. The caller writes the assessment.
     Assessed(UnwrittenAssessment),
-    /// Its transaction has its assessment.
+    /// Its transaction already has an assessment.
     AlreadyAssessed,
-    /// It cannot be handled.
+    /// The record still cannot be handled.
     Failed {
-        /// What was being done: `decode`, `ledger`, `score`.
+        /// The stage that failed: `decode`, `ledger`, `score`.
         stage: &'static str,
-        /// A word for metrics and filters.
+        /// The reason as a label for metrics and filters.
         reason: &'static str,
-        /// For a person.
+        /// The reason as text.
         error: String,
     },
 }
@@ -46,19 +47,20 @@ pub struct UnwrittenAssessment {
 }
 
 impl UnwrittenAssessment {
-    /// Writes it and its announcement, in the caller's transaction. False if somebody else was quicker.
+    /// Writes the assessment and its event in the caller's database transaction. Returns false if the transaction got an
+    /// assessment meanwhile.
     pub async fn write(&self, connection: &mut Connection) -> Result<bool, RepositoryError> {
         let written = assessments::record(connection, &self.rows, &self.ruleset, self.assessed_at).await?;
         Ok(!written.is_empty())
     }
 
-    /// What the rules say, for people: level and score.
+    /// Returns level and score as text.
     pub fn summary(&self) -> String {
         self.rows.iter().map(|row| format!("{} {}", row.risk_level, row.risk_score)).collect()
     }
 }
 
-/// Runs one record through the handler; writes nothing.
+/// Assesses one record. Writes nothing.
 pub async fn retry_record(
     connection: &mut Connection,
     ruleset: &Ruleset,

@@ -1,4 +1,5 @@
-//! The rules in use: read at start, watched while running. A file that cannot be used leaves the old rules in place.
+//! The rules in use: loaded at start, reloaded when the file changes. If the new file is refused, the old rules stay in
+//! use.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,13 +15,13 @@ use crate::{
     runtime::Stop,
 };
 
-/// How soon a change of the file is seen. The file is small, so it is simply read: a mounted ConfigMap changes by a
-/// symbolic link, which times and sizes do not always tell.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// A rule file is some kilobytes.
+/// How often the file is read to find changes. The content is compared, because a mounted ConfigMap changes through a
+/// symbolic link, which does not always change the file's time or size.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// A usual rule file has a few kilobytes.
 const FILE_SIZE_MAX: u64 = 4 << 20;
 
-/// Reads the file, or takes what the binary carries.
+/// Loads the rules from the file, or the rules in the binary.
 pub(super) async fn load(path: Option<&Path>) -> anyhow::Result<Ruleset> {
     match path {
         None => Ok(Ruleset::parse(SHIPPED_RULES)?),
@@ -42,14 +43,14 @@ async fn read(path: &Path) -> anyhow::Result<String> {
     tokio::fs::read_to_string(path).await.with_context(unreadable)
 }
 
-/// Publishes the rules whenever the file holds new ones; says once about each content that cannot be used. Each content
-/// is tried once, for that takes a while.
+/// Sends new rules whenever the file holds some. A content that is refused is logged once. Each content is parsed only
+/// once, because the trial of the rules takes a while.
 pub(super) async fn watch_file(path: PathBuf, rules: watch::Sender<Arc<Ruleset>>, stop: Stop) {
     let mut refused = String::new();
     let mut tried = None;
     while !stop.is_requested() {
         tokio::select! {
-            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
             () = stop.requested() => return,
         }
         let changed = match read(&path).await {
@@ -71,7 +72,7 @@ pub(super) async fn watch_file(path: PathBuf, rules: watch::Sender<Arc<Ruleset>>
             Err(error) => {
                 let error = format!("{error:#}");
                 if error != refused {
-                    tracing::error!(%error, ruleset = %rules.borrow().version(), "keeping the rules in use");
+                    tracing::error!(%error, ruleset = %rules.borrow().version(), "the changed rule file is refused; the rules in use stay");
                     metrics::counter!("ledger_risk_rules_reloads_total", "outcome" => "refused").increment(1);
                     refused = error;
                 }

@@ -1,4 +1,4 @@
-//! Spans that continue the trace of the request which caused the event, for the events that carry a sampled one.
+//! Spans that continue the trace of the request that created the transaction, for events with a sampled trace.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::reader::DecodedRecord;
 
-/// A span for each traced event among `records`; they end when dropped, after the commit.
+/// Returns a span for each traced event among `records`. The caller drops the spans after the commit, which ends them.
 pub(super) fn spans(records: &[DecodedRecord]) -> Vec<Span> {
     let traced = records.iter().filter_map(|record| {
         let event = record.event.as_ref().ok()?;
@@ -18,7 +18,7 @@ pub(super) fn spans(records: &[DecodedRecord]) -> Vec<Span> {
     traced
         .map(|(event, traceparent)| {
             let span = tracing::info_span!("assess", transaction = %event.created.transaction_id);
-            // Fails only where no trace is exported.
+            // This fails only if traces are not exported.
             let _ = span.set_parent(parent(traceparent));
             span
         })
@@ -49,7 +49,7 @@ mod tests {
         event::{TRANSACTION_CREATED, cloud_event_headers},
     };
 
-    /// Trace and parent.
+    /// Trace id and parent span id.
     type Ids = (String, String);
 
     #[derive(Debug, Clone, Default)]
@@ -80,7 +80,7 @@ mod tests {
         DecodedRecord { event: decode(&record), record }
     }
 
-    /// Bug that this caught: asking for the process's propagator, which nobody had set.
+    /// Seen to fail when the code used the global propagator, which is never set.
     #[test]
     fn a_sampled_event_continues_the_trace_of_its_request_and_others_have_none() {
         let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");

@@ -1,4 +1,5 @@
-//! `ledger risk assess`: what no event came for is assessed from the ledger, as its event would have been.
+//! `ledger risk assess`: transactions whose events never arrived are assessed from the ledger as their events would have
+//! been.
 
 use std::process::Output;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 use super::scene::{Scene, start, stop};
 use crate::support::binary;
 
-/// The history decides: how many there were within the hour, and how much.
+/// The scores depend on the history: how many transactions there were within the hour before.
 const RULES: &str = "[levels]\nmedium = 5\nhigh = 9\n\
     [features.before]\naggregate = \"count\"\nwindow = \"1h\"\ninclude_event = false\n\
     [[rules]]\nid = \"busy\"\nwhen = \"before >= 4\"\nscore = 5\nreason = \"{before} before\"\n\
@@ -23,7 +24,7 @@ struct Case {
 }
 
 impl Case {
-    /// 30 transactions of three accounts, of which the consumer sees only those that `arrive`.
+    /// Posts 30 transactions of three accounts. The consumer receives only those that `arrive`.
     async fn new(boom: Option<usize>, arrive: impl Fn(usize) -> bool) -> Self {
         let rules = tempfile::NamedTempFile::new().expect("file");
         std::fs::write(rules.path(), RULES).expect("written");
@@ -54,37 +55,33 @@ impl Case {
     }
 }
 
-/// Seen to fail with a dry run that writes.
+/// Seen to fail when a dry run wrote.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_gets_the_assessments_that_its_events_would_have_had() {
     let whole = Case::new(None, |_| true).await;
     let gap = Case::new(None, |n| !(9..21).contains(&n)).await;
     let scores = async |case: &Case| case.scene.database.value(SCORES).await;
-    assert_eq!(gap.assess(&[], 0)["found"], 0, "what is young is left to the consumer");
+    assert_eq!(gap.assess(&[], 0)["found"], 0, "recent transactions are left to the consumer");
     let until = ["--to", "2099-01-01"];
-    let foreseen = gap.assess(&[&until[..], &["--dry-run"]].concat(), 0);
-    assert_eq!((&foreseen["found"], &foreseen["assessed"]), (&12.into(), &12.into()), "{foreseen}");
+    let dry_run = gap.assess(&[&until[..], &["--dry-run"]].concat(), 0);
+    assert_eq!((&dry_run["found"], &dry_run["assessed"]), (&12.into(), &12.into()), "{dry_run}");
     assert_eq!(gap.scene.count("risk_assessments").await, 18, "a dry run writes nothing");
     let done = gap.assess(&until, 0);
-    assert_eq!((&done["assessed"], &done["levels"]), (&12.into(), &foreseen["levels"]), "{done}");
+    assert_eq!((&done["assessed"], &done["levels"]), (&12.into(), &dry_run["levels"]), "{done}");
     assert_eq!(scores(&gap).await, scores(&whole).await);
-    assert_eq!(
-        gap.scene.count("outbox WHERE topic = 'risk-assessments.v1'").await,
-        30,
-        "each announced once"
-    );
+    assert_eq!(gap.scene.count("outbox WHERE topic = 'risk-assessments.v1'").await, 30, "one event each");
     assert_eq!(gap.assess(&until, 0)["found"], 0);
     assert_eq!(gap.assess(&["--from", "2098-01-01", "--to", "2099-01-01"], 0)["found"], 0);
     for misused in [&["--from", "5m"][..], &["--from", "2099-01-01", "--to", "2098-01-01"]] {
         let output = gap.run(misused);
-        assert_eq!(output.status.code(), Some(2), "{misused:?} looks at nothing: {output:?}");
+        assert_eq!(output.status.code(), Some(2), "{misused:?} selects nothing: {output:?}");
     }
 }
 
-/// What cannot be scored stays as it is, the rows after it do not wait for it, and what has a dead letter is its
-/// replay's affair.
+/// A transaction that cannot be scored stays without an assessment and does not hold up the rows after it. A transaction
+/// with a dead letter is left to `ledger dlq replay`.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_is_told_and_dead_letters_are_left_alone() {
+async fn failures_are_reported_and_dead_letters_are_left_alone() {
     let lost = Case::new(Some(12), |n| n < 9).await;
     let done = lost.assess(&["--to", "2099-01-01"], 1);
     assert_eq!(
@@ -95,7 +92,7 @@ async fn what_fails_is_told_and_dead_letters_are_left_alone() {
     assert!(done["examples"][0]["error"].as_str().expect("text").contains("fragile"), "{done}");
     assert_eq!(lost.scene.count("risk_assessments").await, 29);
 
-    let letter = Case::new(Some(12), |_| true).await;
-    assert_eq!(letter.scene.count("dead_letters").await, 1);
-    assert_eq!(letter.assess(&["--to", "2099-01-01"], 0)["found"], 0);
+    let dead_lettered = Case::new(Some(12), |_| true).await;
+    assert_eq!(dead_lettered.scene.count("dead_letters").await, 1);
+    assert_eq!(dead_lettered.assess(&["--to", "2099-01-01"], 0)["found"], 0);
 }

@@ -1,4 +1,4 @@
-//! Accounts that the consumer knows already are not asked about again; what it promises holds for them all the same.
+//! The consumer does not query cached accounts again. Its guarantees hold for them all the same.
 
 use ledger::{
     broker::{FetchedRecord, OutgoingRecord},
@@ -12,14 +12,14 @@ use super::{
     scene::{PARTITIONS, Scene},
 };
 
-/// Until nothing comes any more.
+/// Steps until the partition is idle.
 async fn consume(consumer: &mut ledger::consume_risk::PartitionConsumer) {
-    while consumer.run_once().await.expect("a turn") != StepOutcome::Idle {}
+    while consumer.run_once().await.expect("a step") != StepOutcome::Idle {}
 }
 
-/// Seen to fail when the currency of an account that is known was not looked at.
+/// Seen to fail when the currency of a cached account was not compared.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_follows_on_is_held_against_the_ledger() {
+async fn an_event_of_a_cached_account_is_compared_with_the_ledger() {
     let scene = Scene::new().await;
     let records = scene.post(1, 8).await;
     let mut consumer = scene.consumer(partition_of(b"acct-0", PARTITIONS), SHIPPED_RULES, &[]).await;
@@ -52,21 +52,21 @@ async fn an_event_that_follows_on_is_held_against_the_ledger() {
     let reasons = "SELECT string_agg(reason || ' ' || error, '; ' ORDER BY record_offset) FROM dead_letters";
     assert_eq!(
         scene.database.value(reasons).await,
-        "differs_from_ledger currency is not what the ledger holds; \
-         differs_from_ledger amount is not what the ledger holds; \
+        "differs_from_ledger currency differs from the ledger; \
+         differs_from_ledger amount differs from the ledger; \
          not_in_ledger the ledger has no transaction 9 of account acct-0; \
-         differs_from_ledger counterparty is not what the ledger holds; \
-         differs_from_ledger description is not what the ledger holds; \
-         differs_from_ledger metadata is not what the ledger holds; \
-         differs_from_ledger reverses is not what the ledger holds"
+         differs_from_ledger counterparty differs from the ledger; \
+         differs_from_ledger description differs from the ledger; \
+         differs_from_ledger metadata differs from the ledger; \
+         differs_from_ledger reverses differs from the ledger"
     );
 }
 
-/// Somebody else assesses two events ahead of a consumer that tries its records one by one, and its own rules cannot
-/// score one of the two. Seen to fail with a consumer that puts aside what it cannot score without having asked whether
-/// it is assessed.
+/// Two events get an assessment before a consumer reaches them. The consumer retries its records one by one, and its own
+/// rules cannot score one of the two. Seen to fail when the consumer dead-lettered that event without a query for its
+/// assessment.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_else_assessed_meanwhile_keeps_that_assessment() {
+async fn an_event_that_was_assessed_meanwhile_keeps_that_assessment() {
     let scene = Scene::new().await;
     let records = scene.post_described(1, 8, |n| (n == 4).then(|| "boom".to_owned())).await;
     let partition = partition_of(b"acct-0", PARTITIONS);
@@ -75,20 +75,24 @@ async fn what_somebody_else_assessed_meanwhile_keeps_that_assessment() {
     let sound = Ruleset::parse("[levels]\nmedium = 40\nhigh = 70\n").expect("valid");
     let mut connection = scene.database.connection().await;
     for (_, record) in &records[3..5] {
-        let judgement = retry_record(&mut connection, &sound, fetched(record)).await.expect("judged");
-        let RetriedRecord::Assessed(verdict) = judgement else { panic!("it has no assessment yet") };
-        assert!(verdict.write(&mut connection).await.expect("written"));
+        let retried = retry_record(&mut connection, &sound, fetched(record)).await.expect("retried");
+        let RetriedRecord::Assessed(assessment) = retried else { panic!("it has no assessment yet") };
+        assert!(assessment.write(&mut connection).await.expect("written"));
     }
     scene.publish(&records[2..]).await;
     scene.interrupt().await;
-    let mut careful =
-        scene.consumer_on("careful", partition, BREAKABLE, &[("consume_risk.attempts_max", "1")]).await;
-    consume(&mut careful).await;
+    let mut one_by_one =
+        scene.consumer_on("one-by-one", partition, BREAKABLE, &[("consume_risk.attempts_max", "1")]).await;
+    consume(&mut one_by_one).await;
     assert_eq!(scene.count("risk_assessments").await, 8);
-    assert_eq!(scene.count("outbox WHERE topic = 'risk-assessments.v1'").await, 8, "announced once each");
+    assert_eq!(
+        scene.count("outbox WHERE topic = 'risk-assessments.v1'").await,
+        8,
+        "one RiskAssessed event each"
+    );
     assert_eq!(scene.count("dead_letters").await, 0);
-    let theirs = format!("risk_assessments WHERE ruleset = '{}'", sound.version());
-    assert_eq!(scene.count(&theirs).await, 2);
+    let assessed_before = format!("risk_assessments WHERE ruleset = '{}'", sound.version());
+    assert_eq!(scene.count(&assessed_before).await, 2);
 }
 
 fn fetched(record: &OutgoingRecord) -> FetchedRecord {
@@ -101,10 +105,10 @@ fn fetched(record: &OutgoingRecord) -> FetchedRecord {
     }
 }
 
-/// An event that sees itself alone still has a row before it. Bug that this caught: that row was not read, so the event
-/// gave neither a result nor a reason, again and again, and a replay took it for assessed.
+/// An event whose rules look back at no other row still has a row before it. Seen to fail when that row was not read: the
+/// event got neither a result nor a reason, without end, and a retry of its dead letter took it for assessed.
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_that_look_back_at_nothing_go_on_after_a_restart() {
+async fn rules_that_look_back_at_no_row_work_after_a_restart() {
     const SHORT: &str = "history_rows = 1\n[levels]\nmedium = 1\nhigh = 2\n[features.seen]\naggregate = \"count\"\n\
         window = \"1h\"\n[[rules]]\nid = \"alone\"\nwhen = \"seen == 1\"\nscore = 1\nreason = \"{seen}\"\n";
     let scene = Scene::new().await;
@@ -115,18 +119,22 @@ async fn rules_that_look_back_at_nothing_go_on_after_a_restart() {
     scene.publish(&records[2..]).await;
     let mut connection = scene.database.connection().await;
     let ruleset = Ruleset::parse(SHORT).expect("valid");
-    let judged = retry_record(&mut connection, &ruleset, fetched(&records[2].1)).await.expect("judged");
-    assert!(matches!(judged, RetriedRecord::Assessed(_)), "it has no assessment yet");
+    let retried = retry_record(&mut connection, &ruleset, fetched(&records[2].1)).await.expect("retried");
+    assert!(matches!(retried, RetriedRecord::Assessed(_)), "it has no assessment yet");
     let mut restarted = scene.consumer_on("restarted", partition, SHORT, &[]).await;
-    assert_eq!(restarted.run_once().await.expect("a turn"), StepOutcome::Handled(1));
+    assert_eq!(restarted.run_once().await.expect("a step"), StepOutcome::Handled(1));
     consume(&mut restarted).await;
     scene.assessed_exactly(3).await;
-    assert_eq!(scene.count("risk_assessments WHERE risk_score = 1").await, 3, "each sees one, itself");
+    assert_eq!(
+        scene.count("risk_assessments WHERE risk_score = 1").await,
+        3,
+        "each event counts only itself"
+    );
 }
 
-/// A row that the ledger has lost is told at every try; nothing is skipped, nothing is taken for done.
+/// A row that is missing in the ledger is reported at every step. No record is skipped or taken for handled.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_whose_rows_are_not_all_there_is_told_and_waited_for() {
+async fn an_account_with_a_missing_row_is_reported_and_waited_for() {
     let scene = Scene::new().await;
     let records = scene.post(1, 3).await;
     let partition = partition_of(b"acct-0", PARTITIONS);
@@ -137,12 +145,13 @@ async fn an_account_whose_rows_are_not_all_there_is_told_and_waited_for() {
     scene.publish(&records[2..]).await;
     let mut consumer = scene.consumer_on("restarted", partition, SHIPPED_RULES, &[]).await;
     for _ in 0..2 {
-        let error = format!("{:#}", consumer.run_once().await.expect_err("told"));
-        assert!(error.contains("transaction 2 of acct-0 is not there"), "{error}");
+        let error = format!("{:#}", consumer.run_once().await.expect_err("reported"));
+        assert!(error.contains("transaction 2 of acct-0 is missing"), "{error}");
     }
     let ruleset = Ruleset::parse(SHIPPED_RULES).expect("valid");
-    let judged = retry_record(&mut scene.database.connection().await, &ruleset, fetched(&records[2].1)).await;
-    assert!(judged.is_err(), "not taken for assessed");
+    let retried =
+        retry_record(&mut scene.database.connection().await, &ruleset, fetched(&records[2].1)).await;
+    assert!(retried.is_err(), "not taken for assessed");
     assert_eq!(scene.database.value("SELECT max(next_offset) FROM consumer_positions").await, "1");
     assert_eq!(scene.count("dead_letters").await, 0);
 }

@@ -1,4 +1,4 @@
-//! A database, a topic of transactions and consumers of it, for the tests of `consume-risk`.
+//! The set-up of the tests of `consume-risk`: a database, a topic of transactions, and consumers of it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::support::{binary::Binary, eventually, postgres::TestDatabase};
 pub const PARTITIONS: i32 = 4;
 pub const TTL: Duration = Duration::from_secs(2);
 
-/// A database, a broker with `transactions.v1`, and ways to fill both.
+/// A database, and a broker with `transactions.v1`.
 pub struct Scene {
     pub database: TestDatabase,
     pub broker: SharedBroker,
@@ -49,8 +49,8 @@ impl Scene {
         self.database.context_with(&[&base[..], overrides].concat())
     }
 
-    /// Posts `count` transactions, spread over the accounts, and answers them as records in the order of their ids,
-    /// which is that of each account.
+    /// Posts `count` transactions, spread over the accounts. Returns their records in the order of their ids, which keeps
+    /// the order of each account.
     pub async fn post(&self, accounts: usize, count: usize) -> Vec<(String, OutgoingRecord)> {
         self.post_described(accounts, count, |_| None).await
     }
@@ -73,7 +73,7 @@ impl Scene {
         self.take_from_outbox().await
     }
 
-    /// What the relay would publish.
+    /// Takes the records that the relay would publish.
     pub async fn take_from_outbox(&self) -> Vec<(String, OutgoingRecord)> {
         let client = self.database.client().await;
         let taken = "WITH taken AS (DELETE FROM outbox WHERE topic = 'transactions.v1' RETURNING *)
@@ -95,14 +95,14 @@ impl Scene {
     }
 
     pub async fn publish(&self, records: &[(String, OutgoingRecord)]) {
-        let mut of_partition: BTreeMap<i32, Vec<OutgoingRecord>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<i32, Vec<OutgoingRecord>> = BTreeMap::new();
         for (account, record) in records {
-            of_partition
+            by_partition
                 .entry(partition_of(account.as_bytes(), PARTITIONS))
                 .or_default()
                 .push(record.clone());
         }
-        for (partition, records) in of_partition {
+        for (partition, records) in by_partition {
             for part in records.chunks(1_000) {
                 self.broker.produce(&self.topic, partition, part.to_vec()).await.expect("published");
             }
@@ -113,7 +113,7 @@ impl Scene {
         self.database.value(&format!("SELECT count(*) FROM {from}")).await.parse().expect("a number")
     }
 
-    /// Until every partition's position is at its end.
+    /// Waits until the position of every partition is at its end.
     pub async fn consumed(&self) {
         eventually("all partitions are consumed", async || {
             let mut all = true;
@@ -132,7 +132,7 @@ impl Scene {
         .await;
     }
 
-    /// Every transaction has exactly one assessment and one announcement, in order per account.
+    /// Asserts that every transaction has one assessment and one RiskAssessed event, in order per account.
     pub async fn assessed_exactly(&self, count: usize) {
         assert_eq!(self.count("risk_assessments").await, count);
         assert_eq!(
@@ -144,12 +144,12 @@ impl Scene {
         );
         assert_eq!(self.count("outbox WHERE topic = 'risk-assessments.v1'").await, count);
         let ordered = "(SELECT (convert_from(value, 'UTF8')::json->>'account_seq')::bigint AS seq,
-                        row_number() OVER (PARTITION BY key ORDER BY id) AS place
-                        FROM outbox WHERE topic = 'risk-assessments.v1') x WHERE seq <> place";
-        assert_eq!(self.count(ordered).await, 0, "announced out of order or twice");
+                        row_number() OVER (PARTITION BY key ORDER BY id) AS expected
+                        FROM outbox WHERE topic = 'risk-assessments.v1') x WHERE seq <> expected";
+        assert_eq!(self.count(ordered).await, 0, "events out of order or twice");
     }
 
-    /// A consumer of one partition on a lease that is really held.
+    /// Returns a consumer of one partition that holds its lease.
     pub async fn consumer(
         &self,
         partition: i32,
@@ -159,7 +159,7 @@ impl Scene {
         self.consumer_on("test", partition, rules, overrides).await
     }
 
-    /// The same on a lease of that name, so that it need not be taken from somebody.
+    /// The same with a lease of that name, for a second consumer of the partition.
     pub async fn consumer_on(
         &self,
         lease: &str,
@@ -174,7 +174,7 @@ impl Scene {
         PartitionConsumer::new(context, self.broker.clone(), watch::channel(ruleset).1, name, lease)
     }
 
-    /// As an owner leaves its positions that ended within its first batch.
+    /// Leaves the positions as an owner does that ends within its first batch.
     pub async fn interrupt(&self) {
         let client = self.database.client().await;
         client.batch_execute("UPDATE consumer_positions SET interrupted = true").await.expect("updated");

@@ -1,4 +1,4 @@
-//! A database that keeps its connections and says nothing any more.
+//! A database that keeps its connections open and stops answering.
 
 use std::time::Duration;
 
@@ -7,19 +7,18 @@ use ledger::{event::partition_of, risk::SHIPPED_RULES, runtime::Stop};
 use super::scene::{PARTITIONS, Scene};
 use crate::support::{eventually, proxy::Proxy};
 
-/// Makes each commit of assessments wait for whoever has the lock 7.
+/// Makes each commit of assessments wait for the advisory lock 7.
 const COMMITS_WAIT: &str = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
       $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NULL; END $$;
     CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON risk_assessments
       DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()";
 
-/// The answer to a commit is lost: the consumer goes on from where the database is. The next one is lost when the
-/// partition is to be given up: it is, although nobody answers.
+/// The answer to a commit is lost: the consumer continues at the position of the database. Another answer is lost while
+/// the partition is given up: it ends all the same.
 ///
-/// Bug that this caught: no bound of the waiting for an answer, so the partition stood still for as long as the process
-/// lived.
+/// Seen to fail without a limit of the wait for an answer: the partition then waited for as long as the process lived.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_that_gets_no_answer_goes_on_and_ends() {
+async fn a_consumer_that_gets_no_answer_continues_and_can_be_stopped() {
     let scene = Scene::new().await;
     let records = scene.post(1, 220).await;
     let config: tokio_postgres::Config = scene.database.url.parse().expect("a URL");

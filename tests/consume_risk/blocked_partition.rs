@@ -1,13 +1,13 @@
-//! A partition that cannot go on leaves the others alone.
+//! A partition that is halted or blocked does not delay the others.
 
 use super::scene::{Scene, start, stop};
 use crate::support::eventually;
 
-/// How often the others may be too slow to be done while the same statement waits; it does so for five seconds.
+/// How often the other partitions may be too slow to finish while one statement waits. It waits for five seconds.
 const ROUNDS_MAX: usize = 6;
 const RECORDS_A_ROUND: usize = 240;
 
-/// The statement that waits for the lock on the position: who sent it, and when.
+/// Returns process id and start of the statement that waits for the lock on the position.
 async fn waiting(scene: &Scene) -> Option<String> {
     let waiting = "SELECT min(pid || ' since ' || query_start) FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name = 'ledger consume-risk'
@@ -21,13 +21,13 @@ async fn is_at_its_end(scene: &Scene, partition: i32) -> bool {
     latest > 0 && scene.count(&at).await == 1
 }
 
-/// One partition is halted, because its position is beyond what the broker holds; another one's statement waits for a
-/// lock. What is published meanwhile is consumed from the others before that wait is over.
+/// One partition is halted, because its position is outside the broker's offsets. A statement of another one waits for a
+/// lock. The records of the remaining partitions are consumed before that wait ends.
 ///
-/// Seen to fail when a partition had the turn of the whole process for as long as it handled a batch, its statements
-/// included: the others then go on only when the wait has timed out.
+/// Seen to fail when a partition held the isolation lock also during its statements: the others then continue only when
+/// the wait has timed out.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_stands_still_holds_up_no_other() {
+async fn a_halted_or_blocked_partition_does_not_delay_the_others() {
     let scene = Scene::new().await;
     let records = scene.post(60, ROUNDS_MAX * RECORDS_A_ROUND).await;
     let client = scene.database.client().await;
@@ -36,7 +36,7 @@ async fn a_partition_that_stands_still_holds_up_no_other() {
     client.batch_execute(positions).await.expect("inserted");
     let locked = "BEGIN; SELECT FROM consumer_positions WHERE partition = 1 FOR UPDATE";
     client.batch_execute(locked).await.expect("locked");
-    // So that the one that waits keeps its lease for as long as it does.
+    // The waiting partition must keep its lease for as long as it waits.
     let context = scene.context(&[("consume_risk.lease_ttl", "60s")]);
     let mut rounds = records.chunks(RECORDS_A_ROUND);
     scene.publish(rounds.next().expect("a round")).await;
@@ -44,8 +44,8 @@ async fn a_partition_that_stands_still_holds_up_no_other() {
     let (mut wait, mut is_overtaken) = (None, false);
     while !is_overtaken && let Some(round) = rounds.next() {
         let before = wait;
-        let waits_anew = async || waiting(&scene).await.is_some_and(|found| Some(found) != before);
-        eventually("a statement waits", waits_anew).await;
+        let waits_again = async || waiting(&scene).await.is_some_and(|found| Some(found) != before);
+        eventually("a statement waits", waits_again).await;
         wait = waiting(&scene).await;
         scene.publish(round).await;
         eventually("the others are consumed", async || {
@@ -54,10 +54,10 @@ async fn a_partition_that_stands_still_holds_up_no_other() {
         .await;
         is_overtaken = wait.is_some() && waiting(&scene).await == wait;
     }
-    assert!(is_overtaken, "the others were consumed only when the wait was over");
+    assert!(is_overtaken, "the others were consumed only after the wait");
     assert_eq!(scene.count("consumer_positions WHERE partition = 1 AND next_offset = 0").await, 1);
     client.batch_execute("COMMIT").await.expect("unlocked");
-    eventually("the one that waited goes on", async || is_at_its_end(&scene, 1).await).await;
+    eventually("the blocked partition continues", async || is_at_its_end(&scene, 1).await).await;
     assert_eq!(scene.count("consumer_positions WHERE partition = 0 AND next_offset = 1000000").await, 1);
     assert_eq!(scene.count("dead_letters").await, 0);
     stop(&context, role).await;
