@@ -3,13 +3,16 @@
 //!
 //! `config/default.toml` documents every key; it is the one list of what exists.
 
+mod error;
 mod kafka;
 mod load;
 mod print;
+mod secret;
 mod sections;
 
+pub use error::ConfigError;
 pub use kafka::{Compression, SaslMechanism};
-pub use load::{ConfigError, DEFAULTS, Overrides, load};
+pub use load::{DEFAULTS, Overrides, load};
 pub use print::print;
 pub use sections::{
     Admin, Aggregate, Broker, BrokerKind, Config, ConsumeRisk, Database, Kafka, Listen, Log, LogFormat,

@@ -1,11 +1,14 @@
 //! Puts the layers together and refuses what nobody knows.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use config::{Config as Layers, File, FileFormat, Value, ValueKind};
-use secrecy::SecretString;
 
-use super::Config;
+use super::{
+    ConfigError,
+    secret::{DATABASE_URL_FILE, read_secret},
+    sections::Config,
+};
 
 /// The compiled-in defaults: the documented list of all keys.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -13,51 +16,8 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 const ENVIRONMENT_PREFIX: &str = "LEDGER_";
 const SECTION_SEPARATOR: &str = "__";
 
-/// The key of the file that holds the database's URL.
-pub(super) const DATABASE_URL_FILE: &str = "database.url_file";
-
 /// Values from the command line, as (`section.key`, value); they win over every other layer.
 pub type Overrides = Vec<(String, String)>;
-
-/// Why the configuration is refused. Each text names the key or file and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file is missing, unreadable or no TOML.
-    #[error("cannot read the configuration file {}", path.display())]
-    File {
-        /// As given.
-        path: PathBuf,
-        /// Why.
-        source: config::ConfigError,
-    },
-    /// A key that no section has.
-    #[error("unknown configuration key {key}{}{suggestion}", origin(.from))]
-    UnknownKey {
-        /// As the user wrote it.
-        key: String,
-        /// Where it came from.
-        from: String,
-        /// `; did you mean …?`, or nothing.
-        suggestion: String,
-    },
-    /// A value of the wrong shape or out of bounds.
-    #[error("invalid configuration: {0}")]
-    Invalid(String),
-    /// A secret's file cannot be read.
-    #[error("cannot read {key} from {}", path.display())]
-    Secret {
-        /// The key that names the file.
-        key: &'static str,
-        /// As given.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-}
-
-fn origin(from: &str) -> String {
-    if from.is_empty() { String::new() } else { format!(" in {from}") }
-}
 
 /// Loads the layers in order. `environment` is handed in so that tests need not change the process's own.
 pub fn load(
@@ -168,13 +128,6 @@ fn collect_leaf_keys(value: &Value, path: &str, keys: &mut Vec<String>) {
         }
         _ => keys.push(path.to_owned()),
     }
-}
-
-/// Reads a secret's file. White space at its end is not part of the secret.
-pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<SecretString, ConfigError> {
-    std::fs::read_to_string(path)
-        .map(|text| SecretString::from(text.trim_end().to_owned()))
-        .map_err(|source| ConfigError::Secret { key, path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
+    ConfigError,
     kafka::{Compression, SaslMechanism},
-    load::{ConfigError, DATABASE_URL_FILE, read_secret},
+    secret::{DATABASE_URL_FILE, read_secret},
 };
 
 /// Everything that can be configured.

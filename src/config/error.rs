@@ -1,0 +1,43 @@
+//! The reasons for which a configuration is refused.
+
+use std::path::PathBuf;
+
+/// Why the configuration is refused. Each text names the key or the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is missing, unreadable or not valid TOML.
+    #[error("cannot read the configuration file {}", path.display())]
+    File {
+        /// The path as given.
+        path: PathBuf,
+        /// The cause.
+        source: config::ConfigError,
+    },
+    /// A key that no section has.
+    #[error("unknown configuration key {key}{}{suggestion}", origin(.from))]
+    UnknownKey {
+        /// The key as the user wrote it.
+        key: String,
+        /// The place where it was found: a file or the environment.
+        from: String,
+        /// `; did you mean …?`, or nothing.
+        suggestion: String,
+    },
+    /// A value of the wrong type or out of bounds.
+    #[error("invalid configuration: {0}")]
+    Invalid(String),
+    /// The file of a secret cannot be read.
+    #[error("cannot read {key} from {}", path.display())]
+    Secret {
+        /// The key that names the file.
+        key: &'static str,
+        /// The path as given.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+fn origin(from: &str) -> String {
+    if from.is_empty() { String::new() } else { format!(" in {from}") }
+}
