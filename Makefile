@@ -1,4 +1,4 @@
-# `make` lists the targets. Each does all of its own set-up.
+# `make` lists the targets. Each target installs what it needs.
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test torture lint fmt build release api-check bench bench-events platform-check container-check audit doc clean
@@ -9,7 +9,7 @@ LEDGER := target/debug/ledger
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: build ## Watch transactions go the whole way, reconciled at the end (no Kafka needed)
+demo: build ## Run transactions through all roles and verify the result (needs no Kafka)
 	@$(LEDGER) demo
 
 dev: build ## Run everything on this machine until Ctrl-C
@@ -22,30 +22,31 @@ test: ## Run all tests, on a real PostgreSQL and a real Kafka
 	@scripts/setup.sh test
 	$(CARGO) test --locked
 
-torture: ## Break everything at random under load, then reconcile: make torture SECONDS=120 SEED=7
+torture: ## Inject random faults under load, then verify: make torture SECONDS=120 SEED=7
 	@scripts/setup.sh test
 	LEDGER_TORTURE_SECONDS=$(SECONDS) LEDGER_TORTURE_SEED=$(SEED) \
 	  $(CARGO) test --locked --test integration torture::nothing -- --ignored --nocapture
 
-lint: ## Check formatting, lints, docs and everything that is shipped
+lint: ## Check formatting, lints, unused dependencies, docs and deployment files
 	@scripts/setup.sh build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	PATH="$$(scripts/platform-tools.sh machete)/bin:$$PATH" $(CARGO) machete --skip-target-dir
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 	scripts/lint-platform-quick.sh
 
 fmt: ## Format the code
 	$(CARGO) fmt
 
-build: ## Build the binary for development: target/debug/ledger
+build: ## Build the development binary, target/debug/ledger
 	@scripts/setup.sh build
 	$(CARGO) build --locked
 
-release: ## Build the binary for use: target/release/ledger
+release: ## Build the release binary, target/release/ledger
 	@scripts/setup.sh build
 	$(CARGO) build --locked --release
 
-bench: release ## Measure serve beside its yardsticks on a private PostgreSQL (about 15 minutes)
+bench: release ## Measure serve and its reference programs on a private PostgreSQL (about 15 minutes)
 	@scripts/setup.sh bench
 	bench/bench.py
 
@@ -53,22 +54,22 @@ bench-events: release ## Measure relay and consume-risk on a private Kafka (abou
 	@scripts/setup.sh bench
 	bench/bench_events.py
 
-api-check: build ## Hold the OpenAPI description against the running API (schemathesis)
+api-check: build ## Test the running API against its OpenAPI description (schemathesis)
 	@scripts/setup.sh checks
 	scripts/api-check.sh
 
-platform-check: build ## The longer checks of chart, playbook, image and dashboards (minutes; builds tools)
+platform-check: build ## Check chart, compose file, playbook, units and dashboards (minutes; builds tools)
 	scripts/platform-check.sh
 
 container-check: build ## Build and run the image, and the playbook on a host with systemd (root; no registry)
 	scripts/container-check.sh
 
-audit: ## Check the dependencies' licences and advisories (builds cargo-deny once)
+audit: ## Check licences and advisories of the dependencies (builds cargo-deny once)
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check
 
-doc: ## Build the code's documentation: target/doc/ledger/index.html
+doc: ## Build the documentation of the code, target/doc/ledger/index.html
 	$(CARGO) doc --locked --no-deps --document-private-items
 
-clean: ## Remove what was built
+clean: ## Remove the build directory
 	$(CARGO) clean

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Holds the API's description against the running API with schemathesis: every check, a bounded number of examples.
-# Before that the description must be valid OpenAPI, and the code in docs/api.md must do what the page says.
+# Tests the running API against its OpenAPI description with schemathesis: every check, a limited number of examples.
+# Before that it checks that the description is valid OpenAPI and that the samples of docs/api.md do what they say.
 #
-#   scripts/api-check.sh [EXAMPLES [SEED]]     default 50 for each operation, and the same ones each time
+#   scripts/api-check.sh [EXAMPLES [SEED]]     by default 50 for each operation, with a fixed seed
 #
 # Starts `ledger dev` on a free port with a private PostgreSQL and stops it again.
 set -euo pipefail

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs the platform and a real Prometheus, and holds every query of dashboard and alerts against what they export.
+"""Runs the platform and a real Prometheus, and evaluates every query of the dashboard and the alerts.
 
-A panel must have no error and, but for those that only trouble fills, must not be empty. An alert must be evaluated
-and must not fire while all is well.
+A panel must have no error. It must not be empty, except for panels that only failures fill. An alert must be
+evaluated and must not fire while the platform is healthy.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-# `ledger dev` aggregates once a minute; the rest is there within seconds.
+# `ledger dev` aggregates once a minute; all other metrics appear within seconds.
 DEADLINE_SECONDS = 120
-# Panels that only trouble, or a change of rules, fills.
+# Panels that stay empty without failures and without a change of the rule file.
 QUIET = {
     "Database transactions retried",
     "Relay errors by reason",
@@ -42,7 +42,7 @@ def ask(url: str) -> dict:
 
 
 def wait(what: str, condition, seconds: float):
-    """Asks until the condition holds, and answers what it gave."""
+    """Waits until the condition holds, and returns its result."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -51,7 +51,7 @@ def wait(what: str, condition, seconds: float):
         except OSError:
             pass
         if time.monotonic() > deadline:
-            sys.exit(f"waited {seconds} s in vain for {what}")
+            sys.exit(f"{what} was not there after {seconds} s")
         time.sleep(0.2)
 
 
@@ -131,7 +131,7 @@ def main() -> int:
     running: list[subprocess.Popen] = []
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        # PostgreSQL runs as another user where this one is root, and must reach its data.
+        # If this user is root, PostgreSQL runs as another user, who must reach the data.
         work.chmod(0o711)
         try:
             api, admin = start_ledger(options.ledger, work, running)

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Checks the links between the files given: that the file is there, and the heading too.
+"""Checks the links between the given files: the target file must exist, and its heading too.
 
-In Markdown, every link; in YAML, the runbooks of alerts, which are paths from the top of the repository.
-
-Links to other sites are not followed: whether they answer is not ours to break.
+In Markdown it checks every link. In YAML it checks the runbooks of alerts, which are paths from the top of the
+repository. It does not follow links to other sites, because their outages must not fail the build.
 """
 
 import pathlib
@@ -19,7 +18,7 @@ REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub makes of the headings."""
+    """Returns the anchors that GitHub makes from the headings."""
     found: set[str] = set()
     for heading in HEADING.findall(FENCE.sub("", text)):
         heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)

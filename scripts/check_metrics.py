@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Checks that the code, docs/metrics.md, the alert rules and the dashboard speak of the same metrics.
+"""Checks that the code, docs/metrics.md, the alert rules and the dashboard name the same metrics.
 
-Every metric that the code names is in the document and the other way round; rules, their tests and the dashboard use
-none that is not there.
+Every metric of the code must be in the document, and every metric of the document in the code. Rules, their tests and
+the dashboard may use documented metrics only.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ import sys
 
 DOCUMENT = pathlib.Path("docs/metrics.md")
 USERS = [pathlib.Path("config/prometheus/ledger.rules.yml"), *sorted(pathlib.Path("config/grafana/dashboards").glob("*.json"))]
-# A metric in the code is a whole string literal. Groups, applications and users are named like one and are none.
+# A metric in the code is a whole string literal. Some groups, applications and users have similar names.
 LITERAL = re.compile(r'"(ledger_[a-z_]+)"')
 NAME = re.compile(r"\bledger_[a-z_]+\b")
 SUFFIX = re.compile(r"_(bucket|sum|count)$")
@@ -23,7 +23,7 @@ def main() -> int:
     exported = set()
     for file in pathlib.Path("src").rglob("*.rs"):
         text = file.read_text(encoding="utf-8")
-        # Files name metrics either in the macro or in a constant that the macro takes.
+        # A file names a metric in the macro, or in a constant that it passes to the macro.
         if "metrics::" in text or "counter!" in text or "gauge!" in text or "histogram!" in text:
             exported.update(LITERAL.findall(text))
     problems = [f"{DOCUMENT}: {name}: not in src/" for name in sorted(documented - exported)]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs the code of docs/api.md against a running API: scripts/check_samples.py URL
+"""Runs the code samples of docs/api.md against a running API: scripts/check_samples.py URL
 
-Each sample must do what the page says of it: the shell lines end with the balance that their comment names, the
-retries in both languages post once and give the same answer twice, and the pages give every row once.
+Each sample must do what the page says. The shell lines end with the balance that their comment names, the retries in
+both languages post once and return the same answer twice, and the paging samples return every row once.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ WRITTEN = "http://127.0.0.1:8080"
 
 
 def samples(language):
-    """The blocks of one language, pointed at URL."""
+    """Returns the code blocks of one language, with the URL of the running API."""
     found = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     return [text.replace(WRITTEN, URL) for text in found]
 
@@ -30,7 +30,7 @@ def transaction(account):
 def python():
     scope = {}
     for text in samples("python"):
-        exec(text, scope)  # the page's own code, which is what is tried
+        exec(text, scope)  # this check executes the code of the page
     account, key = f"py-{uuid.uuid4()}", str(uuid.uuid4())
     first = scope["post"](transaction(account), key)
     assert scope["post"](transaction(account), key) == first, "the same answer twice"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds and runs what runs in containers, without a registry: the image with every role under the restrictions of
+# Builds and runs the containers without a registry: the image with every role under the restrictions of
 # compose file and chart, and the playbook against a Debian host with a running systemd, twice.
 #
 #   scripts/container-check.sh [image] [host]     both by default; some minutes
 #
 # Needs root and the Debian packages buildah, podman, runc and debootstrap. The base system comes from Debian's
-# archive; no image is pulled. In place of the compiler stands the binary that is there already (LEDGER, default
-# target/debug/ledger), so what is not checked is that the crate compiles in the build image.
+# archive; no image is pulled. The binary (LEDGER, default
+# target/debug/ledger) is not compiled in the build image, so the check does not cover that step.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +19,7 @@ for command in buildah podman runc debootstrap; do
 done
 
 work=$(mktemp -d)
-# PostgreSQL runs as another user and must reach its data.
+# PostgreSQL runs as another user, who must reach the data.
 chmod 711 "$work"
 storage=(--root "$work/storage" --runroot "$work/run" --storage-driver vfs)
 run=(podman "${storage[@]}" --runtime runc --cgroup-manager cgroupfs)
@@ -44,7 +44,7 @@ until_ok() { # SECONDS COMMAND…
   local deadline=$((SECONDS + $1))
   shift
   until "$@" >"$work/until" 2>&1; do
-    [ $SECONDS -lt $deadline ] || { cat "$work/until" >&2 && fail "waited in vain for: $*"; }
+    [ $SECONDS -lt $deadline ] || { cat "$work/until" >&2 && fail "timed out waiting for: $*"; }
     sleep 0.2
   done
 }
@@ -53,7 +53,7 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# A Debian without what debootstrap fetched, so that the next run starts in seconds.
+# Caches a Debian base system without downloaded packages, so that the next run starts in seconds.
 base() {
   if [ ! -e "$tools/debian-bookworm.tar" ]; then
     echo "container-check: fetching a base system (once)" >&2
@@ -68,7 +68,7 @@ base() {
   "${run[@]}" import "$tools/debian-bookworm.tar" localhost/debian:1 >/dev/null 2>&1
 }
 
-# A PostgreSQL of its own; `database NAME` makes a database in it and prints its URL.
+# Starts a private PostgreSQL. `database NAME` creates a database in it and prints the URL.
 postgres() {
   "$ledger" dev --listen 127.0.0.1:0 --admin-listen off --data-dir "$work/data" >"$work/dev.out" 2>"$work/dev.log" &
   dev=$!
@@ -85,10 +85,10 @@ database() {
 
 traffic() { # URL
   "$ledger" simulate --url "$1" --rate 50 --duration 3s --output json >"$work/traffic.json" 2>"$work/traffic.log" ||
-    { cat "$work/traffic.log" >&2 && fail "traffic was answered wrongly"; }
+    { cat "$work/traffic.log" >&2 && fail "the API answered wrongly"; }
 }
 
-# A compiler that was given the documented command and files, and has compiled already.
+# Builds the image with a fake cargo, which checks the documented command and files and copies the binary.
 build_image() {
   mkdir "$work/build"
   cp "$ledger" "$work/build/ledger"
@@ -138,7 +138,7 @@ play() { # ARGUMENT…
 
 host() {
   ansible=$(scripts/platform-tools.sh ansible)
-  # Ansible calls programs of its own by name.
+  # Ansible calls its own programs by name.
   export PATH=$ansible/bin:$PATH ANSIBLE_CONFIG=$PWD/ansible/ansible.cfg
   "${run[@]}" run --detach --name host --systemd always --privileged --network host "${limits[@]}" --tmpfs /run --tmpfs /tmp \
     localhost/debian:1 /sbin/init >/dev/null
@@ -171,7 +171,7 @@ END
   LEDGER_DATABASE__URL=$url "$ledger" verify --wait 30s >"$work/verify" || { cat "$work/verify" >&2 && fail "verify differs"; }
   play || { tail -20 "$work/play.log" >&2 && fail "the playbook fails when run again"; }
   grep -q 'changed=0 .*failed=0' "$work/play.log" || { tail -20 "$work/play.log" >&2 && fail "a second run changes something"; }
-  # A mistake in the configuration is refused and leaves the old one.
+  # The playbook refuses a wrong configuration and keeps the old one.
   if play --extra-vars '{"ledger_config": "[serve]\nwritters = 3\n"}'; then fail "a wrong configuration is installed"; fi
   "${run[@]}" exec host systemctl is-active ledger-serve ledger-relay ledger-consume-risk >/dev/null
 }

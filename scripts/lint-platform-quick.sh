@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks what is shipped beside the code: image, compose file, alerts, dashboard, chart values, playbook, scripts,
-# documents. Seconds; its tools come once into a cache outside the tree. A check that cannot run has failed.
-# scripts/platform-check.sh has the longer ones.
+# Checks the files beside the code: image, compose file, alerts, dashboard, chart values, playbook, scripts and
+# documents. Takes seconds; its tools are installed once, into a cache outside the tree. A check that cannot run
+# counts as failed. scripts/platform-check.sh has the longer checks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,7 @@ python=$(scripts/platform-tools.sh python)
 prometheus=$(scripts/platform-tools.sh prometheus)
 PATH=$python/bin:$prometheus/bin:$PATH
 
-files() { # PATTERN...: of the tree, without what git ignores
+files() { # PATTERN...: lists matching files of the tree, except for those that git ignores
   git ls-files --cached --others --exclude-standard -- "$@" | while read -r file; do [ ! -f "$file" ] || echo "$file"; done
 }
 
@@ -20,7 +20,7 @@ failed=()
 check() { # NAME COMMAND...
   local name=$1
   shift
-  # In the background, for in a condition bash would go on after a command that fails.
+  # Runs in the background: inside a condition bash would continue after a command that fails.
   "$@" >"$output" 2>&1 </dev/null &
   if wait $!; then
     printf '%-12s ok\n' "$name"
@@ -50,7 +50,7 @@ json() {
   done
 }
 
-chart() { # as far as it goes without Helm: the schema is one, and the defaults fit it
+chart() { # checks without Helm that the schema is valid and that the values files fit it
   check-jsonschema --check-metaschema k8s/ledger/values.schema.json
   check-jsonschema --schemafile k8s/ledger/values.schema.json k8s/ledger/values*.yaml
 }
@@ -65,15 +65,15 @@ playbook() {
   ANSIBLE_CONFIG=ansible/ansible.cfg ansible-playbook --syntax-check ansible/playbook.yml
 }
 
-same() { # WHAT VALUE VALUE...: all of them found, and equal
-  local what=$1 first=$2 value
+same() { # NAME VALUE VALUE...: fails unless all values were found and are equal
+  local name=$1 first=$2 value
   shift
   for value in "$@"; do
-    [ -n "$value" ] && [ "$value" = "$first" ] || { echo "$what: not one version but: $*"; return 1; }
+    [ -n "$value" ] && [ "$value" = "$first" ] || { echo "$name: the versions differ: $*"; return 1; }
   done
 }
 
-versions() { # what two files must say alike
+versions() { # compares versions that more than one file names
   same Rust "$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)" \
     "$(sed -n 's/^ARG BUILD_IMAGE=rust:\(.*\)-bookworm$/\1/p' Containerfile)"
   same ledger "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" \
@@ -83,7 +83,7 @@ versions() { # what two files must say alike
     "$(sed -n 's|^ *image: apache/kafka:||p' compose.yaml)"
 }
 
-targets() { # every target that `make help` lists, and the ones they call
+targets() { # runs every target of `make help`, and the targets that they call, as a dry run
   make --no-print-directory help >/dev/null
   sed -n 's/^\([a-z-]*\):.*## .*/\1/p' Makefile | xargs -r make --dry-run
 }

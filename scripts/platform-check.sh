@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The longer checks of what is shipped: the chart, the compose file as Docker reads it, the playbook, the units, the
-# TeamCity settings, and the dashboard and alerts on a real Prometheus. Minutes when its tools are built the first
-# time, then about one. A check that cannot run has failed. scripts/lint-platform-quick.sh has the quick ones.
+# Checks the deployment files at length: the chart, the compose file as Docker reads it, the playbook, the units, the
+# TeamCity settings, and the dashboard and alerts on a real Prometheus. Takes several minutes the first time, when it
+# builds its tools, then about one. A check that cannot run counts as failed. scripts/lint-platform-quick.sh has the
+# quick checks.
 #
 #   scripts/platform-check.sh [CHECK…]     all, or some of: chart compose playbook units teamcity dashboard
 set -euo pipefail
@@ -17,7 +18,7 @@ failed=()
 check() { # NAME COMMAND...
   local name=$1 started=$SECONDS
   shift
-  # In the background, for in a condition bash would go on after a command that fails.
+  # Runs in the background: inside a condition bash would continue after a command that fails.
   "$@" >"$work/output" 2>&1 </dev/null &
   if wait $!; then
     printf '%-12s ok (%s s)\n' "$name" $((SECONDS - started))
@@ -28,8 +29,8 @@ check() { # NAME COMMAND...
   fi
 }
 
-# Every values file, and what none of them asks for, against the schemas of Kubernetes. `kubernetes-validate` only
-# warns about kinds that it does not know or that were removed.
+# Checks the manifests of every values file, and of options that no values file uses, against the schemas of
+# Kubernetes. `kubernetes-validate` only warns about kinds that are unknown or removed, so a warning fails.
 chart() {
   helm=$(scripts/platform-tools.sh helm)/bin/helm
   validate=$(scripts/platform-tools.sh kubernetes)/bin/kubernetes-validate
@@ -49,7 +50,7 @@ chart() {
   render --set-file rules="$work/rules.toml" --set fullnameOverride=other,serviceAccount.create=false \
     --set 'imagePullSecrets[0].name=registry,extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,extraEnv[0].value=http://otel:4317' \
     --set database.migrate.existingSecret=owner,serve.autoscaling.enabled=true
-  # What is mistyped is refused rather than ignored.
+  # The chart refuses mistyped values and does not ignore them.
   for mistyped in sevre.replicas=3 serve.replica=3; do
     if "$helm" template k8s/ledger --kube-version 1.32.0 --set "$mistyped" >"$work/refused" 2>&1; then
       echo "the chart accepts a value that it does not have: $mistyped"
@@ -75,7 +76,7 @@ playbook() {
   ansible-lint --offline --profile production --strict
 }
 
-# The units as the role renders them, with a command that exists here.
+# Checks the units as the role renders them, with a command that exists on this machine.
 units() {
   command -v systemd-analyze >/dev/null || { echo "needs systemd-analyze, from the Debian package systemd"; exit 1; }
   ansible
@@ -84,19 +85,19 @@ units() {
     --extra-vars "render_to=$work/units ansible_python_interpreter=$tools/bin/python3"
   sed -i 's|^ExecStart=/usr/local/bin/ledger|ExecStart=/bin/true|' "$work"/units/*.service
   systemd-analyze verify "$work"/units/ledger-* 2>"$work/verified" || { cat "$work/verified"; exit 1; }
-  # It also speaks about units of this machine.
+  # The output also names units of this machine, which do not matter here.
   if grep ledger "$work/verified"; then exit 1; fi
-  # 0 is best, 100 worst.
+  # The scale goes from 0 (best) to 100 (worst).
   systemd-analyze security --offline=true --threshold=20 "$work"/units/ledger-*.service
 }
 
-# Real roles under traffic, a real Prometheus that scrapes them, and every query of the dashboard and the alerts.
+# Runs real roles under traffic and a real Prometheus, and evaluates every query of the dashboard and the alerts.
 dashboard() {
   prometheus=$(scripts/platform-tools.sh prometheus)/bin/prometheus
   scripts/check_dashboard.py --ledger "${LEDGER:-target/debug/ledger}" --prometheus "$prometheus"
 }
 
-# Format, then the settings compiled and run against the stub, whose steps print their commands.
+# Checks the format, then compiles the settings and runs them against the stub, whose steps print their commands.
 teamcity() {
   lib=$(scripts/platform-tools.sh kotlin)/lib
   shellcheck=$(scripts/platform-tools.sh python)/bin/shellcheck
@@ -116,7 +117,7 @@ wanted=("$@")
 for name in "${wanted[@]}"; do
   case $name in
     chart | compose | playbook | units | teamcity | dashboard) check "$name" "$name" ;;
-    *) sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 

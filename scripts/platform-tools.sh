@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs the checkers of what is shipped, pinned, into a cache outside the tree, each once. Prints where they are.
+# Installs pinned checkers into a cache outside the tree, each once. Prints the directory of the checker.
 #
 #   scripts/platform-tools.sh python      yamllint, shellcheck, hadolint, check-jsonschema, ansible (Python packages)
+#   scripts/platform-tools.sh machete     cargo-machete, built from source, about a minute
 #   scripts/platform-tools.sh prometheus  promtool and prometheus (unpacked from the Debian package, not installed)
 #   scripts/platform-tools.sh kubernetes  kubernetes-validate, ansible-lint (Python packages)
 #   scripts/platform-tools.sh helm        built with Go, some minutes
@@ -18,7 +19,7 @@ fail() {
   exit 1
 }
 
-# What is half there, after an interruption, is made anew; of two runs at once the second waits for the first.
+# Reinstalls a tool whose installation was interrupted. Of two runs in parallel, the second waits for the first.
 install_once() { # NAME FUNCTION
   local target=$tools/$1
   mkdir -p "$tools"
@@ -54,7 +55,7 @@ python_ansible() {
   python_packages "$1" ansible==12.3.0
 }
 
-# Installing the package would start a server.
+# Unpacks the package: installing it would start a server.
 prometheus() {
   command -v apt-get >/dev/null || fail "promtool comes from the Debian package prometheus, and there is no apt-get"
   cd "$1" || return
@@ -65,6 +66,10 @@ prometheus() {
   dpkg-deb -x prometheus_*.deb .
   rm prometheus_*.deb
   mv usr/bin bin
+}
+
+machete() {
+  cargo install --locked --quiet --root "$1" "cargo-machete@$machete_version"
 }
 
 helm() {
@@ -87,16 +92,18 @@ kotlin() {
     -DincludeScope=runtime -DoutputDirectory="$1/lib"
 }
 
+machete_version=0.9.2
 helm_version=3.22.0
 compose_version=2.40.3
 
 case "${1:-}" in
   python) install_once python-quick-1 python_quick ;;
+  machete) install_once "machete-$machete_version" machete ;;
   kubernetes) install_once python-long-1 python_long ;;
   ansible) install_once python-ansible-12.3.0 python_ansible ;;
   prometheus) install_once "prometheus-$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)" prometheus ;;
   helm) install_once "helm-$helm_version" helm ;;
   compose) install_once "compose-$compose_version" compose ;;
   kotlin) install_once kotlin-2.2.21 kotlin ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

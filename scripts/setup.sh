@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes sure that what building and testing need is there, and says what it installs.
+# Installs the system packages that building and testing need, and names them.
 #
 #   scripts/setup.sh build   a C compiler and linker, for the crates that hold C
-#   scripts/setup.sh test    the same, and Java, Maven and OpenSSL, which bring a real Kafka
+#   scripts/setup.sh test    the same, and Java, Maven and OpenSSL, which a real Kafka needs
 #   scripts/setup.sh bench   the same as test, and PostgreSQL, wrk and Python, for the benchmarks
-#   scripts/setup.sh checks  the same as build, and Python, for checkers that come from its package index
+#   scripts/setup.sh checks  the same as build, and Python, for checkers from the Python package index
 #
-# For tests PostgreSQL is not among them: `ledger` uses the installed one, or fetches a portable one by itself.
+# Tests do not need the PostgreSQL package: `ledger` uses an installed server, or downloads a portable one.
 set -euo pipefail
 
 case "${1:-}" in
@@ -18,7 +18,7 @@ case "${1:-}" in
 esac
 
 if ! command -v cargo >/dev/null; then
-  echo "setup: there is no Rust toolchain; install it with rustup, then try again" >&2
+  echo "setup: there is no Rust toolchain; install it with rustup, then retry" >&2
   exit 1
 fi
 
