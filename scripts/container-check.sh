@@ -5,8 +5,8 @@
 #   scripts/container-check.sh [image] [host]     both by default; some minutes
 #
 # Needs root and the Debian packages buildah, podman, runc and debootstrap. The base system comes from Debian's
-# archive; no image is pulled. The binary (LEDGER, default
-# target/debug/ledger) is not compiled in the build image, so the check does not cover that step.
+# archive; no image is pulled. The build image copies an existing binary (LEDGER, default target/debug/ledger), so
+# this does not check that the crate compiles in it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
