@@ -1,4 +1,4 @@
-//! Commands for people who look after a ledger.
+//! Commands for operators.
 
 pub mod consumers;
 pub mod dlq;

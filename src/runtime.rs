@@ -1,4 +1,5 @@
-//! What every role stands on: logs and traces, a clean stop, back-off, the admin listener, leases, points to fail at.
+//! The services that every role uses: boot, logs and traces, clean shutdown, back-off, the admin listener, leases and
+//! fail points.
 
 mod admin;
 mod backoff;

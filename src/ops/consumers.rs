@@ -1,7 +1,7 @@
-//! `ledger consumers`: where each consumer group is in each partition, who owns it, and how far it is behind.
+//! `ledger consumers`: the position, owner and lag of each consumer group in each partition.
 //!
-//! Positions and owners are the database's, ends are the broker's; the two are read one after the other, so a lag is
-//! right to within what happened in between. With the broker away, what the database knows is shown all the same.
+//! Positions and owners come from the database, offsets from the broker. The two are read one after the other, so the lag
+//! may be off by the records in between. During an outage of the broker the command prints the database's part.
 
 mod forget;
 mod reset;
@@ -24,8 +24,8 @@ use crate::{
     runtime::{Boot, Context, OutputFormat, print_json, print_text, table},
 };
 
-/// Partitions that the broker is asked about at once.
-const ASKED_AT_ONCE_MAX: usize = 8;
+/// How many requests go to the broker in parallel.
+const REQUESTS_MAX: usize = 8;
 
 /// Flags of `ledger consumers`.
 #[derive(Debug, Clone, Args)]
@@ -42,36 +42,36 @@ pub struct ConsumersArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 enum ConsumersCommand {
-    /// Remove the positions of a group that was given up; refused while any of its consumers lives
+    /// Remove the positions of a group that is no longer used; refused while one of its consumers runs
     #[command(
-        after_help = "A group that nobody runs any more keeps the PostgreSQL broker from removing old records, and `ledger verify` calls\nits positions wrong once retention has passed them. Should the group begin again, it begins with the first record\nthat is there; assessments are kept, so nothing is doubled.\n\nExamples:\n  ledger consumers forget old-group --dry-run\n  ledger consumers forget old-group"
+        after_help = "The positions of an unused group keep the PostgreSQL broker from removing old records, and `ledger verify` reports\nthem when retention has passed them. If the group starts again, it begins with the first record of each partition.\nAssessments are kept, so no transaction gets a second one.\n\nExamples:\n  ledger consumers forget old-group --dry-run\n  ledger consumers forget old-group"
     )]
     Forget(forget::ForgetArgs),
-    /// Move a group's positions; consumers that run are fenced and go on from there by themselves
+    /// Move the positions of a group; running consumers are fenced and continue from the new positions
     #[command(
-        after_help = "Moving back delivers events again: what has its assessment keeps it, so nothing is doubled. Moving forward skips:\nthe transactions in between stay pending.\n\nExamples:\n  ledger consumers reset --group risk --to earliest --dry-run\n  ledger consumers reset --group risk --partition 3 --to 1200\n  ledger consumers reset --group risk --to 2026-11-24T10:00:00Z"
+        after_help = "Moving back delivers events again; existing assessments are kept, so no transaction gets a second one. Moving forward\nskips events; their transactions stay pending.\n\nExamples:\n  ledger consumers reset --group risk --to earliest --dry-run\n  ledger consumers reset --group risk --partition 3 --to 1200\n  ledger consumers reset --group risk --to 2026-11-24T10:00:00Z"
     )]
     Reset(reset::ResetArgs),
 }
 
-/// A partition as a group sees it.
-struct Place {
+/// The state of a group in one partition.
+struct PartitionState {
     name: PartitionName,
     position: Option<PositionRow>,
     lease: Option<LeaseState>,
-    /// What the partition holds, if the broker says so.
+    /// The offsets of the partition, if the broker reported them.
     range: Option<OffsetRange>,
 }
 
-impl Place {
-    /// A group that has not begun with a partition will begin with its first record.
+impl PartitionState {
+    /// Returns the number of records to handle. A group without a position will begin with the first record.
     fn lag(&self) -> Option<i64> {
         let range = self.range?;
         let next = self.position.as_ref().map_or(range.earliest, |position| position.next_offset);
         Some((range.latest - next).max(0))
     }
 
-    /// The consumer stands still, because its position is outside of what the partition holds.
+    /// Returns whether the consumer is halted, because its position is outside the offsets of the partition.
     fn is_halted(&self) -> bool {
         let (Some(range), Some(position)) = (self.range, &self.position) else { return false };
         !(range.earliest..=range.latest).contains(&position.next_offset)
@@ -85,20 +85,20 @@ impl Place {
         self.lease.as_ref()?.remaining_seconds
     }
 
-    fn state(&self) -> &'static str {
+    fn label(&self) -> &'static str {
         let position = self.position.as_ref();
         match self.remaining_seconds() {
             _ if self.is_halted() => "halted",
             None => "unowned",
             Some(seconds) if seconds < 0.0 => "silent",
-            Some(_) if position.is_some_and(|position| position.attempts > 0) => "trying",
+            Some(_) if position.is_some_and(|position| position.attempts > 0) => "retrying",
             Some(_) => "owned",
         }
     }
 }
 
 #[derive(Serialize)]
-struct PlaceOut<'a> {
+struct PartitionOut<'a> {
     group: &'a str,
     topic: &'a str,
     partition: i32,
@@ -116,31 +116,31 @@ struct PlaceOut<'a> {
     moved_at: Option<String>,
 }
 
-impl<'a> From<&'a Place> for PlaceOut<'a> {
-    fn from(place: &'a Place) -> Self {
-        let position = place.position.as_ref();
+impl<'a> From<&'a PartitionState> for PartitionOut<'a> {
+    fn from(state: &'a PartitionState) -> Self {
+        let position = state.position.as_ref();
         Self {
-            group: &place.name.group,
-            topic: &place.name.topic,
-            partition: place.name.partition,
-            state: place.state(),
-            owner: place.owner(),
-            lease_seconds: place.remaining_seconds(),
-            epoch: place.lease.as_ref().map(|lease| lease.epoch),
+            group: &state.name.group,
+            topic: &state.name.topic,
+            partition: state.name.partition,
+            state: state.label(),
+            owner: state.owner(),
+            lease_seconds: state.remaining_seconds(),
+            epoch: state.lease.as_ref().map(|lease| lease.epoch),
             position: position.map(|position| position.next_offset),
-            earliest: place.range.map(|range| range.earliest),
-            end: place.range.map(|range| range.latest),
-            lag: place.lag(),
+            earliest: state.range.map(|range| range.earliest),
+            end: state.range.map(|range| range.latest),
+            lag: state.lag(),
             attempts: position.map_or(0, |position| position.attempts),
             interrupted: position.is_some_and(|position| position.interrupted),
-            halted: place.is_halted(),
+            halted: state.is_halted(),
             moved_at: position
                 .map(|position| position.updated_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)),
         }
     }
 }
 
-/// Runs the command. Exit code 1 where the broker does not say how far the partitions go.
+/// Runs the command. The exit code is 1 if the broker does not report the offsets of the partitions.
 pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCode> {
     let mut boot = Boot::new(&context, "consumers");
     let mut connection = boot.connect().await?;
@@ -161,24 +161,24 @@ pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCo
         "there is no consumer group {}",
         args.group.unwrap_or_default()
     );
-    let mut places = places(&mut connection, names).await?;
+    let mut partitions = partitions(&mut connection, names).await?;
     if let Some(broker) = broker {
-        failure = ask_ranges(&broker, &mut places).await;
+        failure = add_ranges(&broker, &mut partitions).await;
     }
     match args.output {
         OutputFormat::Json => {
-            let items: Vec<PlaceOut> = places.iter().map(PlaceOut::from).collect();
+            let items: Vec<PartitionOut> = partitions.iter().map(PartitionOut::from).collect();
             print_json(&serde_json::json!({ "items": items }))?;
         }
-        OutputFormat::Table => print_table(&places)?,
+        OutputFormat::Table => print_table(&partitions)?,
     }
     match failure {
         None => Ok(ExitCode::SUCCESS),
-        Some(error) => Err(error).context("the broker does not say how far the partitions go"),
+        Some(error) => Err(error).context("the broker does not report the offsets of the partitions"),
     }
 }
 
-/// Every partition that a group has a position in, and every one that the configured group has yet to begin with.
+/// Returns every partition in which a group has a position, and those in which the configured group has none yet.
 async fn names(
     context: &Context,
     connection: &mut Connection,
@@ -209,7 +209,10 @@ async fn names(
     Ok(names)
 }
 
-async fn places(connection: &mut Connection, names: Vec<PartitionName>) -> anyhow::Result<Vec<Place>> {
+async fn partitions(
+    connection: &mut Connection,
+    names: Vec<PartitionName>,
+) -> anyhow::Result<Vec<PartitionState>> {
     let lease_names: Vec<String> = names.iter().map(PartitionName::lease_name).collect();
     let leases = leases::states(connection, &lease_names).await?;
     let mut leases: HashMap<String, LeaseState> =
@@ -224,35 +227,35 @@ async fn places(connection: &mut Connection, names: Vec<PartitionName>) -> anyho
         };
         positions.insert(name, row);
     }
-    let place = |name: PartitionName| Place {
+    let state = |name: PartitionName| PartitionState {
         position: positions.remove(&name),
         lease: leases.remove(&name.lease_name()),
         range: None,
         name,
     };
-    Ok(names.into_iter().map(place).collect())
+    Ok(names.into_iter().map(state).collect())
 }
 
-/// Fills in what the partitions hold; answers the first error. A topic that is gone holds nothing.
-async fn ask_ranges(broker: &SharedBroker, places: &mut [Place]) -> Option<anyhow::Error> {
+/// Adds the offsets of the partitions, and returns the first error.
+async fn add_ranges(broker: &SharedBroker, partitions: &mut [PartitionState]) -> Option<anyhow::Error> {
     let asked: Vec<(String, i32)> =
-        places.iter().map(|place| (place.name.topic.clone(), place.name.partition)).collect();
+        partitions.iter().map(|state| (state.name.topic.clone(), state.name.partition)).collect();
     let answers: Vec<Result<OffsetRange, BrokerError>> = stream::iter(asked)
         .map(|(topic, partition)| async move { broker.offset_range(&topic, partition).await })
-        .buffered(ASKED_AT_ONCE_MAX)
+        .buffered(REQUESTS_MAX)
         .collect()
         .await;
     let mut failure = None;
-    for (place, answer) in places.iter_mut().zip(answers) {
+    for (state, answer) in partitions.iter_mut().zip(answers) {
         match answer {
-            Ok(range) => place.range = Some(range),
+            Ok(range) => state.range = Some(range),
             Err(error) => failure = failure.or(Some(error.into())),
         }
     }
     failure
 }
 
-fn print_table(places: &[Place]) -> std::io::Result<()> {
+fn print_table(partitions: &[PartitionState]) -> std::io::Result<()> {
     let headings = [
         "group",
         "topic",
@@ -264,40 +267,40 @@ fn print_table(places: &[Place]) -> std::io::Result<()> {
         "position",
         "end",
         "lag",
-        "tries",
+        "attempts",
     ];
     let mut rows = table(headings);
     let number = |number: Option<i64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
-    for place in places {
-        let position = place.position.as_ref();
-        let lease = place.remaining_seconds().map_or_else(String::new, |seconds| format!("{seconds:.1} s"));
+    for state in partitions {
+        let position = state.position.as_ref();
+        let lease = state.remaining_seconds().map_or_else(String::new, |seconds| format!("{seconds:.1} s"));
         let next = position.map_or_else(|| "none".to_owned(), |position| position.next_offset.to_string());
         rows.add_row([
-            place.name.group.clone(),
-            place.name.topic.clone(),
-            place.name.partition.to_string(),
-            place.state().to_owned(),
-            place.owner().unwrap_or_default().to_owned(),
+            state.name.group.clone(),
+            state.name.topic.clone(),
+            state.name.partition.to_string(),
+            state.label().to_owned(),
+            state.owner().unwrap_or_default().to_owned(),
             lease,
-            place.lease.as_ref().map_or_else(String::new, |lease| lease.epoch.to_string()),
+            state.lease.as_ref().map_or_else(String::new, |lease| lease.epoch.to_string()),
             next,
-            number(place.range.map(|range| range.latest)),
-            number(place.lag()),
+            number(state.range.map(|range| range.latest)),
+            number(state.lag()),
             position.map_or(0, |position| position.attempts).to_string(),
         ]);
     }
     print_text(&rows)?;
-    let is_known = places.iter().all(|place| place.range.is_some());
-    let lag: i64 = places.iter().filter_map(Place::lag).sum();
+    let is_known = partitions.iter().all(|state| state.range.is_some());
+    let lag: i64 = partitions.iter().filter_map(PartitionState::lag).sum();
     let lag = if is_known { lag.to_string() } else { "unknown".to_owned() };
-    print_text(format_args!("lag {lag} in {} partitions", places.len()))?;
-    for place in places.iter().filter(|place| place.is_halted()) {
-        let PartitionName { group, topic, partition } = &place.name;
-        let (Some(range), Some(position)) = (place.range, &place.position) else { continue };
+    print_text(format_args!("lag {lag} in {} partitions", partitions.len()))?;
+    for state in partitions.iter().filter(|state| state.is_halted()) {
+        let PartitionName { group, topic, partition } = &state.name;
+        let (Some(range), Some(position)) = (state.range, &state.position) else { continue };
         print_text(format_args!(
-            "{} is halted: it is at {}, but the partition holds {} to {}; `ledger consumers reset --group {group} \
-             --topic {topic} --partition {partition} --to earliest` goes on from what is there",
-            place.name, position.next_offset, range.earliest, range.latest
+            "{} is halted: its position is {}, but the partition holds {} to {}; to continue from the first record that is \
+             left, run `ledger consumers reset --group {group} --topic {topic} --partition {partition} --to earliest`",
+            state.name, position.next_offset, range.earliest, range.latest
         ))?;
     }
     Ok(())

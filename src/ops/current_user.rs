@@ -1,8 +1,8 @@
-//! Who runs a command, for the audit.
+//! The user who runs a command, for the audit.
 
 use nix::unistd::{User, gethostname, getuid};
 
-/// `name@host`, as the operating system has them.
+/// Returns `name@host` from the operating system.
 pub(super) fn user_and_host() -> String {
     let user = User::from_uid(getuid()).ok().flatten();
     let user = user.map_or_else(|| getuid().to_string(), |user| user.name);

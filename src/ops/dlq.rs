@@ -1,7 +1,8 @@
-//! `ledger dlq`: records that could not be handled. Look at them, and run them through the handler again.
+//! `ledger dlq`: lists, shows and retries dead letters.
 //!
-//! Reads and writes the database only; neither the broker nor a running role is needed. Deliberately absent: removing
-//! letters, and publishing a record to the topic that it came from a second time.
+//! It uses the database only, so it needs neither the broker nor a running role.
+//!
+//! Deliberately absent: the removal of dead letters, and a second publication to the topic that a record came from.
 
 mod content;
 mod list;
@@ -21,7 +22,7 @@ use crate::{
     runtime::{Boot, Context, OutputFormat},
 };
 
-/// What can be done with dead letters.
+/// The subcommands of `ledger dlq`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum DlqCommand {
     /// List dead letters, newest first
@@ -29,41 +30,41 @@ pub enum DlqCommand {
         after_help = "Examples:\n  ledger dlq list --open --since 2h\n  ledger dlq list --reason undecodable --output json\n  ledger dlq list --before 01a206a6-4f5f-7c41-87f5-c48b0979c33c   # the next page"
     )]
     List(ListArgs),
-    /// Show one dead letter: its record, where it was, why it could not be handled, and every replay
+    /// Show one dead letter: its record, its offset, the reason, and every replay
     #[command(after_help = "Example:\n  ledger dlq show 01a206a6-4f5f-7c41-87f5-c48b0979c33c")]
     Show(ShowArgs),
-    /// Run dead letters through the handler again; exit 1 if any still fails
+    /// Retry dead letters; exit 1 if any of them still fails
     #[command(
-        after_help = "A record of transactions.v1 goes through the rules as they are configured now: its assessment, the announcement\nand a line of the audit are committed together. It is not published again. Doing it twice has one effect.\nA record that was too large for the dead-letter topic goes back into the outbox.\n\nExamples:\n  ledger dlq replay 01a206a6-4f5f-7c41-87f5-c48b0979c33c --dry-run\n  ledger dlq replay --all --reason rule_error --rate 50/s --rules fixed.toml"
+        after_help = "A record of transactions.v1 is scored with the configured rules. The assessment, its event and a row of the audit are\none commit, so repeating a replay has no further effect. The record is not published again. A record that was too large\nfor the dead-letter topic goes back into the outbox.\n\nExamples:\n  ledger dlq replay 01a206a6-4f5f-7c41-87f5-c48b0979c33c --dry-run\n  ledger dlq replay --all --reason rule_error --rate 50/s --rules fixed.toml"
     )]
     Replay(ReplayArgs),
 }
 
-/// Which letters are meant.
+/// Selects dead letters.
 #[derive(Debug, Clone, Default, Args)]
 pub struct FilterArgs {
-    /// Only of this topic
+    /// Only records of this topic
     #[arg(long, env = "LEDGER_DLQ_TOPIC", value_name = "NAME")]
     pub topic: Option<String>,
-    /// Only for this reason: unknown_type, no_key, wrong_key, undecodable, not_in_ledger, differs_from_ledger,
+    /// Only this reason: unknown_type, no_key, wrong_key, undecodable, not_in_ledger, differs_from_ledger,
     /// rule_error, process_ended, record_too_large, record_invalid
     #[arg(long, env = "LEDGER_DLQ_REASON", value_name = "WORD")]
     pub reason: Option<String>,
-    /// Only what this consumer group, or `relay`, gave up
+    /// Only dead letters of this consumer group, or of `relay`
     #[arg(long, env = "LEDGER_DLQ_GROUP", value_name = "NAME")]
     pub group: Option<String>,
-    /// Only those put aside since then: a time, a day, or how long ago (2h)
-    #[arg(long, env = "LEDGER_DLQ_SINCE", value_name = "MOMENT", value_parser = time_argument::parse)]
+    /// Only dead letters since this time: a time, a day, or a duration ago (2h)
+    #[arg(long, env = "LEDGER_DLQ_SINCE", value_name = "TIME", value_parser = time_argument::parse)]
     pub since: Option<DateTime<Utc>>,
-    /// Only those put aside before then
-    #[arg(long, env = "LEDGER_DLQ_UNTIL", value_name = "MOMENT", value_parser = time_argument::parse)]
+    /// Only dead letters before this time
+    #[arg(long, env = "LEDGER_DLQ_UNTIL", value_name = "TIME", value_parser = time_argument::parse)]
     pub until: Option<DateTime<Utc>>,
 }
 
 const EXIT_MISUSED: u8 = 2;
 
 impl FilterArgs {
-    /// What contradicts itself, in one line.
+    /// Returns an error text if the flags contradict each other.
     fn contradiction(&self) -> Option<String> {
         let (since, until) = self.since.zip(self.until).filter(|(since, until)| since > until)?;
         Some(format!("--since {since} is after --until {until}"))
@@ -80,13 +81,13 @@ impl FilterArgs {
 pub struct ListArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Only those that no replay has settled
+    /// Only dead letters that no replay has handled
     #[arg(long, env = "LEDGER_DLQ_OPEN")]
     open: bool,
-    /// Only those older than this letter: the last one of the page before
+    /// Only dead letters older than this one: the last one of the previous page
     #[arg(long, env = "LEDGER_DLQ_BEFORE", value_name = "ID")]
     before: Option<Uuid>,
-    /// How many at most
+    /// The largest number of dead letters
     #[arg(long, env = "LEDGER_DLQ_LIMIT", value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1_000))]
     limit: i64,
     /// How to print the result
@@ -97,7 +98,7 @@ pub struct ListArgs {
 /// Flags of `ledger dlq show`.
 #[derive(Debug, Clone, Args)]
 pub struct ShowArgs {
-    /// The letter
+    /// The id of the dead letter
     id: Uuid,
     /// How to print the result
     #[arg(long, value_enum, default_value_t, env = "LEDGER_DLQ_OUTPUT")]
@@ -107,28 +108,28 @@ pub struct ShowArgs {
 /// Flags of `ledger dlq replay`.
 #[derive(Debug, Clone, Args)]
 pub struct ReplayArgs {
-    /// The letters
+    /// The ids of the dead letters
     #[arg(required_unless_present = "all", value_name = "ID",
           conflicts_with_all = ["all", "topic", "reason", "group", "since", "until", "limit"])]
     ids: Vec<Uuid>,
-    /// All that no replay has settled and that the filters leave, oldest first
+    /// All dead letters that no replay has handled and that match the filters, oldest first
     #[arg(long, env = "LEDGER_DLQ_REPLAY_ALL")]
     all: bool,
     #[command(flatten)]
     filter: FilterArgs,
-    /// How many at most with --all, of those that are there when it begins
+    /// The largest number of dead letters with --all; only those that exist at the start are retried
     #[arg(long, env = "LEDGER_DLQ_REPLAY_LIMIT", value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..))]
     limit: Option<i64>,
-    /// How fast: 50/s
+    /// The highest rate, such as 50/s
     #[arg(long, env = "LEDGER_DLQ_REPLAY_RATE", value_name = "N/s", value_parser = replay::parse_rate)]
     rate: Option<u32>,
-    /// Say what would come of it and write nothing
+    /// Show the result and write nothing
     #[arg(long, env = "LEDGER_DLQ_REPLAY_DRY_RUN")]
     dry_run: bool,
-    /// The rule file, instead of risk.rules; without either, the rules that the binary carries
+    /// The rule file, instead of risk.rules; the built-in rules if neither is set
     #[arg(long, env = "LEDGER_DLQ_REPLAY_RULES", value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// Who does it, for the audit; without it, the user and the host
+    /// The name for the audit; by default user@host
     #[arg(long, env = "LEDGER_DLQ_REPLAY_BY", value_name = "NAME")]
     by: Option<String>,
     /// How to print the result
@@ -145,7 +146,7 @@ impl DlqCommand {
         }
     }
 
-    /// What the flags say over the configuration.
+    /// Returns the configuration values that the flags override.
     pub fn overrides(&self) -> Overrides {
         let Self::Replay(ReplayArgs { rules: Some(rules), .. }) = self else { return Overrides::new() };
         vec![("risk.rules".to_owned(), rules.display().to_string())]
@@ -166,7 +167,7 @@ pub async fn run(context: Context, command: DlqCommand) -> anyhow::Result<ExitCo
     }
 }
 
-async fn letter(
+async fn dead_letter(
     connection: &mut Connection,
     id: Uuid,
 ) -> anyhow::Result<repository::dead_letters::DeadLetter> {
@@ -174,8 +175,8 @@ async fn letter(
     found.ok_or_else(|| anyhow::anyhow!("there is no dead letter {id}"))
 }
 
-/// `transactions.v1/3@17`, as far as it is known.
-fn place(letter: &repository::dead_letters::DeadLetter) -> String {
+/// Returns `topic/partition@offset`, as far as they are known.
+fn record_name(letter: &repository::dead_letters::DeadLetter) -> String {
     let partition = letter.partition.map(|partition| format!("/{partition}")).unwrap_or_default();
     let offset = letter.record_offset.map(|offset| format!("@{offset}")).unwrap_or_default();
     format!("{}{partition}{offset}", letter.topic)

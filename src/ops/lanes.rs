@@ -1,4 +1,4 @@
-//! `ledger lanes`: the lanes of the outbox, who owns each, and what waits in it.
+//! `ledger lanes`: the lanes of the outbox, the owner of each, and the number of rows in it.
 
 use std::{collections::HashMap, process::ExitCode};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Flags of `ledger lanes`.
 #[derive(Debug, Clone, Args)]
 pub struct LanesArgs {
-    /// Only lanes in which something waits
+    /// Only lanes that have rows
     #[arg(long, env = "LEDGER_LANES_WAITING")]
     waiting: bool,
     /// How to print the result
@@ -32,10 +32,10 @@ struct LaneOut {
     owner: Option<String>,
     lease_seconds: Option<f64>,
     epoch: Option<i64>,
-    /// Counted up to a bound.
+    /// The number of rows, counted up to a limit.
     rows: i64,
     oldest_age_seconds: Option<f64>,
-    /// Where the first row is to go.
+    /// The topic of the first row.
     topic: Option<String>,
 }
 
@@ -72,14 +72,15 @@ pub async fn run(context: Context, args: LanesArgs) -> anyhow::Result<ExitCode> 
     let lanes: Vec<LaneOut> = lanes.filter(|lane| !args.waiting || lane.rows > 0).collect();
     match args.output {
         OutputFormat::Json => print_json(&serde_json::json!({ "items": lanes }))?,
-        OutputFormat::Table if lanes.is_empty() => print_text("nothing waits")?,
+        OutputFormat::Table if lanes.is_empty() => print_text("the outbox is empty")?,
         OutputFormat::Table => print(&lanes)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn print(lanes: &[LaneOut]) -> std::io::Result<()> {
-    let mut rows = table(["lane", "state", "owner", "lease", "epoch", "waiting", "oldest", "first goes to"]);
+    let mut rows =
+        table(["lane", "state", "owner", "lease", "epoch", "rows", "oldest", "topic of the first"]);
     let seconds =
         |seconds: Option<f64>| seconds.map_or_else(String::new, |seconds| format!("{seconds:.1} s"));
     for lane in lanes {

@@ -1,4 +1,4 @@
-//! `ledger risk`: checks rule files, and assesses what no event came for.
+//! `ledger risk`: checks rule files, and assesses transactions whose events are lost.
 
 mod assess;
 
@@ -16,27 +16,27 @@ use crate::{
     runtime::Context,
 };
 
-/// What can be done with rules.
+/// The subcommands of `ledger risk`.
 #[derive(Debug, Subcommand)]
 pub enum RiskCommand {
     /// Assess transactions whose events are lost, from the ledger; exit 1 if any still fails
     #[command(
-        after_help = "For what stays pending after positions were reset over a gap. Each transaction that has neither an assessment nor a\ndead letter goes through the rules as they are configured now; its assessment and the announcement are one commit, so\ndoing it twice, or while a consumer runs, has one effect.\n\nExamples:\n  ledger risk assess --dry-run\n  ledger risk assess --from 2026-11-24T10:00:00Z --to 2026-11-24T12:00:00Z"
+        after_help = "For transactions that stay pending after positions were reset past a gap. Each transaction that has neither an\nassessment nor a dead letter is scored with the configured rules. The assessment and its event are one commit, so it is\nsafe to run this twice, or while a consumer runs.\n\nExamples:\n  ledger risk assess --dry-run\n  ledger risk assess --from 2026-11-24T10:00:00Z --to 2026-11-24T12:00:00Z"
     )]
     Assess(assess::AssessArgs),
-    /// Validate a rule file: shape, names, expressions, and a trial on made-up transactions
+    /// Validate a rule file: format, names, expressions, and a trial on generated transactions
     #[command(
-        after_help = "Examples:\n  ledger risk check my-rules.toml\n  ledger risk check   # what the binary carries"
+        after_help = "Examples:\n  ledger risk check my-rules.toml\n  ledger risk check   # the built-in rules"
     )]
     Check {
-        /// The rule file; without it, the rules that the binary carries
+        /// The rule file; by default the built-in rules
         #[arg(value_name = "FILE", env = "LEDGER_RISK_CHECK_FILE")]
         file: Option<PathBuf>,
     },
 }
 
 impl RiskCommand {
-    /// What the flags say over the configuration.
+    /// Returns the configuration values that the flags override.
     pub fn overrides(&self) -> Overrides {
         let Self::Assess(assess::AssessArgs { rules: Some(rules), .. }) = self else {
             return Overrides::new();
@@ -45,7 +45,7 @@ impl RiskCommand {
     }
 }
 
-/// Runs the command. A file that is refused is exit code 1, with line, field and reason on stderr.
+/// Runs the command. A refused rule file is exit code 1, with line, field and reason on stderr.
 pub async fn run(context: Context, command: &RiskCommand) -> anyhow::Result<ExitCode> {
     match command {
         RiskCommand::Assess(args) => assess::run(&context, args).await,

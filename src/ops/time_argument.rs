@@ -1,10 +1,10 @@
-//! A moment as an operator writes it: a time, a day, or how long ago.
+//! Times as operators write them: a time, a day, or a duration ago.
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
 use crate::domain::parse_moment;
 
-/// `2026-11-24T10:00:00Z`, `2026-11-24` (its beginning, UTC) or `2h` (ago).
+/// Parses `2026-11-24T10:00:00Z`, `2026-11-24` (its beginning in UTC) or `2h` (ago).
 pub(super) fn parse(text: &str) -> Result<DateTime<Utc>, String> {
     if let Some(moment) = parse_moment(text) {
         return Ok(moment);
@@ -14,7 +14,7 @@ pub(super) fn parse(text: &str) -> Result<DateTime<Utc>, String> {
     }
     let ago = humantime::parse_duration(text).ok().and_then(|ago| TimeDelta::from_std(ago).ok());
     ago.and_then(|ago| Utc::now().checked_sub_signed(ago)).ok_or_else(|| {
-        "expected a time (2026-11-24T10:00:00Z), a day (2026-11-24) or how long ago (2h)".to_owned()
+        "expected a time (2026-11-24T10:00:00Z), a day (2026-11-24) or a duration ago (2h)".to_owned()
     })
 }
 
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_days_and_durations_are_moments() {
+    fn times_days_and_durations_are_parsed() {
         let moment = |text: &str| parse(text).expect(text);
         assert_eq!(moment("2026-11-24T12:00:00+02:00").to_rfc3339(), "2026-11-24T10:00:00+00:00");
         assert_eq!(moment("2026-11-24").to_rfc3339(), "2026-11-24T00:00:00+00:00");

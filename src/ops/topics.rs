@@ -1,4 +1,4 @@
-//! `ledger topics`: the topics of the project as the broker has them, held against the configuration.
+//! `ledger topics`: compares the topics of the broker with the configuration.
 
 mod create;
 
@@ -19,7 +19,7 @@ use crate::{
 pub struct TopicsArgs {
     #[command(subcommand)]
     command: Option<TopicsCommand>,
-    /// A line for each partition, with its first and next offset
+    /// Print one line per partition, with its first and next offset
     #[arg(long, env = "LEDGER_TOPICS_PARTITIONS")]
     partitions: bool,
     /// How to print the result
@@ -29,14 +29,14 @@ pub struct TopicsArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 enum TopicsCommand {
-    /// Create what is missing as broker.topics says; nothing that exists is changed
+    /// Create missing topics as broker.topics says; existing topics are not changed
     #[command(
-        after_help = "A topic that has fewer partitions than configured is refused: exit 1. Other settings that differ are told.\n\nExamples:\n  ledger topics create --dry-run\n  LEDGER_BROKER__TOPICS__REPLICATION_FACTOR=3 LEDGER_BROKER__TOPICS__MIN_INSYNC_REPLICAS=2 ledger topics create"
+        after_help = "If a topic has fewer partitions than configured, the exit code is 1. Other different settings are reported.\n\nExamples:\n  ledger topics create --dry-run\n  LEDGER_BROKER__TOPICS__REPLICATION_FACTOR=3 LEDGER_BROKER__TOPICS__MIN_INSYNC_REPLICAS=2 ledger topics create"
     )]
     Create(create::CreateArgs),
 }
 
-/// A topic as it should be and as it is.
+/// The configuration of a topic and its state in the broker.
 struct Topic {
     spec: TopicSpec,
     state: Option<TopicState>,
@@ -57,9 +57,9 @@ struct TopicOut<'a> {
     partitions: Option<i32>,
     replication_factor: Option<i16>,
     min_insync_replicas: Option<i16>,
-    /// Null where the broker does not say; 0 for ever.
+    /// Null if the broker does not report it; 0 means for ever.
     retention_seconds: Option<u64>,
-    /// Null where the broker does not say; 0 for no limit.
+    /// Null if the broker does not report it; 0 means no limit.
     retention_bytes: Option<u64>,
     records: Option<i64>,
     differences: Vec<String>,
@@ -115,7 +115,7 @@ pub async fn run(context: Context, args: TopicsArgs) -> anyhow::Result<ExitCode>
     }
     let mut topics = Vec::with_capacity(specs.len());
     for spec in specs {
-        topics.push(look(&broker, spec, context.config.broker.kind).await?);
+        topics.push(describe(&broker, spec, context.config.broker.kind).await?);
     }
     match args.output {
         OutputFormat::Json => {
@@ -135,7 +135,7 @@ const fn kind(kind: BrokerKind) -> &'static str {
     }
 }
 
-async fn look(broker: &SharedBroker, spec: TopicSpec, kind: BrokerKind) -> anyhow::Result<Topic> {
+async fn describe(broker: &SharedBroker, spec: TopicSpec, kind: BrokerKind) -> anyhow::Result<Topic> {
     let mut state = broker.describe_topic(&spec.name).await?;
     if let Some(state) = &mut state
         && kind == BrokerKind::Postgres
@@ -151,21 +151,21 @@ async fn look(broker: &SharedBroker, spec: TopicSpec, kind: BrokerKind) -> anyho
     Ok(Topic { spec, state, ranges })
 }
 
-/// What the topic has otherwise than configured, in words. What the broker does not tell is not held against it.
+/// Describes the settings that differ from the configuration. Settings that the broker does not report count as equal.
 fn differences(spec: &TopicSpec, state: &TopicState) -> Vec<String> {
     let mut differences = Vec::new();
-    let mut hold = |name: &str, is: Option<String>, wanted: String| {
+    let mut compare = |name: &str, is: Option<String>, wanted: String| {
         if let Some(is) = is.filter(|is| *is != wanted) {
             differences.push(format!("{name} is {is}, configured {wanted}"));
         }
     };
-    hold("partitions", Some(state.partitions.to_string()), spec.partitions.to_string());
+    compare("partitions", Some(state.partitions.to_string()), spec.partitions.to_string());
     let factor = state.replication_factor.map(|factor| factor.to_string());
-    hold("replication factor", factor, spec.replication_factor.to_string());
+    compare("replication factor", factor, spec.replication_factor.to_string());
     let replicas = state.min_insync_replicas.map(|replicas| replicas.to_string());
-    hold("min.insync.replicas", replicas, spec.min_insync_replicas.to_string());
-    hold("retention", state.retention.map(age), age(spec.retention));
-    hold("retention bytes", state.retention.map(bytes), bytes(spec.retention));
+    compare("min.insync.replicas", replicas, spec.min_insync_replicas.to_string());
+    compare("retention", state.retention.map(age), age(spec.retention));
+    compare("retention bytes", state.retention.map(bytes), bytes(spec.retention));
     differences
 }
 
@@ -175,7 +175,7 @@ fn age(retention: Retention) -> String {
         .map_or_else(|| "for ever".to_owned(), |age| humantime::format_duration(seconds(age)).to_string())
 }
 
-/// Kafka counts milliseconds; nobody sets them.
+/// Rounds down to whole seconds, because Kafka counts milliseconds and the table would show them.
 fn seconds(age: Duration) -> Duration {
     if age.as_secs() > 0 { Duration::from_secs(age.as_secs()) } else { age }
 }
@@ -214,7 +214,7 @@ fn print_topics(topics: &[Topic], kind: &str) -> std::io::Result<()> {
         }
     }
     if topics.iter().any(|topic| topic.state.is_none()) {
-        print_text("`ledger topics create` makes what is missing")?;
+        print_text("run `ledger topics create` to create the missing topics")?;
     }
     Ok(())
 }

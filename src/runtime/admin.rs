@@ -1,4 +1,4 @@
-//! The admin listener of every role: `/livez` (the event loop turns), `/readyz` (the role can do its work and is not
+//! The admin listener of every role: `/livez` (the process answers), `/readyz` (the role can do its work and is not
 //! stopping) and `/metrics` (Prometheus text).
 
 use std::{net::SocketAddr, time::Duration};
@@ -9,19 +9,19 @@ use anyhow::Context as _;
 use super::Context;
 use crate::config::Listen;
 
-/// How often histograms are drained and process figures are read.
+/// The interval at which the recorder drains its histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running admin listener.
 pub struct AdminListener {
-    /// Where it listens; None when it is off.
+    /// The address that it listens on. None if it is off.
     pub address: Option<SocketAddr>,
     handle: Option<ServerHandle>,
 }
 
 impl AdminListener {
-    /// Closes it at once.
+    /// Closes the listener at once.
     pub async fn stop(&self) {
         if let Some(handle) = &self.handle {
             handle.stop(false).await;
@@ -29,7 +29,7 @@ impl AdminListener {
     }
 }
 
-/// Starts it as `admin.listen` says.
+/// Starts the listener on `admin.listen`.
 pub fn start_admin(context: &Context) -> anyhow::Result<AdminListener> {
     let Listen::On(address) = context.config.admin.listen else {
         return Ok(AdminListener { address: None, handle: None });

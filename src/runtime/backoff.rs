@@ -1,4 +1,4 @@
-//! Waiting between looks at something that may be empty or broken: short when busy, longer and longer when not.
+//! The wait between attempts and between polls: short at first, twice as long each time, up to a maximum.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Starts at `min`.
+    /// Returns a back-off whose first wait is `min`.
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { min, max, next: min }
     }
 
-    /// Something was found: the next wait is short again.
+    /// Resets the next wait to `min`, after a success or a poll that found something.
     pub fn reset(&mut self) {
         self.next = self.min;
     }
 
-    /// How long to wait now; the next wait is twice as long, up to the maximum.
+    /// Returns the time to wait now, and doubles the next one up to the maximum.
     pub fn next_wait(&mut self) -> Duration {
         let wait = self.next;
         self.next = (self.next * 2).min(self.max);
         wait.mul_f64(rand::random_range(0.5..=1.0))
     }
 
-    /// Waits, or returns early when asked to stop.
+    /// Waits, or returns early if a stop is requested.
     pub async fn wait(&mut self, stop: &Stop) {
         let wait = self.next_wait();
         tokio::select! {

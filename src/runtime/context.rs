@@ -1,4 +1,4 @@
-//! What a role is started with. Built once, passed in; there are no globals.
+//! The environment of a role. It is built once, at start, and passed in.
 
 use std::sync::{
     Arc,
@@ -10,34 +10,34 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use super::Stop;
 use crate::config::Config;
 
-/// Everything a role needs from its surroundings. Cheap to clone.
+/// Everything that a role gets from the process. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
     /// The whole configuration.
     pub config: Arc<Config>,
-    /// Asks the role to stop.
+    /// The request to stop.
     pub stop: Stop,
-    /// What `/readyz` answers.
+    /// The state that `/readyz` reports.
     pub health: Health,
-    /// What `/metrics` prints.
+    /// The recorder that `/metrics` prints.
     pub metrics: PrometheusHandle,
-    /// Whether spans are exported. Where they are not, hot paths make none.
+    /// Whether spans are exported. If not, hot paths create none.
     pub exports_traces: bool,
-    /// Name of this process among others of its role: host, process id and a random part.
+    /// The name of this process among others of its role: host, process id and a random part. Leases have it as owner.
     pub instance: Arc<str>,
 }
 
-/// Whether the role can do its work. Starts as not ready. Cheap to clone; all clones are one.
+/// Whether the role can do its work. Starts as not ready. Cheap to clone; all clones share one state.
 #[derive(Clone, Default, Debug)]
 pub struct Health(Arc<AtomicBool>);
 
 impl Health {
-    /// Says whether the role can do its work now.
+    /// Sets whether the role can do its work now.
     pub fn set_ready(&self, ready: bool) {
         self.0.store(ready, Ordering::Relaxed);
     }
 
-    /// What was said last.
+    /// Returns whether the role can do its work.
     pub fn is_ready(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

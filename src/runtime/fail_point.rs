@@ -1,11 +1,15 @@
-//! Places where a fault test may end or freeze the process, so that a crash at the worst moment is not left to chance.
+//! Points at which a fault test can kill, freeze or panic the process, so that it crashes at the worst moment.
 //!
-//! `LEDGER_FAIL_POINT=relay/published` ends the process, as `kill -9` does, the first time it gets there;
-//! `relay/published@3` the third time; `relay/published:stop` freezes it there, as `kill -STOP` does, until somebody
-//! sends SIGCONT; `serve/committed:panic` panics there, as a bug does; `consume-risk/scoring=boom` waits for an event
-//! of that description. Without the variable a point costs one load of memory, so the points are in every build and
-//! what is tested is what is shipped. A value that names no point is refused at start. Never set it where the work
-//! matters.
+//! | `LEDGER_FAIL_POINT` | effect |
+//! | --- | --- |
+//! | `relay/published` | kills the process, like `kill -9`, when it reaches the point for the first time |
+//! | `relay/published@3` | kills it the third time |
+//! | `relay/published:stop` | freezes it, like `kill -STOP`, until it receives SIGCONT |
+//! | `serve/committed:panic` | panics, like a bug |
+//! | `consume-risk/scoring=boom` | kills it at the event whose description is `boom` |
+//!
+//! Without the variable a point costs one read of memory. The points are therefore in every build, and the tests run
+//! the released code. A value that names no known point is refused at start. Never set the variable in production.
 
 use std::sync::{
     OnceLock,
@@ -20,115 +24,118 @@ use nix::{
 
 const VARIABLE: &str = "LEDGER_FAIL_POINT";
 
-/// Every point there is, in the order in which an event meets them.
+/// All points, in the order in which an event reaches them.
 pub const FAIL_POINTS: [&str; 11] = [
-    // A group is committed, nobody is answered.
+    // A group is committed, and no request is answered yet.
     "serve/committed",
-    // Rows are read, nothing is published.
+    // Rows are read, and none is published yet.
     "relay/read",
-    // The broker has acknowledged, the rows are still in the outbox.
+    // The broker has acknowledged the records, and the rows are still in the outbox.
     "relay/published",
-    // The rows are gone.
+    // The rows are deleted from the outbox.
     "relay/removed",
-    // A try is noted and committed, nothing is assessed.
+    // An attempt is noted and committed, and nothing is assessed yet.
     "consume-risk/noted",
     // An event is about to be scored.
     "consume-risk/scoring",
-    // A batch is assessed, nothing is written.
+    // A batch is assessed, and nothing is written yet.
     "consume-risk/assessed",
-    // In the transaction that writes results and position, before its commit.
+    // The database transaction has written results and position, and is not committed yet.
     "consume-risk/writing",
-    // Results and position are committed, nothing in memory knows.
+    // Results and position are committed, and the state in memory is not updated yet.
     "consume-risk/committed",
-    // In the database transaction that dead-letters a record, before its commit.
+    // The database transaction has dead-lettered a record, and is not committed yet.
     "consume-risk/dead-lettering",
-    // A record is dead-lettered.
+    // The dead letter is committed.
     "consume-risk/dead-lettered",
 ];
 
-/// How it fails.
+/// What happens at the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Killed,
-    Frozen,
-    Panics,
+enum Effect {
+    Kill,
+    Freeze,
+    Panic,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Armed {
     point: String,
-    /// Only where the work at hand is of this name.
+    /// The name of the work to fail at. None: any work.
     subject: Option<String>,
-    /// The first, second … time.
-    turn: u32,
-    way: Way,
+    /// How often the process must reach the point: 1 is the first time.
+    occurrence: u32,
+    effect: Effect,
 }
 
 static ARMED: OnceLock<Option<(Armed, AtomicU32)>> = OnceLock::new();
 
-/// Reads the variable. Call it once, at start: until then no point does anything.
+/// Reads the variable. Call it once, at start. Before that, no point has an effect.
 pub fn arm() -> anyhow::Result<()> {
     let Ok(text) = std::env::var(VARIABLE) else {
         return Ok(());
     };
     let armed = parse(&text).with_context(|| format!("{VARIABLE}={text}"))?;
-    tracing::warn!(point = armed.point, way = ?armed.way, turn = armed.turn, "this process fails on purpose");
+    tracing::warn!(point = armed.point, effect = ?armed.effect, occurrence = armed.occurrence, "this process fails on purpose");
     let _ = ARMED.set(Some((armed, AtomicU32::new(0))));
     Ok(())
 }
 
-/// Fails here, if asked to.
+/// Fails if `point` is armed.
 pub fn reach(point: &str) {
     reach_with(point, None);
 }
 
-/// Fails here, if asked to; `subject` names the work at hand.
+/// Fails if `point` is armed for every subject or for this one. `subject` names the current work.
 pub fn reach_with(point: &str, subject: Option<&str>) {
     let Some(Some((armed, reached))) = ARMED.get() else { return };
     if armed.point != point || (armed.subject.is_some() && armed.subject.as_deref() != subject) {
         return;
     }
-    // From that turn on: a process that was to end must not go on because it met the signal late.
-    let turn = reached.fetch_add(1, Ordering::Relaxed) + 1;
-    let fails = if armed.way == Way::Frozen { turn == armed.turn } else { turn >= armed.turn };
+    // A kill repeats at later occurrences, because another thread may get here before the signal arrives.
+    let count = reached.fetch_add(1, Ordering::Relaxed) + 1;
+    let fails = match armed.effect {
+        Effect::Freeze => count == armed.occurrence,
+        Effect::Kill | Effect::Panic => count >= armed.occurrence,
+    };
     if fails {
-        fail(point, armed.way);
+        fail(point, armed.effect);
     }
 }
 
-#[expect(clippy::panic, reason = "to fail as a bug does is what it is for")]
-fn fail(point: &str, way: Way) {
-    let signal = match way {
-        Way::Killed => Signal::SIGKILL,
-        Way::Frozen => Signal::SIGSTOP,
-        Way::Panics => panic!("{point} panics on purpose"),
+#[expect(clippy::panic, reason = "the point imitates a bug")]
+fn fail(point: &str, effect: Effect) {
+    let signal = match effect {
+        Effect::Kill => Signal::SIGKILL,
+        Effect::Freeze => Signal::SIGSTOP,
+        Effect::Panic => panic!("{point} panics on purpose"),
     };
     if let Err(error) = kill(Pid::this(), signal) {
-        tracing::error!(point, %error, "cannot fail");
+        tracing::error!(point, %error, "cannot send the signal");
     }
 }
 
-/// `POINT[=SUBJECT][@TURN][:kill|:stop|:panic]`
+/// Parses `POINT[=SUBJECT][@OCCURRENCE][:kill|:stop|:panic]`.
 fn parse(text: &str) -> anyhow::Result<Armed> {
-    let (rest, way) = match text.rsplit_once(':') {
-        None => (text, Way::Killed),
-        Some((rest, "kill")) => (rest, Way::Killed),
-        Some((rest, "stop")) => (rest, Way::Frozen),
-        Some((rest, "panic")) => (rest, Way::Panics),
-        Some((_, other)) => bail!("{other} is none of kill, stop, panic"),
+    let (rest, effect) = match text.rsplit_once(':') {
+        None => (text, Effect::Kill),
+        Some((rest, "kill")) => (rest, Effect::Kill),
+        Some((rest, "stop")) => (rest, Effect::Freeze),
+        Some((rest, "panic")) => (rest, Effect::Panic),
+        Some((_, other)) => bail!("{other} is not one of kill, stop, panic"),
     };
-    let (rest, turn) = match rest.rsplit_once('@') {
+    let (rest, occurrence) = match rest.rsplit_once('@') {
         None => (rest, 1),
-        Some((rest, turn)) => (rest, turn.parse().with_context(|| format!("{turn} is not a number"))?),
+        Some((rest, number)) => (rest, number.parse().with_context(|| format!("{number} is not a number"))?),
     };
     let (point, subject) = match rest.split_once('=') {
         None => (rest, None),
         Some((point, subject)) => (point, Some(subject.to_owned())),
     };
     if !FAIL_POINTS.contains(&point) {
-        bail!("{point} is none of {}", FAIL_POINTS.join(", "));
+        bail!("{point} is not one of {}", FAIL_POINTS.join(", "));
     }
-    Ok(Armed { point: point.to_owned(), subject, turn, way })
+    Ok(Armed { point: point.to_owned(), subject, occurrence, effect })
 }
 
 #[cfg(test)]
@@ -136,18 +143,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_it_says_is_what_happens() {
-        let armed = |point: &str, subject: Option<&str>, turn, way| Armed {
+    fn points_subjects_occurrences_and_effects_are_parsed() {
+        let armed = |point: &str, subject: Option<&str>, occurrence, effect| Armed {
             point: point.into(),
             subject: subject.map(Into::into),
-            turn,
-            way,
+            occurrence,
+            effect,
         };
         let parsed = |text| parse(text).unwrap();
-        assert_eq!(parsed("relay/read"), armed("relay/read", None, 1, Way::Killed));
-        assert_eq!(parsed("relay/read@7:stop"), armed("relay/read", None, 7, Way::Frozen));
-        assert_eq!(parsed("serve/committed@2:panic"), armed("serve/committed", None, 2, Way::Panics));
-        let scoring = armed("consume-risk/scoring", Some("boom"), 1, Way::Killed);
+        assert_eq!(parsed("relay/read"), armed("relay/read", None, 1, Effect::Kill));
+        assert_eq!(parsed("relay/read@7:stop"), armed("relay/read", None, 7, Effect::Freeze));
+        assert_eq!(parsed("serve/committed@2:panic"), armed("serve/committed", None, 2, Effect::Panic));
+        let scoring = armed("consume-risk/scoring", Some("boom"), 1, Effect::Kill);
         assert_eq!(parsed("consume-risk/scoring=boom:kill"), scoring);
         for wrong in ["relay/nowhere", "relay/read@x", "relay/read:pause", ""] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -1,16 +1,21 @@
-//! A member of a group that shares leases: relay lanes, topic partitions, the single `aggregate`.
+//! Membership in a group of processes that share leases: the lanes of the outbox, or the partitions of a topic.
 //!
 //! ```text
-//! heartbeat ─▶ renew ─▶ fair share ─┬▶ too many: stop handing out, wait until unused, release
-//!     ▲                             └▶ too few:  take what is free or expired
-//!     └──────── every ttl/4 ◀───────┘
+//! heartbeat ─▶ renew ─▶ fair share ─┬▶ too many: hide the surplus, wait until it is unused, release it
+//!     ▲                             └▶ too few:  take free or expired leases
+//!     └──── every ttl/4 or 0.5 s ◀──┘
 //! ```
 //!
-//! Guarantees: a lease is handed out only while it cannot have expired, counted from the start of the attempt that
-//! renewed it; so with the database gone, all are lost here before anybody can take them. A surplus, and everything
-//! at stop, is released as soon as no clone of the lease is left, or after a bounded wait. The members agree on who
-//! gets the odd one by the order of their names. Deliberately absent: being safe by itself. Clocks stop, processes
-//! freeze; what makes a zombie harmless is [`crate::repository::leases::hold`] in the transaction that does the work.
+//! Guarantees:
+//!
+//! - [`LeaseGroup::held`] returns a lease only while it cannot have expired. The time counts from the start of the
+//!   attempt that renewed it, so during an outage of the database this member loses its leases before another member
+//!   can take them.
+//! - A surplus lease, and every lease at a stop, is released when no clone of it is left, or after a limited wait.
+//! - If the leases cannot be shared evenly, the members with the first names get one more.
+//!
+//! Deliberately absent: safety without the database. Clocks stop and processes freeze. A process that lost its lease
+//! cannot write, because the working transaction calls [`crate::repository::leases::hold`].
 
 use std::time::{Duration, Instant};
 
@@ -28,16 +33,15 @@ use crate::{
 
 pub use crate::repository::leases::Lease;
 
-/// Signs of life come this often at least, so that what a member gives back is taken within a second also where the ttl
-/// is long.
+/// The longest interval between heartbeats. With a long ttl too, another member takes a released lease within a second.
 const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_millis(500);
 const RETRY_INTERVAL_MIN: Duration = Duration::from_millis(50);
-/// How long work under a lease may take to end after a stop before the lease is released all the same.
+/// How long work under a lease may take to end after a stop. Then the lease is released anyway.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 const IN_USE_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Membership of one group; ends when dropped, when the context stops, or by [`LeaseGroup::leave`].
+/// Membership in one group. It ends with [`LeaseGroup::leave`], when it is dropped, or when the context stops.
 pub struct LeaseGroup {
     held: watch::Receiver<Vec<HeldLease>>,
     stop: Stop,
@@ -51,8 +55,8 @@ struct HeldLease {
 }
 
 impl LeaseGroup {
-    /// Joins in the background, on a connection of its own. `names` are the leases that the members of `group` share;
-    /// every member must name the same ones. `group` begins with the role: `relay`, `consume-risk/risk`.
+    /// Joins `group` in the background, on a connection of its own. `names` are the leases that the group shares; every
+    /// member must pass the same names. The name of the group begins with the role: `relay`, `consume-risk/risk`.
     pub fn join(context: &Context, group: &str, names: Vec<String>, ttl: Duration) -> Self {
         let (published, held) = watch::channel(Vec::new());
         let stop = context.stop.child();
@@ -67,32 +71,32 @@ impl LeaseGroup {
             created: false,
             members: 0,
             published,
-            giving_up: Vec::new(),
+            surplus: Vec::new(),
         };
         let task = tokio::spawn(member.run(stop.clone()));
         Self { held, stop, task }
     }
 
-    /// What this member may work under now, sorted by name. Drop the clones as soon as the work is done.
+    /// Returns the leases that this member may work under now, sorted by name. Drop the clones when the work is done.
     pub fn held(&self) -> Vec<Lease> {
         let now = Instant::now();
         let held = self.held.borrow();
         held.iter().filter(|held| held.trusted_until > now).map(|held| held.lease.clone()).collect()
     }
 
-    /// Returns once a lease was won or lost since the last call.
+    /// Waits until this member has won or lost a lease since the last call.
     pub async fn changed(&mut self) {
         if self.held.changed().await.is_err() {
-            // The task has ended, nothing will change any more: let the caller meet its own stop.
+            // The task has ended, so nothing changes any more. The caller waits for its own stop.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Gives everything up and returns once that is done; takes a few seconds at most.
+    /// Releases all leases and leaves the group. Takes a few seconds at most.
     pub async fn leave(mut self) {
         self.stop.request();
         if let Err(error) = (&mut self.task).await {
-            tracing::debug!(%error, "the lease task did not end by itself");
+            tracing::debug!(%error, "the lease task failed");
         }
     }
 }
@@ -110,14 +114,14 @@ struct Member {
     names: Vec<String>,
     ttl: Duration,
     connection: Option<Connection>,
-    /// A new connection in the making. It has a time limit of its own, and where a URL names several hosts it needs more
-    /// time than an attempt has; so an attempt that waits in vain leaves it to the next one.
+    /// A connection that is being opened. It has a time limit of its own, and with several hosts in the URL it may take
+    /// longer than one attempt. An attempt that times out leaves it to the next attempt.
     connecting: Option<AbortOnDropHandle<Result<Connection, RepositoryError>>>,
     created: bool,
     members: usize,
     published: watch::Sender<Vec<HeldLease>>,
-    /// Surplus that is still being worked under, with the moment when patience ends.
-    giving_up: Vec<(Lease, Instant)>,
+    /// Surplus leases that are still in use, each with the time at which it is released anyway.
+    surplus: Vec<(Lease, Instant)>,
 }
 
 impl Member {
@@ -146,7 +150,7 @@ impl Member {
         self.end().await;
     }
 
-    /// One attempt that leaves no half-used connection behind, whether it fails or takes too long.
+    /// Makes one attempt with a time limit. If it fails or times out, its connection is closed.
     async fn bounded_attempt(&mut self) -> Result<(), String> {
         match tokio::time::timeout(self.ttl / 3, self.run_once()).await {
             Ok(Ok(connection)) => {
@@ -187,7 +191,7 @@ impl Member {
         let owned = leases::renew(connection_ref, &self.owner, &self.names, self.ttl).await?;
         let mut held = self.merge(owned, started);
         let share = fair_share(self.names.len(), &members, &self.owner);
-        self.set_surplus_aside(&mut held, share);
+        self.separate_surplus(&mut held, share);
         if held.len() < share {
             let started = Instant::now();
             let wanted = share - held.len();
@@ -199,15 +203,14 @@ impl Member {
         Ok(connection)
     }
 
-    /// What the database says is ours, without what is being given up. Known leases stay the same objects, so that
-    /// their clones are seen.
+    /// Returns the leases that the database says this member owns, without the surplus. Known leases stay the same
+    /// objects, so that their clones are counted.
     fn merge(&mut self, owned: Vec<OwnedLease>, started: Instant) -> Vec<HeldLease> {
-        self.giving_up.retain(|(lease, _)| owned.iter().any(|owned| is_same(lease, owned)));
+        self.surplus.retain(|(lease, _)| owned.iter().any(|owned| is_same(lease, owned)));
         let known = self.published.borrow().clone();
         let mut held = Vec::with_capacity(owned.len());
         for owned in owned {
-            if owned.remaining_seconds <= 0.0
-                || self.giving_up.iter().any(|(lease, _)| is_same(lease, &owned))
+            if owned.remaining_seconds <= 0.0 || self.surplus.iter().any(|(lease, _)| is_same(lease, &owned))
             {
                 continue;
             }
@@ -220,8 +223,8 @@ impl Member {
         held
     }
 
-    /// The database counted the rest of the term at some moment after `started`. A tenth of the ttl is kept back for
-    /// clocks that do not run alike.
+    /// Returns the lease with the time until which it is trusted. The database measured the remaining time after `started`.
+    /// A tenth of the ttl is subtracted, because the two clocks may run at different speeds.
     fn held_lease(&self, owned: OwnedLease, started: Instant) -> HeldLease {
         let remaining =
             Duration::try_from_secs_f64(owned.remaining_seconds).unwrap_or_default().min(self.ttl);
@@ -231,40 +234,40 @@ impl Member {
         }
     }
 
-    fn set_surplus_aside(&mut self, held: &mut Vec<HeldLease>, share: usize) {
-        let patience_ends = Instant::now() + self.ttl;
+    fn separate_surplus(&mut self, held: &mut Vec<HeldLease>, share: usize) {
+        let released_at = Instant::now() + self.ttl;
         while held.len() > share {
-            if let Some(surplus) = held.pop() {
-                self.giving_up.push((surplus.lease, patience_ends));
+            if let Some(last) = held.pop() {
+                self.surplus.push((last.lease, released_at));
             }
         }
     }
 
-    /// Runs after publishing, so that the only clones of a surplus lease are the ones in use.
+    /// Releases the surplus. Runs after publishing, so that the only clones of a surplus lease are those in use.
     async fn release_surplus(&mut self, connection: &mut Connection) -> Result<(), RepositoryError> {
         let deadline = tokio::time::Instant::now() + self.ttl / 8;
-        while self.giving_up.iter().any(|(lease, _)| lease.is_in_use()) {
+        while self.surplus.iter().any(|(lease, _)| lease.is_in_use()) {
             if tokio::time::Instant::now() >= deadline {
                 break;
             }
             tokio::time::sleep(IN_USE_CHECK_INTERVAL).await;
         }
         let now = Instant::now();
-        let free = |(lease, patience_ends): &(Lease, Instant)| !lease.is_in_use() || *patience_ends <= now;
+        let free = |(lease, released_at): &(Lease, Instant)| !lease.is_in_use() || *released_at <= now;
         let names: Vec<String> = self
-            .giving_up
+            .surplus
             .iter()
             .filter(|surplus| free(surplus))
             .map(|(lease, _)| lease.name.clone())
             .collect();
         if !names.is_empty() {
             leases::release(connection, &self.owner, &names).await?;
-            self.giving_up.retain(|(lease, _)| !names.contains(&lease.name));
+            self.surplus.retain(|(lease, _)| !names.contains(&lease.name));
         }
         Ok(())
     }
 
-    /// Shows what is held; wakes who waits only if a lease was won or lost.
+    /// Publishes the held leases. Wakes [`LeaseGroup::changed`] only if a lease was won or lost.
     fn publish(&mut self, mut held: Vec<HeldLease>, members: usize) {
         held.sort_by(|a, b| a.lease.name.cmp(&b.lease.name));
         let count = held.len();
@@ -281,6 +284,7 @@ impl Member {
             .set(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
+    /// Returns the role, which is the first part of the group's name.
     fn role(&self) -> String {
         self.group.split('/').next().unwrap_or_default().to_owned()
     }
@@ -293,14 +297,15 @@ impl Member {
         self.publish(held, members);
     }
 
-    /// Waits for work in progress, releases all and leaves, each within a bound. Where that fails the ttl does it.
+    /// Waits for work in progress, releases all leases and leaves the group, with a time limit for each step. If a step
+    /// fails, the leases expire.
     async fn end(mut self) {
         let held = self.published.borrow().clone();
         self.publish(Vec::new(), 0);
         let mut leases: Vec<Lease> = held.into_iter().map(|held| held.lease).collect();
-        leases.extend(std::mem::take(&mut self.giving_up).into_iter().map(|(lease, _)| lease));
-        let patience_ends = tokio::time::Instant::now() + STOP_GRACE;
-        while leases.iter().any(Lease::is_in_use) && tokio::time::Instant::now() < patience_ends {
+        leases.extend(std::mem::take(&mut self.surplus).into_iter().map(|(lease, _)| lease));
+        let released_at = tokio::time::Instant::now() + STOP_GRACE;
+        while leases.iter().any(Lease::is_in_use) && tokio::time::Instant::now() < released_at {
             tokio::time::sleep(IN_USE_CHECK_INTERVAL).await;
         }
         let released = tokio::time::timeout(RELEASE_TIMEOUT, self.release_all()).await;
@@ -322,7 +327,8 @@ fn is_same(lease: &Lease, owned: &OwnedLease) -> bool {
     lease.name == owned.name && lease.epoch == owned.epoch
 }
 
-/// An equal part each; the first members by name get one more until nothing is left. `members` is sorted.
+/// Returns the number of leases for `member`: an equal part, and one more for the first members if there is a rest.
+/// `members` is sorted.
 fn fair_share(names: usize, members: &[String], member: &str) -> usize {
     let count = members.len().max(1);
     let position = members.iter().position(|known| known == member).unwrap_or(count);
@@ -347,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_the_others_do_not_see_yet_takes_no_odd_one() {
+    fn a_member_that_is_not_listed_yet_gets_nothing_of_the_rest() {
         assert_eq!(fair_share(5, &["a".into(), "b".into()], "c"), 2);
     }
 }

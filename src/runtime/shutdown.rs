@@ -1,67 +1,68 @@
-//! A clean stop: the first SIGTERM or Ctrl-C asks, a later one insists.
+//! Clean shutdown: the first SIGTERM or SIGINT requests a stop, a later one ends the process at once.
 
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Asks a role to stop. Cheap to clone; a child stops with its parent but not the other way round.
+/// A request to stop, shared by all parts of a role. Cheap to clone. A child stops with its parent, but a parent does
+/// not stop with its child.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(CancellationToken);
 
 impl Stop {
-    /// Nobody has asked yet.
+    /// Returns a stop that is not requested yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks.
+    /// Requests the stop.
     pub fn request(&self) {
         self.0.cancel();
     }
 
-    /// Whether somebody has asked.
+    /// Returns whether the stop was requested.
     pub fn is_requested(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Returns once somebody has asked.
+    /// Waits until the stop is requested.
     pub async fn requested(&self) {
         self.0.cancelled().await;
     }
 
-    /// A stop of its own that also follows this one.
+    /// Returns a child: it can be requested alone, and is requested with this one.
     pub fn child(&self) -> Self {
         Self(self.0.child_token())
     }
 }
 
-/// Exit code after a second signal: 128 + SIGINT, as shells report it.
-const EXIT_INSISTED: i32 = 130;
+/// The exit code after a second signal: 128 + SIGINT, as shells report it.
+const EXIT_SECOND_SIGNAL: i32 = 130;
 
-/// A signal that comes this soon after the first is the same one: a terminal and a parent such as `make` or `timeout`
-/// may both send it.
-const INSIST_AFTER: Duration = Duration::from_millis(500);
+/// Signals within this time of the first count as the same request: a terminal and a parent process such as `make` or
+/// `timeout` may both send one.
+const SECOND_SIGNAL_AFTER: Duration = Duration::from_millis(500);
 
-/// Asks `stop` at the first SIGTERM or SIGINT and ends the process at a later one.
+/// Requests `stop` at the first SIGTERM or SIGINT, and ends the process at a later one.
 pub fn stop_on_signals(stop: &Stop) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = stop.clone();
     tokio::spawn(async move {
-        let mut asked_at: Option<Instant> = None;
+        let mut requested_at: Option<Instant> = None;
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            match asked_at {
-                Some(at) if at.elapsed() < INSIST_AFTER => continue,
+            match requested_at {
+                Some(at) if at.elapsed() < SECOND_SIGNAL_AFTER => continue,
                 Some(_) => {
-                    tracing::warn!(signal = name, "asked again, ending at once");
-                    std::process::exit(EXIT_INSISTED);
+                    tracing::warn!(signal = name, "second signal, ending at once");
+                    std::process::exit(EXIT_SECOND_SIGNAL);
                 }
-                None => asked_at = Some(Instant::now()),
+                None => requested_at = Some(Instant::now()),
             }
             tracing::info!(signal = name, "stopping");
             stop.request();

@@ -1,7 +1,7 @@
 //! Logs on stderr, metrics for the admin listener, and traces by OTLP where `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 //!
-//! What is logged and what is exported are two decisions: `log.filter` says nothing of spans. Without an exporter only
-//! the log can enable one, so hot paths that ask first pay nothing.
+//! Logging and exporting are independent: `log.filter` does not affect exported spans. Without an exporter, only the
+//! log filter can enable a span, so hot paths that check first pay nothing.
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -20,42 +20,42 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFormat};
 
-/// Seconds: from a memory hit to a request that timed out.
+/// Seconds, from an answer out of memory to a request that timed out.
 const DURATION_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Whose spans are exported: not those of the exporter's own connection.
-const SPANS_OF: &str = "ledger";
-/// Where traces go; the first one wins.
+/// The target whose spans are exported. Spans of the exporter's own connection have another target.
+const EXPORTED_TARGET: &str = "ledger";
+/// The variables that set where traces go. The first one that is set wins.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
 const INSECURE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
 /// Items in one group or batch.
 const SIZE_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
 
-/// Keeps logs, metrics and traces going; flushes traces when ended.
+/// The running logs, metrics and traces.
 pub struct Telemetry {
-    /// What `/metrics` prints.
+    /// The recorder that `/metrics` prints.
     pub metrics: PrometheusHandle,
     traces: Option<SdkTracerProvider>,
 }
 
 impl Telemetry {
-    /// Whether spans are exported.
+    /// Returns whether spans are exported.
     pub fn exports_traces(&self) -> bool {
         self.traces.is_some()
     }
 
-    /// Sends what is still held back. Call it last; it blocks for a bounded time.
+    /// Exports the remaining spans. Blocks for a limited time, so call it last.
     pub fn end(self) {
         if let Some(provider) = self.traces
             && let Err(error) = provider.shutdown()
         {
-            tracing::warn!(%error, "some traces could not be sent");
+            tracing::warn!(%error, "some traces could not be exported");
         }
     }
 }
 
-/// Starts all three. `role` names the service in traces (`ledger-serve`) unless `OTEL_SERVICE_NAME` does.
+/// Starts logs, metrics and traces. `role` names the service in traces (`ledger-serve`) unless `OTEL_SERVICE_NAME` does.
 pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&log.filter)
         .with_context(|| format!("log.filter {:?} is not valid", log.filter))?;
@@ -73,13 +73,13 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
     if let Some((name, protocol)) = variable(PROTOCOLS).filter(|(_, protocol)| protocol != "grpc")
         && traces.is_some()
     {
-        tracing::warn!("{name} is {protocol}, but traces are sent by gRPC all the same");
+        tracing::warn!("{name} is {protocol}, but traces are exported by gRPC");
     }
     Ok(Telemetry { metrics: install_metrics()?, traces })
 }
 
-/// With an exporter, lines and spans are filtered each by itself, which cannot tell a span that nobody wants from one
-/// that somebody might as early as one filter for all can.
+/// Combines the log lines and the exporter. With an exporter, each has a filter of its own. Without one, a single filter
+/// for everything rejects unwanted spans earlier, which is cheaper.
 fn dispatch(
     lines: Box<dyn Layer<Registry> + Send + Sync>,
     filter: EnvFilter,
@@ -87,12 +87,12 @@ fn dispatch(
 ) -> Dispatch {
     let registry = tracing_subscriber::registry();
     let Some(tracer) = tracer else { return registry.with(lines).with(filter).into() };
-    let ours = Targets::new().with_target(SPANS_OF, LevelFilter::INFO);
-    let otlp = tracing_opentelemetry::layer().with_tracer(tracer).with_filter(ours);
+    let exported = Targets::new().with_target(EXPORTED_TARGET, LevelFilter::INFO);
+    let otlp = tracing_opentelemetry::layer().with_tracer(tracer).with_filter(exported);
     registry.with(lines.with_filter(filter)).with(otlp).into()
 }
 
-/// The first of the variables that says something.
+/// Returns the first variable that is set and not empty.
 fn variable(names: [&'static str; 2]) -> Option<(&'static str, String)> {
     names
         .into_iter()
@@ -110,14 +110,14 @@ fn install_metrics() -> anyhow::Result<PrometheusHandle> {
 
 fn tracer_provider(role: &str) -> anyhow::Result<Option<SdkTracerProvider>> {
     let Some((name, endpoint)) = variable(ENDPOINTS) else { return Ok(None) };
-    // What OTLP says of an endpoint without a scheme.
+    // OTLP's rules for an endpoint without a scheme.
     let is_plain = match endpoint.split_once("://") {
         Some((scheme, _)) => !scheme.eq_ignore_ascii_case("https"),
         None => variable(INSECURE).is_some_and(|(_, insecure)| insecure.eq_ignore_ascii_case("true")),
     };
     anyhow::ensure!(
         is_plain,
-        "{name} is {endpoint}, but traces are sent by gRPC without TLS only, such as to http://localhost:4317"
+        "{name} is {endpoint}, but traces are exported by gRPC without TLS only, for example to http://localhost:4317"
     );
     let exporter =
         opentelemetry_otlp::SpanExporter::builder().with_tonic().build().context("OTLP exporter")?;
@@ -157,9 +157,8 @@ mod tests {
         dispatch(lines, EnvFilter::new(filter), tracer)
     }
 
-    /// Bug that this caught: a filter of lines that kept spans from being exported.
     #[test]
-    fn what_is_exported_does_not_depend_on_what_is_logged() {
+    fn the_log_filter_does_not_affect_exported_spans() {
         let exported = Exported::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(exported.clone()).build();
         with_default(&logging("warn,h2=trace", Some(provider.tracer("test"))), || {
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_exporter_the_log_decides() {
+    fn without_an_exporter_the_log_filter_enables_spans() {
         with_default(&logging("warn", None), || {
             assert!(info_span!("a").is_disabled());
             assert!(!enabled!(target: "ledger::access", Level::DEBUG));

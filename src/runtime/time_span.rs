@@ -1,17 +1,17 @@
-//! Lengths of time on the command line: `30s`, `5m`, `1h 30m`. A length of which no sum with a moment overflows.
+//! Durations on the command line: `30s`, `5m`, `1h 30m`. They are limited so that adding one to a time cannot overflow.
 
 use std::time::Duration;
 
 const DAYS_MAX: u64 = 366;
 const MAX: Duration = Duration::from_secs(DAYS_MAX * 24 * 60 * 60);
 
-/// Zero included.
+/// Parses a duration from zero up to 366 days.
 pub fn parse_time_span(text: &str) -> Result<Duration, String> {
     let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     Some(span).filter(|span| *span <= MAX).ok_or_else(|| format!("must be at most {DAYS_MAX} days"))
 }
 
-/// Zero refused.
+/// Parses a duration above zero, up to 366 days.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let span = parse_time_span(text)?;
     Some(span).filter(|span| !span.is_zero()).ok_or_else(|| "must be more than zero".to_owned())
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_bounded() {
+    fn durations_are_bounded() {
         assert_eq!(parse_time_span("1h 30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse_time_span("0s"), Ok(Duration::ZERO));
         assert_eq!(parse_interval("366d"), Ok(MAX));

@@ -31,7 +31,7 @@ async fn a_group_is_forgotten_when_it_is_given_up_and_not_before() {
     assert_eq!(removed().await, 1, "the old group keeps the others");
 
     let said = stage.refused(&["forget", "risk"]);
-    assert!(said.contains("consumer group risk lives, nothing was forgotten: stop "), "{said}");
+    assert!(said.contains("consumer group risk is running, nothing was removed: stop "), "{said}");
     assert!(stage.refused(&["forget", "rsik"]).contains("there is no consumer group rsik"));
     let foreseen = stage.consumers(&["forget", "old", "--dry-run"]);
     assert_eq!((&foreseen["dry_run"], &foreseen["items"][0]["position"]), (&true.into(), &1.into()));
@@ -56,7 +56,7 @@ async fn a_group_is_forgotten_when_it_is_given_up_and_not_before() {
     let forgotten = binary::run(&["consumers", "forget", "risk"], &stage.environment());
     let stderr = String::from_utf8_lossy(&forgotten.stderr);
     assert!(
-        forgotten.status.success() && stderr.contains("position forgotten") && stderr.contains('@'),
+        forgotten.status.success() && stderr.contains("position removed") && stderr.contains('@'),
         "{stderr}"
     );
     assert_eq!(stage.count("consumer_positions").await, 0);

@@ -1,9 +1,14 @@
-//! `ledger consumers forget`: removes the positions of a group that was given up.
+//! `ledger consumers forget`: removes the positions of a group that is no longer used.
 //!
-//! Guarantees: not while a consumer of the group lives, which is asked with its leases locked, so none can begin in
-//! between; all positions go, or none; a dry run writes nothing. A consumer that was frozen and thaws afterwards writes
-//! nothing under the leases that it had. Deliberately absent: the group's dead letters, which are evidence, and what Kafka's
-//! own tools show of it, which Kafka forgets by itself.
+//! Guarantees:
+//!
+//! - It refuses while a consumer of the group runs. It checks that with the leases locked, so no consumer can start in
+//!   between.
+//! - It removes all positions, or none. A dry run writes nothing.
+//! - A consumer that was frozen and resumes later cannot write, because its leases are revoked.
+//!
+//! Deliberately absent: the removal of the group's dead letters, which are evidence, and of its offsets in Kafka, which
+//! Kafka expires by itself.
 
 use std::process::ExitCode;
 
@@ -27,7 +32,7 @@ pub(super) struct ForgetArgs {
     /// The consumer group
     #[arg(value_name = "GROUP", env = "LEDGER_CONSUMERS_FORGET_GROUP")]
     group: String,
-    /// Say what would be forgotten and forget nothing
+    /// Show the positions to remove and remove nothing
     #[arg(long, env = "LEDGER_CONSUMERS_FORGET_DRY_RUN")]
     dry_run: bool,
     /// How to print the result
@@ -44,11 +49,11 @@ struct Forgotten<'a> {
 
 pub(super) async fn run(connection: &mut Connection, args: &ForgetArgs) -> anyhow::Result<ExitCode> {
     let group = args.group.as_str();
-    let alive = transaction("forget a group", connection, async |connection: &mut Connection| {
+    let found = transaction("forget a group", connection, async |connection: &mut Connection| {
         let positions = positions::list(connection, Some(group)).await?;
         let names: Vec<String> = positions.iter().map(|row| name(row).lease_name()).collect();
         if !args.dry_run {
-            // What has no row cannot be locked.
+            // Only leases that have a row can be locked.
             leases::create(connection, &names).await?;
         }
         let mut alive = leases::lock_owners(connection, &names).await?;
@@ -60,18 +65,18 @@ pub(super) async fn run(connection: &mut Connection, args: &ForgetArgs) -> anyho
         Ok((positions, alive))
     })
     .await
-    .context("nothing was forgotten")?;
-    let (positions, mut alive) = alive;
+    .context("nothing was removed")?;
+    let (positions, mut alive) = found;
     alive.sort();
     alive.dedup();
     anyhow::ensure!(!positions.is_empty(), "there is no consumer group {group}");
     anyhow::ensure!(
         alive.is_empty(),
-        "consumer group {group} lives, nothing was forgotten: stop {} first",
+        "consumer group {group} is running, nothing was removed: stop {} first",
         alive.join(", ")
     );
     if !args.dry_run {
-        tell(&positions);
+        log_removal(&positions);
     }
     print(args, &positions)?;
     Ok(ExitCode::SUCCESS)
@@ -81,12 +86,12 @@ fn name(row: &PositionRow) -> PartitionName {
     PartitionName { group: row.consumer_group.clone(), topic: row.topic.clone(), partition: row.partition }
 }
 
-/// The audit: one line for each partition.
-fn tell(positions: &[PositionRow]) {
+/// Logs one line per partition, for the audit.
+fn log_removal(positions: &[PositionRow]) {
     let by = user_and_host();
     for row in positions {
         let (group, topic, partition) = (&row.consumer_group, &row.topic, row.partition);
-        tracing::info!(group, topic, partition, position = row.next_offset, by, "position forgotten");
+        tracing::info!(group, topic, partition, position = row.next_offset, by, "position removed");
     }
 }
 
@@ -110,7 +115,7 @@ fn print(args: &ForgetArgs, positions: &[PositionRow]) -> anyhow::Result<()> {
         ]);
     }
     print_text(&rows)?;
-    let what = if args.dry_run { "dry run: nothing was forgotten" } else { "forgotten" };
-    print_text(what)?;
+    let result = if args.dry_run { "dry run: nothing was removed" } else { "removed" };
+    print_text(result)?;
     Ok(())
 }

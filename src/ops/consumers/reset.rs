@@ -1,9 +1,10 @@
-//! `ledger consumers reset`: moves positions on an operator's word.
+//! `ledger consumers reset`: moves the positions of a group.
 //!
-//! Guarantees: the leases of the partitions are taken away in the transaction that moves the positions, and stay locked
-//! until it commits. So a consumer that runs can neither write from where it was nor begin anew before the new position
-//! is there; it need not be stopped, and goes on from there by itself. All partitions move, or none. Deliberately
-//! absent: taking assessments back. An event that is delivered again keeps the one it has.
+//! Guarantees: one database transaction revokes the leases of the partitions and moves the positions. Until it commits,
+//! the leases stay locked. A running consumer can therefore neither write from its old position nor start again before
+//! the new position is there. It need not be stopped, and continues from the new position. All partitions move, or none.
+//!
+//! Deliberately absent: the removal of assessments. An event that is delivered again keeps its assessment.
 
 use std::process::ExitCode;
 
@@ -33,14 +34,13 @@ pub(super) struct ResetArgs {
     /// The topic
     #[arg(long, env = "LEDGER_CONSUMERS_RESET_TOPIC", value_name = "NAME", default_value = TRANSACTIONS_TOPIC)]
     topic: String,
-    /// Only this partition; without it, all of them
+    /// Only this partition; by default all
     #[arg(long, env = "LEDGER_CONSUMERS_RESET_PARTITION", value_name = "NUMBER")]
     partition: Option<i32>,
-    /// Where to: earliest, latest, an offset, or the first record that is not older than a time, a day or how long
-    /// ago (2h)
-    #[arg(long, env = "LEDGER_CONSUMERS_RESET_TO", value_name = "WHERE", value_parser = parse_target)]
+    /// The new position: earliest, latest, an offset, or the first record since a time, a day or a duration ago (2h)
+    #[arg(long, env = "LEDGER_CONSUMERS_RESET_TO", value_name = "POSITION", value_parser = parse_target)]
     to: Target,
-    /// Say what would move and move nothing
+    /// Show the moves and move nothing
     #[arg(long, env = "LEDGER_CONSUMERS_RESET_DRY_RUN")]
     dry_run: bool,
     /// How to print the result
@@ -48,7 +48,7 @@ pub(super) struct ResetArgs {
     output: OutputFormat,
 }
 
-/// Where positions are to go.
+/// The new position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
     Earliest,
@@ -65,7 +65,7 @@ fn parse_target(text: &str) -> Result<Target, String> {
             number.parse().map(Target::Offset).map_err(|error| error.to_string())
         }
         text => time_argument::parse(text).map(Target::At).map_err(|_| {
-            "expected earliest, latest, an offset, a time (2026-11-24T10:00:00Z), a day (2026-11-24) or how long ago (2h)"
+            "expected earliest, latest, an offset, a time (2026-11-24T10:00:00Z), a day (2026-11-24) or a duration ago (2h)"
                 .to_owned()
         }),
     }
@@ -76,15 +76,16 @@ struct Move {
     partition: i32,
     from: Option<i64>,
     to: i64,
-    /// Who held the partition and was fenced.
+    /// The owner of the partition, which was fenced.
     taken_from: Option<String>,
 }
 
 impl Move {
-    fn meaning(&self) -> String {
+    /// Describes the effect of the move.
+    fn effect(&self) -> String {
         match self.from.map(|from| self.to - from) {
             None => String::new(),
-            Some(0) => "stays".to_owned(),
+            Some(0) => "unchanged".to_owned(),
             Some(back) if back < 0 => format!("{} delivered again", -back),
             Some(forward) => format!("{forward} skipped"),
         }
@@ -120,14 +121,14 @@ pub(super) async fn run(
         false => carry_out(connection, &wanted).await?,
     };
     if !args.dry_run {
-        tell(args, &moves);
-        show_to_broker(&broker, args, &moves).await;
+        log_moves(args, &moves);
+        mirror(&broker, args, &moves).await;
     }
     print(args, &moves)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Each partition that is meant and where it goes, in the order of their leases' names.
+/// Returns the partitions to move and their new positions, by partition number.
 async fn targets(broker: &SharedBroker, args: &ResetArgs) -> anyhow::Result<Vec<(PartitionName, i64)>> {
     let count = broker.partitions(&args.topic).await?;
     let partitions = match args.partition {
@@ -166,7 +167,7 @@ fn within(range: OffsetRange, offset: i64, topic: &str, partition: i32) -> anyho
     Ok(offset)
 }
 
-/// Takes the leases away and moves the positions, in one transaction.
+/// Revokes the leases and moves the positions in one database transaction.
 async fn carry_out(
     connection: &mut Connection,
     wanted: &[(PartitionName, i64)],
@@ -194,8 +195,8 @@ async fn carry_out(
     Ok(moves)
 }
 
-/// The audit: one line for each partition.
-fn tell(args: &ResetArgs, moves: &[Move]) {
+/// Logs one line per partition, for the audit.
+fn log_moves(args: &ResetArgs, moves: &[Move]) {
     let by = user_and_host();
     for moved in moves {
         let taken_from = moved.taken_from.as_deref();
@@ -212,8 +213,8 @@ fn tell(args: &ResetArgs, moves: &[Move]) {
     }
 }
 
-/// Kafka's own tools see it at once, also where no consumer runs.
-async fn show_to_broker(broker: &SharedBroker, args: &ResetArgs, moves: &[Move]) {
+/// Mirrors the positions to the broker's own tools at once, also while no consumer runs.
+async fn mirror(broker: &SharedBroker, args: &ResetArgs, moves: &[Move]) {
     let positions: Vec<(i32, i64)> = moves.iter().map(|moved| (moved.partition, moved.to)).collect();
     if let Err(error) = broker.mirror_positions(&args.group, &args.topic, &positions).await {
         tracing::warn!(%error, "the broker's own tools still show the old positions");
@@ -235,7 +236,7 @@ fn print(args: &ResetArgs, moves: &[Move]) -> anyhow::Result<()> {
             moved.partition.to_string(),
             moved.from.map_or_else(|| "none".to_owned(), |from| from.to_string()),
             moved.to.to_string(),
-            moved.meaning(),
+            moved.effect(),
             moved.taken_from.clone().unwrap_or_default(),
         ]);
     }
@@ -251,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_word_an_offset_or_a_moment() {
+    fn a_target_is_a_word_an_offset_or_a_time() {
         assert_eq!(parse_target("earliest"), Ok(Target::Earliest));
         assert_eq!(parse_target("1200"), Ok(Target::Offset(1200)));
         assert!(matches!(parse_target("2026-11-24"), Ok(Target::At(_))));

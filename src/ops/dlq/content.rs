@@ -1,11 +1,10 @@
-//! Bytes that came from anybody, made readable without changing what they say and without letting them steer a
-//! terminal.
+//! Makes the bytes of untrusted records readable. They stay unchanged, except for characters that control a terminal.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// Text as it is, but for what would steer a terminal.
+/// Returns the text with escapes for characters that control a terminal.
 pub(super) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
@@ -19,14 +18,14 @@ pub(super) fn printable(text: &str) -> String {
     printable
 }
 
-/// Control characters, and those that turn the direction of what follows.
+/// Returns whether this is a control character or changes the direction of text.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// For people: JSON with a line for each value, other text as it is, anything else as base64.
-pub(super) fn for_people(bytes: Option<&[u8]>) -> String {
+/// Returns JSON with one line per value, other text unchanged, and other bytes as base64.
+pub(super) fn readable(bytes: Option<&[u8]>) -> String {
     let Some(bytes) = bytes else { return "none".to_owned() };
     match std::str::from_utf8(bytes) {
         Ok(text) if is_json(text) => printable(&indented(text)),
@@ -37,15 +36,15 @@ pub(super) fn for_people(bytes: Option<&[u8]>) -> String {
     }
 }
 
-/// For programs: JSON, text or bytes, whichever it is.
+/// Bytes in JSON output: as JSON, text or base64.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Content {
-    /// An object or an array, as it came.
+    /// An unchanged JSON object or array.
     Json(Box<RawValue>),
-    /// UTF-8.
+    /// Other UTF-8 text.
     Text(String),
-    /// Anything else.
+    /// Other bytes.
     Base64(String),
 }
 
@@ -63,7 +62,7 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-/// Valid JSON with a line for each value. Works on the text, so numbers and repeated names stay as they came.
+/// Indents valid JSON. Works on the text, so numbers and repeated names stay unchanged.
 fn indented(json: &str) -> String {
     let mut out = String::with_capacity(json.len() * 2);
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
@@ -102,7 +101,7 @@ fn indented(json: &str) -> String {
     out
 }
 
-/// Whether the next character is within a string, and whether it is escaped.
+/// Returns whether the next character is inside a string, and whether it is escaped.
 fn step(in_string: bool, escaped: bool, character: char) -> (bool, bool) {
     match character {
         _ if escaped => (in_string, false),
@@ -122,24 +121,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_laid_out_and_nothing_in_it_changes() {
+    fn json_is_indented_and_otherwise_unchanged() {
         let text = r#" {"a":[1.10,{ },[]], "b" : "x, [y]: \"{z}\\" ,"a":1e999} "#;
         let expected = "{\n  \"a\": [\n    1.10,\n    {},\n    []\n  ],\n  \"b\": \"x, [y]: \\\"{z}\\\\\",\n  \"a\": 1e999\n}";
         assert_eq!(indented(text), expected);
-        assert_eq!(for_people(Some(b"[]")), "[]");
+        assert_eq!(readable(Some(b"[]")), "[]");
     }
 
     #[test]
-    fn what_is_no_text_is_base64_and_nothing_steers_the_terminal() {
-        assert_eq!(for_people(None), "none");
-        assert_eq!(for_people(Some(&[0xff, 0])), "base64:/wA=");
-        assert_eq!(for_people(Some(b"\x1b[31mred")), "base64:G1szMW1yZWQ=");
-        assert_eq!(for_people(Some("\"\u{9b}31m\u{202e}\"".as_bytes())), "\"\\u{9b}31m\\u{202e}\"");
-        assert_eq!(for_people(Some("plain\ttext".as_bytes())), "plain\ttext");
+    fn bytes_are_base64_and_control_characters_are_escaped() {
+        assert_eq!(readable(None), "none");
+        assert_eq!(readable(Some(&[0xff, 0])), "base64:/wA=");
+        assert_eq!(readable(Some(b"\x1b[31mred")), "base64:G1szMW1yZWQ=");
+        assert_eq!(readable(Some("\"\u{9b}31m\u{202e}\"".as_bytes())), "\"\\u{9b}31m\\u{202e}\"");
+        assert_eq!(readable(Some("plain\ttext".as_bytes())), "plain\ttext");
     }
 
     #[test]
-    fn programs_get_it_as_it_came() {
+    fn json_output_keeps_the_bytes() {
         let as_json = |bytes: &[u8]| serde_json::to_string(&Content::of(bytes)).expect("json");
         assert_eq!(as_json(br#"{"n":1.10}"#), r#"{"json":{"n":1.10}}"#);
         assert_eq!(as_json(b"acct-1"), r#"{"text":"acct-1"}"#);

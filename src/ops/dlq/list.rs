@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{ListArgs, content::printable, letter, place};
+use super::{ListArgs, content::printable, dead_letter, record_name};
 use crate::{
     repository::{
         Connection,
@@ -13,12 +13,12 @@ use crate::{
     runtime::{OutputFormat, print_json, print_text, table},
 };
 
-/// Longest error in a table.
+/// The longest error text in a table, in characters.
 const ERROR_LENGTH_MAX: usize = 80;
 
-/// A letter for programs.
+/// A dead letter in JSON output.
 #[derive(Serialize)]
-pub(super) struct LetterOut<'a> {
+pub(super) struct DeadLetterOut<'a> {
     id: uuid::Uuid,
     created_at: String,
     group: &'a str,
@@ -34,7 +34,7 @@ pub(super) struct LetterOut<'a> {
     outcome: Option<&'a str>,
 }
 
-impl<'a> From<&'a DeadLetter> for LetterOut<'a> {
+impl<'a> From<&'a DeadLetter> for DeadLetterOut<'a> {
     fn from(row: &'a DeadLetter) -> Self {
         Self {
             id: row.id,
@@ -56,10 +56,10 @@ impl<'a> From<&'a DeadLetter> for LetterOut<'a> {
 
 pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow::Result<ExitCode> {
     if let Some(before) = args.before {
-        letter(connection, before).await?;
+        dead_letter(connection, before).await?;
     }
     let filter = args.filter.filter(args.open);
-    // One more than asked for says whether there is another page.
+    // Reads one more than the limit, to know whether there is another page.
     let mut letters = dead_letters::newest(connection, &filter, args.before, args.limit + 1).await?;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let has_more = letters.len() > limit;
@@ -67,7 +67,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow:
     let next = letters.last().map(|last| last.id).filter(|_| has_more);
     match args.output {
         OutputFormat::Json => {
-            let items: Vec<LetterOut> = letters.iter().map(LetterOut::from).collect();
+            let items: Vec<DeadLetterOut> = letters.iter().map(DeadLetterOut::from).collect();
             print_json(&serde_json::json!({ "items": items, "next_before": next }))?;
         }
         OutputFormat::Table if letters.is_empty() => print_text("no dead letters")?,
@@ -82,7 +82,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow:
 }
 
 fn page(letters: &[DeadLetter]) -> comfy_table::Table {
-    let mut page = table(["id", "put aside", "by", "record", "reason", "error", "tries", "replays"]);
+    let mut page = table(["id", "created", "by", "record", "reason", "error", "attempts", "replays"]);
     for letter in letters {
         let replays = match &letter.outcome {
             None => "none".to_owned(),
@@ -92,7 +92,7 @@ fn page(letters: &[DeadLetter]) -> comfy_table::Table {
             letter.id.to_string(),
             time(letter),
             letter.consumer_group.clone(),
-            place(letter),
+            record_name(letter),
             letter.reason.clone(),
             shortened(&printable(&letter.error)),
             letter.attempts.to_string(),
@@ -102,7 +102,7 @@ fn page(letters: &[DeadLetter]) -> comfy_table::Table {
     page
 }
 
-/// UTC, to the millisecond.
+/// Returns the time of creation in UTC, with milliseconds.
 pub(super) fn time(letter: &DeadLetter) -> String {
     letter.created_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }

@@ -1,15 +1,16 @@
-//! `ledger dlq replay`: dead letters through the handler again, one at a time.
+//! `ledger dlq replay`: retries dead letters, one at a time.
 //!
 //! ```text
-//! letter ─▶ decode, ledger, history, rules ─▶ one commit: assessment + announcement + audit
-//!                                       └───▶ still fails: audit alone
+//! dead letter ─▶ decode, ledger, history, rules ─▶ one commit: assessment + RiskAssessed event + audit row
+//!                                            └───▶ still fails: audit row alone
 //! ```
 //!
-//! Guarantees: twice has one effect, whether in a row or at the same time as another replay or as the consumer; every
-//! replay leaves a line of the audit, in the commit that has its effect. Nothing is published to the topic that the
-//! record came from: its partition has passed it, and first occurrences there are in order. So an event that the
-//! relay put aside is assessed here but stays unpublished; only what was on its way to the dead-letter topic, which
-//! promises no order, goes back into the outbox.
+//! Guarantees: a replay is idempotent, also in parallel with another replay or with the consumer. Every replay adds a row
+//! to the audit, in the commit that has its effect.
+//!
+//! A record is never published again to its topic: later records of the account are published already, and first
+//! occurrences there are in order. An event that the relay dead-lettered is therefore assessed but stays unpublished.
+//! Only a record for the dead-letter topic, which guarantees no order, goes back into the outbox.
 
 mod report;
 
@@ -19,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use self::report::{Outcome, Replayed, Report};
-use super::{super::current_user::user_and_host, ReplayArgs, letter, place};
+use super::{super::current_user::user_and_host, ReplayArgs, dead_letter, record_name};
 use crate::{
     broker::FetchedRecord,
     consume_risk::{self, RetriedRecord},
@@ -35,18 +36,18 @@ use crate::{
 
 const RATE_MAX: u32 = 100_000;
 const PAGE_SIZE: i64 = 1_000;
-const ALREADY_QUEUED: &str = "it was put into the outbox by an earlier replay; if it was too large again, that is a \
-                              dead letter of its own";
+const ALREADY_QUEUED: &str = "an earlier replay put it into the outbox; if it was too large again, there is a new \
+                              dead letter for it";
 
-/// What is to be done about a letter.
+/// What a replay does with a dead letter.
 enum Action {
     Retry(RetriedRecord),
     Queue(Option<Vec<u8>>),
-    /// There is no way to handle it again.
-    None(String),
+    /// It cannot be retried, for this reason.
+    Refuse(String),
 }
 
-/// `50/s`.
+/// Parses a rate such as `50/s`.
 pub(super) fn parse_rate(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix("/s").and_then(|number| number.parse().ok());
     number
@@ -62,15 +63,15 @@ pub(super) async fn run(
     prepare_writer(connection).await?;
     let ruleset = consume_risk::load_rules(context).await?;
     let by = args.by.clone().unwrap_or_else(user_and_host);
-    let mut chosen = Chosen::new(connection, args).await?;
-    let mut pace = Pace::new(args.rate);
+    let mut selection = Selection::new(connection, args).await?;
+    let mut rate_limit = RateLimit::new(args.rate);
     let mut report = Report::default();
-    while let Some(id) = chosen.next(connection).await? {
-        if !pace.wait(&context.stop).await {
+    while let Some(id) = selection.next(connection).await? {
+        if !rate_limit.wait(&context.stop).await {
             report.print(args, true)?;
-            anyhow::bail!("asked to stop after {} dead letters", report.total());
+            anyhow::bail!("stopped after {} dead letters", report.total());
         }
-        let letter = letter(connection, id).await?;
+        let letter = dead_letter(connection, id).await?;
         let replayed = replay(connection, &ruleset, &letter, &by, args.dry_run).await?;
         if !args.dry_run {
             tracing::info!(%id, record = replayed.record, outcome = replayed.outcome.as_str(),
@@ -78,26 +79,26 @@ pub(super) async fn run(
         }
         report.add(replayed);
     }
-    let has_more = chosen.are_more(connection).await?;
+    let has_more = selection.has_more(connection).await?;
     report.print(args, has_more)?;
     Ok(if report.count(Outcome::Failing) > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The letters that are meant: those that were named, or page by page those that were there at the start. So one that
-/// still fails is in nobody's way, and what is put aside meanwhile is not taken.
-struct Chosen {
+/// The dead letters to retry: the given ids, or page by page those that existed at the start. A dead letter that still
+/// fails does not block the others, and new dead letters are not retried.
+struct Selection {
     page: VecDeque<Uuid>,
-    /// None for letters that were named.
+    /// None if ids were given.
     filter: Option<DeadLetterFilter>,
     after: Option<Uuid>,
     left: i64,
 }
 
-impl Chosen {
-    /// Each that was named is there.
+impl Selection {
+    /// Selects the dead letters, and fails if a given id does not exist.
     async fn new(connection: &mut Connection, args: &ReplayArgs) -> anyhow::Result<Self> {
         for id in &args.ids {
-            letter(connection, *id).await?;
+            dead_letter(connection, *id).await?;
         }
         let mut filter = args.filter.filter(true);
         let now = dead_letters::now(connection).await?;
@@ -122,26 +123,26 @@ impl Chosen {
         Ok(self.page.pop_front())
     }
 
-    /// Whether the limit left any.
-    async fn are_more(&self, connection: &mut Connection) -> Result<bool, RepositoryError> {
+    /// Returns whether the limit left some out.
+    async fn has_more(&self, connection: &mut Connection) -> Result<bool, RepositoryError> {
         let Some(filter) = self.filter.as_ref().filter(|_| self.left == 0) else { return Ok(false) };
         Ok(!dead_letters::oldest_ids(connection, filter, self.after, 1).await?.is_empty())
     }
 }
 
-/// Not faster than asked for.
-struct Pace {
+/// Limits the rate of replays.
+struct RateLimit {
     interval: Duration,
     next: Instant,
 }
 
-impl Pace {
+impl RateLimit {
     fn new(rate: Option<u32>) -> Self {
         let interval = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
         Self { interval, next: Instant::now() }
     }
 
-    /// False if asked to stop.
+    /// Waits for the next replay. Returns false if a stop was requested.
     async fn wait(&mut self, stop: &Stop) -> bool {
         tokio::select! {
             () = sleep_until(self.next) => {}
@@ -164,7 +165,7 @@ async fn replay(
         true => foreseen(&action, letter),
         false => carry_out(connection, &action, letter.id, by).await?,
     };
-    Ok(Replayed { id: letter.id, record: place(letter), outcome, detail })
+    Ok(Replayed { id: letter.id, record: record_name(letter), outcome, detail })
 }
 
 async fn action(
@@ -177,7 +178,7 @@ async fn action(
         TRANSACTIONS_TOPIC => {
             let headers = Headers::from_json(&record.headers).ok_or_else(|| RepositoryError::Corrupt {
                 what: "dead letter",
-                detail: format!("the headers of {} are not of the known shape", letter.id),
+                detail: format!("the headers of {} have an unknown format", letter.id),
             })?;
             let record = FetchedRecord {
                 offset: letter.record_offset.unwrap_or(-1),
@@ -189,8 +190,8 @@ async fn action(
             Ok(Action::Retry(consume_risk::retry_record(connection, ruleset, record).await?))
         }
         TRANSACTIONS_DEAD_LETTER_TOPIC => Ok(Action::Queue(record.key)),
-        topic => Ok(Action::None(format!(
-            "publishing to {topic} now would break the order of its account's events; what it tells is in the database"
+        topic => Ok(Action::Refuse(format!(
+            "publishing to {topic} now would break the order of its account's events; the database has the same data"
         ))),
     }
 }
@@ -202,16 +203,16 @@ fn foreseen(action: &Action, letter: &DeadLetter) -> (Outcome, String) {
         Action::Retry(RetriedRecord::Failed { stage, reason, error }) => failing(stage, reason, error),
         Action::Queue(_) if letter.replays > 0 => (Outcome::AlreadyQueued, ALREADY_QUEUED.to_owned()),
         Action::Queue(_) => (Outcome::Queued, String::new()),
-        Action::None(why) => (Outcome::Failing, why.clone()),
+        Action::Refuse(why) => (Outcome::Failing, why.clone()),
     }
 }
 
 fn failing(stage: &str, reason: &str, error: &str) -> (Outcome, String) {
-    // PostgreSQL's text cannot hold U+0000, and what a record says may appear in the message.
+    // PostgreSQL's text cannot hold U+0000, and the message may contain text of the record.
     (Outcome::Failing, format!("{reason} ({stage}): {error}").replace('\0', ""))
 }
 
-/// The effect and the line of the audit, together or not at all.
+/// Commits the effect and the row of the audit together.
 async fn carry_out(
     connection: &mut Connection,
     action: &Action,
@@ -233,7 +234,7 @@ async fn carry_out(
                 dead_letters::requeue(connection, id, key.as_deref()).await?;
                 (Outcome::Queued, String::new())
             }
-            Action::None(why) => (Outcome::Failing, why.clone()),
+            Action::Refuse(why) => (Outcome::Failing, why.clone()),
         };
         dead_letters::insert_replay(connection, id, by, outcome.as_str(), &detail).await?;
         Ok((outcome, detail))

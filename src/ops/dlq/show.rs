@@ -1,4 +1,4 @@
-//! `ledger dlq show`: one dead letter, readable and whole.
+//! `ledger dlq show`: one dead letter with its whole record.
 
 use std::process::ExitCode;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::{
     ShowArgs,
-    content::{Content, for_people, printable},
-    letter,
-    list::{LetterOut, time},
-    place,
+    content::{Content, printable, readable},
+    dead_letter,
+    list::{DeadLetterOut, time},
+    record_name,
 };
 use crate::{
     event::Headers,
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Serialize)]
 struct ShownOut<'a> {
     #[serde(flatten)]
-    letter: LetterOut<'a>,
+    letter: DeadLetterOut<'a>,
     key: Option<Content>,
     value: Option<Content>,
     headers: Vec<(String, Content)>,
@@ -39,15 +39,14 @@ struct ReplayOut<'a> {
 }
 
 pub(super) async fn run(connection: &mut Connection, args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let found = letter(connection, args.id).await?;
+    let found = dead_letter(connection, args.id).await?;
     let record = dead_letters::record(connection, args.id).await?;
     let replays = dead_letters::replays(connection, args.id).await?;
-    let headers = Headers::from_json(&record.headers).ok_or_else(|| {
-        anyhow::anyhow!("the headers of dead letter {} are not of the known shape", args.id)
-    })?;
+    let headers = Headers::from_json(&record.headers)
+        .ok_or_else(|| anyhow::anyhow!("the headers of dead letter {} have an unknown format", args.id))?;
     match args.output {
         OutputFormat::Json => print_json(&shown(&found, &record, &headers, &replays))?,
-        OutputFormat::Table => print_for_people(&found, &record, &headers, &replays)?,
+        OutputFormat::Table => print_text_form(&found, &record, &headers, &replays)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -59,14 +58,14 @@ fn shown<'a>(
     replays: &'a [Replay],
 ) -> ShownOut<'a> {
     ShownOut {
-        letter: LetterOut::from(found),
+        letter: DeadLetterOut::from(found),
         key: record.key.as_deref().map(Content::of),
         value: record.value.as_deref().map(Content::of),
         headers: headers.iter().map(|(name, value)| (name.to_string(), Content::of(value))).collect(),
         replay_log: replays
             .iter()
             .map(|replay| ReplayOut {
-                replayed_at: moment(replay),
+                replayed_at: time_of(replay),
                 replayed_by: &replay.replayed_by,
                 outcome: &replay.outcome,
                 detail: &replay.detail,
@@ -75,7 +74,7 @@ fn shown<'a>(
     }
 }
 
-fn print_for_people(
+fn print_text_form(
     found: &DeadLetter,
     record: &DeadLetterRecord,
     headers: &Headers,
@@ -84,32 +83,32 @@ fn print_for_people(
     let event_id = found.event_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string());
     print_text(format_args!("dead letter  {}", found.id))?;
     print_text(format_args!(
-        "put aside    {} by {} after {} tries",
+        "created      {} by {} after {} attempts",
         time(found),
         found.consumer_group,
         found.attempts
     ))?;
-    print_text(format_args!("record       {}", place(found)))?;
+    print_text(format_args!("record       {}", record_name(found)))?;
     print_text(format_args!("event        {event_id}"))?;
-    print_text(format_args!("why          {} ({}): {}", found.reason, found.stage, printable(&found.error)))?;
-    print_text(format_args!("\nkey\n{}", for_people(record.key.as_deref())))?;
+    print_text(format_args!("reason       {} ({}): {}", found.reason, found.stage, printable(&found.error)))?;
+    print_text(format_args!("\nkey\n{}", readable(record.key.as_deref())))?;
     print_text("\nheaders")?;
     for (name, value) in headers.iter() {
-        print_text(format_args!("{}: {}", printable(&name), for_people(Some(value))))?;
+        print_text(format_args!("{}: {}", printable(&name), readable(Some(value))))?;
     }
-    print_text(format_args!("\nvalue\n{}", for_people(record.value.as_deref())))?;
+    print_text(format_args!("\nvalue\n{}", readable(record.value.as_deref())))?;
     print_text("\nreplays")?;
     if replays.is_empty() {
         print_text("none")?;
     }
     for replay in replays {
         let detail = if replay.detail.is_empty() { String::new() } else { format!(": {}", replay.detail) };
-        let line = format!("{} {} by {}{detail}", moment(replay), replay.outcome, replay.replayed_by);
+        let line = format!("{} {} by {}{detail}", time_of(replay), replay.outcome, replay.replayed_by);
         print_text(printable(&line))?;
     }
     Ok(())
 }
 
-fn moment(replay: &Replay) -> String {
+fn time_of(replay: &Replay) -> String {
     replay.replayed_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }

@@ -1,8 +1,10 @@
 //! `ledger risk assess`: assesses transactions from the ledger whose events are lost.
 //!
-//! Guarantees: the same decisions and the same single effect as through the topic, in bounded batches; what the consumer
-//! or a replay assesses meanwhile keeps that assessment, so it can be stopped and run again at any time. Deliberately
-//! absent: rows with a dead letter, which `ledger dlq replay` settles, and any way to assess a second time.
+//! Guarantees: the result is the same as through the topic, and a transaction gets at most one assessment. If a consumer
+//! or a replay assesses a transaction in parallel, the first assessment stays. The command can be stopped and repeated at
+//! any time.
+//!
+//! Deliberately absent: transactions with a dead letter, which `ledger dlq replay` handles, and re-assessment.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -20,32 +22,32 @@ use crate::{
     runtime::{Boot, Context, OutputFormat, print_json, print_text, progress_bar, table},
 };
 
-/// Rows of the ledger looked at in one question.
-const PIECE_ROWS_MAX: i64 = 10_000;
-/// Rows assessed in one commit.
+/// How many transactions one query examines.
+const SCAN_ROWS_MAX: i64 = 10_000;
+/// How many transactions one commit assesses.
 const BATCH_ROWS_MAX: usize = 1_000;
-/// What is younger is probably on its way through the topic.
-const YOUNGEST: TimeDelta = TimeDelta::minutes(10);
+/// The events of younger transactions are probably still in the outbox or the topic.
+const AGE_MIN: TimeDelta = TimeDelta::minutes(10);
 const EXIT_MISUSED: u8 = 2;
-/// How many of those that fail are shown.
+/// How many failing transactions are printed.
 const FAILING_SHOWN_MAX: usize = 20;
-/// Of one question over a piece.
+/// The limit of one scanning query.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-const PROGRESS: &str = "{spinner} {pos} assessed, looked through up to {msg} ({elapsed})";
+const PROGRESS: &str = "{spinner} {pos} assessed, scanned up to {msg} ({elapsed})";
 
 /// Flags of `ledger risk assess`.
 #[derive(Debug, Clone, Args)]
 pub struct AssessArgs {
-    /// Only transactions created since then: a time, a day, or how long ago (2h)
-    #[arg(long, env = "LEDGER_RISK_ASSESS_FROM", value_name = "MOMENT", value_parser = time_argument::parse)]
+    /// Only transactions created since this time: a time, a day, or a duration ago (2h)
+    #[arg(long, env = "LEDGER_RISK_ASSESS_FROM", value_name = "TIME", value_parser = time_argument::parse)]
     from: Option<DateTime<Utc>>,
-    /// Only those created before then; without it, 10 minutes ago: what is younger is probably on its way
-    #[arg(long, env = "LEDGER_RISK_ASSESS_TO", value_name = "MOMENT", value_parser = time_argument::parse)]
+    /// Only transactions created before this time; by default 10 minutes ago, because younger events may be in flight
+    #[arg(long, env = "LEDGER_RISK_ASSESS_TO", value_name = "TIME", value_parser = time_argument::parse)]
     to: Option<DateTime<Utc>>,
-    /// Say what would come of it and write nothing
+    /// Show the result and write nothing
     #[arg(long, env = "LEDGER_RISK_ASSESS_DRY_RUN")]
     dry_run: bool,
-    /// The rule file, instead of risk.rules; without either, the rules that the binary carries
+    /// The rule file, instead of risk.rules; the built-in rules if neither is set
     #[arg(long, env = "LEDGER_RISK_ASSESS_RULES", value_name = "FILE")]
     pub(super) rules: Option<PathBuf>,
     /// How to print the result
@@ -57,7 +59,7 @@ pub struct AssessArgs {
 struct Tally {
     found: usize,
     done: Backfilled,
-    /// All that fail; `done` has those that are shown.
+    /// The number of failing transactions. `done` holds those that are printed.
     failing: usize,
 }
 
@@ -84,9 +86,9 @@ struct FailingOut<'a> {
 }
 
 pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<ExitCode> {
-    let to = args.to.unwrap_or_else(|| Utc::now() - YOUNGEST);
+    let to = args.to.unwrap_or_else(|| Utc::now() - AGE_MIN);
     if let Some(from) = args.from.filter(|from| *from > to) {
-        eprintln!("error: --from {from} is after --to {to}; without --to it is 10 minutes ago");
+        eprintln!("error: --from {from} is after --to {to}; the default of --to is 10 minutes ago");
         return Ok(ExitCode::from(EXIT_MISUSED));
     }
     let database = &context.config.database;
@@ -96,7 +98,7 @@ pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<
     let backfill = Backfill::new(consume_risk::load_rules(context).await?, args.dry_run);
     let bar = progress_bar(0, PROGRESS);
     let mut work = Work { reading, writing, backfill };
-    let (tally, is_whole) = work.go_through(context, args.from, to, &bar).await?;
+    let (tally, is_complete) = work.run(context, args.from, to, &bar).await?;
     bar.finish_and_clear();
     if !args.dry_run && tally.found > 0 {
         let (assessed, failing) = (tally.assessed(), tally.failing);
@@ -105,15 +107,15 @@ pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<
             already = tally.done.already,
             failing,
             by = user_and_host(),
-            "assessed from the ledger"
+            "assessed transactions without events"
         );
     }
     print(args, &tally)?;
-    anyhow::ensure!(is_whole, "asked to stop before everything was looked through; run it again");
+    anyhow::ensure!(is_complete, "stopped before all transactions were scanned; run the command again");
     Ok(if tally.failing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A connection for questions over many rows, one that writes as the role does, and what decides.
+/// A connection for long queries, a connection for writing, and the rules.
 struct Work {
     reading: Connection,
     writing: Connection,
@@ -121,8 +123,8 @@ struct Work {
 }
 
 impl Work {
-    /// Answers what was done, and whether that is all.
-    async fn go_through(
+    /// Assesses the transactions up to `to`. The flag is false if it was stopped early.
+    async fn run(
         &mut self,
         context: &Context,
         from: Option<DateTime<Utc>>,
@@ -134,7 +136,7 @@ impl Work {
         let before = transaction_id_floor(to);
         let mut tally = Tally::default();
         while let Some(upto) =
-            transactions::piece_end(&mut self.reading, after, before, PIECE_ROWS_MAX).await?
+            transactions::piece_end(&mut self.reading, after, before, SCAN_ROWS_MAX).await?
         {
             let rows = transactions::unassessed(&mut self.reading, group, after, upto).await?;
             for batch in rows.chunks(BATCH_ROWS_MAX) {
@@ -152,7 +154,7 @@ impl Work {
     }
 }
 
-/// The greatest id that is less.
+/// Returns the greatest id below `id`.
 fn before_id(id: Uuid) -> Uuid {
     Uuid::from_u128(id.as_u128().saturating_sub(1))
 }

@@ -1,4 +1,4 @@
-//! `ledger topics create`: makes what is missing, as the configuration says. Never changes what is there.
+//! `ledger topics create`: creates missing topics from the configuration. Never changes an existing topic.
 
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ use crate::{
 /// Flags of `ledger topics create`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct CreateArgs {
-    /// Say what would be created and create nothing
+    /// Show the topics to create and create nothing
     #[arg(long, env = "LEDGER_TOPICS_CREATE_DRY_RUN")]
     dry_run: bool,
     /// How to print the result
@@ -27,12 +27,12 @@ pub(super) struct CreateArgs {
 enum Outcome {
     Created,
     Exists,
-    /// It has fewer partitions than configured.
+    /// The topic has fewer partitions than configured.
     Refused,
 }
 
 #[derive(Serialize)]
-struct Done<'a> {
+struct TopicResult<'a> {
     topic: &'a str,
     outcome: Outcome,
     detail: Vec<String>,
@@ -46,19 +46,19 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let mut done = Vec::with_capacity(specs.len());
     for spec in specs {
-        done.push(one(broker, spec, kind, args.dry_run).await?);
+        done.push(create(broker, spec, kind, args.dry_run).await?);
     }
     print(args, &done)?;
     let is_refused = done.iter().any(|done| done.outcome == Outcome::Refused);
     Ok(if is_refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn one<'a>(
+async fn create<'a>(
     broker: &SharedBroker,
     spec: &'a TopicSpec,
     kind: &str,
     dry_run: bool,
-) -> Result<Done<'a>, BrokerError> {
+) -> Result<TopicResult<'a>, BrokerError> {
     let topic = spec.name.as_str();
     if let Some(state) = broker.describe_topic(topic).await? {
         if state.partitions < spec.partitions {
@@ -67,9 +67,9 @@ async fn one<'a>(
                 actual: state.partitions,
                 expected: spec.partitions,
             };
-            return Ok(Done { topic, outcome: Outcome::Refused, detail: vec![error.to_string()] });
+            return Ok(TopicResult { topic, outcome: Outcome::Refused, detail: vec![error.to_string()] });
         }
-        return Ok(Done { topic, outcome: Outcome::Exists, detail: differences(spec, &state) });
+        return Ok(TopicResult { topic, outcome: Outcome::Exists, detail: differences(spec, &state) });
     }
     if !dry_run {
         broker.ensure_topics(std::slice::from_ref(spec), true).await?;
@@ -81,21 +81,21 @@ async fn one<'a>(
         detail.push(format!("min.insync.replicas {}", spec.min_insync_replicas));
     }
     detail.push(format!("retention {}, {}", age(spec.retention), bytes(spec.retention)));
-    Ok(Done { topic, outcome: Outcome::Created, detail })
+    Ok(TopicResult { topic, outcome: Outcome::Created, detail })
 }
 
-fn print(args: &CreateArgs, done: &[Done<'_>]) -> anyhow::Result<()> {
+fn print(args: &CreateArgs, done: &[TopicResult<'_>]) -> anyhow::Result<()> {
     if args.output == OutputFormat::Json {
         print_json(&serde_json::json!({ "dry_run": args.dry_run, "items": done }))?;
         return Ok(());
     }
     let mut rows = table(["topic", "", ""]);
-    for Done { topic, outcome, detail } in done {
+    for TopicResult { topic, outcome, detail } in done {
         let word = match (outcome, detail.is_empty()) {
             (Outcome::Created, _) if args.dry_run => "would be created",
             (Outcome::Created, _) => "created",
             (Outcome::Exists, true) => "exists as configured",
-            (Outcome::Exists, false) => "exists, left as it is",
+            (Outcome::Exists, false) => "exists with other settings",
             (Outcome::Refused, _) => "refused",
         };
         rows.add_row([*topic, word, &detail.join("\n")]);

@@ -1,4 +1,4 @@
-//! What a replay came to: counts of all, and the letters themselves up to a bound, for there may be millions.
+//! The result of a replay: counts of all dead letters, and a limited list of them, because there may be millions.
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -6,10 +6,10 @@ use uuid::Uuid;
 use super::super::{ReplayArgs, content::printable};
 use crate::runtime::{OutputFormat, print_json, print_text, table};
 
-/// Letters that are listed one by one; of the others the log has a line and the audit a row each.
+/// How many dead letters are listed one by one. For all of them, the log has a line and the audit a row.
 const LISTED_MAX: usize = 10_000;
 
-/// What a replay came to, or would come to.
+/// The outcome of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
@@ -35,7 +35,7 @@ impl Outcome {
     }
 }
 
-/// A letter, and what came of it.
+/// A dead letter and the outcome of its replay.
 #[derive(Debug, Serialize)]
 pub(super) struct Replayed {
     pub(super) id: Uuid,
@@ -44,7 +44,7 @@ pub(super) struct Replayed {
     pub(super) detail: String,
 }
 
-/// All that was replayed.
+/// The outcomes of all replays of one command.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     listed: Vec<Replayed>,
@@ -80,7 +80,7 @@ impl Report {
     pub(super) fn print(&self, args: &ReplayArgs, has_more: bool) -> anyhow::Result<()> {
         match args.output {
             OutputFormat::Json => print_json(&self.json(args.dry_run, has_more))?,
-            OutputFormat::Table => self.print_for_people(args.dry_run, has_more)?,
+            OutputFormat::Table => self.print_table(args.dry_run, has_more)?,
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ impl Report {
         })
     }
 
-    fn print_for_people(&self, dry_run: bool, has_more: bool) -> std::io::Result<()> {
+    fn print_table(&self, dry_run: bool, has_more: bool) -> std::io::Result<()> {
         let heading = if dry_run { "would be" } else { "outcome" };
         let mut rows = table(["id", "record", heading, ""]);
         for replayed in &self.listed {
@@ -114,7 +114,7 @@ impl Report {
         let summary = if counts.is_empty() { "no dead letters".to_owned() } else { counts.join(", ") };
         print_text(format_args!("{}{summary}", if dry_run { "dry run: " } else { "" }))?;
         if has_more {
-            print_text("more of them wait: raise --limit, or leave it out")?;
+            print_text("there are more: raise --limit, or leave it out")?;
         }
         Ok(())
     }
@@ -124,9 +124,8 @@ impl Report {
 mod tests {
     use super::*;
 
-    /// Seen to fail when planted: counts of what is listed only.
     #[test]
-    fn all_are_counted_and_so_many_listed() {
+    fn all_are_counted_and_the_list_is_limited() {
         let mut report = Report::default();
         for number in 0..LISTED_MAX + 7 {
             let outcome = if number % 2 == 0 { Outcome::Assessed } else { Outcome::Failing };
