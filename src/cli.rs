@@ -1,5 +1,5 @@
-//! Every command and flag. Each role's own flags live with the role; this file only lists the roles, loads the
-//! configuration, and turns the outcome into one line and an exit code: 0 fine, 1 failed, 2 misused.
+//! The command line. The flags of a command are in the folder of the command; this file lists the commands and loads the
+//! configuration. Exit codes: 0 success, 1 failure with one line on stderr, 2 wrong usage.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 110, after_help = "Example:\n  ledger demo")]
 struct Cli {
-    /// A TOML file over the compiled-in defaults (see `ledger config print`)
+    /// A TOML file whose values override the built-in defaults (see `ledger config print`)
     #[arg(long, global = true, env = "LEDGER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -33,31 +33,31 @@ enum Command {
     /// Apply the embedded migrations to the database
     #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger migrate")]
     Migrate,
-    /// Build the fact tables: the days that were touched, a range, or all
+    /// Build the fact tables for the changed days, a range of days, or all days
     #[command(
         after_help = "Examples:\n  ledger aggregate\n  ledger aggregate --every 15m\n  ledger aggregate --from 2026-01-01 --to 2026-01-31"
     )]
     Aggregate(aggregate::Args),
-    /// Score every transaction with the risk rules, once, and announce the result
+    /// Score every transaction once with the risk rules, and publish the result
     #[command(
         after_help = "Examples:\n  ledger consume-risk\n  ledger consume-risk --rules my-rules.toml   # follows changes of the file"
     )]
     ConsumeRisk(consume_risk::Args),
-    /// Show where each consumer group is, who owns its partitions and how far it is behind
+    /// Show the position, owner and lag of each consumer group in each partition
     #[command(
         after_help = "Examples:\n  ledger consumers\n  ledger consumers --group risk --output json\n  ledger consumers reset --group risk --to earliest --dry-run"
     )]
     Consumers(ops::consumers::ConsumersArgs),
-    /// Show the lanes of the outbox, who owns each and what waits in it
+    /// Show the lanes of the outbox, with the owner and the number of rows of each
     #[command(after_help = "Examples:\n  ledger lanes --waiting\n  ledger lanes --output json")]
     Lanes(ops::lanes::LanesArgs),
-    /// Look at dead letters and run them through the handler again
+    /// List, show and retry dead letters
     #[command(after_help = "Examples:\n  ledger dlq list --open\n  ledger dlq replay --all --dry-run")]
     Dlq {
         #[command(subcommand)]
         command: ops::dlq::DlqCommand,
     },
-    /// Bring history in from another system, through the same decisions and the same outbox as the API
+    /// Import transactions from another system, with the same checks and events as the API
     #[command(
         after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty,\ndescription, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv"
     )]
@@ -68,7 +68,7 @@ enum Command {
         #[command(subcommand)]
         command: ops::risk::RiskCommand,
     },
-    /// Hold ledger, outbox, topics, assessments and facts against each other; exit 1 if anything differs
+    /// Compare ledger, outbox, topics, assessments and facts; exit 1 on a difference
     #[command(after_help = "Examples:\n  ledger verify\n  ledger verify --wait 30s --output json")]
     Verify(ops::verify::Args),
     /// Publish the outbox to the broker, in order per account
@@ -76,12 +76,12 @@ enum Command {
         after_help = "Example:\n  LEDGER_BROKER__KIND=kafka LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS=localhost:9092 ledger relay"
     )]
     Relay,
-    /// Print the JSON Schema of the events that are published: of one type, or of all
+    /// Print the JSON Schema of one event type, or of all
     #[command(
         after_help = "Examples:\n  ledger schemas > events.schema.json\n  ledger schemas TransactionCreated.v1"
     )]
     Schemas {
-        /// One type, as the header `ce_type` names it
+        /// The event type, as in the header `ce_type`
         #[arg(value_name = "TYPE", value_parser = clap::builder::PossibleValuesParser::new(event::EVENT_TYPES))]
         event_type: Option<String>,
     },
@@ -91,10 +91,10 @@ enum Command {
     /// Print the OpenAPI 3.1 description of the HTTP API
     #[command(after_help = "Example:\n  ledger openapi > openapi.json")]
     Openapi,
-    /// Run everything on this machine: a private PostgreSQL and all roles in one process
+    /// Run a private PostgreSQL and all roles in one process
     #[command(after_help = "Examples:\n  ledger dev\n  ledger dev --data-dir ./data --listen 127.0.0.1:8081")]
     Dev(dev::Args),
-    /// Watch transactions go the whole way and be reconciled; leaves nothing behind
+    /// Run transactions through all roles on a temporary database, and verify the result
     #[command(after_help = "Examples:\n  ledger demo\n  ledger demo --transactions 100000 --duration 1m")]
     Demo(demo::Args),
     /// Send realistic traffic to a running API and check every answer
@@ -102,18 +102,18 @@ enum Command {
         after_help = "Examples:\n  ledger simulate --rate 1000 --duration 1m\n  ledger simulate --rate 0 --hot-share 1 --output json"
     )]
     Simulate(simulate::Args),
-    /// Check or print the configuration that a command would run with
+    /// Check or print the configuration
     #[command(after_help = "Examples:\n  ledger config check --config ledger.toml\n  ledger config print")]
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Show the topics as the broker has them, against the configuration
+    /// Compare the topics of the broker with the configuration
     #[command(
         after_help = "Examples:\n  ledger topics\n  ledger topics --partitions\n  ledger topics create --dry-run"
     )]
     Topics(ops::topics::TopicsArgs),
-    /// Print completions for a shell
+    /// Print shell completions
     #[command(after_help = "Example:\n  ledger completions bash > /etc/bash_completion.d/ledger")]
     Completions {
         /// The shell
@@ -124,16 +124,16 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Say whether it is valid; exit 1 and the first thing wrong if not
+    /// Check the configuration; exit 1 with the first error
     #[command(after_help = "Example:\n  ledger config check --config ledger.toml")]
     Check,
-    /// Print it as TOML with the documentation of every key; secrets are hidden
+    /// Print the configuration as documented TOML; secrets are hidden
     #[command(after_help = "Example:\n  LEDGER_SERVE__WRITERS=4 ledger config print > ledger.toml")]
     Print,
 }
 
 impl Command {
-    /// The name in logs, traces and `application_name`.
+    /// Returns the name of the command in traces.
     fn role(&self) -> &'static str {
         match self {
             Self::Migrate => "migrate",
@@ -158,7 +158,7 @@ impl Command {
         }
     }
 
-    /// What flags say over the configuration.
+    /// Returns the configuration values that flags override.
     fn overrides(&self) -> Overrides {
         match self {
             Self::ConsumeRisk(args) => args.overrides(),
@@ -188,13 +188,13 @@ impl Command {
             Self::Dev(args) => dev::run(context, args).await,
             Self::Demo(args) => demo::run(context, args).await,
             Self::Simulate(args) => simulate::run(context, args).await,
-            // Answered by `start`, before anything is started.
+            // `start` has answered these.
             Self::Config { .. } | Self::Completions { .. } | Self::Schemas { .. } => Ok(ExitCode::SUCCESS),
         }
     }
 }
 
-/// Parses the command line, runs the role and answers the exit code.
+/// Parses the command line, runs the command and returns the exit code.
 pub async fn run() -> ExitCode {
     let cli = Cli::parse();
     match start(cli).await {
@@ -206,8 +206,8 @@ pub async fn run() -> ExitCode {
     }
 }
 
-/// What needs no role: the answer, or None.
-fn answer(cli: &Cli) -> anyhow::Result<Option<String>> {
+/// Returns the output of a command that only prints text, or None for another command.
+fn printed(cli: &Cli) -> anyhow::Result<Option<String>> {
     let file = cli.config.as_deref();
     match &cli.command {
         Command::Config { command: ConfigCommand::Check } => {
@@ -234,9 +234,9 @@ fn answer(cli: &Cli) -> anyhow::Result<Option<String>> {
 }
 
 async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
-    if let Some(text) = answer(&cli)? {
+    if let Some(text) = printed(&cli)? {
         return match std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()) {
-            // Whoever reads has seen enough: `ledger config print | head`.
+            // The reader may close the pipe early: `ledger config print | head`.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                 Err(error).context("cannot print")
             }
@@ -265,12 +265,13 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     outcome
 }
 
-/// Variables that are not UTF-8 cannot be ours.
+/// Returns the environment. Variables that are not UTF-8 are skipped: no setting has such a name or value.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
+/// Returns a unique name: host, process id and a random part.
 fn instance_name() -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let random = Uuid::new_v4().simple().to_string();

@@ -1,7 +1,9 @@
-//! Configuration: compiled-in defaults, then `--config FILE`, then `LEDGER_SECTION__KEY` from the environment, then
-//! flags. The result is typed, every key is known, and a wrong one stops the start with the nearest right name.
+//! The configuration. Later layers override earlier ones: the built-in defaults, `--config FILE`, `LEDGER_SECTION__KEY` in
+//! the environment, flags.
 //!
-//! `config/default.toml` documents every key; it is the one list of what exists.
+//! Guarantees: the result is typed and checked. An unknown key is refused, with the most similar known key in the error.
+//!
+//! `config/default.toml` is the complete list of keys, and documents each.
 
 mod error;
 mod kafka;

@@ -1,4 +1,4 @@
-//! Command line in, role out.
+//! The entry point: sets the allocator and runs the command line.
 
 use std::process::ExitCode;
 
@@ -7,8 +7,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Huge pages are given to the allocator whole: they cost a third of the resident memory and gained no speed. Where
-    // the kernel does not know the question, they stay as they are.
+    // Without huge pages the resident memory is a third smaller, at the same speed. A kernel that does not support the
+    // call returns an error, which does not matter.
     let _ = nix::sys::prctl::set_thp_disable(true);
     ledger::cli::run().await
 }

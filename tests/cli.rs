@@ -1,4 +1,4 @@
-//! The command line: every command explains itself, and every misfortune is one clear line and the right exit code.
+//! The command line: every command has help, and every error is one clear line with the right exit code.
 
 use std::{
     collections::BTreeSet,
@@ -8,8 +8,8 @@ use std::{
 
 use crate::support::{binary, postgres::TestDatabase};
 
-/// Commands that need the database from the start.
-const ROLES: &[&[&str]] = &[
+/// Commands that use the database.
+const DATABASE_COMMANDS: &[&[&str]] = &[
     &["migrate"],
     &["serve"],
     &["relay"],
@@ -26,12 +26,12 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
-/// Exit code 1 and one line on stderr: the error. Answers it.
+/// Asserts exit code 1 and one line on stderr, and returns the line.
 fn one_error_line(output: &Output, doing: &str) -> String {
     let stderr = String::from_utf8(output.stderr.clone()).expect("UTF-8");
     assert_eq!(output.status.code(), Some(1), "{doing}: {stderr}");
     let lines: Vec<&str> = stderr.lines().collect();
-    let [line] = lines.as_slice() else { panic!("{doing} is not told in one line:\n{stderr}") };
+    let [line] = lines.as_slice() else { panic!("{doing} is not reported in one line:\n{stderr}") };
     assert!(line.starts_with("error: "), "{doing}: {line}");
     (*line).to_owned()
 }
@@ -44,7 +44,7 @@ fn subcommands(help: &str) -> BTreeSet<String> {
     names.filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
-/// Every command with its words and its help, from the root down.
+/// Returns every command and its help text.
 fn all_commands() -> Vec<(Vec<String>, String)> {
     let mut found = Vec::new();
     let mut open = vec![Vec::<String>::new()];
@@ -67,7 +67,7 @@ fn all_commands() -> Vec<(Vec<String>, String)> {
 fn every_command_has_an_example_and_every_flag_a_variable() {
     for (words, help) in all_commands() {
         assert!(help.contains("Example"), "ledger {words:?} --help has no example:\n{help}");
-        // Long help puts a flag on a line of its own and its variable below it; the next flag ends its text.
+        // Long help prints each flag on its own line and its variable below it.
         let flags: Vec<&str> = help.split("\n  -").skip(1).collect();
         for flag in flags.iter().filter(|flag| !flag.contains("--help") && !flag.contains("--version")) {
             let name = flag.lines().next().unwrap_or_default();
@@ -77,8 +77,8 @@ fn every_command_has_an_example_and_every_flag_a_variable() {
 }
 
 #[test]
-fn an_unknown_key_is_told_with_the_nearest_right_one() {
-    for role in ROLES {
+fn an_unknown_key_is_refused_with_a_suggestion() {
+    for role in DATABASE_COMMANDS {
         let output = binary::run(role, &[("LEDGER_DATABASE__ULR", "postgres://localhost/ledger")]);
         let line = one_error_line(&output, "an unknown key");
         assert!(
@@ -89,12 +89,12 @@ fn an_unknown_key_is_told_with_the_nearest_right_one() {
 }
 
 #[test]
-fn a_database_that_is_not_there_is_named_without_its_password() {
+fn a_missing_database_is_named_without_its_password() {
     let environment = [
         ("LEDGER_DATABASE__URL", "postgres://u:hunter2@127.0.0.1:1/ledger"),
         ("LEDGER_ADMIN__LISTEN", "off"),
     ];
-    for role in ROLES {
+    for role in DATABASE_COMMANDS {
         let line = one_error_line(&binary::run(role, &environment), "a missing database");
         assert!(line.contains("cannot connect to PostgreSQL at 127.0.0.1:1"), "{role:?}: {line}");
         assert!(!line.contains("hunter2"), "{role:?}: {line}");
@@ -116,10 +116,10 @@ fn traces_that_would_need_tls_are_refused() {
 }
 
 #[tokio::test]
-async fn a_database_without_the_schema_is_told_what_to_run() {
+async fn a_database_without_the_schema_is_refused_with_the_command_to_run() {
     let database = TestDatabase::empty().await;
     let environment = [("LEDGER_DATABASE__URL", database.url.as_str()), ("LEDGER_ADMIN__LISTEN", "off")];
-    for role in ROLES.iter().filter(|role| **role != ["migrate"]) {
+    for role in DATABASE_COMMANDS.iter().filter(|role| **role != ["migrate"]) {
         let line = one_error_line(&binary::run(role, &environment), "a missing schema");
         assert!(line.contains("run `ledger migrate`"), "{role:?}: {line}");
     }
@@ -129,9 +129,9 @@ async fn a_database_without_the_schema_is_told_what_to_run() {
     assert_eq!(stdout(&again), "the schema is up to date\n");
 }
 
-/// Seen to fail without the removal: "relation \"risk_assessments_by_level\" already exists", at every `migrate` from then on.
+/// Without the removal of the invalid index, every later `migrate` fails because the index already exists.
 #[tokio::test]
-async fn a_migration_that_was_cut_off_while_it_built_an_index_is_done_again() {
+async fn a_migration_that_was_interrupted_while_building_an_index_is_repeated() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
     let cut_off = "DELETE FROM __diesel_schema_migrations WHERE version >= '20261125030100';
@@ -146,7 +146,7 @@ async fn a_migration_that_was_cut_off_while_it_built_an_index_is_done_again() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named_with_its_key() {
+async fn an_occupied_port_is_reported_with_its_key() {
     let database = TestDatabase::new().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
@@ -164,7 +164,7 @@ async fn a_port_that_is_taken_is_named_with_its_key() {
         ];
         let environment =
             environment.map(|(name, value)| (name, if name == other { &address } else { value }));
-        let line = one_error_line(&binary::run(command, &environment), "a port that is taken");
+        let line = one_error_line(&binary::run(command, &environment), "an occupied port");
         assert!(line.contains(&address) && line.contains(key), "{command:?}: {line}");
     }
 }
@@ -183,13 +183,13 @@ fn misuse_is_exit_code_2() {
         &[&replay[..], &["--since", "2h"]].concat(),
         &[&replay[..], &["--until", "2h"]].concat(),
         &[&replay[..], &["--limit", "1"]].concat(),
-        // Filters alone choose nothing.
+        // Filters without --all select nothing.
         &["dlq", "replay", "--reason", "rule_error"],
         &[],
     ] {
         let output = binary::run(arguments, &[]);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(output.stdout.is_empty(), "{arguments:?}: what is no data is on stderr");
+        assert!(output.stdout.is_empty(), "{arguments:?}: errors go to stderr");
     }
 }
 
@@ -225,7 +225,7 @@ fn completions_need_no_valid_configuration() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let mut child = binary::command(&["completions", "zsh"], &[])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -238,7 +238,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn nobody_to_simulate_against_is_one_line() {
+fn simulate_without_a_server_fails_with_one_line() {
     let output = binary::run(&["simulate", "--url", "http://127.0.0.1:1"], &[]);
     let line = one_error_line(&output, "no server");
     assert!(line.contains("cannot reach http://127.0.0.1:1; is `ledger serve`"), "{line}");

@@ -1,4 +1,4 @@
-//! The integration tests: one binary, one behaviour a file, on a real PostgreSQL and a real Kafka.
+//! The integration tests: one binary, one subject per file, on a real PostgreSQL and a real Kafka.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,7 +6,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     missing_docs,
-    reason = "a test ends by panicking; nobody reads its docs from outside"
+    reason = "a test fails by panicking, and has no public documentation"
 )]
 
 mod access_log;
@@ -50,5 +50,5 @@ mod torture;
 mod translated_messages;
 mod verify;
 
-#[allow(dead_code, reason = "a vocabulary for all tests: not every word is in use at every time")]
+#[allow(dead_code, reason = "shared helpers; some of them may be unused for a while")]
 mod support;

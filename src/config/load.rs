@@ -1,4 +1,4 @@
-//! Puts the layers together and refuses what nobody knows.
+//! Combines the layers of the configuration and refuses unknown keys.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ use super::{
     sections::Config,
 };
 
-/// The compiled-in defaults: the documented list of all keys.
+/// The built-in defaults, which document every key.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 const ENVIRONMENT_PREFIX: &str = "LEDGER_";
 const SECTION_SEPARATOR: &str = "__";
 
-/// Values from the command line, as (`section.key`, value); they win over every other layer.
+/// Values from the command line, as (`section.key`, value). They override every other layer.
 pub type Overrides = Vec<(String, String)>;
 
-/// Loads the layers in order. `environment` is handed in so that tests need not change the process's own.
+/// Loads the configuration. `environment` is a parameter, so that tests need not change the process's environment.
 pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -28,7 +28,7 @@ pub fn load(
     typed(layers(file, environment, overrides)?)
 }
 
-/// The layers put together, each key known, values not looked at yet.
+/// Combines the layers and checks the keys, not the values.
 pub(super) fn layers(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -56,7 +56,7 @@ pub(super) fn layers(
     builder.build().map_err(invalid)
 }
 
-/// The typed configuration, checked, with its secrets read from their files.
+/// Converts the layers to the typed configuration, checks it, and reads secrets from their files.
 pub(super) fn typed(layers: Layers) -> Result<Config, ConfigError> {
     let mut config: Config = layers.try_deserialize().map_err(invalid)?;
     config.check().map_err(ConfigError::Invalid)?;
@@ -85,7 +85,8 @@ fn invalid(error: config::ConfigError) -> ConfigError {
     ConfigError::Invalid(error.to_string())
 }
 
-/// `LEDGER_DATABASE__URL` is `database.url`. A name without the two underscores belongs to a flag, not to us.
+/// Returns the key of a variable: `database.url` for `LEDGER_DATABASE__URL`. Names without the two underscores are
+/// variables of flags.
 fn environment_key(name: &str) -> Option<String> {
     let rest = name.strip_prefix(ENVIRONMENT_PREFIX)?;
     rest.contains(SECTION_SEPARATOR).then(|| rest.to_ascii_lowercase().replace(SECTION_SEPARATOR, "."))
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_win_in_order_file_environment_flags() {
+    fn flags_override_the_environment_which_overrides_the_file() {
         let mut file = tempfile::NamedTempFile::new().expect("file");
         std::io::Write::write_all(&mut file, b"[serve]\nwriters = 3\nqueue_size_max = 7\n").expect("written");
         let flags = vec![("serve.listen".to_owned(), "127.0.0.1:1".to_owned())];
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_the_nearest_right_one() {
+    fn an_unknown_key_is_refused_with_a_suggestion() {
         let error = load(None, environment(&[("LEDGER_DATABASE__ULR", "x")]), &Overrides::new())
             .expect_err("refused");
         assert_eq!(
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn out_of_bounds_and_wrong_types_name_the_key() {
+    fn an_invalid_value_is_refused_with_its_key() {
         for (name, value, part) in [
             ("LEDGER_SERVE__WRITERS", "0", "serve.writers must be at least 1"),
             ("LEDGER_SERVE__WRITERS", "33", "serve.writers must be at most 32"),

@@ -1,5 +1,5 @@
-//! The configuration that a command would run with, as the documented TOML: the compiled-in text with the values in
-//! effect. It can be used as a `--config` file again, once its secrets are filled in.
+//! Prints the configuration in effect as documented TOML: the text of the defaults with the current values. After its
+//! secrets are filled in, the output works as a `--config` file.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use super::{
     load::{layers, typed},
 };
 
-/// Every key whose value is a secret; only the password of a URL is one.
+/// The keys of secrets. Of a URL, only the password is secret.
 const SECRETS: [&str; 2] = ["database.url", "broker.kafka.sasl_password"];
 const HIDDEN: &str = "***";
 
-/// Loads and checks as [`super::load()`] does, then prints. Secrets are hidden.
+/// Loads and checks the configuration like [`super::load()`], and returns it as TOML with hidden secrets.
 pub fn print(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -34,7 +34,7 @@ pub fn print(
     Ok(text)
 }
 
-/// The line with the value in effect, or as it is if it holds no key.
+/// Returns the line with the current value, or unchanged if it has no key.
 fn in_effect(line: &str, section: &str, layers: &Layers) -> String {
     let Some((name, default)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) else {
         return line.to_owned();
@@ -42,12 +42,12 @@ fn in_effect(line: &str, section: &str, layers: &Layers) -> String {
     let key = format!("{section}.{name}");
     let Ok(value) = layers.get_string(&key) else { return line.to_owned() };
     let value = if SECRETS.contains(&key.as_str()) { hide(&value) } else { value };
-    // What the default quotes is text; everything else was checked to be a number or a boolean.
+    // A quoted default is text. Other values were checked to be numbers or booleans.
     let value = if default.starts_with('"') { toml::Value::String(value).to_string() } else { value };
     format!("{name} = {value}")
 }
 
-/// Hides the password in `scheme://user:password@host/…?password=…`, and anything that is no URL whole.
+/// Hides the passwords in `scheme://user:password@host/…?password=…`. Hides text that is not a URL completely.
 fn hide(secret: &str) -> String {
     if secret.is_empty() {
         return String::new();
@@ -55,7 +55,7 @@ fn hide(secret: &str) -> String {
     let Some((scheme, rest)) = secret.split_once("://") else { return HIDDEN.to_owned() };
     let (address, query) =
         rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
-    // A password may itself hold an @: the last one is the separator.
+    // A password may contain an @, so the last one is the separator.
     let address = match address.rsplit_once('@') {
         Some((login, host)) => match login.split_once(':') {
             Some((user, _)) => format!("{user}:{HIDDEN}@{host}"),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_what_is_in_effect_and_loads_again() {
+    fn the_output_has_the_values_in_effect_and_loads_again() {
         let changed = [
             ("LEDGER_SERVE__WRITERS", "5"),
             ("LEDGER_LOG__FILTER", "ledger=\"debug\""),
@@ -107,12 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_print_as_they_are_documented() {
+    fn the_defaults_are_printed_unchanged() {
         assert_eq!(print(None, set(&[]), &Overrides::new()).expect("valid"), DEFAULTS);
     }
 
     #[test]
-    fn passwords_are_hidden_wherever_they_stand() {
+    fn passwords_are_hidden() {
         for (secret, shown) in [
             ("postgres://u:hunter2@db:5432/ledger", "postgres://u:***@db:5432/ledger"),
             ("postgres://u:hun@ter2@db/l?sslmode=require", "postgres://u:***@db/l?sslmode=require"),

@@ -1,4 +1,4 @@
-//! The typed sections of the configuration, one struct per TOML table, and what they must satisfy.
+//! The typed sections of the configuration, one struct per TOML table, and the checks of their values.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -19,17 +19,17 @@ pub struct Config {
     pub database: Database,
     /// The HTTP API and its writers.
     pub serve: Serve,
-    /// Health and metrics of every role.
+    /// The admin listener of every role.
     pub admin: Admin,
-    /// Where events go.
+    /// The broker of events.
     pub broker: Broker,
-    /// From the outbox to the broker.
+    /// Publishing the outbox to the broker.
     pub relay: Relay,
-    /// From the broker to assessments.
+    /// Scoring the events of the broker.
     pub consume_risk: ConsumeRisk,
-    /// The rules.
+    /// The risk rules.
     pub risk: Risk,
-    /// Fact tables.
+    /// The fact tables.
     pub aggregate: Aggregate,
     /// Logging.
     pub log: Log,
@@ -39,33 +39,33 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
-    /// Connection URL; a secret, since it may hold a password. Already read from `url_file` where that is set.
+    /// The connection URL. A secret, because it may hold a password. If `url_file` is set, it was read from there.
     pub url: SecretString,
-    /// Where `url` came from, if from a file.
+    /// The file that holds the URL.
     #[serde(deserialize_with = "optional_path")]
     pub url_file: Option<PathBuf>,
-    /// PEM roots to trust.
+    /// A PEM file of trusted root certificates.
     #[serde(deserialize_with = "optional_path")]
     pub tls_ca_file: Option<PathBuf>,
-    /// Connections in the reading pool.
+    /// The largest number of connections in the pool.
     pub pool_size_max: usize,
-    /// Longest wait for a pooled connection.
+    /// The longest wait for a pooled connection.
     #[serde(with = "humantime_serde")]
     pub pool_wait_timeout: Duration,
-    /// Longest time to open one.
+    /// The longest time to open a connection.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// Server-side bound of a statement.
+    /// The server's limit for one statement.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
-    /// Server-side bound of an idle transaction.
+    /// The server's limit for an idle database transaction.
     #[serde(with = "humantime_serde")]
     pub idle_in_transaction_timeout: Duration,
 }
 
 impl Database {
-    /// The URL as it is now: read anew where it came from a file, so that a changed password is taken up by the next
-    /// connection. What was no plain file (a pipe) or is gone could not be read again; then the first one stays.
+    /// Returns the current URL. Reads `url_file` again, so that the next connection uses a changed password. If the file is
+    /// gone or not a regular file (a pipe, for example), returns the URL that was read first.
     pub fn url_now(&self) -> Result<SecretString, ConfigError> {
         match &self.url_file {
             Some(path) if path.is_file() => read_secret(DATABASE_URL_FILE, path),
@@ -78,44 +78,44 @@ impl Database {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Serve {
-    /// Address of the API.
+    /// The address of the API.
     pub listen: SocketAddr,
-    /// HTTP worker threads; 0 for one per core.
+    /// The number of HTTP worker threads; 0 for one per core.
     pub workers: usize,
-    /// Writer connections.
+    /// The number of writers, each with one connection.
     pub writers: usize,
-    /// Requests that may wait for one writer.
+    /// The largest number of requests that wait for one writer.
     pub queue_size_max: usize,
-    /// Transactions in one commit.
+    /// The largest number of transactions in one commit.
     pub group_size_max: usize,
-    /// Accounts that a writer remembers.
+    /// The largest number of account states that a writer remembers.
     pub accounts_remembered_max: usize,
-    /// Latest rows that a writer remembers.
+    /// The largest number of recent transactions that a writer remembers.
     pub rows_remembered_max: usize,
-    /// Bound on receiving a request.
+    /// The limit for receiving a request.
     #[serde(with = "humantime_serde")]
     pub client_timeout: Duration,
     /// How long an idle connection is kept for the next request.
     #[serde(with = "humantime_serde")]
     pub keep_alive: Duration,
-    /// Bound on answering one.
+    /// The limit for answering a request.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Open connections per worker thread.
+    /// The largest number of open connections per worker thread.
     pub connections_max: usize,
-    /// Largest body, bytes.
+    /// The largest request body, in bytes.
     pub body_size_max: usize,
-    /// Largest body of a batch, bytes.
+    /// The largest request body of a batch, in bytes.
     pub batch_body_size_max: usize,
-    /// Requests per second and client; 0 for no limit.
+    /// The allowed requests per second of one client; 0 for no limit.
     pub rate_limit: u32,
-    /// Requests that a client may send at once; 0 for as many as its rate.
+    /// The requests that a client may send at once; 0 for the same number as `rate_limit`.
     pub rate_limit_burst: u32,
-    /// Whether answers say in `Server-Timing` how long they took.
+    /// Whether responses have a `Server-Timing` header.
     pub server_timing: bool,
-    /// How many proxies in front are trusted to write `X-Forwarded-For`.
+    /// The number of trusted proxies in front that write `X-Forwarded-For`.
     pub trusted_proxies: usize,
-    /// Bound on draining at shutdown.
+    /// The limit for finishing accepted requests at shutdown.
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
 }
@@ -124,16 +124,16 @@ pub struct Serve {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
-    /// Address of `/livez`, `/readyz` and `/metrics`.
+    /// The address of `/livez`, `/readyz` and `/metrics`.
     pub listen: Listen,
 }
 
-/// An address to listen on, or nothing.
+/// The address of a listener that may be off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
     /// No listener.
     Off,
-    /// This address.
+    /// A listener on this address.
     On(SocketAddr),
 }
 
@@ -155,17 +155,17 @@ impl<'de> Deserialize<'de> for Listen {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Broker {
-    /// Which broker.
+    /// The kind of broker.
     pub kind: BrokerKind,
-    /// Create missing topics at start.
+    /// Whether missing topics are created at start.
     pub create_topics: bool,
-    /// How topics are created.
+    /// The settings of topics.
     pub topics: Topics,
-    /// Connection to Kafka.
+    /// The connection to Kafka.
     pub kafka: Kafka,
 }
 
-/// The brokers there are.
+/// The kinds of brokers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BrokerKind {
@@ -179,20 +179,20 @@ pub enum BrokerKind {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topics {
-    /// Of `transactions.v1`.
+    /// The number of partitions of `transactions.v1`.
     pub transactions_partitions: i32,
-    /// Of `risk-assessments.v1`.
+    /// The number of partitions of `risk-assessments.v1`.
     pub risk_assessments_partitions: i32,
-    /// Of each `….dlq`.
+    /// The number of partitions of each `….dlq`.
     pub dead_letters_partitions: i32,
-    /// Kafka only.
+    /// The replication factor; Kafka only.
     pub replication_factor: i16,
-    /// Kafka only.
+    /// `min.insync.replicas`; Kafka only.
     pub min_insync_replicas: i16,
-    /// Age of records of `transactions.v1` beyond which they are removed; zero for never.
+    /// Records of `transactions.v1` are removed at this age; zero for never.
     #[serde(with = "humantime_serde")]
     pub transactions_retention: Duration,
-    /// Bytes of a partition of `transactions.v1` beyond which its first records are removed; 0 for no limit.
+    /// The oldest records of a partition of `transactions.v1` are removed above this number of bytes; 0 for no limit.
     pub transactions_retention_bytes: u64,
     /// The same for `risk-assessments.v1`.
     #[serde(with = "humantime_serde")]
@@ -210,31 +210,31 @@ pub struct Topics {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
-    /// Comma-separated `host:port`.
+    /// Comma-separated `host:port` addresses.
     pub bootstrap_servers: String,
-    /// Shown in the broker's logs and quotas.
+    /// The client id in the broker's logs and quotas.
     pub client_id: String,
-    /// Bound on one call.
+    /// The limit for one request.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Bound on the first connection.
+    /// The limit for the first connection.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// How published record batches are compressed.
     pub compression: Compression,
-    /// Encrypt, and check the broker's certificate.
+    /// Whether connections use TLS and check the broker's certificate.
     pub tls: bool,
-    /// PEM roots to trust.
+    /// A PEM file of trusted root certificates.
     #[serde(deserialize_with = "optional_path")]
     pub tls_ca_file: Option<PathBuf>,
     /// `None` for no authentication.
     #[serde(deserialize_with = "SaslMechanism::optional")]
     pub sasl_mechanism: Option<SaslMechanism>,
-    /// Who to authenticate as.
+    /// The user name for SASL.
     pub sasl_username: String,
-    /// Already read from `sasl_password_file` where that is set.
+    /// The password for SASL. If `sasl_password_file` is set, it was read from there.
     pub sasl_password: SecretString,
-    /// Where `sasl_password` came from, if from a file.
+    /// The file that holds the password.
     #[serde(deserialize_with = "optional_path")]
     pub sasl_password_file: Option<PathBuf>,
 }
@@ -243,15 +243,15 @@ pub struct Kafka {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Relay {
-    /// Rows read, published and deleted at once.
+    /// The largest number of rows that are read, published and deleted at once.
     pub batch_size_max: usize,
-    /// Shortest wait on an empty outbox.
+    /// The shortest wait when the outbox is empty.
     #[serde(with = "humantime_serde")]
     pub poll_interval_min: Duration,
-    /// Longest wait on an empty outbox.
+    /// The longest wait when the outbox is empty.
     #[serde(with = "humantime_serde")]
     pub poll_interval_max: Duration,
-    /// Silence after which lanes are taken over.
+    /// Other relays take over the lanes of a relay that is silent for this long.
     #[serde(with = "humantime_serde")]
     pub lease_ttl: Duration,
 }
@@ -260,17 +260,17 @@ pub struct Relay {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConsumeRisk {
-    /// Name of the consumer group.
+    /// The name of the consumer group.
     pub group: String,
-    /// Events assessed and committed at once, per partition.
+    /// The largest number of events that one partition assesses and commits at once.
     pub batch_size_max: usize,
-    /// Longest wait of one look at an empty partition.
+    /// The longest wait of one fetch from an empty partition.
     #[serde(with = "humantime_serde")]
     pub poll_interval_max: Duration,
-    /// Silence after which partitions are taken over.
+    /// Other consumers take over the partitions of a consumer that is silent for this long.
     #[serde(with = "humantime_serde")]
     pub lease_ttl: Duration,
-    /// Tries before a record becomes a dead letter.
+    /// The number of attempts before a record becomes a dead letter.
     pub attempts_max: i32,
 }
 
@@ -278,7 +278,7 @@ pub struct ConsumeRisk {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Risk {
-    /// The rule file; None for the one compiled in.
+    /// The rule file. None for the built-in rules.
     #[serde(deserialize_with = "optional_path")]
     pub rules: Option<PathBuf>,
 }
@@ -287,10 +287,10 @@ pub struct Risk {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Aggregate {
-    /// Silence after which another instance may aggregate.
+    /// Another instance may aggregate if the owner is silent for this long.
     #[serde(with = "humantime_serde")]
     pub lease_ttl: Duration,
-    /// Bound of one statement of a day's rebuild.
+    /// The limit for one statement that rebuilds a day.
     #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
 }
@@ -299,19 +299,19 @@ pub struct Aggregate {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// As tracing-subscriber's EnvFilter reads it.
+    /// The filter in the syntax of tracing-subscriber's `EnvFilter`.
     pub filter: String,
-    /// How lines look.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One object a line, for collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
@@ -321,7 +321,7 @@ fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pa
 }
 
 impl Config {
-    /// What types alone do not say: bounds, and settings that go together. The text names the key.
+    /// Checks limits and combinations that the types do not cover. The error names the key.
     pub fn check(&self) -> Result<(), String> {
         let at_least_one = [
             ("database.pool_size_max", self.database.pool_size_max),
@@ -368,7 +368,7 @@ impl Config {
         if let Some((key, _)) = leases.iter().find(|(_, ttl)| *ttl < LEASE_TTL_MIN) {
             return Err(format!("{key} must be at least 1s"));
         }
-        // Zero would refuse every request, or look again and again without a rest.
+        // With zero, every request would time out, or an idle loop would never sleep.
         let more_than_zero = [
             ("serve.client_timeout", self.serve.client_timeout),
             ("serve.request_timeout", self.serve.request_timeout),
@@ -383,7 +383,7 @@ impl Config {
     }
 }
 
-/// As many as there are outbox lanes: each writer has some of its own.
+/// The number of outbox lanes. Each writer needs at least one lane of its own.
 pub const WRITERS_MAX: usize = 32;
-/// Below this the heartbeats of a busy machine would look like death.
+/// With a shorter ttl, a busy machine would lose leases because its heartbeats are late.
 const LEASE_TTL_MIN: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The real binary as a process: started with an environment of its own, watched, killed, checked to have ended.
+//! The real binary as a process with a clean environment: starts it, reads its output, sends signals, waits for its end.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -16,10 +16,10 @@ use super::DEADLINE;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Another build of the binary than the one that cargo made for the tests, such as the release.
+/// The variable that names another build of the binary, such as the release build.
 const OTHER_BINARY: &str = "LEDGER_TEST_BINARY";
 
-/// A command of the binary with a clean environment: nothing of the developer's own `LEDGER_…` or `OTEL_…` leaks in.
+/// Returns a command without the `LEDGER_…` and `OTEL_…` variables of the developer.
 pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let program = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_ledger").into());
     let mut command = Command::new(program);
@@ -33,15 +33,15 @@ pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Runs a command that ends by itself.
+/// Runs a command until it exits.
 pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut child = command(arguments, environment)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
-    let mut out = gather(child.stdout.take().expect("piped"));
-    let mut err = gather(child.stderr.take().expect("piped"));
+    let mut out = capture(child.stdout.take().expect("piped"));
+    let mut err = capture(child.stderr.take().expect("piped"));
     let status = wait(&mut child, DEADLINE * 4).unwrap_or_else(|| {
         child.kill().expect("killed");
         panic!("ledger {arguments:?} did not end; stderr: {}", err.text());
@@ -53,8 +53,8 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
 pub struct Binary {
     child: Child,
     arguments: String,
-    stdout: Gathered,
-    stderr: Gathered,
+    stdout: CapturedOutput,
+    stderr: CapturedOutput,
 }
 
 impl Binary {
@@ -65,45 +65,45 @@ impl Binary {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let stdout = gather(child.stdout.take().expect("piped"));
-        let stderr = gather(child.stderr.take().expect("piped"));
+        let stdout = capture(child.stdout.take().expect("piped"));
+        let stderr = capture(child.stderr.take().expect("piped"));
         Self { child, arguments: arguments.join(" "), stdout, stderr }
     }
 
-    /// What it wrote to stdout so far.
+    /// Returns the output on stdout so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it wrote to stderr so far.
+    /// Returns the output on stderr so far.
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn process_id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The first line of stdout or stderr with `part` in it, once there is one.
+    /// Waits for the first line of stdout or stderr that contains `part`, and returns it.
     pub fn line_with(&mut self, part: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let ended = self.child.try_wait().expect("status");
             let text = format!("{}{}", self.stdout(), self.stderr());
-            // A last line without its end may still grow.
+            // The last line may be incomplete.
             let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
             if let Some(line) = whole.into_iter().find(|line| line.contains(part)) {
                 return line.trim_end().to_owned();
             }
             let name = &self.arguments;
-            assert!(ended.is_none(), "ledger {name} ended without saying {part:?}:\n{text}");
-            assert!(Instant::now() < deadline, "ledger {name} did not say {part:?}:\n{text}");
+            assert!(ended.is_none(), "ledger {name} ended without printing {part:?}:\n{text}");
+            assert!(Instant::now() < deadline, "ledger {name} did not print {part:?}:\n{text}");
             pause();
         }
     }
 
-    /// The value of `name=…` in the first line that has it, as the start-up line says `listen=127.0.0.1:41234`.
+    /// Waits for the first line with `name=…`, such as the start line with `listen=127.0.0.1:41234`. Returns the value.
     pub fn field(&mut self, name: &str) -> String {
         let line = self.line_with(&format!("{name}="));
         let value = line.split(&format!("{name}=")).nth(1).expect("there");
@@ -121,28 +121,28 @@ impl Binary {
         }
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("status")
     }
 
-    /// Whether a signal has frozen it.
+    /// Returns whether SIGSTOP has frozen the process.
     pub fn is_frozen(&self) -> bool {
         self.state() == Some('T')
     }
 
-    /// Whether it has ended, without waiting for it.
+    /// Returns whether the process has ended, without waiting.
     pub fn has_ended(&self) -> bool {
         matches!(self.state(), None | Some('Z'))
     }
 
-    /// As the kernel says it.
+    /// Returns the state letter of the kernel.
     fn state(&self) -> Option<char> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         stat.rsplit(')').next()?.trim_start().chars().next()
     }
 
-    /// `kill -9`, and waits for its end.
+    /// Kills the process with SIGKILL and waits for its end.
     pub fn kill(mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("ended");
@@ -153,20 +153,20 @@ impl Binary {
         self.signal(Signal::SIGTERM);
     }
 
-    /// Sends any signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("a process id");
         kill(Pid::from_raw(pid), signal).expect("signalled");
     }
 
-    /// Waits for its end, at most `limit`.
+    /// Waits at most `limit` for the end, and returns the status and stderr.
     pub fn ended_within(mut self, limit: Duration) -> (ExitStatus, String) {
         let status = wait(&mut self.child, limit)
             .unwrap_or_else(|| panic!("ledger {} runs after {limit:?}:\n{}", self.arguments, self.stderr()));
         (status, self.stderr.finished())
     }
 
-    /// SIGTERM; it must end within 5 s with success.
+    /// Sends SIGTERM. The process must end with success within 5 s.
     pub fn stop(self) {
         self.terminate();
         let arguments = self.arguments.clone();
@@ -177,13 +177,13 @@ impl Binary {
 
 impl Drop for Binary {
     fn drop(&mut self) {
-        // Either it has ended or it must; both are fine.
+        // Fails if the process has ended, which does not matter.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A plain `GET`: status and body, or None where nobody answers.
+/// Sends a `GET` request. Returns status and body, or None without an answer.
 pub fn get(address: &str, path: &str) -> Option<(u16, String)> {
     use std::io::Write;
     let mut stream = std::net::TcpStream::connect(address).ok()?;
@@ -208,22 +208,22 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "these functions wait for processes, on a test's own thread")]
+#[expect(clippy::disallowed_methods, reason = "these functions wait for processes, on the thread of a test")]
 fn pause() {
     std::thread::sleep(POLL_INTERVAL);
 }
 
-struct Gathered {
+struct CapturedOutput {
     text: Arc<Mutex<String>>,
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Gathered {
+impl CapturedOutput {
     fn text(&self) -> String {
         self.text.lock().expect("not poisoned").clone()
     }
 
-    /// All of it, once the other side has closed.
+    /// Waits until the process closes the pipe, and returns the whole text.
     fn finished(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("read");
@@ -232,7 +232,7 @@ impl Gathered {
     }
 }
 
-fn gather(stream: impl Read + Send + 'static) -> Gathered {
+fn capture(stream: impl Read + Send + 'static) -> CapturedOutput {
     let text = Arc::new(Mutex::new(String::new()));
     let sink = Arc::clone(&text);
     let reader = std::thread::spawn(move || {
@@ -243,5 +243,5 @@ fn gather(stream: impl Read + Send + 'static) -> Gathered {
             line.clear();
         }
     });
-    Gathered { text, reader: Some(reader) }
+    CapturedOutput { text, reader: Some(reader) }
 }

@@ -18,10 +18,10 @@ pub mod topic_audit;
 
 use std::time::{Duration, Instant};
 
-/// Longest wait for something that should happen soon; generous, because several things share two cores.
+/// The longest wait for a condition. Generous, because tests share the cores with databases and brokers.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Looks again and again until the condition holds; panics with `what` at the deadline.
+/// Checks the condition until it holds. Panics with `what` at the deadline.
 pub async fn eventually<F, Looked>(what: &str, mut look: F)
 where
     F: FnMut() -> Looked,

@@ -1,5 +1,5 @@
-//! A PostgreSQL of one test's own behind a proxy, to be killed and brought back. For whatever the shared one must not
-//! suffer. Clients keep one address whatever port the server comes back on.
+//! A PostgreSQL of one test behind a proxy, which the test can kill and restart. Clients keep one address, although the
+//! server gets another port at each start.
 
 use std::path::PathBuf;
 
@@ -16,19 +16,19 @@ use secrecy::ExposeSecret;
 use super::{postgres::TestDatabase, proxy::Proxy};
 
 const DATABASE: &str = "ledger";
-/// A killed server's children need a moment to notice.
+/// The child processes of a killed server need a moment to exit.
 const START_ATTEMPTS_MAX: usize = 20;
 
-/// The server. Ends when dropped, its files too.
+/// The server. When it is dropped, it ends and its files are removed.
 pub struct OwnPostgres {
-    /// In front of it.
+    /// The proxy in front of the server.
     pub proxy: Proxy,
     directory: PathBuf,
     cluster: Option<Cluster>,
 }
 
 impl OwnPostgres {
-    /// A fresh one with a migrated database.
+    /// Starts a server with a migrated database.
     pub async fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
         let cluster = cluster(&directory).await.expect("a private PostgreSQL");
@@ -41,24 +41,24 @@ impl OwnPostgres {
         Self { proxy, directory, cluster: Some(cluster) }
     }
 
-    /// The database by way of the proxy, the same for ever.
+    /// Returns the URL of the database through the proxy. It never changes.
     pub fn url(&self) -> String {
         let cluster = self.cluster.as_ref().expect("running");
         let port = format!(":{}/", cluster.port());
         cluster.url(DATABASE).expose_secret().replace(&port, &format!(":{}/", self.proxy.address.port()))
     }
 
-    /// The database without the proxy, until the next restart.
+    /// Returns the database without the proxy. Valid until the next restart.
     pub fn direct(&self) -> TestDatabase {
         TestDatabase::at(self.cluster.as_ref().expect("running").url(DATABASE).expose_secret())
     }
 
-    /// Whether it was not taken down.
+    /// Returns whether the server runs.
     pub fn is_up(&self) -> bool {
         self.cluster.is_some()
     }
 
-    /// Ends it without giving it a chance.
+    /// Kills the server.
     pub async fn crash(&mut self) {
         let mut cluster = self.cluster.take().expect("running");
         let pid = i32::try_from(cluster.process_id()).expect("a process id");
@@ -66,12 +66,12 @@ impl OwnPostgres {
         let _ = cluster.ended().await;
     }
 
-    /// Stops it as an administrator would.
+    /// Stops the server cleanly.
     pub async fn down(&mut self) {
         self.cluster.take().expect("running").stop().await.expect("stopped");
     }
 
-    /// Brings it back with its data.
+    /// Starts the server again with its data.
     pub async fn up(&mut self) {
         for attempt in 1.. {
             match cluster(&self.directory).await {
@@ -90,7 +90,7 @@ impl OwnPostgres {
 async fn cluster(directory: &std::path::Path) -> anyhow::Result<Cluster> {
     let options = ClusterOptions {
         directory: directory.to_owned(),
-        // It comes back; see `Drop` for its end.
+        // The server restarts on the same files. `Drop` removes them.
         ephemeral: false,
         binaries: None,
         connections_max: 100,
@@ -101,7 +101,7 @@ async fn cluster(directory: &std::path::Path) -> anyhow::Result<Cluster> {
 
 impl Drop for OwnPostgres {
     fn drop(&mut self) {
-        // The watchdog stops the server as soon as the cluster is dropped; what it still writes goes with its files.
+        // The watchdog stops the server when the cluster is dropped.
         drop(self.cluster.take());
         let _ = std::fs::remove_dir_all(&self.directory);
     }

@@ -21,27 +21,27 @@ use secrecy::ExposeSecret;
 
 const TEMPLATE: &str = "template";
 
-/// A migrated database of one test's own.
+/// A migrated database of one test.
 pub struct TestDatabase {
-    /// With user and password.
+    /// The URL with user and password.
     pub url: String,
-    /// The default configuration on this database, listeners on free ports, no admin listener.
+    /// The default configuration for this database, with listeners on free ports and no admin listener.
     pub config: Config,
     pool: OnceLock<Pool>,
 }
 
 impl TestDatabase {
-    /// A fresh database with the current schema and no rows.
+    /// Creates a database with the current schema and no rows.
     pub async fn new() -> Self {
         Self::from_template(TEMPLATE).await
     }
 
-    /// A fresh database without any schema, for tests of `migrate`.
+    /// Creates a database without a schema, for tests of `migrate`.
     pub async fn empty() -> Self {
         Self::from_template("template1").await
     }
 
-    /// One more view of a database that there is, for a second instance on it.
+    /// Returns a second handle for an existing database.
     pub fn at(url: &str) -> Self {
         Self { config: config(url, &[]), url: url.to_owned(), pool: OnceLock::new() }
     }
@@ -55,42 +55,42 @@ impl TestDatabase {
         Self { config: config(&url, &[]), url, pool: OnceLock::new() }
     }
 
-    /// The configuration with some keys changed: `[("relay.batch_size_max", "7")]`.
+    /// Returns the configuration with some keys changed: `[("relay.batch_size_max", "7")]`.
     pub fn config_with(&self, overrides: &[(&str, &str)]) -> Config {
         config(&self.url, overrides)
     }
 
-    /// What a role is started with; its own stop and health, metrics that go nowhere else.
+    /// Returns a context for a role, with its own stop, health and metrics.
     pub fn context(&self) -> Context {
         context(self.config.clone())
     }
 
-    /// The same with some keys changed.
+    /// Returns a context with some keys changed.
     pub fn context_with(&self, overrides: &[(&str, &str)]) -> Context {
         context(self.config_with(overrides))
     }
 
-    /// A pool on it, made once.
+    /// Returns the pool, which is created once.
     pub fn pool(&self) -> Pool {
         self.pool.get_or_init(|| repository::pool(&self.config.database, "test").expect("pool")).clone()
     }
 
-    /// A connection out of [`TestDatabase::pool`].
+    /// Takes a connection from [`TestDatabase::pool`].
     pub async fn pooled(&self) -> PooledConnection {
         repository::pooled(&self.pool()).await.expect("connection")
     }
 
-    /// A connection outside of any pool, for functions over `&mut Connection`.
+    /// Opens a connection outside of the pool.
     pub async fn connection(&self) -> Connection {
         repository::connect(&self.config.database, "test").await.expect("connection")
     }
 
-    /// A driver connection for plain SQL, to look at rows and to break things. It lives on the test's runtime.
+    /// Opens a driver connection for plain SQL. It belongs to the runtime of the test.
     pub async fn client(&self) -> tokio_postgres::Client {
         client(&self.url).await
     }
 
-    /// A single value of plain SQL, as text: `database.value("SELECT count(*) FROM outbox").await`.
+    /// Returns the value of a query as text: `database.value("SELECT count(*) FROM outbox").await`.
     pub async fn value(&self, sql: &str) -> String {
         let rows = self.client().await.simple_query(sql).await.expect(sql);
         let value = rows.iter().find_map(|message| match message {
@@ -101,7 +101,7 @@ impl TestDatabase {
     }
 }
 
-/// A context outside of any database, for tests of a single part.
+/// Returns a context for tests without a database.
 pub fn context(config: Config) -> Context {
     Context {
         config: Arc::new(config),
@@ -127,18 +127,18 @@ async fn administrator() -> tokio_postgres::Client {
     client(&url("postgres")).await
 }
 
-/// A driver connection for plain SQL. It lives on the test's runtime.
+/// Opens a driver connection for plain SQL. It belongs to the runtime of the test.
 pub async fn client(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connection");
     tokio::spawn(connection);
     client
 }
 
-/// The one server; the first test that needs it starts it and the others wait.
+/// Returns the shared server. The first test that needs it starts it; the others wait.
 fn server() -> &'static Cluster {
     static SERVER: OnceLock<Cluster> = OnceLock::new();
     SERVER.get_or_init(|| {
-        // On a runtime of its own: the one of the first test ends with that test.
+        // The server needs its own runtime, because the runtime of the first test ends with that test.
         let started = std::thread::spawn(|| {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
@@ -155,14 +155,14 @@ async fn start() -> Cluster {
         ephemeral: true,
         binaries: None,
         connections_max: 400,
-        // Tests kill processes, not machines: what the kernel holds survives those, and flushes cost minutes.
+        // Tests kill processes, not machines, so the data survives without flushes, which would cost minutes.
         durable: false,
     };
     let cluster = Cluster::start(&options).await.expect("a private PostgreSQL");
     let admin = client(cluster.url("postgres").expose_secret()).await;
     admin.batch_execute(&format!("CREATE DATABASE {TEMPLATE}")).await.expect("database");
     migrated(cluster.url(TEMPLATE).expose_secret()).await;
-    // A template that somebody is connected to cannot be copied.
+    // PostgreSQL cannot copy a template that has connections.
     admin
         .batch_execute(&format!("ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false"))
         .await
@@ -170,7 +170,7 @@ async fn start() -> Cluster {
     cluster
 }
 
-/// Brings an empty database to the current schema.
+/// Migrates an empty database.
 pub async fn migrated(url: &str) {
     let connection = repository::connect(&config(url, &[]).database, "test").await.expect("connection");
     repository::migrations::migrate(connection).await.expect("migrated");
@@ -187,8 +187,7 @@ async fn every_test_has_a_migrated_database_of_its_own() {
 
 #[tokio::test]
 async fn the_server_ends_with_the_test_process() {
-    // Seen from outside: a run of one test leaves neither its server nor its directory. The run is a child, so that
-    // there is somebody left to look. With the watchdog's script emptied, this waits in vain.
+    // Runs one test in a child process, and checks that its server and its directory are gone afterwards.
     let parent = tempfile::tempdir().expect("directory");
     std::fs::set_permissions(parent.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))
         .expect("mode");

@@ -1,5 +1,5 @@
-//! The whole system as separate processes, with every fault within reach: roles that can be killed, frozen and asked to
-//! stop, and a Kafka behind a proxy. In the end [`System::is_whole`] asks `ledger verify` and an independent reader.
+//! The whole system as separate processes for fault tests: roles that can be killed, frozen and stopped, and a Kafka behind
+//! a proxy. [`System::is_whole`] checks the result with `ledger verify` and an independent reader.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use super::{
     topic_audit::{Audit, audit},
 };
 
-/// A broker of the test's own, and what is in front of it.
+/// A broker of one test, and the proxy in front of it.
 pub struct Behind {
     pub broker: OwnKafka,
     pub proxy: Proxy,
 }
 
-/// A database, a broker, and how roles are started on them.
+/// A database, a broker, and the roles on them.
 pub struct System {
     pub database: TestDatabase,
     pub kafka: Option<Behind>,
 }
 
-/// Short leases and deadlines, so that a test need not wait long for what happens when they pass.
+/// Short leases and time limits, so that tests need not wait long for their expiry.
 const SETTINGS: [(&str, &str); 8] = [
     ("ADMIN__LISTEN", "127.0.0.1:0"),
     ("BROKER__TOPICS__TRANSACTIONS_PARTITIONS", "6"),
@@ -44,24 +44,24 @@ const SETTINGS: [(&str, &str); 8] = [
 ];
 
 impl System {
-    /// Topics in a table of a database of the shared server.
+    /// Returns a system with topics in PostgreSQL, on the shared server.
     pub async fn on_postgres() -> Self {
         Self { database: TestDatabase::new().await, kafka: None }
     }
 
-    /// Topics on a Kafka of its own. None where that cannot be had.
+    /// Returns a system with its own Kafka, or None if Kafka is not available.
     pub async fn on_kafka() -> Option<Self> {
         let broker = OwnKafka::start().await?;
         Some(Self::with(TestDatabase::new().await, broker).await)
     }
 
-    /// On these.
+    /// Returns a system on the given database and broker.
     pub async fn with(database: TestDatabase, broker: OwnKafka) -> Self {
         let proxy = Proxy::start(broker.address).await;
         Self { database, kafka: Some(Behind { broker, proxy }) }
     }
 
-    /// The Kafka of a system that has one.
+    /// Returns the Kafka of the system. Panics without one.
     pub fn kafka(&self) -> &Behind {
         self.kafka.as_ref().expect("a system on Kafka")
     }
@@ -78,28 +78,28 @@ impl System {
         all
     }
 
-    /// Starts a role and does not wait for anything.
+    /// Starts a role and does not wait.
     pub fn start(&self, role: &str, more: &[(&str, &str)]) -> Binary {
         let environment = self.environment(more);
         let pairs: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         Binary::start(&[role], &pairs)
     }
 
-    /// A relay at work.
+    /// Starts a relay and waits until it has started.
     pub fn relay(&self, more: &[(&str, &str)]) -> Binary {
         let mut relay = self.start("relay", more);
         relay.line_with("started role=\"relay\"");
         relay
     }
 
-    /// A consumer at work.
+    /// Starts a consumer and waits until it has started.
     pub fn consumer(&self, more: &[(&str, &str)]) -> Binary {
         let mut consumer = self.start("consume-risk", more);
         consumer.line_with("started role=\"consume-risk\"");
         consumer
     }
 
-    /// An API, and its URL.
+    /// Starts the API and returns its URL.
     pub fn serve(&self, more: &[(&str, &str)]) -> (Binary, String) {
         let mut all = vec![("LEDGER_SERVE__LISTEN", "127.0.0.1:0"), ("LEDGER_ADMIN__LISTEN", "off")];
         all.extend(more);
@@ -108,7 +108,7 @@ impl System {
         (serve, url)
     }
 
-    /// The broker, not by way of the proxy.
+    /// Connects to the broker without the proxy.
     pub async fn broker(&self) -> SharedBroker {
         let servers = self.kafka.as_ref().map(|kafka| kafka.broker.address.to_string());
         let overrides: Vec<(&str, &str)> = match &servers {
@@ -119,7 +119,8 @@ impl System {
         broker::connect(&config, self.database.pool()).await.expect("a broker")
     }
 
-    /// Posts `count` transactions numbered from `first` on, in turn over the accounts; `describe` names some of them.
+    /// Posts `count` transactions, numbered from `first`, alternating between the accounts. `describe` returns their
+    /// descriptions.
     pub async fn post(
         &self,
         first: usize,
@@ -142,12 +143,12 @@ impl System {
         }
     }
 
-    /// A number out of the database.
+    /// Returns the number of rows of a table.
     pub async fn count(&self, from: &str) -> usize {
         self.database.value(&format!("SELECT count(*) FROM {from}")).await.parse().expect("a number")
     }
 
-    /// Publishes the records of a topic once more, in their order, if `keep` says so; answers how many.
+    /// Publishes the records that `keep` selects a second time, in their order. Returns their number.
     pub async fn publish_again(&self, topic: &str, keep: impl Fn(&FetchedRecord) -> bool) -> usize {
         let broker = self.broker().await;
         let mut count = 0;
@@ -172,12 +173,12 @@ impl System {
         count
     }
 
-    /// The topic of transactions as an independent reader finds it.
+    /// Audits the topic of transactions with an independent reader.
     pub async fn audit(&self) -> Audit {
         audit(&self.broker().await, TRANSACTIONS_TOPIC).await
     }
 
-    /// Waits until nothing is in flight and says what is not as it must be.
+    /// Waits until nothing is in flight, and returns all differences.
     pub async fn differences(&self) -> Vec<String> {
         let environment = self.environment(&[]);
         let pairs: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -199,7 +200,7 @@ impl System {
         differences
     }
 
-    /// Nothing is lost, doubled or out of order, seen by `verify` and by the independent reader.
+    /// Asserts that `verify` and the independent reader find nothing lost, doubled or out of order.
     pub async fn is_whole(&self) {
         let differences = self.differences().await;
         let shown = &differences[..differences.len().min(20)];
@@ -222,7 +223,7 @@ fn posting(account: &str, number: usize, description: Option<&str>) -> Posting {
     }
 }
 
-/// A process that fails on purpose has done so.
+/// Asserts that a fail point killed the process.
 pub fn dies(role: Binary) {
     use std::os::unix::process::ExitStatusExt;
     let (status, stderr) = role.ended_within(Duration::from_secs(30));
