@@ -31,6 +31,8 @@ mod http;
 mod idempotency;
 mod import;
 mod in_flight;
+mod independent_client;
+mod kafka_quotas;
 mod kafka_rights;
 mod kafka_security;
 mod layering;

@@ -1,17 +1,20 @@
 //! What a real Kafka refuses, kind by kind: what passes is tried for ever, what is about one record sets that record
 //! aside and nothing else, what is for good stops the relay with a line that says what.
 
-use std::{sync::Arc, time::Instant};
-
 use chrono::{TimeDelta, Utc};
 use ledger::{
-    broker::{self, BrokerError, OutgoingRecord, SharedBroker},
-    event::{Headers, lane_of},
-    relay::Relay,
-    runtime::LeaseGroup,
+    broker::{self, BrokerError, OutgoingRecord},
+    event::Headers,
 };
 
-use crate::support::{DEADLINE, binary::Binary, eventually, kafka::Kafka, postgres::TestDatabase};
+use crate::support::{
+    DEADLINE,
+    binary::Binary,
+    eventually,
+    kafka::Kafka,
+    postgres::TestDatabase,
+    relay_stage::{Outbox, OutboxRow, RelayStage},
+};
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 
@@ -26,74 +29,17 @@ async fn topic_with(kafka: &Kafka, setting: &str) -> String {
     topic
 }
 
+/// Bytes that no compression shrinks.
+fn random_bytes(count: usize) -> Vec<u8> {
+    (0..count.div_ceil(16)).flat_map(|_| *uuid::Uuid::new_v4().as_bytes()).collect()
+}
+
 fn record(key: Option<&str>, bytes: usize) -> OutgoingRecord {
-    // Not to be compressed.
-    let value: Vec<u8> = (0..bytes.div_ceil(16)).flat_map(|_| *uuid::Uuid::new_v4().as_bytes()).collect();
     OutgoingRecord {
         key: key.map(|key| key.to_owned().into()),
-        value: Some(value.into()),
+        value: Some(random_bytes(bytes).into()),
         headers: Headers::default(),
         timestamp: Utc::now(),
-    }
-}
-
-/// A database with an outbox.
-struct Outbox(TestDatabase);
-
-impl Outbox {
-    /// A row, as old as that.
-    async fn row(&self, topic: &str, key: Option<&str>, bytes: usize, age: TimeDelta) {
-        let OutgoingRecord { key, value, .. } = record(key, bytes);
-        let lane = lane_of(key.as_deref().unwrap_or_default());
-        let (key, value) = (key.as_deref(), value.as_deref());
-        let sql = "INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at)
-                   VALUES ($1, $2, $3, $4, gen_random_uuid(), 'Test.v1', $5)";
-        let at = std::time::SystemTime::from(Utc::now() - age);
-        let client = self.0.client().await;
-        client.execute(sql, &[&lane, &topic, &key, &value, &at]).await.expect("inserted");
-    }
-
-    async fn rows(&self) -> String {
-        self.0.value("SELECT count(*) FROM outbox").await
-    }
-
-    async fn letters(&self) -> String {
-        let letters = "SELECT coalesce(string_agg(reason || ' ' || error, '; '), '') FROM dead_letters";
-        self.0.value(letters).await
-    }
-}
-
-/// A relay in this process that holds all lanes.
-struct Stage {
-    outbox: Outbox,
-    broker: SharedBroker,
-    relay: Arc<Relay>,
-    group: LeaseGroup,
-}
-
-impl Stage {
-    async fn new(overrides: &[(&str, &str)]) -> Self {
-        let database = TestDatabase::new().await;
-        let context = database.context_with(overrides);
-        let broker = broker::connect(&context.config, database.pool()).await.expect("Kafka");
-        let relay = Arc::new(Relay::new(&context.config, Arc::clone(&broker)));
-        let names = (0..32).map(|lane| format!("relay/lane/{lane}")).collect();
-        let group = LeaseGroup::join(&context, "relay", names, context.config.relay.lease_ttl);
-        eventually("all lanes are held", async || group.held().len() == 32).await;
-        Self { outbox: Outbox(database), broker, relay, group }
-    }
-
-    /// Until the outbox is empty; answers how many were published and how many set aside.
-    async fn drain(&self) -> (usize, usize) {
-        let (mut published, mut parked) = (0, 0);
-        let deadline = Instant::now() + DEADLINE;
-        while self.outbox.rows().await != "0" {
-            assert!(Instant::now() < deadline, "{} rows are left", self.outbox.rows().await);
-            let delivered = self.relay.run_once(&self.group.held()).await.expect("no refusal");
-            published += delivered.published;
-            parked += delivered.parked;
-        }
-        (published, parked)
     }
 }
 
@@ -105,7 +51,7 @@ async fn kafka_errors_are_classified_by_their_remedy() {
         topic_with(kafka, "cleanup.policy=compact"),
         topic_with(kafka, "message.timestamp.before.max.ms=3600000"),
     );
-    let stage = Stage::new(&kafka.overrides()).await;
+    let stage = RelayStage::new(&kafka.overrides()).await;
     let produce = async |topic: &str, record| stage.broker.produce(topic, 0, vec![record]).await.err();
 
     let error = produce(&small, record(Some("k"), 5_000)).await;
@@ -116,16 +62,19 @@ async fn kafka_errors_are_classified_by_their_remedy() {
     old.timestamp -= TimeDelta::days(700);
     let error = produce(&recent, old).await.expect("refused");
     assert!(error.is_transient() && error.to_string().contains("clock"), "{error}");
-    // One bad record among good ones is set aside, and its neighbours are not.
+    // One bad record among good ones is dead-lettered alone.
     for number in 0..20 {
-        stage.outbox.row(&small, Some("k"), if number == 7 { 5_000 } else { 10 }, TimeDelta::zero()).await;
-        stage.outbox.row(&compacted, if number == 7 { None } else { Some("k") }, 10, TimeDelta::zero()).await;
-        // Imported history: its events are as old as what they tell of.
-        // Planted bug that this catches: publishing with the time of the event.
-        stage.outbox.row(&recent, Some("k"), 10, TimeDelta::days(700)).await;
+        let is_bad = number == 7;
+        let large = OutboxRow::new(&small, Some("k"), random_bytes(if is_bad { 5_000 } else { 10 }));
+        let keyless = OutboxRow::new(&compacted, (!is_bad).then_some("k"), random_bytes(10));
+        // Imported history: the event is as old as its transaction.
+        // Seen to fail when the record carried the time of the event.
+        let mut old = OutboxRow::new(&recent, Some("k"), random_bytes(10));
+        old.created_at -= TimeDelta::days(700);
+        stage.outbox.insert(&[large, keyless, old]).await;
     }
     assert_eq!(stage.drain().await, (58, 2));
-    let letters = stage.outbox.letters().await;
+    let letters = stage.outbox.dead_letters().await;
     assert!(letters.contains("record_too_large the broker refuses a record as too large"), "{letters}");
     assert!(
         letters.contains("record_invalid the broker refuses a record for good: InvalidRecord"),
@@ -137,14 +86,12 @@ async fn kafka_errors_are_classified_by_their_remedy() {
 async fn a_topic_that_takes_no_record_at_all_is_to_blame_and_its_rows_stay() {
     let Some(kafka) = Kafka::get() else { return };
     let compacted = topic_with(kafka, "cleanup.policy=compact").await;
-    let stage = Stage::new(&kafka.overrides()).await;
-    for _ in 0..30 {
-        stage.outbox.row(&compacted, None, 10, TimeDelta::zero()).await;
-    }
+    let stage = RelayStage::new(&kafka.overrides()).await;
+    stage.outbox.insert(&vec![OutboxRow::new(&compacted, None, random_bytes(10)); 30]).await;
     // Planted bug that this catches: no bound on records set aside in a row drains the outbox into dead letters.
     let error = stage.relay.run_once(&stage.group.held()).await.expect_err("refused").to_string();
     assert!(error.contains("21 records of") && error.contains(&compacted), "{error}");
-    assert_eq!((stage.outbox.rows().await.as_str(), stage.outbox.letters().await.as_str()), ("30", ""));
+    assert_eq!((stage.outbox.rows().await.as_str(), stage.outbox.dead_letters().await.as_str()), ("30", ""));
 }
 
 /// The relay as a process, on that configuration.
@@ -178,10 +125,10 @@ async fn a_topic_deleted_under_the_relay_stops_it_and_loses_nothing() {
     let topic = topic_with(kafka, "retention.ms=3600000").await;
     let mut running = relay(&outbox, &kafka.overrides());
     running.line_with("started role=\"relay\"");
-    outbox.row(&topic, Some("k"), 10, TimeDelta::zero()).await;
+    outbox.insert(&[OutboxRow::new(&topic, Some("k"), random_bytes(10))]).await;
     eventually("it is published", async || outbox.rows().await == "0").await;
     kafka.tool(TOPICS, &["--delete", "--topic", &topic]).await;
-    outbox.row(&topic, Some("k"), 10, TimeDelta::zero()).await;
+    outbox.insert(&[OutboxRow::new(&topic, Some("k"), random_bytes(10))]).await;
     ends_saying(running, &format!("topic {topic} does not exist"));
     assert_eq!(outbox.rows().await, "1");
 }
@@ -213,7 +160,7 @@ async fn a_user_without_the_right_to_write_stops_the_relay_with_a_line_that_says
 
     let allow = ["--add", "--allow-principal", "User:guest", "--operation", "Describe", "--topic", "*"];
     kafka.tool("org.apache.kafka.tools.AclCommand", &allow).await;
-    outbox.row(&topic, Some("k"), 10, TimeDelta::zero()).await;
+    outbox.insert(&[OutboxRow::new(&topic, Some("k"), random_bytes(10))]).await;
     let running = relay(&outbox, &guest);
     ends_saying(running, &format!("the broker refuses: TopicAuthorizationFailed for topic {topic}"));
     assert_eq!(outbox.rows().await, "1");

@@ -73,4 +73,10 @@ impl Kafka {
     pub async fn tool(&self, class: &str, arguments: &[&str]) -> String {
         kafka_script::tool(&self.bootstrap_servers, class, arguments).await
     }
+
+    /// The same for a tool that reads `input`.
+    pub async fn tool_with_input(&self, class: &str, arguments: &[&str], input: &str) -> String {
+        let server = ["--bootstrap-server", &self.bootstrap_servers];
+        kafka_script::program_with_input(class, &[&server[..], arguments].concat(), input).await
+    }
 }

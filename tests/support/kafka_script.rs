@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use tokio::io::AsyncWriteExt;
+
 /// Ends the broker when the test process has ended: its input is a pipe that only we hold.
 const WATCHDOG: &str = r#"
 while read -r _; do :; done
@@ -113,16 +115,28 @@ pub(super) async fn tool(address: &str, class: &str, arguments: &[&str]) -> Stri
     program(class, &[&["--bootstrap-server", address], arguments].concat()).await
 }
 
-/// The same of one that is told otherwise where to connect to.
+/// Runs one of Kafka's own programs, whose arguments say where to connect, and returns its output. It must succeed.
 pub(super) async fn program(class: &str, arguments: &[&str]) -> String {
-    let output = tokio::process::Command::new(script())
+    program_with_input(class, arguments, "").await
+}
+
+/// Runs a program that reads `input`.
+pub(super) async fn program_with_input(class: &str, arguments: &[&str], input: &str) -> String {
+    let mut child = tokio::process::Command::new(script())
         .args(["tool", class])
         .args(arguments)
-        .output()
-        .await
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("the tool runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut stdin = child.stdin.take().expect("piped");
+    // A tool that reads nothing may end first.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let output = child.wait_with_output().await.expect("the tool ends");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{class} {arguments:?}: {said}{stderr}");
-    said
+    assert!(output.status.success(), "{class} {arguments:?}: {stdout}{stderr}");
+    stdout
 }

@@ -12,6 +12,8 @@ pub mod own_kafka;
 pub mod own_postgres;
 pub mod postgres;
 pub mod proxy;
+pub mod relay_stage;
+pub mod rskafka_client;
 pub mod server;
 pub mod system;
 pub mod topic_audit;

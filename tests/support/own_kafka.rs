@@ -45,15 +45,20 @@ fn signal(data: &DataDirectory, signal: Signal) {
 }
 
 impl OwnKafka {
-    /// A fresh one. None, loudly, where it cannot be had, as with `Kafka::get`.
+    /// Starts a fresh broker. Returns `None`, with a warning, where that is not possible, as `Kafka::get` does.
     pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a fresh broker with options of `scripts/kafka.sh up`.
+    pub async fn start_with(options: &[&str]) -> Option<Self> {
         if !kafka_script::is_possible() {
             kafka_script::say_skipped();
             return None;
         }
         let turn = AT_ONCE.acquire().await.expect("never closed");
         let data = DataDirectory::new();
-        data.up(HEAP, &[]).await;
+        data.up(HEAP, options).await;
         let address = data.address().parse().expect("an address");
         Some(Self { address, data, _turn: turn })
     }
