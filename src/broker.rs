@@ -1,9 +1,14 @@
-//! Where events go and come from, behind one trait with two real implementations.
+//! The broker that carries events: one trait with two implementations, Kafka and a PostgreSQL table.
 //!
-//! Promises every broker keeps: `produce` answers only when the records are durable (`acks=all`, or a commit);
-//! records of one call keep their order within the partition; offsets rise; a read never skips a record that was
-//! durable before one it returned. Duplicates may appear after a lost acknowledgement. Every call ends: each has a
-//! time limit of its own. This is the only module that knows Kafka's protocol.
+//! Guarantees of every broker:
+//!
+//! - `produce` returns only when the records are durable: committed, or acknowledged with `acks=all`.
+//! - The records of one call keep their order within the partition.
+//! - Offsets rise, and a fetch never skips a record that was durable before a record that it returned.
+//! - Duplicates appear only after a lost acknowledgement.
+//! - Every call has a time limit of its own.
+//!
+//! Only this module knows Kafka's protocol.
 
 mod kafka;
 mod postgres;
@@ -23,23 +28,23 @@ use crate::{
     repository::Pool,
 };
 
-/// A topic as it should be.
+/// A topic as the configuration wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
-    /// Its name.
+    /// The name of the topic.
     pub name: String,
-    /// At least this many partitions.
+    /// The smallest number of partitions.
     pub partitions: i32,
-    /// Kafka only.
+    /// Copies of each partition (Kafka only).
     pub replication_factor: i16,
-    /// Kafka only.
+    /// Replicas that must have a record before it counts as published (Kafka only).
     pub min_insync_replicas: i16,
-    /// How long its records stay.
+    /// How long records are kept.
     pub retention: Retention,
 }
 
 impl TopicSpec {
-    /// A topic on one broker whose records stay for ever.
+    /// Describes a topic without replication whose records are kept for ever.
     pub fn new(name: impl Into<String>, partitions: i32) -> Self {
         Self {
             name: name.into(),
@@ -51,145 +56,147 @@ impl TopicSpec {
     }
 }
 
-/// What is removed from the front of a partition: whatever either bound says. By default nothing.
+/// Limits beyond which the first records of a partition are removed. Each limit applies on its own; by default there is
+/// none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Records older than this.
+    /// The greatest age of a record.
     pub age: Option<Duration>,
-    /// The first records of a partition that holds more bytes than this.
+    /// The greatest size of a partition.
     pub bytes: Option<u64>,
 }
 
 impl Retention {
-    /// As the configuration says it: zero is no bound.
+    /// Reads the configured values, where zero means no limit.
     pub fn new(age: Duration, bytes: u64) -> Self {
         Self { age: (!age.is_zero()).then_some(age), bytes: (bytes > 0).then_some(bytes) }
     }
 }
 
-/// A topic as it is. What the broker does not tell, or does not have, is None.
+/// A topic as the broker describes it. A field is `None` if the broker does not have it or does not reveal it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicState {
-    /// How many partitions.
+    /// The number of partitions.
     pub partitions: i32,
-    /// Of its first partition.
+    /// Copies of the first partition.
     pub replication_factor: Option<i16>,
     /// Replicas that must have a record before it counts as published.
     pub min_insync_replicas: Option<i16>,
-    /// How long its records stay.
+    /// How long records are kept.
     pub retention: Option<Retention>,
 }
 
 /// A record to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingRecord {
-    /// Decides the partition, before it comes here.
+    /// The key. The caller has chosen the partition by it.
     pub key: Option<Bytes>,
-    /// None is a tombstone.
+    /// The content; `None` is a tombstone.
     pub value: Option<Bytes>,
-    /// In order.
+    /// The headers, in order.
     pub headers: Headers,
-    /// When it is published: brokers measure retention by it. When it happened is for the event to say.
+    /// The time of publication, because brokers measure retention by it. The event says when it happened.
     pub timestamp: DateTime<Utc>,
 }
 
-/// A record as read.
+/// A record that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedRecord {
-    /// Position in the partition.
+    /// The number of the record in its partition.
     pub offset: i64,
-    /// As published.
+    /// The key as published.
     pub key: Option<Bytes>,
-    /// As published.
+    /// The value as published.
     pub value: Option<Bytes>,
-    /// As published.
+    /// The headers as published.
     pub headers: Headers,
-    /// As published.
+    /// The time of publication.
     pub timestamp: DateTime<Utc>,
 }
 
-/// What a fetch found.
+/// The result of a fetch.
 #[derive(Debug, Clone, Default)]
 pub struct Fetched {
-    /// In offset order, all at or after the offset asked for. Offsets may have gaps.
+    /// The records in offset order, from the requested offset on. Offsets may have gaps.
     pub records: Vec<FetchedRecord>,
-    /// Where to read on: behind the records, and behind what is none, like the mark at the end of a transaction.
+    /// The offset of the next fetch. It is past the records, and past offsets that hold no record, such as the marker at
+    /// the end of a Kafka transaction.
     pub next_offset: i64,
-    /// The offset that the next record of the partition will get.
+    /// The offset of the next record of the partition.
     pub high_watermark: i64,
 }
 
-/// First offset still there, and the one that the next record will get.
+/// The first offset of a partition and the offset of its next record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OffsetRange {
-    /// Inclusive.
+    /// The first offset (inclusive).
     pub earliest: i64,
-    /// Exclusive.
+    /// The offset of the next record (exclusive).
     pub latest: i64,
 }
 
-/// Why the broker did not do it, by what the caller can do about it.
+/// Why a call failed, classified by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// Trouble that passes: no connection, a time-out, an election. Try again.
+    /// A transient failure, such as no connection, a timeout or an election. A retry may succeed.
     #[error("the broker is not available: {detail}")]
     Unavailable {
-        /// What happened.
+        /// The cause.
         detail: String,
     },
-    /// The broker will never take one of these records.
+    /// The broker never accepts one of these records because of its size.
     #[error("the broker refuses a record as too large")]
     RecordTooLarge,
-    /// The broker will never take one of these records, for what it is and not for its size.
-    #[error("the broker refuses a record for good: {detail}")]
+    /// The broker never accepts one of these records because of its content.
+    #[error("the broker refuses a record permanently: {detail}")]
     RecordInvalid {
-        /// What it said.
+        /// The reason, in the words of the broker.
         detail: String,
     },
-    /// The offset is outside what the partition holds (retention took it, or the topic was made anew).
+    /// The partition does not hold the offset: retention removed it, or the topic was recreated.
     #[error("offset {offset} of {topic}/{partition} is outside {earliest}..{latest}")]
     OffsetOutOfRange {
         /// The topic.
         topic: String,
-        /// Its partition.
+        /// The partition of the topic.
         partition: i32,
-        /// What was asked for.
+        /// The requested offset.
         offset: i64,
-        /// First one there, −1 if unknown.
+        /// The first offset, −1 if unknown.
         earliest: i64,
-        /// Next one, −1 if unknown.
+        /// The offset of the next record, −1 if unknown.
         latest: i64,
     },
-    /// The topic is not there.
+    /// The topic does not exist.
     #[error("topic {0} does not exist; create it, or set broker.create_topics = true")]
     NoSuchTopic(String),
-    /// The topic is there with fewer partitions than configured.
+    /// The topic has fewer partitions than configured.
     #[error(
         "topic {topic} has {actual} partitions, but the configuration expects at least {expected}; add partitions or lower broker.topics"
     )]
     TooFewPartitions {
         /// The topic.
         topic: String,
-        /// What it has.
+        /// The number of partitions it has.
         actual: i32,
-        /// What was expected.
+        /// The configured number.
         expected: i32,
     },
-    /// Wrong credentials, no permission, an unsupported version: trying again does not help.
+    /// A permanent refusal, such as wrong credentials, a missing permission or an unsupported version. Retries fail too.
     #[error("the broker refuses: {detail}")]
     Refused {
-        /// What it said.
+        /// The reason, in the words of the broker.
         detail: String,
     },
 }
 
 impl BrokerError {
-    /// Whether the same call may succeed later without anybody doing anything.
+    /// Returns whether a retry may succeed without any intervention.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// Whether a single record is refused, while the others of the call may be taken.
+    /// Returns whether a single record was refused. The broker may accept the other records of the call.
     pub fn concerns_a_record(&self) -> bool {
         matches!(self, Self::RecordTooLarge | Self::RecordInvalid { .. })
     }
@@ -200,17 +207,17 @@ impl BrokerError {
     }
 }
 
-/// A broker. Cheap to share.
+/// A broker.
 #[async_trait]
 pub trait Broker: Send + Sync {
-    /// Creates the topics that are missing if `create` says so, and checks the others.
+    /// Checks that the topics exist with enough partitions; creates missing ones if `create` is set.
     async fn ensure_topics(&self, topics: &[TopicSpec], create: bool) -> Result<(), BrokerError>;
 
-    /// How many partitions a topic has. Cached by the implementation where that is safe.
+    /// Returns the number of partitions of a topic. The answer may be cached: no broker removes partitions.
     async fn partitions(&self, topic: &str) -> Result<i32, BrokerError>;
 
-    /// Publishes the records in order to one partition and returns when they are durable. Either all are durable or
-    /// the error says why not (some may be durable all the same: publish again, consumers drop duplicates).
+    /// Publishes the records in order to one partition and returns when all are durable. After an error some may be
+    /// durable nevertheless. The caller publishes them again, and consumers drop the duplicates.
     async fn produce(
         &self,
         topic: &str,
@@ -218,9 +225,9 @@ pub trait Broker: Send + Sync {
         records: Vec<OutgoingRecord>,
     ) -> Result<(), BrokerError>;
 
-    /// Reads from `offset` on, up to about `bytes_max`, waiting at most `wait_max` for the first record. Reading at
-    /// the high watermark gives no records; beyond it, or before the first one there, gives
-    /// [`BrokerError::OffsetOutOfRange`].
+    /// Reads records from `offset` on, up to about `bytes_max` bytes, and waits at most `wait_max` for the first record.
+    /// A broker that throttles the client adds to this wait. A fetch at the high watermark returns no records; a fetch
+    /// beyond it, or before the first record, fails with [`BrokerError::OffsetOutOfRange`].
     async fn fetch(
         &self,
         topic: &str,
@@ -230,22 +237,22 @@ pub trait Broker: Send + Sync {
         wait_max: Duration,
     ) -> Result<Fetched, BrokerError>;
 
-    /// What the partition holds.
+    /// Returns the first offset of the partition and the offset of its next record.
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError>;
 
-    /// The offset of the first record that is not older than `moment`, or the end if there is none.
+    /// Returns the offset of the first record published at `moment` or later, or the end if there is none.
     async fn offset_at(&self, topic: &str, partition: i32, moment: DateTime<Utc>)
     -> Result<i64, BrokerError>;
 
-    /// How the topic is, or None if there is none.
+    /// Describes a topic, or returns `None` if it does not exist.
     async fn describe_topic(&self, topic: &str) -> Result<Option<TopicState>, BrokerError>;
 
-    /// Removes what the topics' retention lets go, where the broker does not do so by itself; answers how many records.
+    /// Removes records beyond the retention of the topics and returns their number. Kafka does this by itself.
     async fn enforce_retention(&self, _topics: &[TopicSpec]) -> Result<u64, BrokerError> {
         Ok(0)
     }
 
-    /// Shows a group's position to the broker's own tools, where it has such. Best effort, never on the path.
+    /// Copies the positions of a group to the broker, for the broker's own tools. Best effort: no result depends on it.
     async fn mirror_positions(
         &self,
         group: &str,
@@ -254,10 +261,10 @@ pub trait Broker: Send + Sync {
     ) -> Result<(), BrokerError>;
 }
 
-/// A shared broker.
+/// A broker that several tasks share.
 pub type SharedBroker = Arc<dyn Broker>;
 
-/// The broker that `broker.kind` names. `pool` is for the one that is a table.
+/// Connects to the broker that `broker.kind` names. The PostgreSQL broker uses `pool`.
 pub async fn connect(config: &Config, pool: Pool) -> Result<SharedBroker, BrokerError> {
     Ok(match config.broker.kind {
         BrokerKind::Postgres => Arc::new(PostgresBroker::new(pool)),
@@ -265,7 +272,7 @@ pub async fn connect(config: &Config, pool: Pool) -> Result<SharedBroker, Broker
     })
 }
 
-/// Every topic of the project as the configuration wants it.
+/// Returns every topic of the project as the configuration wants it.
 pub fn topic_specs(config: &Config) -> Vec<TopicSpec> {
     let topics = &config.broker.topics;
     let transactions = Retention::new(topics.transactions_retention, topics.transactions_retention_bytes);

@@ -1,7 +1,7 @@
 //! The wire contract: event types, their JSON, topics, partitions and lanes.
 //!
-//! Events follow CloudEvents 1.0 in Kafka's binary mode: attributes in `ce_…` headers, data as JSON in the value,
-//! the account as the record key. Adding an optional field keeps a version; anything else makes a `.v2`.
+//! Events follow CloudEvents 1.0 in Kafka's binary mode: attributes are `ce_…` headers, the value is JSON, and the record
+//! key is the account. A new optional field keeps the version of an event; any other change needs a `.v2`.
 
 mod cloud_event;
 mod headers;
@@ -29,10 +29,10 @@ pub(crate) use varint::{put_sized, put_varint, sized_size, take_sized, take_vari
 pub const TRANSACTIONS_TOPIC: &str = "transactions.v1";
 /// Topic of [`RiskAssessed`].
 pub const RISK_ASSESSMENTS_TOPIC: &str = "risk-assessments.v1";
-/// What `consume-risk` could not handle.
+/// Topic of the records that `consume-risk` dead-lettered.
 pub const TRANSACTIONS_DEAD_LETTER_TOPIC: &str = "transactions.v1.dlq";
 
-/// Microseconds whatever they are, where serde's own way leaves zeros out.
+/// Writes all six digits of the microseconds; serde would omit trailing zeros.
 fn serialize_moment<S: serde::Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format_moment(*at))
 }

@@ -1,4 +1,4 @@
-//! What every broker promises, held against both: the table in PostgreSQL and a real Kafka.
+//! The guarantees of every broker, tested on both: the PostgreSQL table and a real Kafka.
 
 use std::{
     sync::Arc,
@@ -13,7 +13,7 @@ use crate::support::{kafka::Kafka, postgres::TestDatabase, proxy::Proxy};
 const WAIT: Duration = Duration::from_millis(200);
 const PLENTY: usize = 1 << 20;
 
-/// Both brokers, and the database that one of them lives in.
+/// Connects to both brokers. The PostgreSQL broker is in the returned database.
 async fn brokers() -> (TestDatabase, Vec<SharedBroker>) {
     let database = TestDatabase::new().await;
     let mut brokers = vec![broker::connect(&database.config, database.pool()).await.expect("PostgreSQL")];
@@ -44,13 +44,13 @@ fn record(key: &str, value: &str) -> OutgoingRecord {
     }
 }
 
-/// To the millisecond, which is all that Kafka keeps.
+/// Returns the time in milliseconds, the precision that Kafka keeps.
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).expect("now")
 }
 
 #[tokio::test]
-async fn records_come_back_in_order_and_byte_for_byte() {
+async fn records_are_read_in_order_with_every_byte() {
     let (_database, brokers) = brokers().await;
     for broker in brokers {
         let topic = topic(&broker, 2).await;
@@ -89,7 +89,7 @@ async fn records_come_back_in_order_and_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_read_at_the_end_waits_for_what_comes_and_beyond_it_is_refused() {
+async fn a_fetch_at_the_end_waits_for_records_and_a_fetch_beyond_it_is_refused() {
     let (_database, brokers) = brokers().await;
     for broker in brokers {
         let topic = topic(&broker, 1).await;
@@ -105,7 +105,7 @@ async fn a_read_at_the_end_waits_for_what_comes_and_beyond_it_is_refused() {
         let started = Instant::now();
         let (found, ()) = tokio::join!(broker.fetch(&topic, 0, 0, PLENTY, WAIT * 50), publish);
         assert_eq!(found.expect("read").records.len(), 1);
-        assert!(started.elapsed() < WAIT * 25, "not woken: {:?}", started.elapsed());
+        assert!(started.elapsed() < WAIT * 25, "the fetch waited too long: {:?}", started.elapsed());
 
         let error = broker.fetch(&topic, 0, 7, PLENTY, WAIT).await.expect_err("beyond the end");
         assert!(
@@ -116,11 +116,11 @@ async fn a_read_at_the_end_waits_for_what_comes_and_beyond_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_read_is_bounded_in_bytes_but_never_stuck() {
+async fn a_fetch_is_bounded_in_bytes_and_returns_at_least_one_record() {
     let (_database, brokers) = brokers().await;
     for broker in brokers {
         let topic = topic(&broker, 1).await;
-        // Not to be compressed: a broker counts what it stores.
+        // Random, because a broker counts the compressed bytes.
         let large: String = (0..600).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
         for _ in 0..10 {
             broker.produce(&topic, 0, vec![record("k", &large)]).await.expect("published");
@@ -133,29 +133,31 @@ async fn a_read_is_bounded_in_bytes_but_never_stuck() {
 }
 
 #[tokio::test]
-async fn topics_are_created_only_if_asked_and_refused_with_too_few_partitions() {
+async fn topics_are_created_only_on_request_and_refused_with_too_few_partitions() {
     let (_database, brokers) = brokers().await;
     for broker in brokers {
         let spec = fresh(3);
-        let error = broker.ensure_topics(std::slice::from_ref(&spec), false).await.expect_err("not there");
+        let error =
+            broker.ensure_topics(std::slice::from_ref(&spec), false).await.expect_err("no such topic");
         assert!(matches!(&error, BrokerError::NoSuchTopic(name) if *name == spec.name), "{error}");
         assert!(broker.partitions(&spec.name).await.is_err());
         for create in [true, true, false] {
-            broker.ensure_topics(std::slice::from_ref(&spec), create).await.expect("there");
+            broker.ensure_topics(std::slice::from_ref(&spec), create).await.expect("the topic exists");
         }
         assert_eq!(broker.partitions(&spec.name).await.expect("known"), 3);
         let more = TopicSpec { partitions: 4, ..spec.clone() };
         let error = broker.ensure_topics(&[more], true).await.expect_err("too few");
         assert!(matches!(error, BrokerError::TooFewPartitions { actual: 3, expected: 4, .. }), "{error}");
         let fewer = TopicSpec { partitions: 2, ..spec };
-        broker.ensure_topics(&[fewer], true).await.expect("more than asked for is fine");
-        let error = broker.produce("never-created", 0, vec![record("k", "v")]).await.expect_err("not there");
+        broker.ensure_topics(&[fewer], true).await.expect("more partitions are accepted");
+        let error =
+            broker.produce("never-created", 0, vec![record("k", "v")]).await.expect_err("no such topic");
         assert!(matches!(error, BrokerError::NoSuchTopic(_)), "{error}");
     }
 }
 
 #[tokio::test]
-async fn many_writers_leave_no_gap_and_a_reader_skips_nothing() {
+async fn a_reader_beside_many_writers_skips_no_record() {
     let (_database, brokers) = brokers().await;
     for broker in brokers {
         let topic = Arc::new(topic(&broker, 1).await);
@@ -189,7 +191,7 @@ async fn many_writers_leave_no_gap_and_a_reader_skips_nothing() {
 async fn kafka_refuses_a_record_that_is_too_large() {
     let Some(kafka) = Kafka::get() else { return };
     let database = TestDatabase::new().await;
-    // Compressed it would fit.
+    // A compressed record would fit.
     let mut overrides = kafka.overrides().to_vec();
     overrides.push(("broker.kafka.compression", "none"));
     let broker = broker::connect(&database.config_with(&overrides), database.pool()).await.expect("Kafka");
@@ -197,11 +199,11 @@ async fn kafka_refuses_a_record_that_is_too_large() {
     let huge = record("k", &"x".repeat(2 << 20));
     let error = broker.produce(&topic, 0, vec![record("k", "small"), huge]).await.expect_err("too large");
     assert!(matches!(error, BrokerError::RecordTooLarge), "{error}");
-    broker.produce(&topic, 0, vec![record("k", "small")]).await.expect("the next one is taken");
+    broker.produce(&topic, 0, vec![record("k", "small")]).await.expect("the next record is accepted");
 }
 
 #[tokio::test]
-async fn every_compression_is_understood_by_kafka() {
+async fn kafka_accepts_every_compression() {
     let Some(kafka) = Kafka::get() else { return };
     let database = TestDatabase::new().await;
     for compression in ["none", "gzip", "snappy", "lz4", "zstd"] {
@@ -218,7 +220,7 @@ async fn every_compression_is_understood_by_kafka() {
 }
 
 #[tokio::test]
-async fn a_black_hole_or_a_closed_port_is_told_by_the_deadline() {
+async fn a_silent_server_and_a_closed_port_are_reported_within_the_time_limit() {
     let database = TestDatabase::new().await;
     let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let silent = hole.local_addr().expect("address").to_string();
@@ -232,15 +234,15 @@ async fn a_black_hole_or_a_closed_port_is_told_by_the_deadline() {
             ("broker.kafka.connect_timeout", "1s"),
         ]);
         let started = Instant::now();
-        // Planted bug that this catches: without the time limit around it, a silent server is waited for without end.
-        let error = KafkaBroker::connect(&config.broker.kafka).await.err().expect("nobody there");
+        // Seen to fail without the time limit: `connect` waited for the silent server for ever.
+        let error = KafkaBroker::connect(&config.broker.kafka).await.err().expect("no broker");
         assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
         assert!(error.is_transient() && error.to_string().contains(&servers), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_server_of_the_list_that_is_silent_does_not_keep_the_others_from_being_asked() {
+async fn a_silent_bootstrap_server_leaves_time_for_the_next_one() {
     let Some(kafka) = Kafka::get() else { return };
     let database = TestDatabase::new().await;
     let hole = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
@@ -250,14 +252,14 @@ async fn a_server_of_the_list_that_is_silent_does_not_keep_the_others_from_being
         ("broker.kafka.bootstrap_servers", &format!("{silent},{}", kafka.bootstrap_servers)),
         ("broker.kafka.connect_timeout", "4s"),
     ]);
-    // Planted bug that this catches: one time limit for the whole list, which the first server uses up.
+    // Seen to fail with one time limit for the whole list, which the first server used up.
     let broker = broker::connect(&config, database.pool()).await.expect("the second server answers");
     let topic = topic(&broker, 1).await;
     broker.produce(&topic, 0, vec![record("k", "v")]).await.expect("published");
 }
 
 #[tokio::test]
-async fn a_broker_that_falls_silent_is_told_by_the_deadline_and_works_again_afterwards() {
+async fn a_broker_that_stops_answering_is_reported_within_the_time_limit_and_used_again_later() {
     let Some(kafka) = Kafka::get() else { return };
     let database = TestDatabase::new().await;
     let proxy = Proxy::start(kafka.bootstrap_servers.parse().expect("an address")).await;
@@ -272,7 +274,7 @@ async fn a_broker_that_falls_silent_is_told_by_the_deadline_and_works_again_afte
     broker.produce(&topic, 0, vec![record("k", "1")]).await.expect("published");
     broker.fetch(&topic, 0, 0, PLENTY, WAIT).await.expect("read");
     proxy.swallow(true);
-    // Planted bug that this catches: without the time limit around each call, these never return.
+    // Seen to fail without the time limit of each call: they never returned.
     let started = Instant::now();
     let outcomes = tokio::join!(
         broker.produce(&topic, 0, vec![record("k", "2")]),
@@ -284,20 +286,19 @@ async fn a_broker_that_falls_silent_is_told_by_the_deadline_and_works_again_afte
     assert!(outcomes.1.is_err_and(|error| error.is_transient()));
     assert!(outcomes.2.is_err_and(|error| error.is_transient()));
     proxy.swallow(false);
-    crate::support::eventually(
-        "it works again, on the connections that fell silent or on new ones",
-        async || broker.produce(&topic, 0, vec![record("k", "3")]).await.is_ok(),
-    )
+    crate::support::eventually("publishing works again", async || {
+        broker.produce(&topic, 0, vec![record("k", "3")]).await.is_ok()
+    })
     .await;
     proxy.cut();
-    crate::support::eventually("it works again after all connections were cut", async || {
+    crate::support::eventually("fetching works again after all connections were closed", async || {
         broker.fetch(&topic, 0, 1, PLENTY, WAIT).await.is_ok_and(|found| !found.records.is_empty())
     })
     .await;
 }
 
 #[tokio::test]
-async fn positions_are_shown_to_kafkas_own_tools() {
+async fn kafkas_own_tools_show_the_positions() {
     let Some(kafka) = Kafka::get() else { return };
     let database = TestDatabase::new().await;
     let config = database.config_with(&kafka.overrides());
@@ -308,14 +309,14 @@ async fn positions_are_shown_to_kafkas_own_tools() {
         .await
         .expect("sent");
     let group = format!("group-of-{topic}");
-    // A broker that has just started may still make the topic that keeps positions.
-    crate::support::eventually("positions are taken", async || {
+    // A broker that has just started may still be creating its topic of positions.
+    crate::support::eventually("positions are committed", async || {
         broker.mirror_positions(&group, &topic, &[(0, 0), (1, 2)]).await.is_ok()
     })
     .await;
     let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
-    let told = kafka.tool(class, &["--describe", "--group", &group]).await;
-    let line = told.lines().find(|line| line.split_whitespace().nth(2) == Some("1")).expect(&told);
+    let output = kafka.tool(class, &["--describe", "--group", &group]).await;
+    let line = output.lines().find(|line| line.split_whitespace().nth(2) == Some("1")).expect(&output);
     let fields: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(
         fields[..6],

@@ -1,5 +1,7 @@
-//! The whole way on a real Kafka with TLS and SCRAM, and records of other programs in the middle of it: they become dead
-//! letters, results do not know of them, and the partition goes on. What Kafka's own tools see of it.
+//! The whole flow on a real Kafka with TLS and SCRAM while other programs write to the topic of transactions.
+//!
+//! Foreign records become dead letters, change no result and do not stop the partition. Kafka's own tools show the records
+//! and the positions.
 
 use chrono::Utc;
 use ledger::{
@@ -26,7 +28,7 @@ use crate::{
 const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 const CONSOLE: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 
-/// All records of a topic.
+/// Reads all records of a topic.
 async fn all(broker: &SharedBroker, topic: &str) -> Vec<FetchedRecord> {
     let mut records = Vec::new();
     for partition in 0..broker.partitions(topic).await.expect("known") {
@@ -52,7 +54,7 @@ fn encoded(count: usize, bytes: &'static [u8]) -> Headers {
     Headers::from_encoded(count, bytes.into()).expect("headers")
 }
 
-/// What other programs may write: why it is not taken, key, headers, value.
+/// Records of other programs: the reason of the dead letter, key, headers, value.
 fn foreign(real: &FetchedRecord) -> Vec<(&'static str, Option<&'static str>, Headers, Vec<u8>)> {
     let event = value(real);
     let key = Some("acct-1");
@@ -78,16 +80,16 @@ fn foreign(real: &FetchedRecord) -> Vec<(&'static str, Option<&'static str>, Hea
         ("wrong_key", key, ours(), with(json!({"account_id": "acct-2"}))),
         ("not_in_ledger", Some("nobody"), ours(), with(json!({"account_id": "nobody"}))),
         ("not_in_ledger", key, ours(), with(json!({"account_seq": 4711}))),
-        // Another account's row, or another of its own, under this account's number.
+        // The id of another transaction with the number of this one.
         ("differs_from_ledger", key, ours(), with(json!({"event_id": one, "transaction_id": one}))),
         ("differs_from_ledger", key, ours(), with(json!({"amount": "999.00"}))),
-        // A copy of a real event that says other things of it.
+        // A copy of a real event with other metadata.
         ("differs_from_ledger", key, ours(), with(json!({"metadata": {"country": "XX"}}))),
     ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_of_other_programs_become_dead_letters_and_the_partition_goes_on() {
+async fn foreign_records_become_dead_letters_and_the_next_records_are_assessed() {
     let Some(kafka) = Kafka::secured() else { return };
     let database = TestDatabase::new().await;
     let (servers, authority, password) = (
@@ -123,7 +125,7 @@ async fn records_of_other_programs_become_dead_letters_and_the_partition_goes_on
     let roles = [Binary::start(&["relay"], &pairs), Binary::start(&["consume-risk"], &pairs)];
     let api = Api::on(database, &[]).await;
     let assessed = async |count: &str| {
-        eventually("they are assessed", async || {
+        eventually("the transactions are assessed", async || {
             api.database.value("SELECT count(*) FROM risk_assessments").await == count
         })
         .await;
@@ -146,9 +148,9 @@ async fn records_of_other_programs_become_dead_letters_and_the_partition_goes_on
             headers: headers.clone(),
             timestamp: Utc::now(),
         };
-        broker.produce(TRANSACTIONS_TOPIC, partition, vec![record]).await.expect("taken by Kafka");
+        broker.produce(TRANSACTIONS_TOPIC, partition, vec![record]).await.expect("accepted by Kafka");
     }
-    // Behind all of them in the same partition.
+    // A transaction after all of them in the same partition.
     let after = transaction("acct-1", "debit", "1.00", "EUR");
     assert_eq!(api.post("order-0004", &after).await.status, 201);
     assessed("4").await;
@@ -159,48 +161,50 @@ async fn records_of_other_programs_become_dead_letters_and_the_partition_goes_on
     let outbox = async || api.database.value("SELECT count(*) FROM outbox").await == "0";
     eventually("everything is published", outbox).await;
 
-    // On their topic they are as they came, with where and why added.
-    let letters = all(&broker, TRANSACTIONS_DEAD_LETTER_TOPIC).await;
+    // The dead-letter topic holds the records unchanged, with headers that name the origin and the reason.
+    let dead_letters = all(&broker, TRANSACTIONS_DEAD_LETTER_TOPIC).await;
     for (reason, key, headers, value) in &foreign {
-        let letter = letters.iter().find(|letter| {
-            letter.value.as_deref() == Some(value)
-                && letter.key.as_deref() == key.map(str::as_bytes)
-                && letter.headers.encoded().starts_with(headers.encoded())
+        let dead_letter = dead_letters.iter().find(|dead_letter| {
+            dead_letter.value.as_deref() == Some(value)
+                && dead_letter.key.as_deref() == key.map(str::as_bytes)
+                && dead_letter.headers.encoded().starts_with(headers.encoded())
         });
-        let letter = letter.unwrap_or_else(|| panic!("{reason} is not there as it came"));
-        assert_eq!(letter.headers.attribute("__ledger.error.reason"), Some(*reason));
-        assert_eq!(letter.headers.attribute("__ledger.error.group"), Some(group.as_str()));
+        let dead_letter =
+            dead_letter.unwrap_or_else(|| panic!("the {reason} record is missing or was changed"));
+        assert_eq!(dead_letter.headers.attribute("__ledger.error.reason"), Some(*reason));
+        assert_eq!(dead_letter.headers.attribute("__ledger.error.group"), Some(group.as_str()));
     }
-    // What we published ourselves keeps to its schema.
+    // The events of this project match their schemas.
     for record in &all(&broker, RISK_ASSESSMENTS_TOPIC).await {
         assert_eq!(record.headers.attribute("ce_type"), Some(RISK_ASSESSED));
         conforms(RISK_ASSESSED, &value(record));
     }
     published.iter().for_each(|record| conforms(TRANSACTION_CREATED, &value(record)));
 
-    seen_by_kafkas_own_tools(kafka, &group, &broker, partition).await;
+    kafkas_own_tools_show_them(kafka, &group, &broker, partition).await;
     roles.into_iter().for_each(Binary::stop);
     api.stop().await;
 }
 
-/// Whether Kafka's tool shows the group at the end of the partition.
+/// Returns whether Kafka's tool shows the group at the end of the partition.
 async fn is_at_the_end(kafka: &Kafka, group: &str, partition: i32, end: &str) -> bool {
-    let told = kafka.tool(GROUPS, &["--describe", "--group", group]).await;
+    let output = kafka.tool(GROUPS, &["--describe", "--group", group]).await;
     let partition = partition.to_string();
-    told.lines().any(|line| {
+    output.lines().any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         fields.starts_with(&[group, TRANSACTIONS_TOPIC, &partition, end, end, "0"])
     })
 }
 
-async fn seen_by_kafkas_own_tools(kafka: &Kafka, group: &str, broker: &SharedBroker, partition: i32) {
+/// Kafka's own tools show the positions and the records.
+async fn kafkas_own_tools_show_them(kafka: &Kafka, group: &str, broker: &SharedBroker, partition: i32) {
     let end = broker.offset_range(TRANSACTIONS_TOPIC, partition).await.expect("a range").latest.to_string();
     eventually("no lag is shown", async || is_at_the_end(kafka, group, partition, &end).await).await;
-    // Nothing moves any more, and it is shown again: Kafka forgets positions that are not committed for a week.
-    // Planted bug that this catches: mirroring only what has changed.
+    // Unchanged positions are committed again, because Kafka forgets positions after a week without a commit.
+    // Seen to fail when only changed positions were committed.
     kafka.tool(GROUPS, &["--delete", "--group", group]).await;
     let shown = async || kafka.tool(GROUPS, &["--list"]).await.lines().any(|line| line == group);
-    eventually("it is shown again", shown).await;
+    eventually("the group is shown again", shown).await;
 
     let partition = partition.to_string();
     let read = [
@@ -216,10 +220,10 @@ async fn seen_by_kafkas_own_tools(kafka: &Kafka, group: &str, broker: &SharedBro
         "20000",
     ];
     let properties = ["--property", "print.headers=true", "--property", "print.key=true"];
-    let told = kafka.tool(CONSOLE, &[&read[..], &properties].concat()).await;
+    let output = kafka.tool(CONSOLE, &[&read[..], &properties].concat()).await;
     for part in
         ["ce_specversion:1.0", "ce_type:TransactionCreated.v1", "content-type:application/json", "acct-"]
     {
-        assert!(told.contains(part), "{told}");
+        assert!(output.contains(part), "{output}");
     }
 }

@@ -1,5 +1,7 @@
-//! TLS and SASL against a real Kafka with a listener of each kind: what works, works whole; what is wrong is said in one
-//! line; and nothing that should be secret ever goes out in plain text.
+//! TLS and SASL against a real Kafka with a listener of each kind.
+//!
+//! Every call works over every kind of listener, a wrong setting is reported in one line, and no secret is sent in plain
+//! text.
 
 use std::{
     sync::{Arc, Mutex},
@@ -19,10 +21,10 @@ use crate::support::{binary, binary::Binary, eventually, kafka::Kafka, postgres:
 const MECHANISMS: [&str; 3] = ["plain", "scram-sha-256", "scram-sha-512"];
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Keys of a configuration, and what they are set to.
+/// Keys of a configuration and their values.
 type Settings = Vec<(&'static str, String)>;
 
-/// How to reach the listener of that protocol; without a mechanism nobody is authenticated.
+/// Returns the settings for the listener of a protocol. An empty mechanism means no authentication.
 fn settings(kafka: &Kafka, protocol: &str, mechanism: &str) -> Settings {
     let mut settings = vec![
         ("broker.kind", "kafka".to_owned()),
@@ -56,8 +58,8 @@ fn fresh() -> TopicSpec {
     TopicSpec::new(format!("test-{}", uuid::Uuid::new_v4().simple()), 1)
 }
 
-/// All that a role asks of its broker.
-async fn use_it_all(broker: &SharedBroker, topic: &TopicSpec, group: &str) {
+/// Makes every call that a role makes.
+async fn make_every_call(broker: &SharedBroker, topic: &TopicSpec, group: &str) {
     broker.ensure_topics(std::slice::from_ref(topic), true).await.expect("created");
     let record = OutgoingRecord {
         key: Some("k".into()),
@@ -69,36 +71,36 @@ async fn use_it_all(broker: &SharedBroker, topic: &TopicSpec, group: &str) {
     let found = broker.fetch(&topic.name, 0, 0, 1 << 20, WAIT).await.expect("read");
     assert_eq!(found.records.len(), 2);
     assert_eq!(broker.offset_range(&topic.name, 0).await.expect("range").latest, 2);
-    // A broker that has just started may still make the topic that keeps positions.
-    eventually("positions are taken", async || {
+    // A broker that has just started may still be creating its topic of positions.
+    eventually("positions are committed", async || {
         broker.mirror_positions(group, &topic.name, &[(0, 1)]).await.is_ok()
     })
     .await;
 }
 
 #[tokio::test]
-async fn everything_works_over_tls_and_with_each_mechanism() {
+async fn every_call_works_over_tls_and_with_each_mechanism() {
     let Some(kafka) = Kafka::secured() else { return };
     let database = TestDatabase::new().await;
-    let mut ways = vec![("SSL", "")];
-    ways.extend(MECHANISMS.map(|mechanism| ("SASL_SSL", mechanism)));
-    ways.extend(MECHANISMS.map(|mechanism| ("SASL_PLAINTEXT", mechanism)));
+    let mut listeners = vec![("SSL", "")];
+    listeners.extend(MECHANISMS.map(|mechanism| ("SASL_SSL", mechanism)));
+    listeners.extend(MECHANISMS.map(|mechanism| ("SASL_PLAINTEXT", mechanism)));
     let group = format!("group-{}", uuid::Uuid::new_v4().simple());
     let mut topics = Vec::new();
-    for (protocol, mechanism) in ways {
+    for (protocol, mechanism) in listeners {
         let config = config(&database, &settings(kafka, protocol, mechanism));
         let broker = broker::connect(&config, database.pool()).await;
         let broker = broker.unwrap_or_else(|error| panic!("{protocol} {mechanism}: {error}"));
         let topic = fresh();
-        use_it_all(&broker, &topic, &group).await;
+        make_every_call(&broker, &topic, &group).await;
         topics.push(topic.name);
     }
-    let of_group = ["--describe", "--group", &group];
+    let group_arguments = ["--describe", "--group", &group];
     let (described, positions) = tokio::join!(
         kafka.tool("org.apache.kafka.tools.TopicCommand", &["--describe"]),
-        kafka.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &of_group),
+        kafka.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &group_arguments),
     );
-    // Planted bug that this catches: a wire without SCRAM, which left topics without settings and mirrored nothing.
+    // Seen to fail with a connection without SCRAM: topics had no settings, and no position was committed.
     for topic in &topics {
         let line = described.lines().find(|line| line.contains(topic.as_str())).expect("described");
         assert!(line.contains("min.insync.replicas=1"), "{line}");
@@ -108,8 +110,8 @@ async fn everything_works_over_tls_and_with_each_mechanism() {
     }
 }
 
-/// Why it cannot be connected to.
-async fn refusal(database: &TestDatabase, settings: &Settings) -> BrokerError {
+/// Returns the error of an attempt to connect.
+async fn connect_error(database: &TestDatabase, settings: &Settings) -> BrokerError {
     let config = config(database, settings);
     let started = Instant::now();
     let error = KafkaBroker::connect(&config.broker.kafka).await.err().expect("refused");
@@ -119,7 +121,7 @@ async fn refusal(database: &TestDatabase, settings: &Settings) -> BrokerError {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_at_once_in_one_line() {
+async fn a_wrong_setting_is_reported_at_once_in_one_line() {
     let Some(kafka) = Kafka::secured() else { return };
     let database = TestDatabase::new().await;
     for mechanism in MECHANISMS {
@@ -127,9 +129,9 @@ async fn what_is_wrong_is_said_at_once_in_one_line() {
             let mut wrong = settings(kafka, protocol, mechanism);
             wrong.retain(|(key, _)| *key != "broker.kafka.sasl_password_file");
             let wrong = with(wrong, "broker.kafka.sasl_password", "hunter2");
-            let error = refusal(&database, &wrong).await;
+            let error = connect_error(&database, &wrong).await;
             let text = error.to_string();
-            // Planted bug that this catches: trying a wrong password again and again for 10 s, and then saying "not available".
+            // Seen to fail when a wrong password was retried for 10 s and then reported as unavailable.
             assert!(matches!(error, BrokerError::Refused { .. }), "{text}");
             assert!(text.contains("authentication as \"ledger\"") && !text.contains("hunter2"), "{text}");
         }
@@ -158,12 +160,12 @@ async fn what_is_wrong_is_said_at_once_in_one_line() {
         ),
         ("plain to a TLS port", unencrypted, "does this port"),
         (
-            "nobody at a port for somebody",
+            "no authentication at a port that requires it",
             with(sasl.clone(), "broker.kafka.sasl_mechanism", ""),
             "does this port expect",
         ),
         (
-            "somebody at a port for nobody",
+            "authentication at a port that offers none",
             with(to_plain_port, "broker.kafka.bootstrap_servers", &plain_port),
             "this port offers these mechanisms: none",
         ),
@@ -173,25 +175,25 @@ async fn what_is_wrong_is_said_at_once_in_one_line() {
             "cannot read broker.kafka.tls_ca_file /nowhere/ca.pem",
         ),
     ] {
-        let text = refusal(&database, &settings).await.to_string();
+        let text = connect_error(&database, &settings).await.to_string();
         assert!(text.contains(expected), "{what}: {text}");
     }
 }
 
 #[tokio::test]
-async fn a_tls_that_is_asked_for_never_falls_back_to_plain_text() {
+async fn configured_tls_never_falls_back_to_plain_text() {
     let database = TestDatabase::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("address").to_string();
-    let heard: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
-    let ears = Arc::clone(&heard);
+    let received: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let sink = Arc::clone(&received);
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let mut bytes = vec![0; 4096];
             let read = client.read(&mut bytes).await.unwrap_or(0);
             bytes.truncate(read);
-            ears.lock().expect("not poisoned").push(bytes);
-            // Hung up on, as a broker without TLS would; whoever falls back comes again in plain text.
+            sink.lock().expect("not poisoned").push(bytes);
+            // The connection is closed, as a broker without TLS does. A fallback would connect again in plain text.
         }
     });
     let settings: Settings = vec![
@@ -204,19 +206,19 @@ async fn a_tls_that_is_asked_for_never_falls_back_to_plain_text() {
         ("broker.kafka.connect_timeout", "2s".to_owned()),
     ];
     for _ in 0..3 {
-        let text = refusal(&database, &settings).await.to_string();
+        let text = connect_error(&database, &settings).await.to_string();
         assert!(text.contains("broker.kafka.tls is true"), "{text}");
     }
-    let heard = heard.lock().expect("not poisoned");
-    assert!(heard.len() >= 3);
-    for bytes in heard.iter() {
-        // Planted bug that this catches: a wire that does not look at `security.tls`.
+    let received = received.lock().expect("not poisoned");
+    assert!(received.len() >= 3);
+    for bytes in received.iter() {
+        // Seen to fail with a connection that ignored the TLS setting.
         assert_eq!(bytes.first(), Some(&0x16), "the first byte of a TLS handshake");
         assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
     }
 }
 
-/// The environment of a role on that broker.
+/// Returns the environment of a role on that broker.
 fn environment(database: &TestDatabase, settings: &Settings) -> Vec<(String, String)> {
     let mut environment = vec![
         ("LEDGER_DATABASE__URL".to_owned(), database.url.clone()),
@@ -229,7 +231,7 @@ fn environment(database: &TestDatabase, settings: &Settings) -> Vec<(String, Str
 }
 
 #[tokio::test]
-async fn a_role_runs_with_its_password_from_a_file_and_ends_with_one_line_if_it_is_wrong() {
+async fn a_role_reads_its_password_from_a_file_and_ends_with_one_line_if_it_is_wrong() {
     let Some(kafka) = Kafka::secured() else { return };
     let database = TestDatabase::new().await;
     let settings = settings(kafka, "SASL_SSL", "scram-sha-512");
@@ -246,8 +248,8 @@ async fn a_role_runs_with_its_password_from_a_file_and_ends_with_one_line_if_it_
         wrong.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let output = binary::run(&["relay"], &wrong);
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!(errors.len(), 1, "{said}");
-    assert!(errors[0].contains("authentication as \"ledger\" by SCRAM-SHA-512 failed"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{stderr}");
+    assert!(errors[0].contains("authentication as \"ledger\" by SCRAM-SHA-512 failed"), "{stderr}");
 }

@@ -1,5 +1,8 @@
-//! What a real Kafka refuses, kind by kind: what passes is tried for ever, what is about one record sets that record
-//! aside and nothing else, what is for good stops the relay with a line that says what.
+//! The errors of a real Kafka for a producer, by kind:
+//!
+//! - A transient error is retried for ever.
+//! - An error about one record dead-letters that record alone.
+//! - A permanent error stops the relay with a line that names the cause.
 
 use chrono::{TimeDelta, Utc};
 use ledger::{
@@ -22,7 +25,7 @@ fn name() -> String {
     format!("test-{}", uuid::Uuid::new_v4().simple())
 }
 
-/// A topic of one partition with a setting of its own, made by Kafka's own tool.
+/// Creates a topic of one partition with a setting, by Kafka's own tool.
 async fn topic_with(kafka: &Kafka, setting: &str) -> String {
     let topic = name();
     kafka.tool(TOPICS, &["--create", "--topic", &topic, "--partitions", "1", "--config", setting]).await;
@@ -74,27 +77,30 @@ async fn kafka_errors_are_classified_by_their_remedy() {
         stage.outbox.insert(&[large, keyless, old]).await;
     }
     assert_eq!(stage.drain().await, (58, 2));
-    let letters = stage.outbox.dead_letters().await;
-    assert!(letters.contains("record_too_large the broker refuses a record as too large"), "{letters}");
+    let dead_letters = stage.outbox.dead_letters().await;
     assert!(
-        letters.contains("record_invalid the broker refuses a record for good: InvalidRecord"),
-        "{letters}"
+        dead_letters.contains("record_too_large the broker refuses a record as too large"),
+        "{dead_letters}"
+    );
+    assert!(
+        dead_letters.contains("record_invalid the broker refuses a record permanently: InvalidRecord"),
+        "{dead_letters}"
     );
 }
 
 #[tokio::test]
-async fn a_topic_that_takes_no_record_at_all_is_to_blame_and_its_rows_stay() {
+async fn a_topic_that_refuses_every_record_stops_the_relay_and_keeps_its_rows() {
     let Some(kafka) = Kafka::get() else { return };
     let compacted = topic_with(kafka, "cleanup.policy=compact").await;
     let stage = RelayStage::new(&kafka.overrides()).await;
     stage.outbox.insert(&vec![OutboxRow::new(&compacted, None, random_bytes(10)); 30]).await;
-    // Planted bug that this catches: no bound on records set aside in a row drains the outbox into dead letters.
+    // Seen to fail without a bound on consecutive refusals: the whole outbox became dead letters.
     let error = stage.relay.run_once(&stage.group.held()).await.expect_err("refused").to_string();
     assert!(error.contains("21 records of") && error.contains(&compacted), "{error}");
     assert_eq!((stage.outbox.rows().await.as_str(), stage.outbox.dead_letters().await.as_str()), ("30", ""));
 }
 
-/// The relay as a process, on that configuration.
+/// Starts a relay process with a configuration.
 fn relay(outbox: &Outbox, settings: &[(&str, &str)]) -> Binary {
     let mut environment = vec![
         ("LEDGER_DATABASE__URL".to_owned(), outbox.0.url.clone()),
@@ -109,8 +115,8 @@ fn relay(outbox: &Outbox, settings: &[(&str, &str)]) -> Binary {
     Binary::start(&["relay"], &pairs)
 }
 
-/// It ends with exit code 1 and one line that has `part` in it.
-fn ends_saying(relay: Binary, part: &str) {
+/// Asserts that the relay ends with exit code 1 and one error line that contains `part`.
+fn fails_with(relay: Binary, part: &str) {
     let (status, stderr) = relay.ended_within(DEADLINE);
     assert_eq!(status.code(), Some(1), "{stderr}");
     let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
@@ -119,22 +125,22 @@ fn ends_saying(relay: Binary, part: &str) {
 }
 
 #[tokio::test]
-async fn a_topic_deleted_under_the_relay_stops_it_and_loses_nothing() {
+async fn a_deleted_topic_stops_the_relay_and_keeps_the_rows() {
     let Some(kafka) = Kafka::get() else { return };
     let outbox = Outbox(TestDatabase::new().await);
     let topic = topic_with(kafka, "retention.ms=3600000").await;
     let mut running = relay(&outbox, &kafka.overrides());
     running.line_with("started role=\"relay\"");
     outbox.insert(&[OutboxRow::new(&topic, Some("k"), random_bytes(10))]).await;
-    eventually("it is published", async || outbox.rows().await == "0").await;
+    eventually("the row is published", async || outbox.rows().await == "0").await;
     kafka.tool(TOPICS, &["--delete", "--topic", &topic]).await;
     outbox.insert(&[OutboxRow::new(&topic, Some("k"), random_bytes(10))]).await;
-    ends_saying(running, &format!("topic {topic} does not exist"));
+    fails_with(running, &format!("topic {topic} does not exist"));
     assert_eq!(outbox.rows().await, "1");
 }
 
 #[tokio::test]
-async fn a_user_without_the_right_to_write_stops_the_relay_with_a_line_that_says_so() {
+async fn a_user_without_write_permission_stops_the_relay_with_one_error_line() {
     let Some(kafka) = Kafka::secured() else { return };
     let outbox = Outbox(TestDatabase::new().await);
     let administrator = outbox.0.config_with(&kafka.overrides());
@@ -153,15 +159,12 @@ async fn a_user_without_the_right_to_write_stops_the_relay_with_a_line_that_says
         ("broker.kafka.sasl_username", "guest"),
         ("broker.kafka.sasl_password", password.as_str()),
     ];
-    ends_saying(
-        relay(&outbox, &guest),
-        "topic transactions.v1 cannot be described: TopicAuthorizationFailed",
-    );
+    fails_with(relay(&outbox, &guest), "topic transactions.v1 cannot be described: TopicAuthorizationFailed");
 
     let allow = ["--add", "--allow-principal", "User:guest", "--operation", "Describe", "--topic", "*"];
     kafka.tool("org.apache.kafka.tools.AclCommand", &allow).await;
     outbox.insert(&[OutboxRow::new(&topic, Some("k"), random_bytes(10))]).await;
     let running = relay(&outbox, &guest);
-    ends_saying(running, &format!("the broker refuses: TopicAuthorizationFailed for topic {topic}"));
+    fails_with(running, &format!("the broker refuses: TopicAuthorizationFailed for topic {topic}"));
     assert_eq!(outbox.rows().await, "1");
 }

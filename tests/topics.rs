@@ -1,5 +1,4 @@
-//! What `ledger topics` promises: it shows what is there against what is configured, and creates what is missing
-//! without changing what exists.
+//! `ledger topics` compares the topics with the configuration, creates missing ones and never changes existing ones.
 
 use std::{
     process::{Output, Stdio},
@@ -21,16 +20,17 @@ fn json(output: Output, code: i32) -> Value {
     serde_json::from_slice(&output.stdout).expect("json")
 }
 
-/// Seen to fail with a dry run that creates.
+/// Seen to fail with a dry run that created topics.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_created_once_and_what_exists_is_left_alone() {
+async fn missing_topics_are_created_once_and_existing_ones_are_unchanged() {
     let database = TestDatabase::new().await;
-    let outcomes = |said: &Value| -> Vec<String> {
-        let items = said["items"].as_array().expect("items").iter();
+    let outcomes = |report: &Value| -> Vec<String> {
+        let items = report["items"].as_array().expect("items").iter();
         items.map(|item| item["outcome"].as_str().expect("a word").to_owned()).collect()
     };
-    let missing =
-        |said: &Value| said["items"].as_array().expect("items").iter().all(|item| item["exists"] == false);
+    let missing = |report: &Value| {
+        report["items"].as_array().expect("items").iter().all(|item| item["exists"] == false)
+    };
     let all = |arguments: &[&str], code| json(topics(&database, arguments, &[]), code);
     assert!(missing(&all(&["--output", "json"], 0)));
     assert_eq!(outcomes(&all(&["create", "--dry-run", "--output", "json"], 0)), ["created"; 3]);
@@ -56,9 +56,9 @@ async fn what_is_missing_is_created_once_and_what_exists_is_left_alone() {
     assert!(String::from_utf8_lossy(&table.stdout).contains("partitions is 12, configured 13"));
 }
 
-/// Seen to fail with a topic that is created without its retention.
+/// Seen to fail with a topic that was created without its retention.
 #[tokio::test(flavor = "multi_thread")]
-async fn kafka_gets_the_settings_and_tells_them() {
+async fn kafka_topics_have_the_configured_settings() {
     let Some(kafka) = Kafka::get() else { return };
     let database = TestDatabase::new().await;
     let broker =
@@ -79,10 +79,10 @@ async fn kafka_gets_the_settings_and_tells_them() {
     }
 }
 
-/// The commands themselves, on a Kafka that has nothing but a topic which somebody made too small.
-/// Seen to fail when fewer partitions than configured were taken for a difference to be told.
+/// Runs the commands on a Kafka with one topic that has too few partitions.
+/// Seen to fail when too few partitions were only shown as a difference.
 #[tokio::test(flavor = "multi_thread")]
-async fn kafka_gets_what_is_missing_and_a_topic_with_too_few_partitions_is_refused() {
+async fn missing_kafka_topics_are_created_and_a_topic_with_too_few_partitions_is_refused() {
     let Some(kafka) = OwnKafka::start().await else { return };
     let database = TestDatabase::new().await;
     let address = kafka.address.to_string();
@@ -94,19 +94,19 @@ async fn kafka_gets_what_is_missing_and_a_topic_with_too_few_partitions_is_refus
         ("LEDGER_BROKER__TOPICS__RISK_ASSESSMENTS_RETENTION", "36h"),
         ("LEDGER_ADMIN__LISTEN", "127.0.0.1:0"),
     ];
-    let said = |arguments: &[&str], code| {
+    let run = |arguments: &[&str], code| {
         json(topics(&database, &[arguments, &["--output", "json"]].concat(), &environment), code)
     };
     let class = "org.apache.kafka.tools.TopicCommand";
     let small = ["--create", "--topic", "transactions.v1", "--partitions", "2"];
     kafka.tool(class, &small).await;
-    let outcomes = |said: &Value| -> Vec<String> {
-        let items = said["items"].as_array().expect("items").iter();
+    let outcomes = |report: &Value| -> Vec<String> {
+        let items = report["items"].as_array().expect("items").iter();
         items.map(|item| item["outcome"].as_str().expect("a word").to_owned()).collect()
     };
-    assert_eq!(outcomes(&said(&["create", "--dry-run"], 1)), ["refused", "created", "created"]);
-    assert_eq!(said(&[], 0)["items"][1]["exists"], false, "a dry run creates nothing");
-    let refused = said(&["create"], 1);
+    assert_eq!(outcomes(&run(&["create", "--dry-run"], 1)), ["refused", "created", "created"]);
+    assert_eq!(run(&[], 0)["items"][1]["exists"], false, "a dry run creates nothing");
+    let refused = run(&["create"], 1);
     assert_eq!(outcomes(&refused), ["refused", "created", "created"]);
     let why = "topic transactions.v1 has 2 partitions, but the configuration expects at least 3";
     assert!(refused["items"][0]["detail"][0].as_str().expect("text").contains(why), "{refused}");
@@ -118,21 +118,21 @@ async fn kafka_gets_what_is_missing_and_a_topic_with_too_few_partitions_is_refus
         assert!(stderr.contains(why), "{role}: {stderr}");
     }
     kafka.tool(class, &["--alter", "--topic", "transactions.v1", "--partitions", "3"]).await;
-    assert_eq!(outcomes(&said(&["create"], 0)), ["exists"; 3]);
-    let listed = said(&[], 0);
+    assert_eq!(outcomes(&run(&["create"], 0)), ["exists"; 3]);
+    let listed = run(&[], 0);
     assert_eq!((&listed["broker"], &listed["items"][0]["partitions"]), (&"kafka".into(), &3.into()));
     assert_eq!(listed["items"][1]["differences"], serde_json::json!([]), "{listed}");
-    let told = kafka.tool(class, &["--describe", "--topic", "risk-assessments.v1"]).await;
+    let output = kafka.tool(class, &["--describe", "--topic", "risk-assessments.v1"]).await;
     for part in ["PartitionCount: 2", "retention.ms=129600000", "min.insync.replicas=1"] {
-        assert!(told.contains(part), "{part} in {told}");
+        assert!(output.contains(part), "{part} in {output}");
     }
     let table = topics(&database, &["--partitions"], &environment);
     assert_eq!(String::from_utf8_lossy(&table.stdout).matches("transactions.v1 ").count(), 3);
 }
 
-/// Seen to fail with `--waiting` taken for granted.
+/// Seen to fail when `--waiting` was always applied.
 #[tokio::test(flavor = "multi_thread")]
-async fn lanes_tell_who_owns_them_and_what_waits() {
+async fn lanes_show_their_owner_and_their_waiting_rows() {
     let database = TestDatabase::new().await;
     let rows = "INSERT INTO outbox (lane, topic, key, value, event_id, event_type)
                 SELECT 7, 'transactions.v1', 'k', 'v', gen_random_uuid(), 'T.v1' FROM generate_series(1, 3);
@@ -153,9 +153,9 @@ async fn lanes_tell_who_owns_them_and_what_waits() {
     assert_eq!((&lane["lane"], &lane["rows"], &lane["owner"]), (&7.into(), &3.into(), &"me".into()));
 }
 
-/// `ledger lanes | head` ended with a panic while it printed with `println!`.
+/// Seen to fail with `println!`: `ledger lanes | head` panicked when `head` closed the pipe.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_has_seen_enough_is_no_error() {
+async fn a_closed_pipe_is_no_error() {
     let database = TestDatabase::new().await;
     let environment = [("LEDGER_DATABASE__URL", &*database.url)];
     for arguments in [&["lanes"][..], &["lanes", "--output", "json"], &["topics"], &["dlq", "list"]] {

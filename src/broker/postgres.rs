@@ -1,8 +1,10 @@
-//! Topics in a PostgreSQL table: nothing else to run, for one machine. Durable means committed; a reader polls.
+//! A broker whose topics are rows of a PostgreSQL table, for installations without Kafka.
 //!
-//! Retention is by age and by size, when somebody asks for it (the relay does, every minute), and never takes a record
-//! that a group with a position has still to handle. Deliberately absent: the broker's own tools; `ledger consumers`
-//! shows positions and lag.
+//! A record is durable when its database transaction has committed. A fetch polls the table.
+//!
+//! Guarantees: retention never removes a record that a group with a position has not handled yet. It runs when it is
+//! called; the relay calls it every minute.
+//! Deliberately absent: copies of positions for other tools, because `ledger consumers` shows positions and lag.
 
 use std::{
     collections::HashMap,
@@ -26,41 +28,41 @@ use crate::{
     },
 };
 
-/// Bound on one call, beyond the wait that a fetch asks for.
+/// The time limit of one call, besides the wait of a fetch.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Waits between looks at a partition that has nothing new.
-const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(5);
-const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(50);
-/// Records in one fetch.
+/// The wait between two polls of a partition without new records grows from the minimum to the maximum.
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(5);
+const POLL_INTERVAL_MAX: Duration = Duration::from_millis(50);
+/// The most records of one fetch.
 const FETCH_COUNT_MAX: i64 = 10_000;
-/// Records in one removal: short transactions.
-const REMOVED_AT_ONCE_MAX: i64 = 5_000;
+/// The most records that one database transaction removes, so that it stays short.
+const REMOVAL_COUNT_MAX: i64 = 5_000;
 
-/// The broker that is a table.
+/// Topics in a PostgreSQL table.
 pub struct PostgresBroker {
     pool: Pool,
-    /// Partitions of a topic never grow fewer, and nothing here adds any after the start.
+    /// The number of partitions of each known topic. It never changes while the process runs.
     partitions: Mutex<HashMap<String, i32>>,
 }
 
-enum Look {
+enum Poll {
     Found(Fetched),
-    Nothing { high_watermark: i64 },
+    Empty { high_watermark: i64 },
 }
 
 impl PostgresBroker {
-    /// Uses the pool's connections, one for the time of each call.
+    /// Takes a connection from the pool for each call.
     pub fn new(pool: Pool) -> Self {
         Self { pool, partitions: Mutex::default() }
     }
 
     async fn connection(&self) -> Result<PooledConnection, BrokerError> {
-        repository::pooled(&self.pool).await.map_err(refused)
+        repository::pooled(&self.pool).await.map_err(broker_error)
     }
 
     async fn count_partitions(&self, topic: &str) -> Result<i32, BrokerError> {
         let mut connection = self.connection().await?;
-        let count = broker_records::partitions(&mut connection, topic).await.map_err(refused)?;
+        let count = broker_records::partitions(&mut connection, topic).await.map_err(broker_error)?;
         Ok(i32::try_from(count).unwrap_or(i32::MAX))
     }
 
@@ -70,7 +72,7 @@ impl PostgresBroker {
             let mut connection = self.connection().await?;
             broker_records::create_partitions(&mut connection, &topic.name, topic.partitions)
                 .await
-                .map_err(refused)?;
+                .map_err(broker_error)?;
             actual = topic.partitions;
         }
         match actual {
@@ -88,13 +90,16 @@ impl PostgresBroker {
         let mut connection = self.connection().await?;
         broker_records::range(&mut connection, topic, partition)
             .await
-            .map_err(refused)?
+            .map_err(broker_error)?
             .ok_or_else(|| BrokerError::NoSuchTopic(topic.to_owned()))
     }
 
     async fn append(&self, topic: &str, partition: i32, records: &NewRecords) -> Result<(), BrokerError> {
         let mut connection = self.connection().await?;
-        match broker_records::append(&mut connection, topic, partition, records).await.map_err(refused)? {
+        match broker_records::append(&mut connection, topic, partition, records)
+            .await
+            .map_err(broker_error)?
+        {
             true => Ok(()),
             false => Err(BrokerError::NoSuchTopic(topic.to_owned())),
         }
@@ -103,19 +108,19 @@ impl PostgresBroker {
     async fn remove_front(&self, topic: &TopicSpec, partition: i32) -> Result<i64, BrokerError> {
         let mut connection = self.connection().await?;
         let Retention { age, bytes } = topic.retention;
-        broker_records::remove_front(&mut connection, &topic.name, partition, age, bytes, REMOVED_AT_ONCE_MAX)
+        broker_records::remove_front(&mut connection, &topic.name, partition, age, bytes, REMOVAL_COUNT_MAX)
             .await
-            .map_err(refused)
+            .map_err(broker_error)
     }
 
-    /// What is there at `offset`, without waiting.
-    async fn look(
+    /// Reads the records at `offset` without waiting.
+    async fn poll(
         &self,
         topic: &str,
         partition: i32,
         offset: i64,
         bytes_max: usize,
-    ) -> Result<Look, BrokerError> {
+    ) -> Result<Poll, BrokerError> {
         let range = self.range(topic, partition).await?;
         if offset < range.earliest || offset > range.latest {
             return Err(BrokerError::OffsetOutOfRange {
@@ -127,22 +132,22 @@ impl PostgresBroker {
             });
         }
         if offset == range.latest {
-            return Ok(Look::Nothing { high_watermark: range.latest });
+            return Ok(Poll::Empty { high_watermark: range.latest });
         }
         let bytes_max = i64::try_from(bytes_max).unwrap_or(i64::MAX);
         let mut connection = self.connection().await?;
         let records =
             broker_records::read(&mut connection, topic, partition, offset, FETCH_COUNT_MAX, bytes_max)
                 .await
-                .map_err(refused)?;
+                .map_err(broker_error)?;
         let next = records.last().map_or(offset, |record| record.record_offset + 1);
         let records = records.into_iter().map(fetched).collect::<Result<_, _>>()?;
-        Ok(Look::Found(Fetched { records, next_offset: next, high_watermark: range.latest.max(next) }))
+        Ok(Poll::Found(Fetched { records, next_offset: next, high_watermark: range.latest.max(next) }))
     }
 }
 
-/// The table is our own: what it refuses for good is no topic's fault.
-fn refused(error: RepositoryError) -> BrokerError {
+/// Converts an error of the database. A permanent error does not depend on the topic, because the table is our own.
+fn broker_error(error: RepositoryError) -> BrokerError {
     match error.is_transient() {
         true => BrokerError::Unavailable { detail: error.to_string() },
         false => BrokerError::Refused { detail: error.to_string() },
@@ -151,10 +156,7 @@ fn refused(error: RepositoryError) -> BrokerError {
 
 fn fetched(record: StoredRecord) -> Result<FetchedRecord, BrokerError> {
     let headers = Headers::from_json(&record.headers).ok_or_else(|| BrokerError::Refused {
-        detail: format!(
-            "the headers of the record at offset {} are not of the known shape",
-            record.record_offset
-        ),
+        detail: format!("the headers of the record at offset {} cannot be decoded", record.record_offset),
     })?;
     Ok(FetchedRecord {
         offset: record.record_offset,
@@ -224,19 +226,19 @@ impl Broker for PostgresBroker {
         bytes_max: usize,
         wait_max: Duration,
     ) -> Result<Fetched, BrokerError> {
-        let patience_ends = Instant::now() + wait_max;
-        let mut interval = LOOK_INTERVAL_MIN;
+        let deadline = Instant::now() + wait_max;
+        let mut interval = POLL_INTERVAL_MIN;
         loop {
-            let high_watermark = match bounded(self.look(topic, partition, offset, bytes_max)).await? {
-                Look::Found(fetched) => return Ok(fetched),
-                Look::Nothing { high_watermark } => high_watermark,
+            let high_watermark = match bounded(self.poll(topic, partition, offset, bytes_max)).await? {
+                Poll::Found(fetched) => return Ok(fetched),
+                Poll::Empty { high_watermark } => high_watermark,
             };
-            let left = patience_ends.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Fetched { records: Vec::new(), next_offset: offset, high_watermark });
             }
             sleep(interval.min(left)).await;
-            interval = (interval * 2).min(LOOK_INTERVAL_MAX);
+            interval = (interval * 2).min(POLL_INTERVAL_MAX);
         }
     }
 
@@ -255,7 +257,7 @@ impl Broker for PostgresBroker {
             let range = self.range(topic, partition).await?;
             let mut connection = self.connection().await?;
             let found = broker_records::offset_at(&mut connection, topic, partition, moment).await;
-            Ok(found.map_err(refused)?.unwrap_or(range.latest))
+            Ok(found.map_err(broker_error)?.unwrap_or(range.latest))
         })
         .await
     }
@@ -273,19 +275,20 @@ impl Broker for PostgresBroker {
     async fn enforce_retention(&self, topics: &[TopicSpec]) -> Result<u64, BrokerError> {
         let mut sum = 0;
         for topic in topics.iter().filter(|topic| topic.retention != Retention::default()) {
-            let mut of_topic = 0;
+            let mut removed_from_topic = 0;
             for partition in 0..self.partitions(&topic.name).await? {
                 loop {
                     let removed = bounded(self.remove_front(topic, partition)).await?;
-                    of_topic += removed.unsigned_abs();
-                    if removed < REMOVED_AT_ONCE_MAX {
+                    removed_from_topic += removed.unsigned_abs();
+                    if removed < REMOVAL_COUNT_MAX {
                         break;
                     }
                 }
             }
             let name = topic.name.clone();
-            metrics::counter!("ledger_broker_records_removed_total", "topic" => name).increment(of_topic);
-            sum += of_topic;
+            metrics::counter!("ledger_broker_records_removed_total", "topic" => name)
+                .increment(removed_from_topic);
+            sum += removed_from_topic;
         }
         Ok(sum)
     }

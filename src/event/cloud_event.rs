@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::headers::Headers;
 use crate::domain::format_moment;
 
-/// The headers of one of our own events.
+/// Returns the headers of an event of this project.
 pub fn cloud_event_headers(
     event_id: Uuid,
     event_type: &str,

@@ -1,12 +1,13 @@
-//! The headers of a record, kept in the bytes in which they travel.
+//! The headers of a record, in the encoding of Kafka's message format 2.
 //!
-//! That is how Kafka's message format 2 puts them: of each header the name and the value, each behind its length (KIP-82,
-//! <https://kafka.apache.org/documentation/#recordheader>). Nobody looks at the headers of most records that pass here,
-//! so they are taken apart only when somebody does: a record in memory has no allocation for each of them.
+//! The encoding is the length and the bytes of each name and value (KIP-82,
+//! <https://kafka.apache.org/documentation/#recordheader>). Most headers are passed on unread, so they are decoded only on
+//! demand, and a record in memory needs no allocation for each header.
 //!
-//! Guarantees: order is kept and names may repeat. What other producers may write is read, a value that is absent as an
-//! empty one and a name that is no UTF-8 mended, and goes on as it came; only in the database's JSON such a name stays
-//! mended.
+//! Guarantees: order is kept and names may repeat. Headers of other producers are passed on unchanged:
+//!
+//! - An absent value is read as an empty one.
+//! - A name that is not UTF-8 is read with replacement characters. The JSON for the database keeps the replaced name.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,10 +16,10 @@ use bytes::Bytes;
 
 use super::varint::{put_sized, take_sized};
 
-/// What a header takes, about.
+/// The usual size of an encoded header.
 const HEADER_BYTES: usize = 40;
 
-/// Headers in order; values are bytes, names may repeat. Two are equal if their bytes are.
+/// Headers in order; values are bytes, and names may repeat. Headers are equal if their encodings are.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers {
     count: usize,
@@ -26,7 +27,8 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// As they came: so many, from the front of `encoded`; what is behind them is left out. None if they are not there.
+    /// Takes `count` headers from the front of `encoded` and ignores the bytes after them. Returns `None` if `encoded` does
+    /// not hold that many.
     pub fn from_encoded(count: usize, encoded: Bytes) -> Option<Self> {
         let mut rest = &encoded[..];
         for _ in 0..count {
@@ -37,33 +39,33 @@ impl Headers {
         Some(Self { count, encoded: encoded.slice(..length) })
     }
 
-    /// As they travel.
+    /// Returns the encoding.
     pub fn encoded(&self) -> &[u8] {
         &self.encoded
     }
 
-    /// How many.
+    /// Returns the number of headers.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Names and values; an absent value is an empty one.
+    /// Iterates over names and values; an absent value is an empty one.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, &[u8])> {
         self.parts().map(|(name, value)| (String::from_utf8_lossy(name), value.unwrap_or_default()))
     }
 
-    /// The first header of that name, if it is text.
+    /// Returns the first header of that name if its value is text.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         let (_, value) = self.parts().find(|(known, _)| *known == name.as_bytes())?;
         std::str::from_utf8(value.unwrap_or_default()).ok()
     }
 
-    /// These, and others behind them.
+    /// Returns these headers followed by `more`.
     pub fn followed_by<N: AsRef<str>, V: AsRef<[u8]>>(&self, more: impl IntoIterator<Item = (N, V)>) -> Self {
         let more = more.into_iter();
         let mut count = self.count;
@@ -77,8 +79,7 @@ impl Headers {
         Self { count, encoded: encoded.into_boxed_slice().into() }
     }
 
-    /// A JSON array of `[name, base64 value]`, for a database column: any bytes of a value survive, and an absent one as
-    /// null.
+    /// Returns a JSON array of `[name, base64 value]` for a database column. An absent value becomes null.
     pub fn to_json(&self) -> serde_json::Value {
         self.parts()
             .map(|(name, value)| {
@@ -87,7 +88,7 @@ impl Headers {
             .collect()
     }
 
-    /// The reverse of [`Headers::to_json`]; None if the JSON is not of that shape.
+    /// Reads the JSON of [`Headers::to_json`]; `None` if the JSON has another shape.
     pub fn from_json(json: &serde_json::Value) -> Option<Self> {
         let pairs = json.as_array()?;
         let mut encoded = Vec::new();
@@ -137,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn headers_survive_the_way_and_the_database_byte_for_byte(
+        fn headers_are_the_same_after_encoding_and_after_the_database(
             sent in proptest::collection::vec((".{0,12}", proptest::collection::vec(any::<u8>(), 0..300)), 0..5),
         ) {
             let headers: Headers = sent.iter().map(|(name, value)| (name, value)).collect();
@@ -152,7 +153,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_of_any_kind_are_headers_or_are_not(bytes: Vec<u8>, count in 0_usize..9) {
+        fn random_bytes_never_panic(bytes: Vec<u8>, count in 0_usize..9) {
             if let Some(headers) = Headers::from_encoded(count, bytes.into()) {
                 prop_assert_eq!(headers.iter().count(), count);
             }
@@ -160,19 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn what_other_producers_may_write_is_read() {
+    fn headers_of_other_producers_are_read() {
         let encoded = [&b"\x02a\x01\x04\xffb\x02x"[..], b"\x02a\x02y"].concat();
         let headers = Headers::from_encoded(3, encoded.clone().into()).expect("read");
-        assert_eq!(headers.encoded(), encoded, "and goes on as it came");
+        assert_eq!(headers.encoded(), encoded, "the encoding is unchanged");
         let found: Vec<(Cow<'_, str>, &[u8])> = headers.iter().collect();
-        let mended = Cow::Borrowed("\u{fffd}b");
-        assert_eq!(found, [("a".into(), &b""[..]), (mended, b"x"), ("a".into(), b"y")]);
+        let replaced = Cow::Borrowed("\u{fffd}b");
+        assert_eq!(found, [("a".into(), &b""[..]), (replaced, b"x"), ("a".into(), b"y")]);
         assert_eq!(headers.attribute("a"), Some(""), "the first of that name");
         assert_eq!(headers.attribute("b"), None);
         assert_eq!(
             Headers::from_encoded(1, Bytes::from_static(b"\x01\x02x")),
             None,
-            "a name is never absent"
+            "a name must not be absent"
         );
         let absent = Headers::from_encoded(1, Bytes::from_static(b"\x02a\x01")).expect("read");
         assert_eq!(absent.to_json(), serde_json::json!([["a", null]]));

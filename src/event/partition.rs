@@ -1,14 +1,14 @@
-//! Which lane and which partition a key belongs to. Both must never change for a topic that holds records.
+//! The lane and the partition of a key. Neither may change while a topic holds records.
 
-/// Outbox lanes: how far the relay can be spread. Frozen, because a row's lane is stored with it.
+/// The number of outbox lanes, and so of relays that can share the work. It never changes, because rows store their lane.
 pub const LANES: i16 = 32;
 
-/// The outbox lane of a key: stable for ever.
+/// Returns the outbox lane of a key.
 pub fn lane_of(key: &[u8]) -> i16 {
     i16::try_from(positive(murmur2(key)) % u32::from(LANES.unsigned_abs())).unwrap_or(0)
 }
 
-/// The partition of a key, as Kafka's Java producer chooses it: `toPositive(murmur2(key)) % partitions`.
+/// Returns the partition that Kafka's Java producer chooses for a key: `toPositive(murmur2(key)) % partitions`.
 pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
     i32::try_from(positive(murmur2(key)) % partitions.max(1).unsigned_abs()).unwrap_or(0)
 }
@@ -17,7 +17,7 @@ fn positive(hash: u32) -> u32 {
     hash & 0x7fff_ffff
 }
 
-/// MurmurHash2, 32 bits, with the seed of Kafka's `org.apache.kafka.common.utils.Utils.murmur2`.
+/// Computes MurmurHash2 with 32 bits and the seed of Kafka's `org.apache.kafka.common.utils.Utils.murmur2`.
 pub fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const MULTIPLIER: u32 = 0x5bd1_e995;
@@ -45,9 +45,9 @@ pub fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The vectors of Apache Kafka's own `UtilsTest.testMurmur2`.
+    /// The vectors are from Apache Kafka's `UtilsTest.testMurmur2`.
     #[test]
-    fn the_hash_is_kafkas() {
+    fn the_hash_equals_kafkas() {
         let vectors: [(&str, i32); 7] = [
             ("21", -973_932_308),
             ("foobar", -790_332_482),

@@ -1,4 +1,4 @@
-//! `RiskAssessed.v1`: one for each live assessment.
+//! The event `RiskAssessed.v1`, published once for each live assessment.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -8,29 +8,29 @@ use uuid::Uuid;
 /// The CloudEvents type.
 pub const RISK_ASSESSED: &str = "RiskAssessed.v1";
 
-/// One rule that fired, with the observed values in its text.
+/// A rule that fired. The text contains the observed values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RiskReason {
     /// The rule's id.
     pub rule: String,
-    /// What it added.
+    /// The score that the rule added.
     pub score: i16,
-    /// Why, for a person.
+    /// The explanation for a person.
     pub reason: String,
 }
 
 /// The JSON of the event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RiskAssessed {
-    /// Equal to the header `ce_id`.
+    /// The id of the event, equal to the header `ce_id`.
     pub event_id: Uuid,
-    /// The assessed ledger row.
+    /// The assessed transaction.
     pub transaction_id: Uuid,
-    /// Also the record key.
+    /// The account, which is also the record key.
     pub account_id: String,
-    /// Of the assessed row.
+    /// The number of the transaction in its account.
     pub account_seq: i64,
-    /// 0–100.
+    /// The score, 0 to 100.
     pub risk_score: i16,
     /// `low`, `medium` or `high`.
     pub risk_level: String,
@@ -38,9 +38,9 @@ pub struct RiskAssessed {
     pub reasons: Vec<RiskReason>,
     /// Shadow rules that would have fired.
     pub shadow_reasons: Vec<RiskReason>,
-    /// Content hash of the rule file.
+    /// The version of the rule set: a hash of its content.
     pub ruleset: String,
-    /// UTC, microseconds.
+    /// The time of the assessment, in UTC with microseconds.
     #[serde(serialize_with = "super::serialize_moment")]
     pub assessed_at: DateTime<Utc>,
 }

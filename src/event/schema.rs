@@ -1,8 +1,8 @@
-//! JSON Schemas (draft 2020-12) of the events' values, for consumers of other teams.
+//! JSON Schemas (draft 2020-12) of the values of events, for consumers of other teams.
 //!
-//! Unknown properties are allowed everywhere: adding an optional field keeps a version. Deliberately absent: checking our
-//! own events against them while running; the types that write them cannot write anything else, and tests hold the two
-//! together.
+//! Unknown properties are allowed everywhere, so that a new optional field keeps the version.
+//! Deliberately absent: validation of events at run time. The types can write nothing else; the test
+//! `a_schema_names_exactly_the_fields_of_its_type` compares them with the schemas.
 
 use serde_json::Value;
 
@@ -10,15 +10,15 @@ use super::{RISK_ASSESSED, TRANSACTION_CREATED};
 
 const DOCUMENT: &str = include_str!("events.schema.json");
 
-/// The types that have a schema.
+/// The event types.
 pub const EVENT_TYPES: [&str; 2] = [TRANSACTION_CREATED, RISK_ASSESSED];
 
-/// All of them as one document.
+/// Returns the schemas of all event types as one document.
 pub fn schemas() -> Result<Value, serde_json::Error> {
     serde_json::from_str(DOCUMENT)
 }
 
-/// The document for one of [`EVENT_TYPES`]; None for any other.
+/// Returns the document of one event type, or `None` for an unknown type.
 pub fn schema(event_type: &str) -> Result<Option<Value>, serde_json::Error> {
     let mut document = schemas()?;
     let is_known = EVENT_TYPES.contains(&event_type);

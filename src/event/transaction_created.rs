@@ -1,4 +1,4 @@
-//! `TransactionCreated.v1`: one for each row of the ledger, in `account_seq` order per account.
+//! The event `TransactionCreated.v1`, published for each transaction in `account_seq` order of its account.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,59 +12,59 @@ use crate::domain::{
 /// The CloudEvents type.
 pub const TRANSACTION_CREATED: &str = "TransactionCreated.v1";
 
-/// The JSON of the event. Its `event_id` is the transaction's id: one event per row, ever.
+/// The JSON of the event. The event id is the transaction id, because a transaction has exactly one event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransactionCreated {
-    /// Equal to `transaction_id`, and to the header `ce_id`.
+    /// The id of the event, equal to `transaction_id` and to the header `ce_id`.
     pub event_id: Uuid,
-    /// The ledger row.
+    /// The id of the transaction.
     pub transaction_id: Uuid,
-    /// Also the record key.
+    /// The account, which is also the record key.
     pub account_id: String,
-    /// 1, 2, 3 … per account.
+    /// The number of the transaction in its account: 1, 2, 3 …
     pub account_seq: i64,
     /// `credit` or `debit`.
     pub direction: String,
-    /// Positive decimal string.
+    /// A positive decimal.
     pub amount: String,
-    /// ISO 4217.
+    /// An ISO 4217 code.
     pub currency: String,
-    /// Decimal string.
+    /// A decimal.
     pub balance_after: String,
-    /// The other side, in the caller's words.
+    /// The other party, as the client named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counterparty: Option<String>,
     /// Free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Flat object of strings, booleans and whole numbers.
+    /// A flat object of strings, booleans and whole numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
-    /// The transaction that this one reverses.
+    /// The reversed transaction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverses: Option<Uuid>,
-    /// UTC, microseconds.
+    /// The time of the transaction, in UTC with microseconds.
     #[serde(serialize_with = "super::serialize_moment")]
     pub created_at: DateTime<Utc>,
 }
 
-/// Why a value is not one of our events.
+/// Why a value is no valid event.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// No value, or no JSON of this shape.
+    /// The value is missing or is no JSON of this shape.
     #[error("the value is no {TRANSACTION_CREATED}")]
     Shape(#[source] serde_json::Error),
-    /// A field's content is outside its type.
+    /// The content of a field is invalid.
     #[error("{field} is not valid: {reason}")]
     Field {
-        /// Which.
+        /// The name of the field.
         field: &'static str,
-        /// Why.
+        /// Why it is invalid.
         reason: String,
     },
 }
 
-/// Borrowed form of the event: what the write path serialises, without copies.
+/// The event with borrowed fields, which the write path serialises without copies.
 #[derive(Serialize)]
 struct Outgoing<'a> {
     event_id: Uuid,
@@ -87,7 +87,7 @@ struct Outgoing<'a> {
     created_at: DateTime<Utc>,
 }
 
-/// The event's JSON for a row that is about to be written.
+/// Returns the JSON of the event for a transaction that is about to be written.
 pub fn encode_transaction_created(row: &Transaction) -> Result<Vec<u8>, serde_json::Error> {
     let posting = &row.posting;
     let metadata =
@@ -110,13 +110,13 @@ pub fn encode_transaction_created(row: &Transaction) -> Result<Vec<u8>, serde_js
 }
 
 impl TransactionCreated {
-    /// Parses a record's value.
+    /// Parses the value of a record.
     pub fn decode(value: &[u8]) -> Result<Self, DecodeError> {
         serde_json::from_slice(value).map_err(DecodeError::Shape)
     }
 
-    /// The ledger row that the event tells of, without the idempotency key, which does not travel (it is the
-    /// caller's secret): the event id stands in its place.
+    /// Returns the transaction of the event. The event does not contain the idempotency key, which is a secret of the
+    /// client; the event id takes its place.
     pub fn to_transaction(&self) -> Result<Transaction, DecodeError> {
         let field = |field: &'static str| move |reason: String| DecodeError::Field { field, reason };
         let currency = Currency::parse(&self.currency).map_err(|e| field("currency")(e.to_string()))?;

@@ -1,15 +1,18 @@
-//! Numbers of variable length, as in Kafka's message format 2: zigzag, then seven bits a byte, the low ones first
-//! (<https://protobuf.dev/programming-guides/encoding/#signed-ints>); and bytes behind their length as such a number.
+//! Numbers of variable length, and byte strings after their length, as Kafka's message format 2 encodes them.
+//!
+//! A number is zigzag-encoded and written with seven bits in each byte, low bits first
+//! (<https://protobuf.dev/programming-guides/encoding/#signed-ints>). The code is here and not in `broker::kafka`, because
+//! [`super::Headers`] keeps its headers in this encoding.
 
-/// A length that stands for "nothing".
+/// The length of an absent byte string.
 const ABSENT: i64 = -1;
 
-/// Small numbers of either sign become small ones without.
+/// Maps small numbers of either sign to small unsigned numbers.
 fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)).cast_unsigned()
 }
 
-/// How many bytes [`put_varint`] appends.
+/// Returns the number of bytes that [`put_varint`] appends.
 pub fn varint_size(number: i64) -> usize {
     let bits = 64 - (zigzag(number) | 1).leading_zeros();
     bits.div_ceil(7) as usize
@@ -30,7 +33,7 @@ fn low_byte(number: u64) -> u8 {
     low
 }
 
-/// Takes a number from the front; None if there is none, or it does not end within ten bytes.
+/// Takes a number from the front. Returns `None` if it is cut off or longer than ten bytes.
 pub fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
     let mut number = 0_u64;
     for shift in (0..64).step_by(7) {
@@ -44,12 +47,12 @@ pub fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
     None
 }
 
-/// How many bytes [`put_sized`] appends.
+/// Returns the number of bytes that [`put_sized`] appends.
 pub fn sized_size(bytes: Option<&[u8]>) -> usize {
     varint_size(length(bytes)) + bytes.map_or(0, <[u8]>::len)
 }
 
-/// Appends bytes behind their length, or that there are none.
+/// Appends the length and the bytes, or the mark of an absent byte string.
 pub fn put_sized(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     put_varint(out, length(bytes));
     out.extend_from_slice(bytes.unwrap_or_default());
@@ -59,7 +62,7 @@ fn length(bytes: Option<&[u8]>) -> i64 {
     bytes.map_or(ABSENT, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX))
 }
 
-/// Takes what [`put_sized`] appends from the front; None if that is not what is there.
+/// Takes a byte string, as [`put_sized`] appends it, from the front. Returns `None` if it is cut off or invalid.
 pub fn take_sized<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let length = take_varint(bytes)?;
     if length == ABSENT {
@@ -75,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_take_as_many_bytes_as_they_are_said_to() {
+    fn numbers_survive_encoding_and_take_the_computed_size() {
         for number in [0, -1, 1, 63, 64, -64, -65, 8191, 8192, i64::from(i32::MAX), i64::MIN, i64::MAX] {
             let mut out = Vec::new();
             put_varint(&mut out, number);
@@ -88,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_come_back_and_take_as_many_as_they_are_said_to() {
+    fn byte_strings_survive_encoding_and_take_the_computed_size() {
         for bytes in [None, Some(&b""[..]), Some(b"x"), Some(&[7; 200])] {
             let mut out = Vec::new();
             put_sized(&mut out, bytes);
@@ -96,7 +99,7 @@ mod tests {
             let mut rest = &out[..];
             assert_eq!((take_sized(&mut rest), rest), (Some(bytes), &[][..]));
         }
-        // Cut off, and a length below that of nothing.
+        // Cut off, and a length below the mark of an absent byte string.
         assert_eq!(take_sized(&mut &[4, 0][..]), None);
         assert_eq!(take_sized(&mut &[3][..]), None);
     }

@@ -1,4 +1,4 @@
-//! `scripts/kafka.sh` as tests use it: a data directory that goes when the test process has ended, and the tools.
+//! Runs `scripts/kafka.sh`: brokers whose data directories are removed when the test process ends, and Kafka's tools.
 
 use std::{
     fs::{self, File},
@@ -9,15 +9,15 @@ use std::{
 
 use tokio::io::AsyncWriteExt;
 
-/// Ends the broker when the test process has ended: its input is a pipe that only we hold.
+/// Stops the broker when the test process ends. Only the test process holds the other end of the input pipe.
 const WATCHDOG: &str = r#"
 while read -r _; do :; done
 "$1" down --data-dir "$2"
 rm -rf -- "$2"
 "#;
 
-/// Whether there can be a Kafka here. If not, that is said loudly, and where the environment variable CI is set it is a
-/// failure: a skipped test must not look like a passed one there.
+/// Returns whether this machine can run Kafka. Panics if it cannot and the environment variable CI is set, because a
+/// skipped test must not look like a passed one there.
 pub(super) fn is_possible() -> bool {
     let Some(program) = ["java", "mvn"].into_iter().find(|program| !runs(program)) else { return true };
     let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
@@ -25,8 +25,8 @@ pub(super) fn is_possible() -> bool {
     false
 }
 
-/// Straight to the terminal: the test harness hides what passing tests print.
-pub(super) fn say_skipped() {
+/// Prints a warning to the terminal directly, because the test harness hides the output of passing tests.
+pub(super) fn warn_skipped() {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let warning = format!("\nSKIPPED {test}: Kafka needs java and mvn (Debian: apt-get install maven)\n");
     let _ = fs::write("/dev/stderr", &warning).or_else(|_| fs::write("/dev/tty", &warning));
@@ -41,8 +41,8 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh")
 }
 
-/// Where a broker keeps everything. The broker is ended and the directory removed when this is dropped or the process
-/// ends, however it ends.
+/// The data directory of a broker. The broker stops and the directory is removed when this is dropped, or when the process
+/// ends in any way.
 pub(super) struct DataDirectory {
     pub path: PathBuf,
     _watchdog: Child,
@@ -55,7 +55,7 @@ impl DataDirectory {
             .args(["-c", WATCHDOG, "ledger-kafka-watchdog"])
             .arg(script())
             .arg(&path)
-            // A Ctrl-C in the terminal is for the tests; their end is what it waits for.
+            // Ctrl-C in the terminal must end only the tests; the watchdog then cleans up.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -65,13 +65,13 @@ impl DataDirectory {
         Self { path, _watchdog: watchdog }
     }
 
-    /// Starts the broker, anew or with the data that is there, and returns when it answers.
+    /// Starts the broker on new or existing data and returns when it answers.
     pub fn up_blocking(&self, options: &[&str]) {
         let status = self.command(options).status().expect("scripts/kafka.sh runs");
         self.check(status);
     }
 
-    /// The same with so much memory, while other tasks go on.
+    /// Starts the broker with a heap of that size, without blocking other tasks.
     pub async fn up(&self, heap: &str, options: &[&str]) {
         let mut command = tokio::process::Command::from(self.command(options));
         let status = command.env("LEDGER_KAFKA_HEAP", heap).status().await.expect("scripts/kafka.sh runs");
@@ -88,7 +88,7 @@ impl DataDirectory {
     fn command(&self, options: &[&str]) -> Command {
         let mut command = Command::new(script());
         command.args(["up", "--data-dir"]).arg(&self.path).args(options).stdin(Stdio::null());
-        // Into files: the broker lives on and would hold a pipe open.
+        // Output goes to files, because the running broker would keep a pipe open.
         command.stdout(self.file("up")).stderr(self.file("up.log"));
         command
     }
@@ -103,14 +103,14 @@ impl DataDirectory {
         assert!(read("up").contains("LEDGER_BROKER__KIND=kafka"), "{}", read("up"));
     }
 
-    /// Where it listens, `127.0.0.1:port`, also after it was brought back.
+    /// Returns the address of the broker, `127.0.0.1:port`. It is the same after a restart.
     pub fn address(&self) -> String {
         let address = fs::read_to_string(self.path.join("bootstrap")).expect("written by kafka.sh");
         address.trim().to_owned()
     }
 }
 
-/// What one of Kafka's own tools says; it must succeed.
+/// Runs one of Kafka's own tools and returns its output. It must succeed.
 pub(super) async fn tool(address: &str, class: &str, arguments: &[&str]) -> String {
     program(class, &[&["--bootstrap-server", address], arguments].concat()).await
 }

@@ -1,5 +1,4 @@
-//! A Kafka of one test's own, to be killed, frozen and brought back with its data. For whatever the shared one must not
-//! suffer.
+//! A Kafka for a single test, which can kill it, freeze it and restart it with its data.
 
 use std::{fs, net::SocketAddr};
 
@@ -11,8 +10,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::kafka_script::{self, DataDirectory};
 
-/// Each takes half a gigabyte and, while it starts, a core.
-static AT_ONCE: Semaphore = Semaphore::const_new(1);
+/// One at a time: each takes half a gigabyte, and a core while it starts.
+static PERMITS: Semaphore = Semaphore::const_new(1);
 
 const HEAP: &str = "320m";
 
@@ -20,23 +19,23 @@ const HEAP: &str = "320m";
 pub struct SecondBroker(DataDirectory);
 
 impl SecondBroker {
-    /// Asks it to stop; returns when its partitions are led by the other one.
+    /// Stops it and returns when the other broker leads its partitions.
     pub async fn stop(&self) {
         self.0.down().await;
     }
 
-    /// `kill -9`: the other one leads its partitions once it was silent for some seconds.
+    /// Kills it. The other broker leads its partitions after some seconds.
     pub fn kill(&self) {
         signal(&self.0, Signal::SIGKILL);
     }
 }
 
-/// A running broker, or one that was killed. Ends when dropped.
+/// A broker that runs or was killed. It stops when it is dropped.
 pub struct OwnKafka {
-    /// Where it listens, also after it was brought back.
+    /// The address of the broker, which is the same after a restart.
     pub address: SocketAddr,
     data: DataDirectory,
-    _turn: SemaphorePermit<'static>,
+    _permit: SemaphorePermit<'static>,
 }
 
 fn signal(data: &DataDirectory, signal: Signal) {
@@ -53,22 +52,22 @@ impl OwnKafka {
     /// Starts a fresh broker with options of `scripts/kafka.sh up`.
     pub async fn start_with(options: &[&str]) -> Option<Self> {
         if !kafka_script::is_possible() {
-            kafka_script::say_skipped();
+            kafka_script::warn_skipped();
             return None;
         }
-        let turn = AT_ONCE.acquire().await.expect("never closed");
+        let permit = PERMITS.acquire().await.expect("never closed");
         let data = DataDirectory::new();
         data.up(HEAP, options).await;
         let address = data.address().parse().expect("an address");
-        Some(Self { address, data, _turn: turn })
+        Some(Self { address, data, _permit: permit })
     }
 
-    /// `kill -9`, or whatever else.
+    /// Sends a signal, such as SIGKILL.
     pub fn signal(&self, signal: Signal) {
         self::signal(&self.data, signal);
     }
 
-    /// Starts it again after it was killed, on its port and with its data; returns when it answers.
+    /// Restarts it on its port with its data and returns when it answers.
     pub async fn up(&self) {
         self.data.up(HEAP, &[]).await;
     }
@@ -80,16 +79,16 @@ impl OwnKafka {
         SecondBroker(data)
     }
 
-    /// Writes so many records of ten bytes to a topic, in one transaction, as another program might.
+    /// Writes records of ten bytes to a topic in one Kafka transaction, as another program might.
     pub async fn write_in_a_transaction(&self, topic: &str, records: usize) {
         let (records, servers) = (records.to_string(), format!("bootstrap.servers={}", self.address));
-        let what = ["--topic", topic, "--num-records", &records, "--record-size", "10", "--throughput", "-1"];
-        let how = ["--transactional-id", "another", "--transaction-duration-ms", "60000"];
-        let arguments = [&what[..], &how, &["--producer-props", &servers]].concat();
+        let load = ["--topic", topic, "--num-records", &records, "--record-size", "10", "--throughput", "-1"];
+        let transaction = ["--transactional-id", "another", "--transaction-duration-ms", "60000"];
+        let arguments = [&load[..], &transaction, &["--producer-props", &servers]].concat();
         kafka_script::program("org.apache.kafka.tools.ProducerPerformance", &arguments).await;
     }
 
-    /// Runs one of Kafka's own tools against it and answers what it printed.
+    /// Runs one of Kafka's own tools against it and returns its output.
     pub async fn tool(&self, class: &str, arguments: &[&str]) -> String {
         kafka_script::tool(&self.address.to_string(), class, arguments).await
     }

@@ -1,5 +1,5 @@
-//! An independent reader of a topic: from offset 0, by the JSON alone, with nothing of the product's own checks. First
-//! occurrences of each account must come as 1, 2, 3 …; the rest must be repetitions.
+//! Audits a topic from offset 0 by the JSON of its events, without the checks of the product. The first occurrences of the
+//! events of an account must be 1, 2, 3 …; all other events must repeat earlier ones.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,23 +14,23 @@ use super::postgres::TestDatabase;
 const BYTES_MAX: usize = 1 << 22;
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// What a topic holds.
+/// The content of a topic.
 #[derive(Debug, Default)]
 pub struct Audit {
-    /// All of them.
+    /// All records.
     pub records: usize,
-    /// Events that came again.
+    /// Repeated events.
     pub duplicates: usize,
     /// Records that are no events.
     pub foreign: usize,
-    /// Out of order, in the wrong partition, or repeated with another content.
+    /// Descriptions of events that are out of order, in the wrong partition, or repeated with another content.
     pub wrong: Vec<String>,
-    /// The event's bytes of each account and number.
+    /// The bytes of each event, by account and number.
     events: BTreeMap<(String, i64), Vec<u8>>,
     last: HashMap<String, i64>,
 }
 
-/// Reads all of it.
+/// Reads a whole topic.
 pub async fn audit(broker: &SharedBroker, topic: &str) -> Audit {
     let mut audit = Audit::default();
     let partitions = broker.partitions(topic).await.expect("a topic");
@@ -41,10 +41,10 @@ pub async fn audit(broker: &SharedBroker, topic: &str) -> Audit {
             let found = broker.fetch(topic, partition, next, BYTES_MAX, WAIT_MAX).await.expect("read");
             next = found.next_offset;
             for record in found.records {
-                let place = format!("{topic}/{partition}@{}", record.offset);
+                let origin = format!("{topic}/{partition}@{}", record.offset);
                 let event =
                     record.value.map(Vec::from).filter(|_| record.headers.attribute("ce_type").is_some());
-                audit.take(&place, partition, partitions, record.key.as_deref(), event);
+                audit.take(&origin, partition, partitions, record.key.as_deref(), event);
             }
         }
     }
@@ -54,7 +54,7 @@ pub async fn audit(broker: &SharedBroker, topic: &str) -> Audit {
 impl Audit {
     fn take(
         &mut self,
-        place: &str,
+        origin: &str,
         partition: i32,
         partitions: i32,
         key: Option<&[u8]>,
@@ -70,28 +70,29 @@ impl Audit {
         };
         if key != Some(account.as_bytes()) || partition != partition_of(account.as_bytes(), partitions) {
             self.wrong
-                .push(format!("{place}: {account} {number} has another key or is in the wrong partition"));
+                .push(format!("{origin}: {account} {number} has another key or is in the wrong partition"));
         }
         let last = self.last.entry(account.clone()).or_default();
         if number > *last + 1 {
-            self.wrong.push(format!("{place}: {account} jumps from {last} to {number}"));
+            self.wrong.push(format!("{origin}: {account} jumps from {last} to {number}"));
         }
         *last = number.max(*last);
         match self.events.insert((account.clone(), number), value.clone()) {
             Some(before) if before != value => {
-                self.wrong.push(format!("{place}: {account} {number} came with another content before"));
+                self.wrong
+                    .push(format!("{origin}: {account} {number} was published before with another content"));
             }
             Some(_) => self.duplicates += 1,
             None => {}
         }
     }
 
-    /// Distinct events.
+    /// Returns the number of distinct events.
     pub fn distinct(&self) -> usize {
         self.events.len()
     }
 
-    /// What is wrong with it by itself, and against the rows that each must have its event, no more and no less.
+    /// Returns all errors of the topic, and every difference from `rows`: each row must have exactly one event.
     pub async fn differences(&self, database: &TestDatabase, rows: &str) -> Vec<String> {
         let mut differences = self.wrong.clone();
         let client = database.client().await;
@@ -99,10 +100,10 @@ impl Audit {
             client.query(&format!("SELECT account_id, account_seq FROM {rows}"), &[]).await.expect(rows);
         let mut expected = 0;
         for row in &found {
-            let place: (String, i64) = (row.get(0), row.get(1));
+            let name: (String, i64) = (row.get(0), row.get(1));
             expected += 1;
-            if !self.events.contains_key(&place) {
-                differences.push(format!("{} {} of {rows} was never published", place.0, place.1));
+            if !self.events.contains_key(&name) {
+                differences.push(format!("{} {} of {rows} was never published", name.0, name.1));
             }
         }
         if self.events.len() != expected {

@@ -1,7 +1,7 @@
-//! The ways in which Kafka's record batches are compressed, each as Kafka's own clients frame it.
+//! Compresses and decompresses record batches, in the framing of Kafka's own clients.
 //!
-//! What is decompressed is bounded: a few bytes may claim to be terabytes. Measured on batches of events: lz4 shrinks
-//! them to a fifth at a fraction of a microsecond each.
+//! Guarantees: the decompressed size is bounded, because a few bytes may claim to be terabytes.
+//! Measured on batches of events: lz4 shrinks them to a fifth and costs a fraction of a microsecond for each event.
 
 use std::io::{self, Read, Write};
 
@@ -10,24 +10,24 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInf
 
 use crate::config::Compression;
 
-/// A batch is 1 MiB unless the broker is told otherwise, and JSON shrinks to a tenth at best.
+/// The largest decompressed batch. A batch is 1 MiB by default, and JSON shrinks to a tenth at best.
 const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Of a piece, at most as a rule: a hundred events or so.
+/// The usual size of a piece: about a hundred events. A larger record makes its piece larger.
 const PIECE_BYTES: usize = 64 * 1024;
-/// How many times its size a batch of events takes when it is decompressed, at most as a rule.
-const RATIO: usize = 8;
+/// The usual ratio of the decompressed to the compressed size, at most.
+const DECOMPRESSION_RATIO: usize = 8;
 
-/// How snappy-java begins what it writes, with two version numbers; blocks follow, each with its length before it.
+/// The header that snappy-java writes, with two version numbers. Blocks follow, each after its length.
 const SNAPPY_MAGIC: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const SNAPPY_BLOCK_BYTES: usize = 32 * 1024;
 
-/// Why something cannot be decompressed.
+/// Why a batch cannot be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DecompressError {
     #[error("it cannot be decompressed: {0}")]
     Damaged(#[from] io::Error),
-    #[error("it is more than {} MiB when decompressed", DECOMPRESSED_BYTES_MAX >> 20)]
+    #[error("it is larger than {} MiB when decompressed", DECOMPRESSED_BYTES_MAX >> 20)]
     TooLarge,
 }
 
@@ -48,7 +48,7 @@ impl Compression {
         all.find(|compression| compression.number() == number)
     }
 
-    /// Appends the bytes to `out`, compressed.
+    /// Compresses the bytes and appends them to `out`.
     pub(super) fn compress(self, bytes: &[u8], mut out: Vec<u8>) -> io::Result<Vec<u8>> {
         match self {
             Self::None => {
@@ -65,7 +65,7 @@ impl Compression {
                 Ok(out)
             }
             Self::Lz4 => {
-                // Kafka's reader wants blocks that stand for themselves.
+                // Kafka's reader requires independent blocks.
                 let frame =
                     FrameInfo::new().block_mode(BlockMode::Independent).block_size(BlockSize::Max64KB);
                 let mut encoder = FrameEncoder::with_frame_info(frame, out);
@@ -80,7 +80,7 @@ impl Compression {
         }
     }
 
-    /// The bytes as they were, to be taken in pieces.
+    /// Begins to decompress; the pieces hold the result.
     pub(super) fn decompress(self, bytes: &Bytes) -> Result<Pieces<'_>, DecompressError> {
         let source = match self {
             Self::None => Source::Whole(bytes.clone()),
@@ -89,17 +89,18 @@ impl Compression {
             Self::Lz4 => Source::Stream(Box::new(FrameDecoder::new(&bytes[..]))),
             Self::Zstd => Source::Stream(Box::new(zstd::Decoder::new(&bytes[..])?)),
         };
-        Ok(Pieces { source, room: PIECE_BYTES.min(bytes.len() * RATIO), bytes: 0 })
+        Ok(Pieces { source, piece_bytes: PIECE_BYTES.min(bytes.len() * DECOMPRESSION_RATIO), bytes: 0 })
     }
 }
 
-/// What was compressed, piece by piece where the codec gives it so: a batch is a megabyte, and whoever holds a few of its
-/// records need not hold all of it. Snappy's, and what is not compressed, is one piece.
+/// A decompressed batch in pieces, so that a few records do not keep a whole batch of a megabyte in memory.
+///
+/// A Snappy batch, and a batch without compression, is a single piece.
 pub(super) struct Pieces<'a> {
     source: Source<'a>,
-    /// Of a piece, as a rule: a batch of one record is not to hold what a hundred need.
-    room: usize,
-    /// Given so far.
+    /// The usual size of a piece. It is smaller for a small batch.
+    piece_bytes: usize,
+    /// Bytes returned so far.
     bytes: usize,
 }
 
@@ -109,23 +110,24 @@ enum Source<'a> {
 }
 
 impl Pieces<'_> {
-    /// The next piece: `rest` of the last one and what comes after it, `wanted` bytes at least if there are so many.
+    /// Returns the next piece: the unread `rest` of the last piece and the bytes after it. It has at least `wanted` bytes
+    /// unless the batch ends before.
     pub(super) fn next(&mut self, rest: &[u8], wanted: usize) -> Result<Bytes, DecompressError> {
-        let from = match &mut self.source {
+        let stream = match &mut self.source {
             Source::Whole(bytes) if rest.is_empty() => {
                 self.bytes += bytes.len();
                 return Ok(std::mem::take(bytes));
             }
             Source::Whole(_) => return Ok(Bytes::new()),
-            Source::Stream(from) => from,
+            Source::Stream(stream) => stream,
         };
         if self.bytes + wanted.saturating_sub(rest.len()) > DECOMPRESSED_BYTES_MAX {
             return Err(DecompressError::TooLarge);
         }
-        let room = wanted.max(self.room).max(rest.len() + 1);
+        let room = wanted.max(self.piece_bytes).max(rest.len() + 1);
         let mut piece = Vec::with_capacity(room);
         piece.extend_from_slice(rest);
-        from.take((room - rest.len()) as u64).read_to_end(&mut piece)?;
+        stream.take((room - rest.len()) as u64).read_to_end(&mut piece)?;
         self.bytes += piece.len() - rest.len();
         if self.bytes > DECOMPRESSED_BYTES_MAX {
             return Err(DecompressError::TooLarge);
@@ -134,7 +136,7 @@ impl Pieces<'_> {
         Ok(piece.into())
     }
 
-    /// How many bytes all pieces were.
+    /// Returns the size of all pieces so far.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -152,7 +154,7 @@ fn snappy_compress(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// In blocks as snappy-java writes it, or in one piece as librdkafka does.
+/// Reads blocks, as snappy-java writes them, or one block without a header, as librdkafka does.
 fn snappy_decompress(bytes: &[u8]) -> Result<Vec<u8>, DecompressError> {
     let mut out = Vec::new();
     let Some(mut rest) = bytes.strip_prefix(SNAPPY_MAGIC) else {
@@ -166,7 +168,7 @@ fn snappy_decompress(bytes: &[u8]) -> Result<Vec<u8>, DecompressError> {
         append_snappy_block(block, &mut out)?;
         rest = others;
     }
-    // It lives as long as one of its records.
+    // Every record of the batch keeps this buffer alive.
     out.shrink_to_fit();
     Ok(out)
 }
@@ -184,9 +186,9 @@ fn append_snappy_block(block: &[u8], out: &mut Vec<u8>) -> Result<(), Decompress
 mod tests {
     use super::*;
 
-    fn whole(codec: Compression, bytes: Vec<u8>) -> Result<Vec<u8>, DecompressError> {
+    fn whole(compression: Compression, bytes: Vec<u8>) -> Result<Vec<u8>, DecompressError> {
         let bytes = Bytes::from(bytes);
-        let mut pieces = codec.decompress(&bytes)?;
+        let mut pieces = compression.decompress(&bytes)?;
         let mut all = Vec::new();
         loop {
             let piece = pieces.next(&[], 0)?;
@@ -198,32 +200,33 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_begins_with_the_rest_of_the_last_and_is_as_long_as_is_wanted() {
-        let text: Vec<u8> = (0..PIECE_BYTES * 3).map(|place| (place % 251).to_le_bytes()[0]).collect();
-        for (_, codec) in Compression::ALL {
-            let bytes = Bytes::from(codec.compress(&text, Vec::new()).expect("compressed"));
-            let mut pieces = codec.decompress(&bytes).expect("begun");
+    fn a_piece_begins_with_the_rest_of_the_last_piece_and_has_the_wanted_length() {
+        let text: Vec<u8> = (0..PIECE_BYTES * 3).map(|index| (index % 251).to_le_bytes()[0]).collect();
+        for (_, compression) in Compression::ALL {
+            let bytes = Bytes::from(compression.compress(&text, Vec::new()).expect("compressed"));
+            let mut pieces = compression.decompress(&bytes).expect("pieces");
             let first = pieces.next(&[], 0).expect("a piece");
-            assert!(!first.is_empty() && text.starts_with(&first), "{codec:?}");
+            assert!(!first.is_empty() && text.starts_with(&first), "{compression:?}");
             let (_, rest) = first.split_at(first.len() - 10);
             let second = pieces.next(rest, PIECE_BYTES + 100).expect("a piece");
             if first.len() == text.len() {
-                assert!(second.is_empty(), "{codec:?}: shorter than what is left is the end");
+                assert!(second.is_empty(), "{compression:?}: a single piece has no next one");
                 continue;
             }
-            assert_eq!(second.len(), PIECE_BYTES + 100, "{codec:?}");
-            assert!(text[first.len() - 10..].starts_with(&second), "{codec:?}");
+            assert_eq!(second.len(), PIECE_BYTES + 100, "{compression:?}");
+            assert!(text[first.len() - 10..].starts_with(&second), "{compression:?}");
             assert_eq!(pieces.bytes(), first.len() + second.len() - 10);
         }
     }
 
     #[test]
-    fn a_few_bytes_do_not_become_more_than_memory_holds() {
-        for codec in [Compression::Gzip, Compression::Lz4, Compression::Zstd] {
-            let bomb = codec.compress(&vec![0; DECOMPRESSED_BYTES_MAX + 1], Vec::new()).expect("compressed");
-            assert!(matches!(whole(codec, bomb), Err(DecompressError::TooLarge)), "{codec:?}");
+    fn a_small_batch_that_decompresses_beyond_the_limit_is_refused() {
+        for compression in [Compression::Gzip, Compression::Lz4, Compression::Zstd] {
+            let bomb =
+                compression.compress(&vec![0; DECOMPRESSED_BYTES_MAX + 1], Vec::new()).expect("compressed");
+            assert!(matches!(whole(compression, bomb), Err(DecompressError::TooLarge)), "{compression:?}");
         }
-        // A length of 4 GiB − 1, and nothing behind it.
+        // A claimed length of 4 GiB − 1 without content.
         let claim = [SNAPPY_MAGIC, &[0, 0, 0, 5, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
         for bomb in [&claim[..], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
             assert!(matches!(whole(Compression::Snappy, bomb.to_vec()), Err(DecompressError::TooLarge)));
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn snappy_is_read_with_and_without_its_frame() {
+    fn snappy_is_read_with_and_without_the_header_of_snappy_java() {
         let text = b"a text of some length, a text of some length".repeat(2000);
         let framed = Compression::Snappy.compress(&text, Vec::new()).expect("compressed");
         assert!(framed.starts_with(SNAPPY_MAGIC));

@@ -1,9 +1,14 @@
-//! Record batches in Kafka's message format 2 (KIP-98, <https://kafka.apache.org/documentation/#recordbatch>): what a
-//! produce request carries for a partition, and what a fetch brings.
+//! Encodes and decodes record batches in Kafka's message format 2 (KIP-98,
+//! <https://kafka.apache.org/documentation/#recordbatch>). Produce requests and fetch answers carry them.
 //!
-//! Guarantees: headers are kept as they come. What is decoded at once is bounded, whatever a batch was compressed from;
-//! only a single batch beyond that bound is not read, and says so.
-//! Deliberately absent: formats 0 and 1, which Kafka 4 has given up, and filtering of aborted transactions.
+//! ```text
+//! base offset │ length │ leader epoch │ format │ checksum │ attributes … record count │ records, maybe compressed
+//! └───────────────────────────── 61 bytes ──────────────────────────────────────────┘
+//! ```
+//!
+//! Guarantees: the bytes of headers are kept. The memory of one `decode` call is bounded, however well the batches were
+//! compressed; a single batch beyond the bound is refused with an error.
+//! Deliberately absent: formats 0 and 1, which Kafka 4 no longer supports, and the filtering of aborted transactions.
 
 use std::ops::Range;
 
@@ -18,71 +23,71 @@ use crate::{
 };
 
 const FORMAT: i8 = 2;
-/// What a field holds that only idempotent or transactional producers and brokers fill in.
-const NONE: i64 = -1;
-/// From the base offset to the count of records.
-const FRONT_BYTES: usize = 61;
-/// The length counts what comes after it.
+/// The producer id of a producer that is neither idempotent nor transactional.
+const NO_PRODUCER_ID: i64 = -1;
+/// The fields from the base offset to the record count.
+const PREFIX_BYTES: usize = 61;
+/// The length field counts the bytes from here on.
 const LENGTH_END: usize = 12;
-/// The checksum covers what comes after it.
 const CHECKSUM_START: usize = 17;
+/// The checksum covers the bytes from here on.
 const CHECKSUM_END: usize = 21;
-/// Decoded at once: after this no further batch is begun.
+/// The decoded size after which one call begins no further batch.
 const DECODED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// In one batch: a broker takes a hundred thousand small ones in its 1 MiB.
+/// The most records of one batch. A batch of 1 MiB can hold a hundred thousand small ones.
 const RECORDS_MAX: usize = 500_000;
-/// A number of 64 bits, seven in each.
+/// The longest number: 64 bits, seven in each byte.
 const VARINT_BYTES_MAX: usize = 10;
-/// For so many of a batch room is made at once, at most: what it says it has need not be there.
+/// The most records for which memory is reserved at once, because a batch may claim more records than it has.
 const RECORDS_RESERVED_MAX: usize = 10_000;
 
 const CODEC_BITS: i16 = 0b111;
 const LOG_APPEND_TIME: i16 = 1 << 3;
 const CONTROL: i16 = 1 << 5;
 
-/// Why bytes are no records.
+/// Why a batch cannot be decoded.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(super) enum BatchError {
     #[error("it ends in the middle of a record")]
     CutOff,
-    #[error("a number or a length in it is impossible")]
+    #[error("it contains an impossible number or length")]
     Impossible,
     #[error("its checksum is wrong")]
     Damaged,
-    #[error("it is in message format {0}; only format 2 (Kafka 0.11 and later) is read")]
+    #[error("its message format is {0}; only format 2 (Kafka 0.11 and later) is supported")]
     Format(i8),
-    #[error("it says that it has {0} records; at most {RECORDS_MAX} are read")]
+    #[error("it claims to have {0} records; the limit is {RECORDS_MAX}")]
     TooMany(usize),
-    #[error("it is compressed in a way that is not known: {0}")]
+    #[error("its compression is unknown: {0}")]
     UnknownCompression(i16),
     #[error(transparent)]
     Decompress(#[from] DecompressError),
 }
 
-/// All records as one batch. Fails only where the batch would be larger than the format can say, or memory.
-pub(super) fn encode(records: &[OutgoingRecord], codec: Compression) -> std::io::Result<Vec<u8>> {
+/// Encodes all records as one batch. Fails only if the batch is too large for the format.
+pub(super) fn encode(records: &[OutgoingRecord], compression: Compression) -> std::io::Result<Vec<u8>> {
     let times = || records.iter().map(|record| record.timestamp.timestamp_millis());
     let first_time = times().next().unwrap_or(0);
     let mut body = Vec::with_capacity(records.iter().map(record_bytes_max).sum());
-    for (record, place) in records.iter().zip(0_i64..) {
-        put_record(&mut body, record, record.timestamp.timestamp_millis() - first_time, place);
+    for (record, index) in records.iter().zip(0_i64..) {
+        put_record(&mut body, record, record.timestamp.timestamp_millis() - first_time, index);
     }
     let count = i32::try_from(records.len()).map_err(std::io::Error::other)?;
-    let mut batch = Vec::with_capacity(FRONT_BYTES + body.len());
+    let mut batch = Vec::with_capacity(PREFIX_BYTES + body.len());
     batch.extend(0_i64.to_be_bytes()); // base offset, which the broker replaces
-    batch.extend([0; 4]); // length, below
+    batch.extend([0; 4]); // length, filled in below
     batch.extend((-1_i32).to_be_bytes()); // partition leader epoch
     batch.extend(FORMAT.to_be_bytes());
-    batch.extend([0; 4]); // checksum, below
-    batch.extend(codec.number().to_be_bytes());
+    batch.extend([0; 4]); // checksum, filled in below
+    batch.extend(compression.number().to_be_bytes());
     batch.extend((count - 1).to_be_bytes()); // last offset delta
     batch.extend(first_time.to_be_bytes());
     batch.extend(times().max().unwrap_or(first_time).to_be_bytes());
-    batch.extend(NONE.to_be_bytes()); // producer id
+    batch.extend(NO_PRODUCER_ID.to_be_bytes()); // producer id
     batch.extend((-1_i16).to_be_bytes()); // producer epoch
     batch.extend((-1_i32).to_be_bytes()); // base sequence
     batch.extend(count.to_be_bytes());
-    let mut batch = codec.compress(&body, batch)?;
+    let mut batch = compression.compress(&body, batch)?;
     let length = i32::try_from(batch.len() - LENGTH_END).map_err(std::io::Error::other)?;
     fill(&mut batch, LENGTH_END - 4, length.to_be_bytes());
     let checksum = crc32c::crc32c(batch.get(CHECKSUM_END..).unwrap_or_default());
@@ -96,26 +101,26 @@ fn fill(batch: &mut [u8], at: usize, bytes: [u8; 4]) {
     }
 }
 
-/// Enough room for a record: each number takes at most ten bytes.
+/// Returns an upper bound of the encoded size.
 fn record_bytes_max(record: &OutgoingRecord) -> usize {
     let optional = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
     40 + optional(&record.key) + optional(&record.value) + record.headers.encoded().len()
 }
 
-fn put_record(out: &mut Vec<u8>, record: &OutgoingRecord, time_delta: i64, place: i64) {
+fn put_record(out: &mut Vec<u8>, record: &OutgoingRecord, time_delta: i64, offset_delta: i64) {
     let (key, value) = (record.key.as_deref(), record.value.as_deref());
     let headers = &record.headers;
     let length = 1
         + varint_size(time_delta)
-        + varint_size(place)
+        + varint_size(offset_delta)
         + sized_size(key)
         + sized_size(value)
         + varint_size(signed(headers.len()))
         + headers.encoded().len();
     put_varint(out, signed(length));
-    out.push(0); // attributes: there are none
+    out.push(0); // attributes, unused
     put_varint(out, time_delta);
-    put_varint(out, place);
+    put_varint(out, offset_delta);
     put_sized(out, key);
     put_sized(out, value);
     put_varint(out, signed(headers.len()));
@@ -126,14 +131,14 @@ fn signed(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
 
-/// The records of all batches that are there whole, from `offset` on, and where the next batch begins. A fetch may end
-/// in the middle of a batch, and begin with one that began before what was asked for.
-pub(super) fn decode(bytes: &Bytes, offset: i64) -> Result<(Vec<FetchedRecord>, i64), Unreadable> {
+/// Returns the records of all complete batches from `offset` on, and the offset after them. A fetch answer may end in the
+/// middle of a batch, and its first batch may begin before `offset`.
+pub(super) fn decode(bytes: &Bytes, offset: i64) -> Result<(Vec<FetchedRecord>, i64), BatchError> {
     let mut rest = Reader(bytes);
     let (mut records, mut next, mut decoded_bytes) = (Vec::new(), offset, 0);
     while rest.0.len() >= LENGTH_END && decoded_bytes < DECODED_BYTES_MAX {
         let base_offset = rest.i64()?;
-        let length = usize::try_from(rest.i32()?).map_err(|_| Unreadable::Impossible)?;
+        let length = usize::try_from(rest.i32()?).map_err(|_| BatchError::Impossible)?;
         if length > rest.0.len() {
             break;
         }
@@ -145,9 +150,11 @@ pub(super) fn decode(bytes: &Bytes, offset: i64) -> Result<(Vec<FetchedRecord>, 
     Ok((records, next))
 }
 
-/// What became of a batch: the offset behind it, and how many bytes it was when decompressed.
-struct Decoded {
+/// A decoded batch.
+struct DecodedBatch {
+    /// The offset after the batch.
     end: i64,
+    /// The memory that the batch takes when decompressed.
     bytes: usize,
 }
 
@@ -156,34 +163,34 @@ fn decode_batch(
     base_offset: i64,
     offset: i64,
     records: &mut Vec<FetchedRecord>,
-) -> Result<Decoded, Unreadable> {
+) -> Result<DecodedBatch, BatchError> {
     let mut batch = Reader(bytes);
     batch.i32()?; // partition leader epoch
     let format = batch.i8()?;
     if format != FORMAT {
-        return Err(Unreadable::Format(format));
+        return Err(BatchError::Format(format));
     }
     let checksum = u32::from_be_bytes(batch.array()?);
     if crc32c::crc32c(batch.0) != checksum {
-        return Err(Unreadable::Damaged);
+        return Err(BatchError::Damaged);
     }
     let attributes = batch.i16()?;
     let end = base_offset.wrapping_add(i64::from(batch.i32()?)).wrapping_add(1);
     let first_time = batch.i64()?;
     let last_time = batch.i64()?;
     batch.take(8 + 2 + 4)?; // producer id and epoch, base sequence
-    let count = usize::try_from(batch.i32()?).map_err(|_| Unreadable::Impossible)?;
+    let count = usize::try_from(batch.i32()?).map_err(|_| BatchError::Impossible)?;
     if attributes & CONTROL != 0 {
-        return Ok(Decoded { end, bytes: 0 });
+        return Ok(DecodedBatch { end, bytes: 0 });
     }
     if count > RECORDS_MAX {
-        return Err(Unreadable::TooMany(count));
+        return Err(BatchError::TooMany(count));
     }
     let number = attributes & CODEC_BITS;
-    let codec = Compression::from_number(number).ok_or(Unreadable::UnknownCompression(number))?;
+    let compression = Compression::from_number(number).ok_or(BatchError::UnknownCompression(number))?;
     let body = bytes.slice_ref(batch.0);
-    let mut pieces = codec.decompress(&body)?;
-    // Records are slices of the piece that they are on.
+    let mut pieces = compression.decompress(&body)?;
+    // Records are slices of their piece.
     let mut piece = Bytes::new();
     records.reserve(count.min(RECORDS_RESERVED_MAX));
     for _ in 0..count {
@@ -203,11 +210,11 @@ fn decode_batch(
             records.push(found);
         }
     }
-    Ok(Decoded { end, bytes: pieces.bytes() + count * size_of::<FetchedRecord>() })
+    Ok(DecodedBatch { end, bytes: pieces.bytes() + count * size_of::<FetchedRecord>() })
 }
 
-/// Takes the next record, without its length, from the front of the piece, or of the one after it.
-fn next_record(piece: &mut Bytes, pieces: &mut Pieces<'_>) -> Result<Bytes, Unreadable> {
+/// Takes the next record, without its length, from the front of the piece or of the next piece.
+fn next_record(piece: &mut Bytes, pieces: &mut Pieces<'_>) -> Result<Bytes, BatchError> {
     loop {
         let wanted = match record_length(piece)? {
             Some(length) if length.end <= piece.len() => {
@@ -219,70 +226,70 @@ fn next_record(piece: &mut Bytes, pieces: &mut Pieces<'_>) -> Result<Bytes, Unre
         };
         let next = pieces.next(piece, wanted)?;
         if next.len() < wanted {
-            return Err(Unreadable::CutOff);
+            return Err(BatchError::CutOff);
         }
         *piece = next;
     }
 }
 
-/// Where the first record is, as its length tells; None if not even that is there whole.
-fn record_length(bytes: &[u8]) -> Result<Option<Range<usize>>, Unreadable> {
+/// Returns the range of the first record, or `None` if even its length is cut off.
+fn record_length(bytes: &[u8]) -> Result<Option<Range<usize>>, BatchError> {
     let mut rest = bytes;
     match take_varint(&mut rest) {
         Some(length) => {
-            let length = usize::try_from(length).map_err(|_| Unreadable::Impossible)?;
+            let length = usize::try_from(length).map_err(|_| BatchError::Impossible)?;
             let start = bytes.len() - rest.len();
-            Ok(Some(start..start.checked_add(length).ok_or(Unreadable::Impossible)?))
+            Ok(Some(start..start.checked_add(length).ok_or(BatchError::Impossible)?))
         }
         None if bytes.len() < VARINT_BYTES_MAX => Ok(None),
-        None => Err(Unreadable::Impossible),
+        None => Err(BatchError::Impossible),
     }
 }
 
-/// What is left to be read.
+/// Reads fields from the front of the remaining bytes.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Unreadable> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(Unreadable::CutOff)?;
+    fn take(&mut self, count: usize) -> Result<&'a [u8], BatchError> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(BatchError::CutOff)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Unreadable> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(Unreadable::CutOff)?;
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], BatchError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(BatchError::CutOff)?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    fn i8(&mut self) -> Result<i8, Unreadable> {
+    fn i8(&mut self) -> Result<i8, BatchError> {
         self.array().map(i8::from_be_bytes)
     }
 
-    fn i16(&mut self) -> Result<i16, Unreadable> {
+    fn i16(&mut self) -> Result<i16, BatchError> {
         self.array().map(i16::from_be_bytes)
     }
 
-    fn i32(&mut self) -> Result<i32, Unreadable> {
+    fn i32(&mut self) -> Result<i32, BatchError> {
         self.array().map(i32::from_be_bytes)
     }
 
-    fn i64(&mut self) -> Result<i64, Unreadable> {
+    fn i64(&mut self) -> Result<i64, BatchError> {
         self.array().map(i64::from_be_bytes)
     }
 
-    fn varint(&mut self) -> Result<i64, Unreadable> {
-        take_varint(&mut self.0).ok_or(Unreadable::Impossible)
+    fn varint(&mut self) -> Result<i64, BatchError> {
+        take_varint(&mut self.0).ok_or(BatchError::Impossible)
     }
 
-    fn optional_bytes(&mut self) -> Result<Option<&'a [u8]>, Unreadable> {
-        take_sized(&mut self.0).ok_or(Unreadable::Impossible)
+    fn optional_bytes(&mut self) -> Result<Option<&'a [u8]>, BatchError> {
+        take_sized(&mut self.0).ok_or(BatchError::Impossible)
     }
 
-    /// All that is left of `record`.
-    fn headers(&mut self, record: &Bytes) -> Result<Headers, Unreadable> {
-        let count = usize::try_from(self.varint()?).map_err(|_| Unreadable::Impossible)?;
-        Headers::from_encoded(count, record.slice_ref(self.0)).ok_or(Unreadable::Impossible)
+    /// Takes the rest of `record` as its headers.
+    fn headers(&mut self, record: &Bytes) -> Result<Headers, BatchError> {
+        let count = usize::try_from(self.varint()?).map_err(|_| BatchError::Impossible)?;
+        Headers::from_encoded(count, record.slice_ref(self.0)).ok_or(BatchError::Impossible)
     }
 }
 
@@ -315,29 +322,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_whatever_the_codec(sent in proptest::collection::vec(outgoing(), 1..20)) {
-            for (_, codec) in Compression::ALL {
-                let batch = encode(&sent, codec).expect("encoded");
+        fn encoded_batches_are_decoded_with_every_compression(sent in proptest::collection::vec(outgoing(), 1..20)) {
+            for (_, compression) in Compression::ALL {
+                let batch = encode(&sent, compression).expect("encoded");
                 let twice = Bytes::from([&batch[..], &batch, &batch[..batch.len() - 1]].concat());
                 let (found, next) = decode(&twice, 0).expect("decoded");
                 let end = signed(sent.len());
                 prop_assert_eq!(next, end);
                 let offsets: Vec<i64> = found.iter().map(|record| record.offset).collect();
                 let expected: Vec<i64> = (0..end).chain(0..end).collect();
-                prop_assert_eq!(offsets, expected, "both whole batches, and nothing of the third");
+                prop_assert_eq!(offsets, expected, "both complete batches, and nothing of the third");
                 let found: Vec<OutgoingRecord> = found.into_iter().take(sent.len()).map(as_sent).collect();
                 prop_assert_eq!(&found, &sent);
             }
         }
 
-        /// Against another implementation, which keeps one header of a name.
+        /// Compares with the crate `kafka-protocol`, which keeps one header of each name.
         #[test]
-        fn others_read_what_we_write_and_we_read_what_they_write(sent in proptest::collection::vec(outgoing(), 1..20)) {
+        fn batches_are_exchanged_with_another_implementation(sent in proptest::collection::vec(outgoing(), 1..20)) {
             let batch = encode(&sent, Compression::None).expect("encoded");
             let theirs = RecordBatchDecoder::decode(&mut Bytes::from(batch)).expect("decoded").records;
             prop_assert_eq!(theirs.len(), sent.len());
-            for (place, (theirs, ours)) in (0_i64..).zip(theirs.iter().zip(&sent)) {
-                prop_assert_eq!(theirs.offset, place);
+            for (index, (theirs, ours)) in (0_i64..).zip(theirs.iter().zip(&sent)) {
+                prop_assert_eq!(theirs.offset, index);
                 prop_assert_eq!(theirs.timestamp, ours.timestamp.timestamp_millis());
                 prop_assert_eq!(theirs.key.as_deref(), ours.key.as_deref());
                 prop_assert_eq!(theirs.value.as_deref(), ours.value.as_deref());
@@ -353,15 +360,15 @@ mod tests {
         }
 
         #[test]
-        fn damage_is_told_and_never_panics(
+        fn damage_is_reported_and_never_panics(
             sent in proptest::collection::vec(outgoing(), 1..5), at in any::<prop::sample::Index>(), to in any::<u8>(),
         ) {
-            for (_, codec) in Compression::ALL {
-                let mut batch = encode(&sent, codec).expect("encoded");
-                let place = CHECKSUM_START + at.index(batch.len() - CHECKSUM_START);
-                let was = std::mem::replace(&mut batch[place], to);
-                prop_assert!(was == to || matches!(decode(&batch.clone().into(), 0), Err(Unreadable::Damaged)));
-                // Behind the checksum nothing can be trusted either: what has a right one may still be nonsense.
+            for (_, compression) in Compression::ALL {
+                let mut batch = encode(&sent, compression).expect("encoded");
+                let position = CHECKSUM_START + at.index(batch.len() - CHECKSUM_START);
+                let was = std::mem::replace(&mut batch[position], to);
+                prop_assert!(was == to || matches!(decode(&batch.clone().into(), 0), Err(BatchError::Damaged)));
+                // A batch with a correct checksum may still contain nonsense.
                 let checksum = crc32c::crc32c(&batch[CHECKSUM_END..]);
                 batch[CHECKSUM_START..CHECKSUM_END].copy_from_slice(&checksum.to_be_bytes());
                 let _ = decode(&batch.into(), 0);
@@ -369,9 +376,9 @@ mod tests {
         }
     }
 
-    /// Records that end anywhere on a piece, one that is longer than three of them, and none.
+    /// Covers records that end anywhere in a piece, a record longer than three pieces, and empty records.
     #[test]
-    fn a_batch_of_many_pieces_is_read_whole_or_not_at_all() {
+    fn a_batch_of_many_pieces_is_decoded_completely_or_not_at_all() {
         let record = |number: usize| OutgoingRecord {
             key: Some(number.to_string().into()),
             value: Some(vec![b'v'; if number == 1_500 { 200_000 } else { number * 37 % 401 }].into()),
@@ -379,10 +386,10 @@ mod tests {
             timestamp: DateTime::UNIX_EPOCH,
         };
         let sent: Vec<OutgoingRecord> = (0..3_000).map(record).collect();
-        for (_, codec) in Compression::ALL {
-            let batch = encode(&sent, codec).expect("encoded");
+        for (_, compression) in Compression::ALL {
+            let batch = encode(&sent, compression).expect("encoded");
             let (found, _) = decode(&batch.clone().into(), 0).expect("decoded");
-            assert!(found.into_iter().map(as_sent).eq(sent.iter().cloned()), "{codec:?}");
+            assert!(found.into_iter().map(as_sent).eq(sent.iter().cloned()), "{compression:?}");
             for length in [batch.len() / 2, batch.len() - 1] {
                 let mut cut = batch[..length].to_vec();
                 fill(
@@ -392,34 +399,34 @@ mod tests {
                 );
                 let checksum = crc32c::crc32c(&cut[CHECKSUM_END..]);
                 fill(&mut cut, CHECKSUM_START, checksum.to_be_bytes());
-                // Of gzip and zstd the last byte is behind the records.
+                // The last byte of gzip and zstd comes after the records.
                 let is_whole = decode(&cut.into(), 0).is_ok_and(|(found, _)| found.len() == sent.len());
-                assert!(!is_whole || length == batch.len() - 1, "{codec:?}");
+                assert!(!is_whole || length == batch.len() - 1, "{compression:?}");
             }
         }
     }
 
-    /// Seen to fail with pieces of one size, of which each record here would hold one.
+    /// Seen to fail with pieces of a fixed size: the record kept a whole piece in memory.
     #[test]
-    fn a_batch_of_one_record_does_not_hold_the_room_of_many() {
+    fn a_batch_of_one_record_keeps_little_memory() {
         let sent = OutgoingRecord {
             key: None,
             value: Some("x".repeat(400).into()),
             headers: Headers::default(),
             timestamp: Utc::now(),
         };
-        for (_, codec) in Compression::ALL {
-            let batch = encode(std::slice::from_ref(&sent), codec).expect("encoded");
+        for (_, compression) in Compression::ALL {
+            let batch = encode(std::slice::from_ref(&sent), compression).expect("encoded");
             let (found, _) = decode(&batch.into(), 0).expect("decoded");
             let value = found.into_iter().next().expect("one").value.expect("a value");
-            let held = value.try_into_mut().expect("nobody else holds it").capacity();
-            assert!(held < 1_000, "{codec:?}: {held}");
+            let held = value.try_into_mut().expect("not shared").capacity();
+            assert!(held < 1_000, "{compression:?}: {held}");
         }
     }
 
-    /// Planted bug that this catches: a bound for each batch only, of which a fetch may bring hundreds.
+    /// Seen to fail with a bound for each batch alone, because one fetch returns hundreds of batches.
     #[test]
-    fn what_is_decoded_at_once_is_bounded_whatever_it_was_compressed_from() {
+    fn the_decoded_size_of_one_fetch_is_bounded_for_any_compression_ratio() {
         let value = Some(vec![0; DECODED_BYTES_MAX / 2 - 1_000].into());
         let large = OutgoingRecord { key: None, value, headers: Headers::default(), timestamp: Utc::now() };
         let batch = encode(&[large], Compression::Zstd).expect("encoded");
@@ -432,11 +439,11 @@ mod tests {
             })
             .collect();
         let (found, next) = decode(&batches.into(), 0).expect("decoded");
-        assert_eq!((found.len(), next), (3, 3), "the rest comes with the next fetch");
+        assert_eq!((found.len(), next), (3, 3), "the next fetch returns the rest");
     }
 
     #[test]
-    fn what_was_not_asked_for_is_left_out() {
+    fn records_before_the_requested_offset_are_skipped() {
         let sent =
             OutgoingRecord { key: None, value: None, headers: Headers::default(), timestamp: Utc::now() };
         let mut batch = encode(&[sent.clone(), sent.clone(), sent], Compression::None).expect("encoded");
@@ -450,9 +457,9 @@ mod tests {
         assert!(offsets(10).is_empty());
     }
 
-    /// Planted bug that this catches: a header without a value taken for damage, which no retry would ever get past.
+    /// Seen to fail when a header without a value counted as damage, which every retry met again.
     #[test]
-    fn headers_that_other_producers_may_write_are_read() {
+    fn headers_of_other_producers_and_transaction_markers_are_read() {
         let record = Record {
             transactional: false,
             control: false,
@@ -479,7 +486,7 @@ mod tests {
         let mut batch = bytes::BytesMut::new();
         RecordBatchEncoder::encode(&mut batch, [&control], &options).expect("encoded");
         let (found, next) = decode(&batch.freeze(), 0).expect("decoded");
-        assert!(found.is_empty(), "the mark at the end of a transaction is no record");
-        assert_eq!(next, 1, "but it has an offset");
+        assert!(found.is_empty(), "a transaction marker is no record");
+        assert_eq!(next, 1, "a transaction marker has an offset");
     }
 }
