@@ -16,7 +16,6 @@ pub mod outbox;
 pub mod overview;
 pub mod positions;
 pub mod postings;
-pub mod schema;
 pub mod transactions;
 pub mod verification;
 
@@ -24,6 +23,7 @@ mod connection;
 mod error;
 mod paging;
 mod pool;
+mod schema;
 mod server;
 mod sqlstate;
 mod statement;

@@ -19,6 +19,7 @@ mod compression;
 mod consume_risk;
 mod consumers;
 mod database_password;
+mod database_schema;
 mod dev;
 mod dlq;
 mod durability;

@@ -7,26 +7,14 @@
 //! A page whose walk ends before it is full is answered short, with the place to go on from. So that one statement
 //! says both, the last row of a whole walk is answered even where it does not match.
 
+use std::ops::Range;
+
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use diesel::{
-    QueryableByName,
-    pg::Pg,
-    query_builder::QueryFragment,
-    sql_types::{BigInt, Bool, Text, Uuid as SqlUuid},
-};
-use diesel_async::RunQueryDsl;
+use diesel::{QueryableByName, sql_types::Bool};
 use uuid::Uuid;
 
-use super::{Bind, Connection, RepositoryError, accounts::seq_range};
+use super::{Connection, RepositoryError, accounts::seq_range};
 use crate::domain::{AccountId, transaction_id_floor};
-
-/// Rows that a page looks at, at the most. As text, for SQL.
-macro_rules! walk_rows_max {
-    () => {
-        "5000"
-    };
-}
-pub(super) use walk_rows_max;
 
 /// Which rows of a list a page may hold, newest first.
 #[derive(Debug, Clone, Default)]
@@ -73,43 +61,40 @@ pub(super) struct ScannedRow<Row> {
     pub(super) is_last: bool,
 }
 
-/// A statement that has its values up to those of the bounds.
-pub(super) trait Unbounded: Bind + QueryFragment<Pg> + Send {}
+impl<Row> ScannedRow<Row> {
+    /// Returns the rows of a query that has no filter to apply.
+    pub(super) fn all_matching(rows: Vec<Row>) -> Vec<Self> {
+        rows.into_iter().map(|found| Self { found, matches: true, is_last: false }).collect()
+    }
 
-impl<Query: Bind + QueryFragment<Pg> + Send> Unbounded for Query {}
+    /// Converts the row.
+    pub(super) fn try_map<To, Error>(
+        self,
+        convert: impl FnOnce(Row) -> Result<To, Error>,
+    ) -> Result<ScannedRow<To>, Error> {
+        let Self { found, matches, is_last } = self;
+        Ok(ScannedRow { found: convert(found)?, matches, is_last })
+    }
+}
 
 impl PageRequest {
-    /// What the statement finds in one account. Its last four binds are the account, the first number, the one behind the
-    /// last, and how many rows.
-    pub(super) async fn read_account<Row: QueryableByName<Pg> + Send + 'static>(
+    /// Returns the range of `account_seq` that the page may hold.
+    pub(super) async fn account_bounds(
         &self,
         connection: &mut Connection,
         account_id: &AccountId,
-        query: impl Unbounded,
-    ) -> Result<Vec<ScannedRow<Row>>, RepositoryError> {
+    ) -> Result<Range<i64>, RepositoryError> {
         let (from, to) = self.bounds();
         let (from_seq, to_seq) = seq_range(connection, account_id, from, to).await?;
         let before_seq = match self.before {
             Some(Cursor::AccountSeq(account_seq)) => account_seq.min(to_seq),
             _ => to_seq,
         };
-        let rows = query
-            .bind::<Text, _>(account_id.as_str())
-            .bind::<BigInt, _>(from_seq)
-            .bind::<BigInt, _>(before_seq)
-            .bind::<BigInt, _>(self.limit + 1)
-            .load(connection)
-            .await?;
-        Ok(rows)
+        Ok(from_seq..before_seq)
     }
 
-    /// What the statement finds in all accounts. Its last three binds are the first id, the one behind the last, and how
-    /// many rows.
-    pub(super) async fn read_all<Row: QueryableByName<Pg> + Send + 'static>(
-        &self,
-        connection: &mut Connection,
-        query: impl Unbounded,
-    ) -> Result<Vec<ScannedRow<Row>>, RepositoryError> {
+    /// Returns the range of transaction ids that the page may hold.
+    pub(super) fn ledger_bounds(&self) -> Range<Uuid> {
         let (from, to) = self.bounds();
         let from_id = from.map_or(Uuid::nil(), transaction_id_floor);
         let to_id = to.map_or(Uuid::max(), transaction_id_floor);
@@ -117,13 +102,13 @@ impl PageRequest {
             Some(Cursor::TransactionId(id)) => id.min(to_id),
             _ => to_id,
         };
-        let rows = query
-            .bind::<SqlUuid, _>(from_id)
-            .bind::<SqlUuid, _>(before_id)
-            .bind::<BigInt, _>(self.limit + 1)
-            .load(connection)
-            .await?;
-        Ok(rows)
+        from_id..before_id
+    }
+
+    /// Returns how many rows a query should return: one more than the page holds, which tells whether another page
+    /// follows.
+    pub(super) fn rows_read(&self) -> i64 {
+        self.limit + 1
     }
 
     /// `from` and `to` as rows can be compared with them. A cursor is bound to the bounds as they were given, so those
@@ -132,7 +117,7 @@ impl PageRequest {
         (self.from.map(next_microsecond), self.to.map(next_microsecond))
     }
 
-    fn place(&self, (account_seq, transaction_id): (i64, Uuid)) -> Cursor {
+    fn cursor(&self, (account_seq, transaction_id): (i64, Uuid)) -> Cursor {
         match self.account_id {
             Some(_) => Cursor::AccountSeq(account_seq),
             None => Cursor::TransactionId(transaction_id),
@@ -153,18 +138,18 @@ impl<Row> Page<Row> {
     /// gives a row's number in its account and its transaction.
     pub(super) fn of(
         walked: impl IntoIterator<Item = ScannedRow<Row>>,
-        span: &PageRequest,
+        request: &PageRequest,
         keys: impl Fn(&Row) -> (i64, Uuid),
     ) -> Self {
-        let limit = usize::try_from(span.limit).unwrap_or(0);
+        let limit = usize::try_from(request.limit).unwrap_or(0);
         let mut page = Self { rows: Vec::with_capacity(limit), next: None };
         for ScannedRow { found, matches, is_last } in walked {
             if matches && page.rows.len() == limit {
-                page.next = page.rows.last().map(|row| span.place(keys(row)));
+                page.next = page.rows.last().map(|row| request.cursor(keys(row)));
                 return page;
             }
             if is_last {
-                page.next = Some(span.place(keys(&found)));
+                page.next = Some(request.cursor(keys(&found)));
             }
             if matches {
                 page.rows.push(found);

@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use diesel::{
-    OptionalExtension, QueryableByName,
+    QueryableByName,
+    prelude::*,
     sql_types::{BigInt, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
@@ -10,7 +11,7 @@ use diesel_async::RunQueryDsl;
 use super::look_up::find;
 use crate::{
     domain::{AccountId, AccountState},
-    repository::{Bind, Connection, RepositoryError, statement},
+    repository::{Bind, Connection, RepositoryError, schema::transactions, statement},
 };
 
 /// The account as it was at a moment: from the row that was last then. None if nobody has opened it to this day;
@@ -24,22 +25,15 @@ pub async fn state_at(
     // Rows have no finer time than microseconds.
     let after = at.trunc_subsecs(6) + TimeDelta::microseconds(1);
     let account_seq = first_seq_from(connection, account_id, after).await?.saturating_sub(1);
-    let row = statement("SELECT balance_after AS balance, created_at FROM transactions WHERE account_id = ? AND account_seq = ?")
-        .bind::<Text, _>(account_id.as_str())
-        .bind::<BigInt, _>(account_seq)
-        .get_result::<PastBalance>(connection)
+    let row: Option<(i64, DateTime<Utc>)> = transactions::table
+        .find((account_id.as_str(), account_seq))
+        .select((transactions::balance_after, transactions::created_at))
+        .get_result(connection)
         .await
         .optional()?;
-    let (balance, last_created_at) = row.map_or((0, None), |row| (row.balance, Some(row.created_at)));
+    let (balance, last_created_at) =
+        row.map_or((0, None), |(balance, created_at)| (balance, Some(created_at)));
     Ok(Some(AccountState { balance, account_seq, last_created_at, ..account.state }))
-}
-
-#[derive(QueryableByName)]
-struct PastBalance {
-    #[diesel(sql_type = BigInt)]
-    balance: i64,
-    #[diesel(sql_type = Timestamptz)]
-    created_at: DateTime<Utc>,
 }
 
 #[derive(QueryableByName)]
@@ -74,22 +68,11 @@ async fn first_seq_from(
     account_id: &AccountId,
     from: DateTime<Utc>,
 ) -> Result<i64, RepositoryError> {
-    let found = statement(
-        "WITH RECURSIVE wanted (account_id, moment) AS (VALUES (?, ?)),
-         search (low, high) AS (
-           SELECT 1::bigint, a.account_seq + 1 FROM wanted JOIN accounts a USING (account_id)
-           UNION ALL
-           SELECT CASE WHEN t.created_at < wanted.moment THEN t.account_seq + 1 ELSE low END,
-                  CASE WHEN t.created_at < wanted.moment THEN high ELSE t.account_seq END
-           FROM search, wanted, transactions t
-           WHERE low < high AND t.account_id = wanted.account_id AND t.account_seq = (low + high) / 2
-         )
-         SELECT low AS account_seq FROM search WHERE low >= high",
-    )
-    .bind::<Text, _>(account_id.as_str())
-    .bind::<Timestamptz, _>(from)
-    .get_result::<Sequence>(connection)
-    .await
-    .optional()?;
+    let found = statement(include_str!("first_seq_from.sql"))
+        .bind::<Text, _>(account_id.as_str())
+        .bind::<Timestamptz, _>(from)
+        .get_result::<Sequence>(connection)
+        .await
+        .optional()?;
     Ok(found.map_or(1, |found| found.account_seq))
 }

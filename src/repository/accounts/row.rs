@@ -1,37 +1,29 @@
-//! A row of `accounts` as PostgreSQL returns it, and an account as readers see it.
+//! A row of `accounts`, and an account as readers see it.
 
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Nullable, Text, Timestamptz},
-};
+use diesel::{QueryableByName, pg::Pg, prelude::*};
 
 use crate::{
     domain::{AccountId, AccountState, Currency},
-    repository::RepositoryError,
+    repository::{RepositoryError, schema::accounts},
 };
 
-#[derive(QueryableByName)]
+/// A row of `accounts` as PostgreSQL returns it.
+#[derive(Queryable, Selectable, QueryableByName)]
+#[diesel(table_name = accounts, check_for_backend(Pg))]
 pub(in crate::repository) struct AccountRow {
-    #[diesel(sql_type = Text)]
     account_id: String,
-    #[diesel(sql_type = Text)]
     currency: String,
-    #[diesel(sql_type = BigInt)]
     balance: i64,
-    #[diesel(sql_type = BigInt)]
     account_seq: i64,
-    #[diesel(sql_type = Nullable<BigInt>)]
     min_balance: Option<i64>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
     last_created_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Timestamptz)]
     opened_at: DateTime<Utc>,
 }
 
-/// An account as readers see it.
+/// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// Its identifier.
@@ -43,7 +35,7 @@ pub struct Account {
 }
 
 impl AccountRow {
-    pub(super) fn into_account(self) -> Result<Account, RepositoryError> {
+    pub(in crate::repository) fn into_account(self) -> Result<Account, RepositoryError> {
         let corrupt = |what: &'static str, detail: String| RepositoryError::Corrupt { what, detail };
         Ok(Account {
             account_id: AccountId::parse(&self.account_id)

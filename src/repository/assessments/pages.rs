@@ -1,85 +1,54 @@
-//! Reading assessments in pages, newest transaction first.
+//! Pages of assessments, newest transaction first: of one account by `account_seq`, of all by the transaction's id,
+//! which sorts by time.
+//!
+//! An index gives the order; a level other than `low` has an index of its own. Other filters are applied row by row to a
+//! bounded number of rows (see [`paging`](crate::repository::paging)). So a page costs the same however many rows exist.
 
-use diesel::sql_types::{Nullable, Text};
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Nullable, Text, Uuid as SqlUuid},
+};
+use diesel_async::RunQueryDsl;
 
 use super::stored::StoredAssessment;
 use crate::{
     domain::{AccountId, RiskLevel},
     repository::{
         Bind, Connection, RepositoryError,
-        paging::{Page, PageRequest, ScannedRow, Unbounded, walk_rows_max},
+        paging::{Page, PageRequest, ScannedRow},
+        schema::risk_assessments,
         statement,
     },
 };
 
-/// What a page of assessments is asked for.
+/// Which assessments a page may hold.
 #[derive(Debug, Clone)]
 pub struct AssessmentFilter {
-    /// Of these rows.
+    /// The account, the time range and the size of the page.
     pub page: PageRequest,
     /// Only assessments with this level.
     pub level: Option<RiskLevel>,
     /// A live rule that fired.
     pub rule: Option<String>,
-    /// Content hash of the rules.
+    /// The version of the rule set.
     pub ruleset: Option<String>,
 }
 
-/// A walk within some bounds, in the order of `place`, with the filters that no index serves: each is applied only if it
-/// is asked for. Three binds before those of the bounds: level, rule and ruleset or null. The last is the number of rows.
-macro_rules! walk {
-    ($place:literal, $bounds:literal) => {
-        concat!(
-            "SELECT r.transaction_id, r.account_id, r.account_seq, r.risk_score, r.risk_level,
-                    r.reasons::text AS reasons, r.shadow_reasons::text AS shadow_reasons, r.ruleset, r.assessed_at,
-                    r.matches, r.is_last
-             FROM (
-               SELECT r.*,
-                 (SELECT (f.level IS NULL OR r.risk_level = f.level)
-                     AND (f.ruleset IS NULL OR r.ruleset = f.ruleset)
-                     AND (f.rule IS NULL OR EXISTS (
-                            SELECT FROM json_array_elements(r.reasons) AS reason WHERE reason ->> 'rule' = f.rule))
-                  FROM (SELECT ?::text, ?::text, ?::text) AS f (level, rule, ruleset)) AS matches
-               FROM (
-                 SELECT r.*, row_number() OVER (ORDER BY r.",
-            $place,
-            " DESC) = ",
-            walk_rows_max!(),
-            " AS is_last FROM risk_assessments r WHERE ",
-            $bounds,
-            " ORDER BY r.",
-            $place,
-            " DESC LIMIT ",
-            walk_rows_max!(),
-            ") AS r) AS r
-             WHERE r.matches OR r.is_last ORDER BY r.",
-            $place,
-            " DESC LIMIT ?"
-        )
-    };
-}
-
-/// A page: of one account by its sequence numbers, as its history is; of all by the transaction's id, which sorts by
-/// time. An index gives the order, a level that is not `low` has one of its own, and what is filtered row by row has a
-/// bound (see `walk`), so a page costs the same however many rows there are.
+/// Returns a page of assessments.
 pub async fn page(
     connection: &mut Connection,
     filter: &AssessmentFilter,
 ) -> Result<Page<StoredAssessment>, RepositoryError> {
-    let walked = match &filter.page.account_id {
+    let scanned = match &filter.page.account_id {
         Some(account_id) => account_page(connection, account_id, filter).await?,
         None => ledger_page(connection, filter).await?,
     };
-    Ok(Page::of(walked, &filter.page, |row| (row.account_seq, row.transaction_id)))
+    Ok(Page::of(scanned, &filter.page, |row| (row.account_seq, row.transaction_id)))
 }
 
 impl AssessmentFilter {
-    /// Gives the statement the first three values of `walk!`.
-    fn applied<'a>(&'a self, sql: &'static str, level: Option<&'a str>) -> impl Unbounded + 'a {
-        statement(sql)
-            .bind::<Nullable<Text>, _>(level)
-            .bind::<Nullable<Text>, _>(self.rule.as_deref())
-            .bind::<Nullable<Text>, _>(self.ruleset.as_deref())
+    fn is_empty(&self) -> bool {
+        self.level.is_none() && self.rule.is_none() && self.ruleset.is_none()
     }
 }
 
@@ -88,29 +57,96 @@ async fn account_page(
     account_id: &AccountId,
     filter: &AssessmentFilter,
 ) -> Result<Vec<ScannedRow<StoredAssessment>>, RepositoryError> {
-    let query = filter.applied(
-        walk!("account_seq", "r.account_id = ? AND r.account_seq >= ? AND r.account_seq < ?"),
-        filter.level.map(RiskLevel::as_str),
-    );
-    filter.page.read_account(connection, account_id, query).await
+    let bounds = filter.page.account_bounds(connection, account_id).await?;
+    if filter.is_empty() {
+        let in_bounds =
+            risk_assessments::account_seq.ge(bounds.start).and(risk_assessments::account_seq.lt(bounds.end));
+        let rows = risk_assessments::table
+            .filter(risk_assessments::account_id.eq(account_id.as_str()))
+            .filter(in_bounds)
+            .order(risk_assessments::account_seq.desc())
+            .limit(filter.page.rows_read())
+            .select(StoredAssessment::as_select())
+            .load(connection)
+            .await?;
+        return Ok(ScannedRow::all_matching(rows));
+    }
+    let rows = statement(include_str!("account_scan.sql"))
+        .bind::<Text, _>(account_id.as_str())
+        .bind::<BigInt, _>(bounds.start)
+        .bind::<BigInt, _>(bounds.end)
+        .bind::<Nullable<Text>, _>(filter.rule.as_deref())
+        .bind::<Nullable<Text>, _>(filter.ruleset.as_deref())
+        .bind::<Nullable<Text>, _>(filter.level.map(RiskLevel::as_str))
+        .bind::<BigInt, _>(filter.page.rows_read())
+        .load(connection)
+        .await?;
+    Ok(rows)
 }
 
 async fn ledger_page(
     connection: &mut Connection,
     filter: &AssessmentFilter,
 ) -> Result<Vec<ScannedRow<StoredAssessment>>, RepositoryError> {
-    let page = &filter.page;
-    match filter.level.map(RiskLevel::as_str) {
-        Some(level) if level != "low" => {
-            let sql = walk!(
-                "transaction_id",
-                "r.risk_level = ? AND r.risk_level <> 'low' AND r.transaction_id >= ? AND r.transaction_id < ?"
-            );
-            page.read_all(connection, filter.applied(sql, None).bind::<Text, _>(level)).await
-        }
-        level => {
-            let sql = walk!("transaction_id", "r.transaction_id >= ? AND r.transaction_id < ?");
-            page.read_all(connection, filter.applied(sql, level)).await
-        }
+    if filter.is_empty() {
+        return unfiltered_ledger_page(connection, &filter.page).await;
     }
+    match filter.level {
+        Some(level @ (RiskLevel::Medium | RiskLevel::High)) => level_page(connection, level, filter).await,
+        level => filtered_ledger_page(connection, level, filter).await,
+    }
+}
+
+async fn unfiltered_ledger_page(
+    connection: &mut Connection,
+    page: &PageRequest,
+) -> Result<Vec<ScannedRow<StoredAssessment>>, RepositoryError> {
+    let bounds = page.ledger_bounds();
+    let in_bounds = risk_assessments::transaction_id
+        .ge(bounds.start)
+        .and(risk_assessments::transaction_id.lt(bounds.end));
+    let rows = risk_assessments::table
+        .filter(in_bounds)
+        .order(risk_assessments::transaction_id.desc())
+        .limit(page.rows_read())
+        .select(StoredAssessment::as_select())
+        .load(connection)
+        .await?;
+    Ok(ScannedRow::all_matching(rows))
+}
+
+async fn filtered_ledger_page(
+    connection: &mut Connection,
+    level: Option<RiskLevel>,
+    filter: &AssessmentFilter,
+) -> Result<Vec<ScannedRow<StoredAssessment>>, RepositoryError> {
+    let bounds = filter.page.ledger_bounds();
+    let rows = statement(include_str!("ledger_scan.sql"))
+        .bind::<SqlUuid, _>(bounds.start)
+        .bind::<SqlUuid, _>(bounds.end)
+        .bind::<Nullable<Text>, _>(filter.rule.as_deref())
+        .bind::<Nullable<Text>, _>(filter.ruleset.as_deref())
+        .bind::<Nullable<Text>, _>(level.map(RiskLevel::as_str))
+        .bind::<BigInt, _>(filter.page.rows_read())
+        .load(connection)
+        .await?;
+    Ok(rows)
+}
+
+async fn level_page(
+    connection: &mut Connection,
+    level: RiskLevel,
+    filter: &AssessmentFilter,
+) -> Result<Vec<ScannedRow<StoredAssessment>>, RepositoryError> {
+    let bounds = filter.page.ledger_bounds();
+    let rows = statement(include_str!("level_scan.sql"))
+        .bind::<Text, _>(level.as_str())
+        .bind::<SqlUuid, _>(bounds.start)
+        .bind::<SqlUuid, _>(bounds.end)
+        .bind::<Nullable<Text>, _>(filter.rule.as_deref())
+        .bind::<Nullable<Text>, _>(filter.ruleset.as_deref())
+        .bind::<BigInt, _>(filter.page.rows_read())
+        .load(connection)
+        .await?;
+    Ok(rows)
 }

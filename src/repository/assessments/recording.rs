@@ -97,29 +97,6 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Assessments, announcements and marks in one statement. Its binds are the columns of the assessments, ruleset and
-/// moment; those of the events, with the transaction's id and the moment; day and transaction of the marks. `IS TRUE`
-/// keeps the planner from making a join of what was written, which a writer's settings would turn into a nested loop of
-/// a thousand times a thousand; as it stands it is a hashed subplan. Arrays are taken apart in the `SELECT` list, where
-/// `FROM unnest(…)` would store them row by row first.
-const RECORD: &str = "WITH assessed AS (
-           INSERT INTO risk_assessments (account_id, account_seq, transaction_id, risk_score, risk_level, reasons,
-                                         shadow_reasons, ruleset, assessed_at)
-           SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?), unnest(?)::json, unnest(?)::json, ?, ?
-           ON CONFLICT DO NOTHING RETURNING transaction_id, risk_level
-         ), announced AS (
-           INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
-           SELECT lane, 'risk-assessments.v1', key, value, event_id, 'RiskAssessed.v1', ?, traceparent
-           FROM (SELECT unnest(?) AS lane, unnest(?) AS key, unnest(?) AS value, unnest(?) AS event_id,
-                        unnest(?) AS traceparent, unnest(?) AS transaction_id) e
-           WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
-         ), marked AS (
-           INSERT INTO fact_marks (day)
-           SELECT DISTINCT day FROM (SELECT unnest(?) AS day, unnest(?) AS transaction_id) d
-           WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
-         )
-         SELECT risk_level, count(*) AS count FROM assessed GROUP BY risk_level";
-
 /// Writes those that have no assessment yet, announces them and marks their days. Answers how many of
 /// each level were written.
 pub async fn record(
@@ -132,25 +109,22 @@ pub async fn record(
         return Ok(Vec::new());
     }
     let columns = Columns::of(batch);
-    let written = statement(RECORD)
+    let written = statement(include_str!("record.sql"))
         .bind::<Array<Text>, _>(columns.account_ids)
         .bind::<Array<BigInt>, _>(columns.account_seqs)
-        .bind::<Array<SqlUuid>, _>(&columns.transaction_ids)
+        .bind::<Array<SqlUuid>, _>(columns.transaction_ids)
         .bind::<Array<SmallInt>, _>(columns.risk_scores)
         .bind::<Array<Text>, _>(columns.risk_levels)
         .bind::<Array<Text>, _>(columns.reasons)
         .bind::<Array<Text>, _>(columns.shadow_reasons)
         .bind::<Text, _>(ruleset)
         .bind::<Timestamptz, _>(assessed_at)
-        .bind::<Timestamptz, _>(assessed_at)
         .bind::<Array<SmallInt>, _>(columns.lanes)
         .bind::<Array<Binary>, _>(columns.keys)
         .bind::<Array<Binary>, _>(columns.event_values)
         .bind::<Array<SqlUuid>, _>(columns.event_ids)
         .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
-        .bind::<Array<SqlUuid>, _>(&columns.transaction_ids)
         .bind::<Array<Date>, _>(columns.days)
-        .bind::<Array<SqlUuid>, _>(&columns.transaction_ids)
         .get_results(connection)
         .await?;
     Ok(written)

@@ -82,26 +82,12 @@ pub async fn ledger_rows(
     account_seqs: &[i64],
     known: &[bool],
 ) -> Result<Vec<LedgerRow>, RepositoryError> {
-    // OFFSET 0 keeps each subquery a probe of its own, whatever the statistics say of young tables.
-    let rows = statement(
-        "SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at, t.counterparty, t.description,
-                t.metadata::text AS metadata, t.reverses,
-                CASE WHEN NOT e.is_known THEN
-                  (SELECT currency FROM accounts a WHERE a.account_id = e.account_id OFFSET 0) END AS currency,
-                CASE WHEN e.is_known THEN false ELSE
-                  EXISTS (SELECT FROM risk_assessments r
-                          WHERE r.account_id = e.account_id AND r.account_seq = e.account_seq OFFSET 0)
-                END AS is_assessed
-         FROM unnest(?, ?, ?) WITH ORDINALITY AS e (account_id, account_seq, is_known, ordinal)
-         CROSS JOIN LATERAL (SELECT id, amount, balance_after, created_at, counterparty, description, metadata, reverses
-                             FROM transactions t
-                             WHERE t.account_id = e.account_id AND t.account_seq = e.account_seq OFFSET 0) t",
-    )
-    .bind::<Array<Text>, _>(account_ids)
-    .bind::<Array<BigInt>, _>(account_seqs)
-    .bind::<Array<Bool>, _>(known)
-    .get_results(connection)
-    .await?;
+    let rows = statement(include_str!("ledger_rows.sql"))
+        .bind::<Array<Text>, _>(account_ids)
+        .bind::<Array<BigInt>, _>(account_seqs)
+        .bind::<Array<Bool>, _>(known)
+        .get_results(connection)
+        .await?;
     Ok(rows)
 }
 
@@ -113,18 +99,12 @@ pub async fn each_earlier_row(
     rows_max: i64,
     mut take: impl FnMut(EarlierRow),
 ) -> Result<(), RepositoryError> {
-    let mut rows = statement(
-        "SELECT e.ordinal, t.account_seq, t.amount, t.created_at, t.counterparty, t.metadata::text AS metadata
-         FROM unnest(?, ?) WITH ORDINALITY AS e (account_id, before_seq, ordinal)
-         CROSS JOIN LATERAL (SELECT account_seq, amount, created_at, counterparty, metadata FROM transactions t
-                             WHERE t.account_id = e.account_id AND t.account_seq < e.before_seq
-                               AND t.account_seq > e.before_seq - ? OFFSET 0) t",
-    )
-    .bind::<Array<Text>, _>(account_ids)
-    .bind::<Array<BigInt>, _>(before_seqs)
-    .bind::<BigInt, _>(rows_max)
-    .load_stream::<EarlierRow>(connection)
-    .await?;
+    let mut rows = statement(include_str!("earlier_rows.sql"))
+        .bind::<Array<Text>, _>(account_ids)
+        .bind::<Array<BigInt>, _>(before_seqs)
+        .bind::<BigInt, _>(rows_max)
+        .load_stream::<EarlierRow>(connection)
+        .await?;
     while let Some(row) = rows.try_next().await? {
         take(row);
     }

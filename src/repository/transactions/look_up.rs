@@ -1,8 +1,8 @@
 //! Reading the ledger: rows by id and by idempotency key.
 
 use diesel::{
-    OptionalExtension,
-    sql_types::{Array, Text, Uuid as SqlUuid},
+    prelude::*,
+    sql_types::{Array, Text},
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -10,20 +10,17 @@ use uuid::Uuid;
 use super::row::TransactionRow;
 use crate::{
     domain::Transaction,
-    repository::{Bind, Connection, RepositoryError, statement},
+    repository::{Bind, Connection, RepositoryError, schema::transactions, statement},
 };
 
 /// The row with that id, or None.
 pub async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<Transaction>, RepositoryError> {
-    let row = statement(
-        "SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
-                t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata
-         FROM transactions t JOIN accounts a USING (account_id) WHERE t.id = ?",
-    )
-    .bind::<SqlUuid, _>(id)
-    .get_result::<TransactionRow>(connection)
-    .await
-    .optional()?;
+    let row = transactions::table
+        .filter(transactions::id.eq(id))
+        .select(TransactionRow::as_select())
+        .get_result(connection)
+        .await
+        .optional()?;
     row.map(TransactionRow::into_transaction).transpose()
 }
 

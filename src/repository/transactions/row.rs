@@ -5,42 +5,49 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid},
+    pg::Pg,
+    prelude::*,
+    sql_types::{Nullable, Text},
 };
 use uuid::Uuid;
 
 use crate::{
     domain::{AccountId, Amount, Currency, Direction, IdempotencyKey, Metadata, Posting, Transaction},
-    repository::RepositoryError,
+    repository::{
+        RepositoryError,
+        schema::{accounts, transactions},
+    },
 };
 
-/// A ledger row as PostgreSQL holds it, with its account's currency.
-#[derive(QueryableByName, Debug)]
+/// A row of `transactions` as PostgreSQL returns it, with its account's currency.
+#[derive(Queryable, Selectable, QueryableByName, Debug)]
+#[diesel(table_name = transactions, check_for_backend(Pg))]
 pub(in crate::repository) struct TransactionRow {
-    #[diesel(sql_type = Text)]
     account_id: String,
-    #[diesel(sql_type = Text)]
+    #[diesel(sql_type = Text, select_expression = account_currency())]
     currency: String,
-    #[diesel(sql_type = BigInt)]
     account_seq: i64,
-    #[diesel(sql_type = SqlUuid)]
     id: Uuid,
-    #[diesel(sql_type = BigInt)]
     amount: i64,
-    #[diesel(sql_type = BigInt)]
     balance_after: i64,
-    #[diesel(sql_type = Timestamptz)]
     created_at: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
     reverses: Option<Uuid>,
-    #[diesel(sql_type = Text)]
     idempotency_key: String,
-    #[diesel(sql_type = Nullable<Text>)]
     counterparty: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
     description: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
+    #[diesel(sql_type = Nullable<Text>, select_expression = transactions::metadata.cast::<Nullable<Text>>())]
     metadata: Option<String>,
+}
+
+/// The currency of a row's account, as a subquery: PostgreSQL probes it for each row that it returns. For a page, a
+/// join could be planned as a hash of the whole range of rows.
+#[diesel::dsl::auto_type]
+fn account_currency() -> _ {
+    let currency = accounts::table
+        .filter(accounts::account_id.eq(transactions::account_id))
+        .select(accounts::currency)
+        .single_value();
+    currency.assume_not_null()
 }
 
 impl TransactionRow {

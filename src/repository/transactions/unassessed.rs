@@ -1,8 +1,10 @@
 //! Rows of the ledger that have neither an assessment nor a dead letter, in bounded pieces: what lost offsets left behind.
 
 use diesel::{
-    OptionalExtension, QueryableByName,
-    sql_types::{BigInt, Text, Uuid as SqlUuid},
+    QueryableByName,
+    dsl::{exists, not},
+    prelude::*,
+    sql_types::{BigInt, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -10,7 +12,11 @@ use uuid::Uuid;
 use super::row::TransactionRow;
 use crate::{
     domain::Transaction,
-    repository::{Bind, Connection, RepositoryError, statement},
+    repository::{
+        Bind, Connection, RepositoryError,
+        schema::{dead_letters, risk_assessments, transactions},
+        statement,
+    },
 };
 
 #[derive(QueryableByName)]
@@ -27,16 +33,13 @@ pub async fn piece_end(
     before: Uuid,
     count: i64,
 ) -> Result<Option<Uuid>, RepositoryError> {
-    let last: Option<Id> = statement(
-        "SELECT id FROM (SELECT id FROM transactions WHERE id > ? AND id < ? ORDER BY id LIMIT ?) AS piece
-         ORDER BY id DESC LIMIT 1",
-    )
-    .bind::<SqlUuid, _>(after)
-    .bind::<SqlUuid, _>(before)
-    .bind::<BigInt, _>(count)
-    .get_result(connection)
-    .await
-    .optional()?;
+    let last: Option<Id> = statement(include_str!("piece_end.sql"))
+        .bind::<SqlUuid, _>(after)
+        .bind::<SqlUuid, _>(before)
+        .bind::<BigInt, _>(count)
+        .get_result(connection)
+        .await
+        .optional()?;
     Ok(last.map(|row| row.id))
 }
 
@@ -48,22 +51,22 @@ pub async fn unassessed(
     after: Uuid,
     upto: Uuid,
 ) -> Result<Vec<Transaction>, RepositoryError> {
-    // OFFSET 0 keeps the question for the assessment a probe of its own, whatever the statistics say. Letters are few.
-    let rows: Vec<TransactionRow> = statement(
-        "SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
-                t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata
-         FROM transactions t JOIN accounts a USING (account_id)
-         WHERE t.id > ? AND t.id <= ?
-           AND NOT EXISTS (SELECT FROM risk_assessments r
-                           WHERE r.account_id = t.account_id AND r.account_seq = t.account_seq OFFSET 0)
-           AND NOT EXISTS (SELECT FROM dead_letters d
-                           WHERE d.event_id = t.id AND (d.consumer_group = ? OR d.record_offset IS NULL))
-         ORDER BY t.id",
-    )
-    .bind::<SqlUuid, _>(after)
-    .bind::<SqlUuid, _>(upto)
-    .bind::<Text, _>(group)
-    .get_results(connection)
-    .await?;
+    let assessment = risk_assessments::table
+        .filter(risk_assessments::account_id.eq(transactions::account_id))
+        .filter(risk_assessments::account_seq.eq(transactions::account_seq))
+        // Keeps this a probe of the primary key for each row, whatever the statistics say. Dead letters are few.
+        .offset(0);
+    let is_dead_lettered = dead_letters::consumer_group.eq(group).or(dead_letters::record_offset.is_null());
+    let dead_letter = dead_letters::table
+        .filter(dead_letters::event_id.eq(transactions::id.nullable()))
+        .filter(is_dead_lettered);
+    let rows = transactions::table
+        .filter(transactions::id.gt(after).and(transactions::id.le(upto)))
+        .filter(not(exists(assessment)))
+        .filter(not(exists(dead_letter)))
+        .order(transactions::id)
+        .select(TransactionRow::as_select())
+        .load(connection)
+        .await?;
     rows.into_iter().map(TransactionRow::into_transaction).collect()
 }

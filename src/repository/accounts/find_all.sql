@@ -1,0 +1,8 @@
+-- name: find_all_accounts
+-- Not in the DSL: one probe of the primary key for each account, whatever the statistics say (OFFSET 0 keeps it so).
+SELECT wanted.ordinal, account.*
+FROM unnest(/* account_ids */ $1) WITH ORDINALITY AS wanted (account_id, ordinal)
+CROSS JOIN LATERAL (
+  SELECT account_id, currency, balance, account_seq, min_balance, last_created_at, opened_at
+  FROM accounts WHERE accounts.account_id = wanted.account_id OFFSET 0
+) AS account

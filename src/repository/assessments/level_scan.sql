@@ -1,0 +1,26 @@
+-- name: scan_assessments_of_level
+-- Not in the DSL: it filters a bounded scan, and returns the end of the scan with the page.
+WITH
+-- The newest 5000 rows of a level other than `low` within the bounds. `is_last` marks the last row of a full scan.
+-- The literal 'low' lets the planner use the partial index by level.
+scanned AS (
+  SELECT r.*, row_number() OVER (ORDER BY r.transaction_id DESC) = 5000 AS is_last
+  FROM risk_assessments r
+  WHERE r.risk_level = /* level */ $1 AND r.risk_level <> 'low'
+    AND r.transaction_id >= /* from */ $2 AND r.transaction_id < /* before */ $3
+  ORDER BY r.transaction_id DESC LIMIT 5000
+),
+-- Each assessment with the answer whether it matches. A filter that is null matches every assessment.
+checked AS (
+  SELECT s.*,
+    (SELECT (f.ruleset IS NULL OR s.ruleset = f.ruleset)
+        AND (f.rule IS NULL OR EXISTS (
+               SELECT FROM json_array_elements(s.reasons) AS reason WHERE reason ->> 'rule' = f.rule))
+     FROM (SELECT /* rule */ $4::text, /* ruleset */ $5::text) AS f (rule, ruleset)) AS matches
+  FROM scanned s
+)
+SELECT transaction_id, account_id, account_seq, risk_score, risk_level, reasons::text AS reasons,
+       shadow_reasons::text AS shadow_reasons, ruleset, assessed_at, matches, is_last
+FROM checked
+WHERE matches OR is_last
+ORDER BY transaction_id DESC LIMIT /* limit */ $6

@@ -1,0 +1,30 @@
+-- name: record_assessments
+-- Not in the DSL: three tables in one statement. The arrays hold one element for each assessment; they are expanded in
+-- the SELECT list, since `FROM unnest(…)` would store them row by row first. `IS TRUE` makes the planner test a row
+-- against a hashed list of the written ones: as a join, a writer's settings would turn it into a nested loop.
+WITH
+-- The assessments of transactions that have none yet.
+assessed AS (
+  INSERT INTO risk_assessments (account_id, account_seq, transaction_id, risk_score, risk_level, reasons,
+                                shadow_reasons, ruleset, assessed_at)
+  SELECT unnest(/* account_ids */ $1), unnest(/* account_seqs */ $2), unnest(/* transaction_ids */ $3),
+         unnest(/* risk_scores */ $4), unnest(/* risk_levels */ $5), unnest(/* reasons */ $6)::json,
+         unnest(/* shadow_reasons */ $7)::json, /* ruleset */ $8, /* assessed_at */ $9
+  ON CONFLICT DO NOTHING RETURNING transaction_id, risk_level
+),
+-- One RiskAssessed event for each written assessment.
+announced AS (
+  INSERT INTO outbox (lane, topic, key, value, event_id, event_type, created_at, traceparent)
+  SELECT lane, 'risk-assessments.v1', key, value, event_id, 'RiskAssessed.v1', $9, traceparent
+  FROM (SELECT unnest(/* lanes */ $10) AS lane, unnest(/* keys */ $11) AS key, unnest(/* event_values */ $12) AS value,
+               unnest(/* event_ids */ $13) AS event_id, unnest(/* traceparents */ $14) AS traceparent,
+               unnest($3) AS transaction_id) e
+  WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
+),
+-- One mark for each day that has a written assessment: its facts must be rebuilt.
+marked AS (
+  INSERT INTO fact_marks (day)
+  SELECT DISTINCT day FROM (SELECT unnest(/* days */ $15) AS day, unnest($3) AS transaction_id) d
+  WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
+)
+SELECT risk_level, count(*) AS count FROM assessed GROUP BY risk_level

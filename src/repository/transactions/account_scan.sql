@@ -1,0 +1,38 @@
+-- name: scan_transactions_of_account
+-- Not in the DSL: it filters a bounded scan, and returns the end of the scan with the page.
+WITH
+-- The newest 5000 rows of the account within the bounds. `is_last` marks the last row of a full scan.
+scanned AS (
+  SELECT t.*, row_number() OVER (ORDER BY t.account_seq DESC) = 5000 AS is_last
+  FROM transactions t
+  WHERE t.account_id = /* account_id */ $1
+    AND t.account_seq >= /* from */ $2 AND t.account_seq < /* before */ $3
+  ORDER BY t.account_seq DESC LIMIT 5000
+),
+-- Each row with the answer whether it matches. A filter that is null (sign: 0) matches every row. The currency's minor
+-- units come from sets that are made once: a join with `currencies` for each row costs ten times as much.
+checked AS (
+  SELECT s.*, coalesce(
+    (SELECT (f.sign = 0 OR sign(s.amount) = f.sign)
+       AND (f.least IS NULL AND f.greatest IS NULL OR
+            (SELECT (f.least IS NULL OR abs(s.amount) >= f.least * u.minor_units)
+                AND (f.greatest IS NULL OR abs(s.amount) <= f.greatest * u.minor_units)
+             FROM (SELECT CASE WHEN a.currency IN (SELECT code FROM currencies WHERE decimals = 2) THEN 100
+                               WHEN a.currency IN (SELECT code FROM currencies WHERE decimals = 0) THEN 1
+                               ELSE (SELECT 10::numeric ^ decimals FROM currencies WHERE code = a.currency)
+                          END AS minor_units
+                   FROM accounts a WHERE a.account_id = s.account_id OFFSET 0) u))
+       AND (f.level IS NULL OR f.level = coalesce(
+             (SELECT r.risk_level FROM risk_assessments r
+              WHERE r.account_id = s.account_id AND r.account_seq = s.account_seq), 'pending'))
+     FROM (SELECT /* sign */ $4::smallint, /* least */ $5::numeric, /* greatest */ $6::numeric, /* level */ $7::text) AS f (sign, least, greatest, level)),
+    false) AS matches
+  FROM scanned s
+)
+-- The currency is probed for each row of the page (OFFSET 0 keeps it so): a join could hash the whole range.
+SELECT c.account_id, a.currency, c.account_seq, c.id, c.amount, c.balance_after, c.created_at, c.reverses,
+       c.idempotency_key, c.counterparty, c.description, c.metadata::text AS metadata, c.matches, c.is_last
+FROM checked c
+CROSS JOIN LATERAL (SELECT currency FROM accounts WHERE accounts.account_id = c.account_id OFFSET 0) AS a
+WHERE c.matches OR c.is_last
+ORDER BY c.account_seq DESC LIMIT /* limit */ $8
