@@ -1,7 +1,11 @@
-//! All SQL of the project: the only user of diesel. One file per table family, functions over a connection.
+//! All SQL of the project, and its only use of diesel: one folder for each table or group of tables, with functions on a
+//! connection.
 //!
-//! Connections are opened by [`connect`] or come from a [`pool()`]; transactions only through [`transaction()`], which
-//! names them, bounds their retries and counts them. Nothing but PostgreSQL is waited for inside a transaction.
+//! - Plain queries use diesel's DSL. A statement that the DSL cannot express is a `.sql` file beside the Rust file that
+//!   runs it; its opening says why. `schema.rs` is generated from the migrations.
+//! - [`connect`] opens a connection, and [`pool()`] keeps some open.
+//! - Database transactions run only through [`transaction()`], which names them, bounds their retries and counts them.
+//!   Inside one, the code waits for nothing but PostgreSQL.
 
 pub mod accounts;
 pub mod assessments;

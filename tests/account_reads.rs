@@ -1,4 +1,4 @@
-//! Balances are read in groups: each reader gets its own account's, and never one that is older than its question.
+//! Balances are read in groups: each reader gets its own account's balance, which is never older than its request.
 
 use std::{
     collections::HashSet,
@@ -18,10 +18,10 @@ use crate::support::{
     postgres::TestDatabase,
 };
 
-/// Seen to fail with answers given by their place among the rows that were found, which an account that nobody opened
-/// shifts; and with answers that are remembered.
+/// Planted bugs that this catches: answers assigned by their position among the found rows, which a missing account
+/// shifts; and cached answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_readers_at_once_each_see_their_own_account_as_it_is_now() {
+async fn concurrent_readers_see_the_current_balance_of_their_own_account() {
     const READERS: usize = 48;
     const ROUNDS: usize = 6;
     let api = Arc::new(Api::start().await);
@@ -53,9 +53,9 @@ async fn many_readers_at_once_each_see_their_own_account_as_it_is_now() {
     }
 }
 
-/// Seen to fail with the time taken after the reading.
+/// Planted bug that this catches: `as_of` taken after the query.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_balance_is_as_of_no_later_than_its_reading_and_no_earlier_than_its_last_row() {
+async fn as_of_is_not_later_than_the_query_and_not_earlier_than_the_last_transaction() {
     let api = Arc::new(Api::start().await);
     assert_eq!(api.post("k", &transaction("a", "credit", "1.00", "EUR")).await.status, 201);
     let client = api.database.client().await;
@@ -63,9 +63,9 @@ async fn a_balance_is_as_of_no_later_than_its_reading_and_no_earlier_than_its_la
     let reader = Arc::clone(&api);
     let reading = tokio::spawn(async move { reader.get("/accounts/a/balance").await.json() });
     let waiting = "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'accounts'::regclass AND NOT granted";
-    eventually("the reading waits", async || api.database.value(waiting).await == "t").await;
+    eventually("the query waits for the lock", async || api.database.value(waiting).await == "t").await;
     let before_the_answer = Utc::now();
-    // A row of another instance, whose clock is ahead.
+    // A transaction of another instance, whose clock is ahead.
     let ahead = (before_the_answer + TimeDelta::hours(1)).trunc_subsecs(6);
     client.batch_execute("COMMIT").await.unwrap();
     let as_of = |json: &serde_json::Value| json["as_of"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
@@ -77,12 +77,12 @@ async fn a_balance_is_as_of_no_later_than_its_reading_and_no_earlier_than_its_la
     assert_eq!(as_of(&answer), ahead, "{answer}");
 }
 
-/// Concurrent postings on two instances, and readers of both meanwhile: each balance that is read is one that the
-/// account had, and nobody who waits for an answer before asking again sees the account go back.
+/// Two instances post and answer readers at the same time. Each balance that a reader gets is one that the account had,
+/// and a reader that waits for each answer never sees `account_seq` go back.
 ///
-/// Planted bug that this catches: taking the number and the balance from two queries.
+/// Planted bug that this catches: `account_seq` and the balance taken from two queries.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_balance_that_is_read_is_one_that_the_account_had() {
+async fn each_returned_balance_is_one_that_the_account_had() {
     const ACCOUNTS: usize = 3;
     let one = Arc::new(Api::start().await);
     let other = Arc::new(Api::on(TestDatabase::at(&one.database.url), &[]).await);
@@ -117,7 +117,11 @@ async fn each_balance_that_is_read_is_one_that_the_account_had() {
                 }
                 let json = answer.json();
                 let sequence = json["account_seq"].as_i64().expect("a number");
-                assert!(sequence >= last[account], "a{account} went from {} to {sequence}", last[account]);
+                assert!(
+                    sequence >= last[account],
+                    "a{account} went back from {} to {sequence}",
+                    last[account]
+                );
                 last[account] = sequence;
                 seen.push((
                     format!("a{account}"),
@@ -142,7 +146,7 @@ async fn each_balance_that_is_read_is_one_that_the_account_had() {
     let mut reads = 0;
     while let Some(seen) = readers.join_next().await {
         for read in seen.expect("a reader") {
-            assert!(had.contains(&read), "{read:?} never was");
+            assert!(had.contains(&read), "the account never had {read:?}");
             reads += 1;
         }
     }

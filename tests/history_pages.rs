@@ -1,18 +1,22 @@
-//! Pages by filters that few rows match: each page looks at a bounded number of rows, and all pages together hold each
+//! Pages with filters that few rows match: each page reads a bounded number of rows, and all pages together hold each
 //! matching row once.
 //!
-//! Seen to fail when planted: a walk without an end, one whose last row is answered although it does not match, a page
-//! that does not go on behind the walk, and levels that are not looked up by their index.
+//! Planted bugs that this catches:
+//!
+//! - a scan without a bound;
+//! - the last row of a scan returned although it does not match;
+//! - a next page that does not begin after the scan;
+//! - a level that is not read along its index.
 
 use serde_json::Value;
 
 use crate::support::api::Api;
 
-/// Rows; a page looks at 5,000.
+/// Rows in each table. A page reads at most 5,000.
 const ROWS: usize = 12_000;
 
-/// Two accounts, in turn; one assessment in 4,000 is high and one in 500 medium, the newest hundred are pending, and each
-/// 3,000th amount is large.
+/// Two accounts in turns. One assessment in 4,000 is high, one in 500 is medium, the newest 100 transactions are pending,
+/// and one amount in 3,000 is large.
 const FILL: &str = "
     INSERT INTO accounts (account_id, currency, account_seq, balance)
       VALUES ('a', 'EUR', 6000, 0), ('b', 'JPY', 6000, 0);
@@ -31,7 +35,7 @@ const FILL: &str = "
       FROM (SELECT *, idempotency_key::int AS n FROM transactions) AS t WHERE n <= 11900;
     ANALYZE";
 
-/// All pages: their items, and how many there were.
+/// Reads all pages. Returns their items and the number of pages.
 async fn pages(api: &Api, query: &str) -> (Vec<Value>, usize) {
     let (mut items, mut count, mut cursor) = (Vec::new(), 0, String::new());
     loop {
@@ -42,16 +46,16 @@ async fn pages(api: &Api, query: &str) -> (Vec<Value>, usize) {
             Some(next) => cursor = format!("&cursor={next}"),
             None => return (items, count),
         }
-        assert!(count < 1_000, "there is no end");
+        assert!(count < 1_000, "the pages do not end");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_asked_for_pages_are_bounded_and_together_complete() {
+async fn pages_of_transactions_are_bounded_and_complete_under_each_filter() {
     let api = Api::start().await;
     api.database.client().await.batch_execute(FILL).await.unwrap();
     let level = "(SELECT risk_level FROM risk_assessments r WHERE r.transaction_id = t.id)";
-    for (query, of, page_count) in [
+    for (query, condition, page_count) in [
         ("", "true".to_owned(), ROWS / 50),
         ("&account_id=b", "account_id = 'b'".into(), ROWS / 2 / 50),
         ("&risk_level=high", format!("{level} = 'high'"), 1),
@@ -70,7 +74,7 @@ async fn whatever_is_asked_for_pages_are_bounded_and_together_complete() {
         let (items, count) = pages(&api, &format!("/transactions?limit=50{query}")).await;
         let found: Vec<&str> = items.iter().map(|item| item["id"].as_str().unwrap()).collect();
         let sql = format!(
-            "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id DESC), '') FROM transactions t WHERE {of}"
+            "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id DESC), '') FROM transactions t WHERE {condition}"
         );
         let expected = api.database.value(&sql).await;
         assert_eq!(found, expected.split_whitespace().collect::<Vec<_>>(), "{query}");
@@ -79,10 +83,10 @@ async fn whatever_is_asked_for_pages_are_bounded_and_together_complete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_are_those_of_assessments() {
+async fn pages_of_assessments_are_bounded_and_complete_under_each_filter() {
     let api = Api::start().await;
     api.database.client().await.batch_execute(FILL).await.unwrap();
-    for (query, of, page_count) in [
+    for (query, condition, page_count) in [
         ("&level=high", "risk_level = 'high'", 1),
         ("&level=medium&ruleset=abc", "risk_level = 'medium'", 1),
         ("&level=high&rule=rare", "false", 1),
@@ -95,7 +99,7 @@ async fn so_are_those_of_assessments() {
         let found: Vec<&str> = items.iter().map(|item| item["transaction_id"].as_str().unwrap()).collect();
         let sql = format!(
             "SELECT coalesce(string_agg(transaction_id::text, ' ' ORDER BY transaction_id DESC), '')
-             FROM risk_assessments WHERE {of}"
+             FROM risk_assessments WHERE {condition}"
         );
         let expected = api.database.value(&sql).await;
         assert_eq!(found, expected.split_whitespace().collect::<Vec<_>>(), "{query}");

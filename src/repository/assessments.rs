@@ -5,5 +5,5 @@ mod recording;
 mod stored;
 
 pub use pages::{AssessmentFilter, page};
-pub use recording::{NewAssessment, Written, record};
+pub use recording::{NewAssessment, WrittenAssessments, record};
 pub use stored::{StoredAssessment, find};

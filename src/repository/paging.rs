@@ -1,11 +1,15 @@
-//! What pages have in common: the part of a list that one is of, in the order of one account's numbers or, over all
-//! accounts, of the transactions' ids, which sort by time; and the place to go on from.
+//! Pages of transactions and assessments: which rows a page may hold, and where the next page begins.
 //!
-//! By filters that no index serves the rows are walked in that order and looked at one by one, and the walk has an end, so
-//! that a page takes its time and not that of the whole table.
+//! ```text
+//! PageRequest ──▶ bounds of the key ──▶ query, newest first ──▶ scanned rows ──▶ Page { rows, next: Cursor }
+//! ```
 //!
-//! A page whose walk ends before it is full is answered short, with the place to go on from. So that one statement
-//! says both, the last row of a whole walk is answered even where it does not match.
+//! - The key of a list is `account_seq` for one account, and the transaction's id for the whole ledger. Ids sort by
+//!   time, so both lists are in order of time.
+//! - A filter that no index serves is applied row by row, along the index of the key. Such a scan reads at most 5,000
+//!   rows (a literal in each `*_scan.sql`, since the planner needs it), so the cost of a page has a bound.
+//! - A scan that ends before the page is full gives a short page with a cursor. For this, the query also returns the
+//!   last row of a full scan when that row does not match.
 
 use std::ops::Range;
 
@@ -19,44 +23,44 @@ use crate::domain::{AccountId, transaction_id_floor};
 /// Which rows of a list a page may hold, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct PageRequest {
-    /// Of one account only.
+    /// The account, or None for the whole ledger.
     pub account_id: Option<AccountId>,
-    /// Of transactions created at or after.
+    /// Only transactions created at or after this moment.
     pub from: Option<DateTime<Utc>>,
-    /// Of transactions created before.
+    /// Only transactions created before this moment.
     pub to: Option<DateTime<Utc>>,
-    /// Rows wanted.
+    /// The greatest number of rows in the page.
     pub limit: i64,
-    /// Only rows behind this place of the same list.
+    /// The last row of the page before: this page begins after it. None for the first page.
     pub before: Option<Cursor>,
 }
 
-/// A place in a list.
+/// The key of the row after which a page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cursor {
-    /// In one account's: the number there.
+    /// A row in the list of one account.
     AccountSeq(i64),
-    /// In that of all accounts: the transaction.
+    /// A row in the list of the whole ledger.
     TransactionId(Uuid),
 }
 
-/// A page, newest first.
+/// A page of rows, newest first.
 #[derive(Debug)]
 pub struct Page<Row> {
-    /// At most as many as were asked for; fewer, even none, where the walk ended before.
+    /// At most `PageRequest::limit` rows. Fewer, or none, if the scan reached its bound.
     pub rows: Vec<Row>,
-    /// Where to go on; None at the end.
+    /// The cursor of the next page, or None at the end of the list.
     pub next: Option<Cursor>,
 }
 
-/// A row that was walked over.
+/// A row that a query for a page returns.
 #[derive(QueryableByName)]
 pub(super) struct ScannedRow<Row> {
     #[diesel(embed)]
     pub(super) found: Row,
     #[diesel(sql_type = Bool)]
     pub(super) matches: bool,
-    /// Whether it is the last one that the walk may look at.
+    /// Whether the scan reached its bound with this row.
     #[diesel(sql_type = Bool)]
     pub(super) is_last: bool,
 }
@@ -85,12 +89,12 @@ impl PageRequest {
         account_id: &AccountId,
     ) -> Result<Range<i64>, RepositoryError> {
         let (from, to) = self.bounds();
-        let (from_seq, to_seq) = seq_range(connection, account_id, from, to).await?;
-        let before_seq = match self.before {
-            Some(Cursor::AccountSeq(account_seq)) => account_seq.min(to_seq),
-            _ => to_seq,
+        let range = seq_range(connection, account_id, from, to).await?;
+        let end = match self.before {
+            Some(Cursor::AccountSeq(account_seq)) => account_seq.min(range.end),
+            _ => range.end,
         };
-        Ok(from_seq..before_seq)
+        Ok(range.start..end)
     }
 
     /// Returns the range of transaction ids that the page may hold.
@@ -111,12 +115,13 @@ impl PageRequest {
         self.limit + 1
     }
 
-    /// `from` and `to` as rows can be compared with them. A cursor is bound to the bounds as they were given, so those
-    /// stay as they are.
+    /// Returns `from` and `to` in whole microseconds, as rows have them. The fields keep the given moments, since a
+    /// cursor is bound to them.
     fn bounds(&self) -> (Option<DateTime<Utc>>, Option<DateTime<Utc>>) {
-        (self.from.map(next_microsecond), self.to.map(next_microsecond))
+        (self.from.map(round_up), self.to.map(round_up))
     }
 
+    /// Returns the cursor of a row with these keys.
     fn cursor(&self, (account_seq, transaction_id): (i64, Uuid)) -> Cursor {
         match self.account_id {
             Some(_) => Cursor::AccountSeq(account_seq),
@@ -125,25 +130,24 @@ impl PageRequest {
     }
 }
 
-/// The first whole microsecond that is not before the moment. Rows have no finer time, so what was created at or after
-/// the one was created at or after the other.
-fn next_microsecond(moment: DateTime<Utc>) -> DateTime<Utc> {
+/// Rounds a moment up to a whole microsecond. Rows have no finer time, so the comparison with them stays the same.
+fn round_up(moment: DateTime<Utc>) -> DateTime<Utc> {
     let whole = moment.trunc_subsecs(6);
-    let pause = TimeDelta::microseconds(i64::from(whole < moment));
-    whole.checked_add_signed(pause).unwrap_or(whole)
+    let rest = TimeDelta::microseconds(i64::from(whole < moment));
+    whole.checked_add_signed(rest).unwrap_or(whole)
 }
 
 impl<Row> Page<Row> {
-    /// Of what was read: one matching row more than wanted where there are so many, and the last row of the walk. `keys`
-    /// gives a row's number in its account and its transaction.
+    /// Builds a page from the rows of a query, which may hold one matching row more than the page. `keys` returns a row's
+    /// `account_seq` and transaction id.
     pub(super) fn of(
-        walked: impl IntoIterator<Item = ScannedRow<Row>>,
+        scanned: impl IntoIterator<Item = ScannedRow<Row>>,
         request: &PageRequest,
         keys: impl Fn(&Row) -> (i64, Uuid),
     ) -> Self {
         let limit = usize::try_from(request.limit).unwrap_or(0);
         let mut page = Self { rows: Vec::with_capacity(limit), next: None };
-        for ScannedRow { found, matches, is_last } in walked {
+        for ScannedRow { found, matches, is_last } in scanned {
             if matches && page.rows.len() == limit {
                 page.next = page.rows.last().map(|row| request.cursor(keys(row)));
                 return page;
@@ -164,26 +168,27 @@ mod tests {
     use super::*;
 
     fn page(rows: &[(i64, bool, bool)]) -> (Vec<i64>, Option<i64>) {
-        let walked = rows.iter().map(|&(found, matches, is_last)| ScannedRow { found, matches, is_last });
+        let scanned = rows.iter().map(|&(found, matches, is_last)| ScannedRow { found, matches, is_last });
         let account_id = Some(AccountId::parse("a").expect("valid"));
-        let page = Page::of(walked, &PageRequest { account_id, limit: 2, ..PageRequest::default() }, |row| {
-            (*row, Uuid::nil())
-        });
+        let page =
+            Page::of(scanned, &PageRequest { account_id, limit: 2, ..PageRequest::default() }, |row| {
+                (*row, Uuid::nil())
+            });
         let next = page.next.map(|next| match next {
             Cursor::AccountSeq(account_seq) => account_seq,
-            Cursor::TransactionId(id) => panic!("{id} is of no account"),
+            Cursor::TransactionId(id) => panic!("{id} belongs to the list of the ledger"),
         });
         (page.rows, next)
     }
 
     #[test]
-    fn a_page_goes_on_behind_its_last_row_or_behind_the_walk() {
+    fn the_next_page_begins_after_the_last_row_or_after_the_scan() {
         assert_eq!(page(&[]), (vec![], None));
         assert_eq!(page(&[(9, true, false), (8, true, false)]), (vec![9, 8], None));
         assert_eq!(page(&[(9, true, false), (8, true, false), (7, true, false)]), (vec![9, 8], Some(8)));
         assert_eq!(page(&[(9, true, false), (4, false, true)]), (vec![9], Some(4)));
         assert_eq!(page(&[(9, true, false), (4, true, true)]), (vec![9, 4], Some(4)));
-        // The walk's last row is one too many: the next page begins with it.
+        // The page is full before the scan's last row, so the next page begins with that row.
         assert_eq!(page(&[(9, true, false), (8, true, false), (4, true, true)]), (vec![9, 8], Some(8)));
         assert_eq!(page(&[(9, true, false), (8, true, false), (4, false, true)]), (vec![9, 8], Some(4)));
     }

@@ -1,4 +1,4 @@
-//! The ledger's transactions: look-ups, pages, and what scoring reads.
+//! The transactions of the ledger: look-ups, pages, and reads for scoring. `posting` writes them.
 
 mod account_history;
 mod look_up;

@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{super::assess::Assessed, attempts::PositionMove, store::PartitionStore};
 use crate::{
-    repository::{Connection, RepositoryError, assessments::Written},
+    repository::{Connection, RepositoryError, assessments::WrittenAssessments},
     runtime::fail_point,
 };
 
@@ -71,9 +71,9 @@ impl Commits {
     }
 }
 
-fn count(assessed: &Assessed, written: &[Written]) {
+fn count(assessed: &Assessed, written: &[WrittenAssessments]) {
     let mut fresh = 0;
-    for Written { risk_level, count } in written {
+    for WrittenAssessments { risk_level, count } in written {
         let count = u64::try_from(*count).unwrap_or_default();
         fresh += count;
         metrics::counter!("ledger_risk_assessments_total", "level" => risk_level.clone()).increment(count);

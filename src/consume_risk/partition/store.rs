@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     repository::{
         self, Connection, RepositoryError,
-        assessments::{self, Written},
+        assessments::{self, WrittenAssessments},
         dead_letters::{self, NewDeadLetter},
         leases,
         positions::{self, PartitionName, Position},
@@ -134,7 +134,7 @@ impl PartitionStore {
         connection: &mut Connection,
         PositionMove { from, to, interrupted }: PositionMove,
         assessed: &Assessed,
-    ) -> Result<Vec<Written>, RepositoryError> {
+    ) -> Result<Vec<WrittenAssessments>, RepositoryError> {
         let (lease, name) = (&self.lease, &self.name);
         let (rows, ruleset, assessed_at) = (&assessed.rows, &*assessed.ruleset, assessed.assessed_at);
         let writing = transaction("assess", connection, async |connection: &mut Connection| {

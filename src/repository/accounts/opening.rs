@@ -18,7 +18,7 @@ struct NewAccount<'a> {
 }
 
 /// Opens the account, or sets its limit if it exists with that currency. Returns whether it was opened now, and the
-/// account afterwards. An account of another currency is left as it is.
+/// account afterwards. An account with another currency stays unchanged.
 pub async fn open_or_limit(
     connection: &mut Connection,
     account_id: &AccountId,
@@ -42,7 +42,7 @@ pub async fn open_or_limit(
     }
     let account = find(connection, account_id).await?.ok_or_else(|| RepositoryError::Corrupt {
         what: "account",
-        detail: "it was there a moment ago".into(),
+        detail: format!("{account_id} disappeared while it was opened"),
     })?;
     Ok((is_new, account))
 }

@@ -1,5 +1,7 @@
 //! An account at a moment in the past.
 
+use std::ops::Range;
+
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use diesel::{
     QueryableByName,
@@ -14,8 +16,9 @@ use crate::{
     repository::{Bind, Connection, RepositoryError, schema::transactions, statement},
 };
 
-/// The account as it was at a moment: from the row that was last then. None if nobody has opened it to this day;
-/// nothing on it if its first row came later. `min_balance` is today's, since its history is not kept.
+/// Returns the state of an account at a moment, from its last transaction until then. An account that had no
+/// transaction yet has a balance of zero. `min_balance` is today's, since its history is not kept. Returns None if the
+/// account does not exist today.
 pub async fn state_at(
     connection: &mut Connection,
     account_id: &AccountId,
@@ -37,18 +40,18 @@ pub async fn state_at(
 }
 
 #[derive(QueryableByName)]
-struct Sequence {
+struct FirstSeq {
     #[diesel(sql_type = BigInt)]
     account_seq: i64,
 }
 
-/// The sequence numbers of the account's rows created at or after `from` and before `to`, half open.
+/// Returns the range of `account_seq` of the transactions created at or after `from` and before `to`.
 pub(in crate::repository) async fn seq_range(
     connection: &mut Connection,
     account_id: &AccountId,
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
-) -> Result<(i64, i64), RepositoryError> {
+) -> Result<Range<i64>, RepositoryError> {
     let from_seq = match from {
         Some(from) => first_seq_from(connection, account_id, from).await?,
         None => 1,
@@ -57,12 +60,14 @@ pub(in crate::repository) async fn seq_range(
         Some(to) => first_seq_from(connection, account_id, to).await?,
         None => i64::MAX,
     };
-    Ok((from_seq, to_seq))
+    Ok(from_seq..to_seq)
 }
 
-/// The sequence number of the account's first row created at or after a moment; one past the last if there is none,
-/// 1 if the account does not exist. A binary search over the primary key, since `created_at` never decreases with
-/// `account_seq`: some twenty probes for a million rows, and no index on time to keep.
+/// Returns the `account_seq` of the account's first transaction created at or after `from`. If there is none, returns
+/// the next free number; if the account does not exist, returns 1.
+///
+/// `created_at` never decreases with `account_seq`, so a binary search over the primary key finds the row: twenty probes
+/// for a million rows, and no index on time to maintain.
 async fn first_seq_from(
     connection: &mut Connection,
     account_id: &AccountId,
@@ -71,7 +76,7 @@ async fn first_seq_from(
     let found = statement(include_str!("first_seq_from.sql"))
         .bind::<Text, _>(account_id.as_str())
         .bind::<Timestamptz, _>(from)
-        .get_result::<Sequence>(connection)
+        .get_result::<FirstSeq>(connection)
         .await
         .optional()?;
     Ok(found.map_or(1, |found| found.account_seq))

@@ -1,4 +1,4 @@
-//! A row of `accounts`, and an account as readers see it.
+//! A row of `accounts`, and the account that it describes.
 
 use std::collections::HashMap;
 
@@ -26,11 +26,11 @@ pub(in crate::repository) struct AccountRow {
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Its identifier.
+    /// The identifier.
     pub account_id: AccountId,
     /// Currency, balance, sequence number and limit.
     pub state: AccountState,
-    /// When it was opened.
+    /// When the account was opened.
     pub opened_at: DateTime<Utc>,
 }
 

@@ -1,7 +1,12 @@
-//! Risk assessments: writing a batch of them with everything that must be true together.
+//! Recording a batch of assessments, with their events and the marks of their days, in one statement.
 //!
-//! Guarantees: one live assessment per transaction, ever; `RiskAssessed` is announced only for rows that were really
-//! written, in the same statement, for each account in the order of the batch. The caller adds the fence and the position.
+//! Guarantees:
+//!
+//! - A transaction has at most one assessment, ever.
+//! - A `RiskAssessed` event is written for exactly the assessments that were written, for each account in the order of
+//!   the batch.
+//!
+//! Deliberately absent: the check of the lease and the position. The caller adds both to the same database transaction.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
@@ -16,44 +21,45 @@ use crate::{
     repository::{Bind, Connection, RepositoryError, statement},
 };
 
-/// An assessment to write, with the event that announces it.
+/// An assessment to write, with its `RiskAssessed` event.
 #[derive(Debug, Clone)]
 pub struct NewAssessment {
     /// The account.
     pub account_id: String,
-    /// Its row's number.
+    /// The transaction's number in the account.
     pub account_seq: i64,
-    /// The row.
+    /// The assessed transaction.
     pub transaction_id: Uuid,
-    /// UTC day of the row: what the facts must rebuild.
+    /// The transaction's UTC day, whose facts must be rebuilt.
     pub day: NaiveDate,
-    /// 0–100.
+    /// The score, 0 to 100.
     pub risk_score: i16,
     /// `low`, `medium` or `high`.
     pub risk_level: &'static str,
-    /// JSON array of the reasons.
+    /// JSON array of `{rule, score, reason}`, one for each live rule that fired.
     pub reasons: String,
-    /// JSON array of the shadow rules' reasons.
+    /// JSON array of the same form, for rules in shadow mode.
     pub shadow_reasons: String,
-    /// Id of the `RiskAssessed` event.
+    /// The id of the `RiskAssessed` event.
     pub event_id: Uuid,
-    /// Its value.
+    /// The value of the event.
     pub event_value: Vec<u8>,
-    /// Of the event that caused it.
+    /// The W3C trace context of the event that was assessed.
     pub traceparent: Option<String>,
 }
 
-/// How many assessments of a level were written.
+/// The number of assessments of one level that were written.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
-pub struct Written {
+pub struct WrittenAssessments {
     /// `low`, `medium` or `high`.
     #[diesel(sql_type = Text)]
     pub risk_level: String,
-    /// How many.
+    /// The number of assessments.
     #[diesel(sql_type = BigInt)]
     pub count: i64,
 }
 
+/// The binds of the statement: one array for each column, with one element for each assessment.
 #[derive(Default)]
 struct Columns<'a> {
     account_ids: Vec<&'a str>,
@@ -72,7 +78,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// Lane by lane, each in the order of the batch: a relay reads a lane at a time.
+    /// Sorts the batch by lane, and keeps its order within a lane: a relay reads one lane at a time.
     fn of(batch: &'a [NewAssessment]) -> Self {
         let lane = |row: &'a NewAssessment| (lane_of(row.account_id.as_bytes()), row);
         let mut rows: Vec<(i16, &NewAssessment)> = batch.iter().map(lane).collect();
@@ -97,14 +103,14 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Writes those that have no assessment yet, announces them and marks their days. Answers how many of
-/// each level were written.
+/// Writes the assessments of transactions that have none yet, with their events and marks. Returns the number of
+/// written assessments for each level.
 pub async fn record(
     connection: &mut Connection,
     batch: &[NewAssessment],
     ruleset: &str,
     assessed_at: DateTime<Utc>,
-) -> Result<Vec<Written>, RepositoryError> {
+) -> Result<Vec<WrittenAssessments>, RepositoryError> {
     if batch.is_empty() {
         return Ok(Vec::new());
     }

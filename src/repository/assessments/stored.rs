@@ -10,33 +10,33 @@ use crate::{
     repository::{Connection, RepositoryError, schema::risk_assessments},
 };
 
-/// An assessment as it is kept.
+/// An assessment as the database holds it.
 #[derive(Queryable, Selectable, QueryableByName, Debug, Clone)]
 #[diesel(table_name = risk_assessments, check_for_backend(Pg))]
 pub struct StoredAssessment {
     /// The assessed transaction.
     pub transaction_id: Uuid,
-    /// Its account.
+    /// The account of the transaction.
     pub account_id: String,
-    /// Its number in the account.
+    /// The transaction's number in the account.
     pub account_seq: i64,
-    /// 0–100.
+    /// The score, 0 to 100.
     pub risk_score: i16,
     /// `low`, `medium` or `high`.
     pub risk_level: String,
-    /// JSON array of `{rule, score, reason}`.
+    /// JSON array of `{rule, score, reason}`, one for each live rule that fired.
     #[diesel(sql_type = Text, select_expression = risk_assessments::reasons.cast::<Text>())]
     pub reasons: String,
-    /// The same, of rules in shadow mode.
+    /// JSON array of the same form, for rules in shadow mode.
     #[diesel(sql_type = Text, select_expression = risk_assessments::shadow_reasons.cast::<Text>())]
     pub shadow_reasons: String,
-    /// Content hash of the rules.
+    /// The version of the rule set.
     pub ruleset: String,
-    /// When it was scored.
+    /// When the transaction was scored.
     pub assessed_at: DateTime<Utc>,
 }
 
-/// The assessment of a row, or None while it is pending.
+/// Returns the assessment of a transaction, or None while it is pending.
 pub async fn find(
     connection: &mut Connection,
     account_id: &AccountId,

@@ -1,5 +1,6 @@
-//! The ledger as scoring needs it: is this event one of its rows, and what came before. Each question is one query for
-//! a whole batch, answered by one probe of the primary key per event or account.
+//! Reads for scoring: the transactions that events describe, and the account history before them.
+//!
+//! Each function is one query for a whole batch, with one probe of the primary key for each event or account.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -12,86 +13,89 @@ use uuid::Uuid;
 
 use crate::repository::{Bind, Connection, RepositoryError, statement};
 
-/// The ledger's own row at an event's place.
+/// The transaction that the ledger holds under an event's account and `account_seq`.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 pub struct LedgerRow {
-    /// Place in the question, from 1.
+    /// The event's position in the arguments, from 1.
     #[diesel(sql_type = BigInt)]
     pub ordinal: i64,
-    /// The transaction.
+    /// The id of the transaction.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
-    /// Minor units, negative for a debit.
+    /// The amount in minor units, negative for a debit.
     #[diesel(sql_type = BigInt)]
     pub amount: i64,
-    /// Minor units.
+    /// The balance after it, in minor units.
     #[diesel(sql_type = BigInt)]
     pub balance_after: i64,
     /// When it was created.
     #[diesel(sql_type = Timestamptz)]
     pub created_at: DateTime<Utc>,
-    /// The other side.
+    /// The counterparty.
     #[diesel(sql_type = Nullable<Text>)]
     pub counterparty: Option<String>,
-    /// Free text.
+    /// The description.
     #[diesel(sql_type = Nullable<Text>)]
     pub description: Option<String>,
-    /// JSON.
+    /// The metadata, as JSON.
     #[diesel(sql_type = Nullable<Text>)]
     pub metadata: Option<String>,
     /// The transaction that it reverses.
     #[diesel(sql_type = Nullable<SqlUuid>)]
     pub reverses: Option<Uuid>,
-    /// The account's. None for an account that was told to be known.
+    /// The account's currency. None if `is_known` was set.
     #[diesel(sql_type = Nullable<Text>)]
     pub currency: Option<String>,
-    /// Whether it has its assessment already. False for one of an account that was told to be known.
+    /// Whether the transaction has an assessment. False if `is_known` was set.
     #[diesel(sql_type = Bool)]
     pub is_assessed: bool,
 }
 
-/// An earlier row of an account.
+/// A transaction of an account's history.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 pub struct EarlierRow {
-    /// Place of the account in the question, from 1.
+    /// The account's position in the arguments, from 1.
     #[diesel(sql_type = BigInt)]
     pub ordinal: i64,
-    /// Its number.
+    /// Its number in the account.
     #[diesel(sql_type = BigInt)]
     pub account_seq: i64,
-    /// Minor units, negative for a debit.
+    /// The amount in minor units, negative for a debit.
     #[diesel(sql_type = BigInt)]
     pub amount: i64,
     /// When it was created.
     #[diesel(sql_type = Timestamptz)]
     pub created_at: DateTime<Utc>,
-    /// The other side.
+    /// The counterparty.
     #[diesel(sql_type = Nullable<Text>)]
     pub counterparty: Option<String>,
-    /// JSON.
+    /// The metadata, as JSON.
     #[diesel(sql_type = Nullable<Text>)]
     pub metadata: Option<String>,
 }
 
-/// The ledger's rows at these places; places that the ledger does not have are missing from the answer. Where `known`
-/// says that the caller knows the account and what came before, neither account nor assessment is looked up, which is
-/// half of the work.
+/// Returns the ledger's rows under these pairs of account and `account_seq`. Pairs that the ledger does not hold are
+/// missing from the result.
+///
+/// `is_known` says that the caller already knows the account and its history. Its currency and assessment are then not
+/// looked up, which saves half of the work.
 pub async fn ledger_rows(
     connection: &mut Connection,
     account_ids: &[&str],
     account_seqs: &[i64],
-    known: &[bool],
+    is_known: &[bool],
 ) -> Result<Vec<LedgerRow>, RepositoryError> {
     let rows = statement(include_str!("ledger_rows.sql"))
         .bind::<Array<Text>, _>(account_ids)
         .bind::<Array<BigInt>, _>(account_seqs)
-        .bind::<Array<Bool>, _>(known)
+        .bind::<Array<Bool>, _>(is_known)
         .get_results(connection)
         .await?;
     Ok(rows)
 }
 
-/// For each account its rows before `before_seq`, at most `rows_max` numbers back. In no order; none is kept here.
+/// Calls `take` with each account's rows before its `before_seq`, at most `rows_max` numbers back. The order is not
+/// defined. The rows are streamed, so no list of them is held in memory.
 pub async fn each_earlier_row(
     connection: &mut Connection,
     account_ids: &[&str],

@@ -1,6 +1,6 @@
 -- name: ledger_rows
--- Not in the DSL: one probe of the primary key for each event. OFFSET 0 keeps each subquery a probe of its own,
--- whatever the statistics say of young tables.
+-- Not in the DSL: one probe of the primary key for each event. OFFSET 0 keeps each subquery such a probe, whatever the
+-- statistics say about young tables.
 SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at, t.counterparty, t.description,
        t.metadata::text AS metadata, t.reverses,
        CASE WHEN NOT e.is_known THEN
@@ -10,7 +10,7 @@ SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at, t.counterparty,
          EXISTS (SELECT FROM risk_assessments r
                  WHERE r.account_id = e.account_id AND r.account_seq = e.account_seq OFFSET 0)
        END AS is_assessed
-FROM unnest(/* account_ids */ $1, /* account_seqs */ $2, /* known */ $3)
+FROM unnest(/* account_ids */ $1, /* account_seqs */ $2, /* is_known */ $3)
   WITH ORDINALITY AS e (account_id, account_seq, is_known, ordinal)
 CROSS JOIN LATERAL (
   SELECT id, amount, balance_after, created_at, counterparty, description, metadata, reverses

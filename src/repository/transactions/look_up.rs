@@ -1,4 +1,4 @@
-//! Reading the ledger: rows by id and by idempotency key.
+//! Looking up transactions by id and by idempotency key.
 
 use diesel::{
     prelude::*,
@@ -13,7 +13,7 @@ use crate::{
     repository::{Bind, Connection, RepositoryError, schema::transactions, statement},
 };
 
-/// The row with that id, or None.
+/// Returns the transaction with this id, or None.
 pub async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<Transaction>, RepositoryError> {
     let row = transactions::table
         .filter(transactions::id.eq(id))
@@ -24,8 +24,8 @@ pub async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<Transa
     row.map(TransactionRow::into_transaction).transpose()
 }
 
-/// The rows that already stand under these (account, key) pairs. The accounts must be locked by an earlier statement
-/// of the same transaction: then no such row can appear later.
+/// Returns the transactions that exist under these pairs of account and idempotency key. If an earlier statement of the
+/// same database transaction has locked the accounts, no such row can appear afterwards.
 pub async fn existing(
     connection: &mut Connection,
     account_ids: &[&str],

@@ -1,4 +1,4 @@
-//! A row of `transactions` as PostgreSQL returns it, and its conversion to the domain's type.
+//! A row of `transactions`, and its conversion to the domain's type.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ pub(in crate::repository) struct TransactionRow {
     metadata: Option<String>,
 }
 
-/// The currency of a row's account, as a subquery: PostgreSQL probes it for each row that it returns. For a page, a
-/// join could be planned as a hash of the whole range of rows.
+/// Returns the subquery for the currency of a row's account. PostgreSQL probes it for each returned row; a join could be
+/// planned as a hash of the whole range of a page.
 #[diesel::dsl::auto_type]
 fn account_currency() -> _ {
     let currency = accounts::table

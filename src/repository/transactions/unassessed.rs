@@ -1,4 +1,4 @@
-//! Rows of the ledger that have neither an assessment nor a dead letter, in bounded pieces: what lost offsets left behind.
+//! Transactions that have neither an assessment nor a dead letter, read in bounded pieces. Lost offsets leave such rows.
 
 use diesel::{
     QueryableByName,
@@ -25,8 +25,8 @@ struct Id {
     id: Uuid,
 }
 
-/// The last of the first `count` rows after `after` and before `before`, by id, which sorts by time. None if there is
-/// no row. Not how much is missing but how much is looked at bounds the work.
+/// Returns the last id of the first `count` transactions after `after` and before `before`, or None if there is none.
+/// A piece is bounded by the number of rows read, not by the number of rows found.
 pub async fn piece_end(
     connection: &mut Connection,
     after: Uuid,
@@ -43,8 +43,9 @@ pub async fn piece_end(
     Ok(last.map(|row| row.id))
 }
 
-/// The rows after `after` up to and with `upto` that have no assessment and no dead letter of `group` or of the relay,
-/// by id: within an account that is in `account_seq` order. Those that have a letter are settled by its replay.
+/// Returns the transactions after `after`, up to and including `upto`, that have no assessment and no dead letter of
+/// `group` or of the relay. They are sorted by id, so an account's rows are in order of `account_seq`. Rows with a dead
+/// letter are left to its retry.
 pub async fn unassessed(
     connection: &mut Connection,
     group: &str,
@@ -54,7 +55,7 @@ pub async fn unassessed(
     let assessment = risk_assessments::table
         .filter(risk_assessments::account_id.eq(transactions::account_id))
         .filter(risk_assessments::account_seq.eq(transactions::account_seq))
-        // Keeps this a probe of the primary key for each row, whatever the statistics say. Dead letters are few.
+        // OFFSET keeps this a probe of the primary key for each row, whatever the statistics say.
         .offset(0);
     let is_dead_lettered = dead_letters::consumer_group.eq(group).or(dead_letters::record_offset.is_null());
     let dead_letter = dead_letters::table
