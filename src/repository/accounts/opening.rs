@@ -3,14 +3,18 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{look_up::find, row::Account};
+use super::{
+    look_up::find,
+    row::{Account, AccountRow},
+};
 use crate::{
     domain::{AccountId, Currency},
     repository::{Connection, RepositoryError, schema::accounts},
 };
 
+/// diesel keeps the statement prepared only if no column can be left to its default.
 #[derive(Insertable)]
-#[diesel(table_name = accounts)]
+#[diesel(table_name = accounts, treat_none_as_default_value = false)]
 struct NewAccount<'a> {
     account_id: &'a str,
     currency: &'a str,
@@ -26,23 +30,38 @@ pub async fn open_or_limit(
     min_balance: Option<i64>,
 ) -> Result<(bool, Account), RepositoryError> {
     let account = NewAccount { account_id: account_id.as_str(), currency: currency.code(), min_balance };
-    let is_new = diesel::insert_into(accounts::table)
+    let opened = diesel::insert_into(accounts::table)
         .values(&account)
         .on_conflict_do_nothing()
-        .execute(connection)
-        .await?
-        == 1;
-    if !is_new {
-        diesel::update(
-            accounts::table.find(account_id.as_str()).filter(accounts::currency.eq(currency.code())),
-        )
-        .set(accounts::min_balance.eq(min_balance))
-        .execute(connection)
-        .await?;
+        .returning(AccountRow::as_returning())
+        .get_result(connection)
+        .await
+        .optional()?;
+    if let Some(row) = opened {
+        return Ok((true, row.into_account()?));
     }
-    let account = find(connection, account_id).await?.ok_or_else(|| RepositoryError::Corrupt {
+    Ok((false, set_limit(connection, account_id, currency, min_balance).await?))
+}
+
+/// Sets the limit of an account that exists, if it has that currency. Returns the account afterwards.
+async fn set_limit(
+    connection: &mut Connection,
+    account_id: &AccountId,
+    currency: Currency,
+    min_balance: Option<i64>,
+) -> Result<Account, RepositoryError> {
+    let account = accounts::table.find(account_id.as_str()).filter(accounts::currency.eq(currency.code()));
+    let limited = diesel::update(account)
+        .set(accounts::min_balance.eq(min_balance))
+        .returning(AccountRow::as_returning())
+        .get_result(connection)
+        .await
+        .optional()?;
+    if let Some(row) = limited {
+        return row.into_account();
+    }
+    find(connection, account_id).await?.ok_or_else(|| RepositoryError::Corrupt {
         what: "account",
-        detail: format!("{account_id} disappeared while it was opened"),
-    })?;
-    Ok((is_new, account))
+        detail: format!("{account_id} disappeared while its limit was set"),
+    })
 }
