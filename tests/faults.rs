@@ -1,6 +1,5 @@
-//! Fault tests: processes are killed and frozen at the worst moments, brokers and databases go away, networks fail; the
-//! system is whole afterwards. `docs/faults.md` lists every fault, its test and the planted bug that the test was seen
-//! to fail on.
+//! Fault tests: processes are killed and frozen at the worst moments, brokers and databases fail, networks break. The
+//! system is whole afterwards. `docs/faults.md` lists every fault, its test and the planted bug that made the test fail.
 
 mod consumers;
 mod outages;

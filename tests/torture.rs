@@ -1,14 +1,14 @@
-//! `make torture`: the whole system as processes under steady load, and a random schedule of everything that can go
-//! wrong. Afterwards nothing is lost, doubled or out of order, nothing hangs, and no role has ended by itself.
+//! `make torture`: the whole system as processes under steady load, with a random schedule of faults. Afterwards nothing
+//! is lost, doubled or out of order, nothing hangs, and no role has ended by itself.
 //!
-//! The seed is printed first and gives the same schedule again; what the processes make of it is up to the machine.
-//! `LEDGER_TORTURE_SECONDS` and `LEDGER_TORTURE_SEED` say how long and which.
+//! The seed is printed first and gives the same schedule again. The effect of a fault still depends on timing.
+//! `LEDGER_TORTURE_SECONDS` sets the length and `LEDGER_TORTURE_SEED` the seed.
 
 mod fleet;
+mod other_sessions;
 mod records;
 mod run;
 mod schedule;
-mod strangers;
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "a run of its own: make torture"]
+#[ignore = "run it with: make torture"]
 async fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong() {
     let seconds = number("LEDGER_TORTURE_SECONDS").unwrap_or(SECONDS);
     let seed = number("LEDGER_TORTURE_SEED").unwrap_or_else(|| rand::random_range(1..1_000_000));
@@ -30,7 +30,7 @@ async fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong() {
         "torture: {seconds} s, seed {seed}; the same schedule again: make torture SECONDS={seconds} SEED={seed}"
     );
     let Some(mut run) = Run::start().await else { return };
-    run.go_through(schedule::plan(seed, Duration::from_secs(seconds))).await;
+    run.execute(schedule::plan(seed, Duration::from_secs(seconds))).await;
     let differences = run.settle().await;
     for difference in differences.iter().take(40) {
         println!("DIFFERS: {difference}");

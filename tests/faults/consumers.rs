@@ -1,4 +1,4 @@
-//! Consumers that die or freeze between two steps, and records that kill them.
+//! Consumers that die or freeze between two steps, and records that end the process.
 
 use chrono::Utc;
 use ledger::{
@@ -16,7 +16,7 @@ use crate::support::{
 const PARTITIONS: i32 = 6;
 const SMALL_BATCHES: (&str, &str) = ("LEDGER_CONSUME_RISK__BATCH_SIZE_MAX", "20");
 
-/// Publishes what the outbox holds.
+/// Publishes all rows of the outbox.
 async fn published(system: &System) {
     let relay = system.relay(&[]);
     eventually("the outbox is empty", async || system.count("outbox").await == 0).await;
@@ -42,8 +42,8 @@ async fn reasons(system: &System) -> String {
     system.database.value(sql).await
 }
 
-/// Planted bug that this catches: moving the position in a commit of its own, before the results. Whoever dies at
-/// `consume-risk/writing` has passed records without effect.
+/// Seen to fail when planted: the position moves in a commit of its own, before the results. A consumer that dies at
+/// `consume-risk/writing` has then passed records without effect.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_dies_between_any_two_steps_gives_each_event_its_effect_once() {
     let system = System::on_postgres().await;
@@ -72,13 +72,17 @@ async fn a_consumer_that_dies_between_any_two_steps_gives_each_event_its_effect_
     let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
     system.is_whole().await;
     assert_eq!(system.count("risk_assessments").await, 1_200);
-    assert_eq!(reasons(&system).await, format!("undecodable:{PARTITIONS}"), "and nothing else is put aside");
+    assert_eq!(
+        reasons(&system).await,
+        format!("undecodable:{PARTITIONS}"),
+        "no other record is dead-lettered"
+    );
     relay.stop();
     consumer.stop();
 }
 
-/// Planted bug that this catches: committing without holding the lease. The rival is frozen before it moves the
-/// position, so only the epoch says that the position is the rival's.
+/// Seen to fail when planted: a commit that does not hold the lease. The rival is frozen before it moves the position, so
+/// only the epoch shows that the partition is the rival's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_freezes_before_its_commit_writes_nothing_when_it_thaws() {
     let system = System::on_postgres().await;
@@ -87,22 +91,22 @@ async fn a_consumer_that_freezes_before_its_commit_writes_nothing_when_it_thaws(
     let point = ("LEDGER_FAIL_POINT", "consume-risk/assessed@2:stop");
     let frozen = system.start("consume-risk", &[SMALL_BATCHES, point]);
     eventually("it freezes", async || frozen.is_frozen()).await;
-    // Its leases outlast the test: the first one must not come by them again.
+    // The rival's leases outlast the test, so that the first consumer cannot get them back.
     let long = ("LEDGER_CONSUME_RISK__LEASE_TTL", "60s");
     let point = ("LEDGER_FAIL_POINT", "consume-risk/noted:stop");
     let rival = system.start("consume-risk", &[SMALL_BATCHES, long, point]);
     eventually("the rival takes over and freezes", async || rival.is_frozen()).await;
     let state = "SELECT (SELECT count(*) FROM risk_assessments) || ' ' || (SELECT max(next_offset) FROM consumer_positions)";
     let before = system.database.value(state).await;
-    let said = frozen.stderr().len();
+    let log_length = frozen.stderr().len();
     frozen.signal(Signal::SIGCONT);
-    eventually("the first one finds out", async || {
-        let since = frozen.stderr().split_off(said);
-        ["the lease was lost", "held=0"].iter().any(|sign| since.contains(sign))
+    eventually("the first consumer notices", async || {
+        let since = frozen.stderr().split_off(log_length);
+        ["the lease was lost", "held=0"].iter().any(|message| since.contains(message))
     })
     .await;
     frozen.stop();
-    assert_eq!(system.database.value(state).await, before, "a zombie writes nothing");
+    assert_eq!(system.database.value(state).await, before, "the first consumer writes nothing");
     rival.signal(Signal::SIGCONT);
     let relay = system.relay(&[]);
     system.is_whole().await;
@@ -113,11 +117,12 @@ async fn a_consumer_that_freezes_before_its_commit_writes_nothing_when_it_thaws(
     }
 }
 
-/// One record ends the process each time it is scored; the other partitions are in the middle of their work each time.
+/// One record ends the process each time it is scored, while the other partitions are at work.
 ///
-/// Bug that this caught: the other partitions' records, noted as being tried when the process ended, were blamed too.
+/// Seen to fail when the attempts of the other partitions, which were noted when the process ended, counted against their
+/// records.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_kills_the_process_takes_no_other_with_it() {
+async fn a_record_that_kills_the_process_is_the_only_dead_letter() {
     let system = System::on_postgres().await;
     system.post(0, 1_200, 60, |number| (number == 600).then_some("fatal")).await;
     published(&system).await;
@@ -135,7 +140,7 @@ async fn a_record_that_kills_the_process_takes_no_other_with_it() {
             break;
         }
         deaths += 1;
-        assert!(deaths < 10, "it goes on dying: {}", reasons(&system).await);
+        assert!(deaths < 10, "the process dies again and again: {}", reasons(&system).await);
     }
     assert_eq!(reasons(&system).await, "process_ended:1");
     let fatal = "SELECT convert_from(value, 'UTF8')::json ->> 'description' FROM dead_letters";
@@ -143,9 +148,9 @@ async fn a_record_that_kills_the_process_takes_no_other_with_it() {
     assert!(deaths >= 3, "{deaths}");
 }
 
-/// All that the topics hold is delivered once more, in the order in which it came; then new events follow.
+/// All records of the topics are delivered again, in their order; then new events follow.
 ///
-/// Planted bug that this catches: announcing rows that were there already.
+/// Seen to fail when planted: events for assessments that existed already.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_record_of_all_topics_delivered_twice_changes_nothing() {
     let Some(system) = System::on_kafka().await else { return };
@@ -176,11 +181,11 @@ async fn every_record_of_all_topics_delivered_twice_changes_nothing() {
     }
 }
 
-/// A mark ends another program's transaction: it has an offset and is no record.
+/// Another program's Kafka transaction ends with a marker, which has an offset and is not a record.
 ///
-/// Planted bug that this catches: a position that only records move, so that lag stays for ever behind such a mark.
+/// Seen to fail when planted: a position that only records move, so that the lag never becomes 0 behind a marker.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_marks_of_another_programs_transactions_are_passed() {
+async fn the_position_passes_the_markers_of_another_programs_transactions() {
     let Some(system) = System::on_kafka().await else { return };
     system.post(0, 60, 30, |_| None).await;
     published(&system).await;
@@ -191,9 +196,9 @@ async fn the_marks_of_another_programs_transactions_are_passed() {
     for partition in 0..PARTITIONS {
         end += broker.offset_range(TRANSACTIONS_TOPIC, partition).await.expect("a range").latest;
     }
-    assert!(end > 60 + 3, "{end}: there is a mark");
+    assert!(end > 60 + 3, "{end}: there is a marker");
     let position = "SELECT coalesce(sum(next_offset), 0) FROM consumer_positions";
-    eventually("the position is behind the mark", async || {
+    eventually("the position has passed the marker", async || {
         system.database.value(position).await == end.to_string()
     })
     .await;

@@ -1,4 +1,4 @@
-//! Kafka, PostgreSQL and the network between go away under load and come back.
+//! Kafka, PostgreSQL and the network fail under load and come back.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ const CLIENTS: usize = 8;
 const ACCOUNTS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How long Kafka is away at least: `LEDGER_TEST_OUTAGE_SECONDS`, for a look at longer ones than a test should take.
+/// Returns how long Kafka is away at least. `LEDGER_TEST_OUTAGE_SECONDS` sets it, to try outages that are too long for a
+/// test.
 fn outage() -> Duration {
     let seconds = std::env::var("LEDGER_TEST_OUTAGE_SECONDS").ok();
     Duration::from_secs(seconds.map_or(0, |text| text.parse().expect("a number of seconds")))
@@ -31,10 +32,10 @@ async fn nothing_differs(clients: Clients, system: &System) {
     system.is_whole().await;
 }
 
-/// Planted bug that this catches: taking an error of the broker that passes for a refusal, so that the relay ends. Bug
-/// that it caught: a partition's pause that ended in the middle of a look let later rows of an account go first.
+/// Seen to fail when planted: a transient error of the broker taken for a refusal, which ends the relay. Seen to fail when
+/// a partition's pause could end in the middle of an outbox scan: later rows of an account were published first.
 #[tokio::test(flavor = "multi_thread")]
-async fn transactions_are_taken_while_kafka_is_away_and_published_when_it_is_back() {
+async fn transactions_are_accepted_during_a_kafka_outage_and_published_after_it() {
     let Some(system) = System::on_kafka().await else { return };
     let (serve, url) = system.serve(&[]);
     let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
@@ -48,12 +49,12 @@ async fn transactions_are_taken_while_kafka_is_away_and_published_when_it_is_bac
             clients.more(1).await;
         }
         let waiting = system.count("outbox").await;
-        assert!(waiting > 200, "they wait");
-        let (away, taken) = (began.elapsed(), clients.count() - before);
+        assert!(waiting > 200, "the outbox grows");
+        let (away, accepted) = (began.elapsed(), clients.count() - before);
         system.kafka().broker.up().await;
         let drained = timed("the backlog drains", async || system.count("outbox").await < 50).await;
         println!(
-            "Kafka away for {away:.1?}: {taken} taken, {waiting} waited, drained {drained:.1?} after it came back"
+            "Kafka away for {away:.1?}: {accepted} accepted, {waiting} waiting, drained {drained:.1?} after it came back"
         );
     }
     nothing_differs(clients, &system).await;
@@ -62,9 +63,9 @@ async fn transactions_are_taken_while_kafka_is_away_and_published_when_it_is_bac
     }
 }
 
-/// Planted bug that this catches: taking a request without an answer for one that succeeded.
+/// Seen to fail when planted: a request without an answer taken for a success.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_holds_back_resets_cuts_and_crawls_loses_and_reorders_nothing() {
+async fn a_network_that_delays_resets_cuts_and_crawls_loses_and_reorders_nothing() {
     let Some(system) = System::on_kafka().await else { return };
     let (serve, url) = system.serve(&[]);
     let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
@@ -72,7 +73,7 @@ async fn a_network_that_holds_back_resets_cuts_and_crawls_loses_and_reorders_not
     let proxy = &system.kafka().proxy;
     let flows = async || clients.more(60).await;
     flows().await;
-    // Longer than a request may take: the relay asks again, and then the first request arrives after all.
+    // Longer than the time limit of a request: the relay retries, and then the first request arrives after all.
     proxy.hold(true);
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     proxy.hold(false);
@@ -97,7 +98,7 @@ async fn a_network_that_holds_back_resets_cuts_and_crawls_loses_and_reorders_not
     }
 }
 
-/// Planted bug that this catches: taking an error of the database for the record's own.
+/// Seen to fail when planted: an error of the database taken for a fault of the record.
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_crashes_and_restarts_while_all_roles_are_at_work() {
     let mut postgres = OwnPostgres::start().await;
@@ -116,17 +117,21 @@ async fn postgresql_crashes_and_restarts_while_all_roles_are_at_work() {
     }
     clients.more(150).await;
     nothing_differs(clients, &system).await;
-    assert_eq!(system.count("dead_letters").await, 0, "trouble of the database is not the records'");
+    assert_eq!(
+        system.count("dead_letters").await,
+        0,
+        "an outage of the database is not the fault of a record"
+    );
     for role in [serve, relay, consumer] {
         role.stop();
     }
 }
 
-/// PostgreSQL has no room for what is written, as on a full disk, in all tables that grow.
+/// PostgreSQL refuses writes as on a full disk, one after the other in the tables that grow.
 ///
-/// Bug that this caught: it was taken for a bug of ours (500), and by the relay for a refusal, so that it ended.
+/// Seen to fail when `serve` answered 500, and when the relay took it for a refusal and ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_waited_for_by_all_roles_and_told_as_503() {
+async fn a_full_disk_is_503_and_all_roles_wait_for_space() {
     let system = System::on_postgres().await;
     let (serve, url) = system.serve(&[]);
     let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
@@ -140,7 +145,7 @@ async fn a_full_disk_is_waited_for_by_all_roles_and_told_as_503() {
     for table in ["transactions", "broker_records", "risk_assessments"] {
         let sql = format!("CREATE TRIGGER disk_full BEFORE INSERT ON {table} EXECUTE FUNCTION disk_full()");
         client.batch_execute(&sql).await.expect("full");
-        eventually("clients are told", async || clients.answers(503) > 0 || table != "transactions").await;
+        eventually("clients get 503", async || clients.answers(503) > 0 || table != "transactions").await;
         tokio::time::sleep(Duration::from_millis(700)).await;
         client.batch_execute(&format!("DROP TRIGGER disk_full ON {table}")).await.expect("freed");
         clients.more(100).await;
@@ -152,9 +157,9 @@ async fn a_full_disk_is_waited_for_by_all_roles_and_told_as_503() {
     }
 }
 
-/// Planted bug that this catches: going on from the first record that is still there.
+/// Seen to fail when planted: the consumer continues with the first record that is left.
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_retention_removed_halt_their_partition_and_the_others_go_on() {
+async fn records_that_retention_removed_halt_their_partition_and_no_other() {
     let Some(system) = System::on_kafka().await else { return };
     let relay = system.relay(&[]);
     let consumer = system.consumer(&[]);
@@ -179,8 +184,8 @@ async fn records_that_retention_removed_halt_their_partition_and_the_others_go_o
     let others = "risk_assessments r WHERE account_seq > 10";
     let of_others =
         (0..60).filter(|n| ledger::event::partition_of(format!("acct-{n}").as_bytes(), 6) != 2).count() * 10;
-    eventually("the others go on", async || system.count(others).await == of_others).await;
-    eventually("the alarm is given", async || {
+    eventually("the other partitions continue", async || system.count(others).await == of_others).await;
+    eventually("the metric reports the halted partition", async || {
         let (_, metrics) = get(&admin, "/metrics").expect("metrics");
         metrics.lines().any(|line| {
             line.starts_with("ledger_consumer_halted")
@@ -190,7 +195,7 @@ async fn records_that_retention_removed_halt_their_partition_and_the_others_go_o
     })
     .await;
     consumer.line_with("nothing is skipped");
-    assert_eq!(system.database.value(position).await, before.to_string(), "halted where it was");
+    assert_eq!(system.database.value(position).await, before.to_string(), "the position has not moved");
     consumer.stop();
     relay.stop();
 }

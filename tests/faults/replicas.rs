@@ -1,4 +1,4 @@
-//! A cluster of two brokers loses one: what must be on both waits, what need not be goes on, with another leader.
+//! A cluster of two brokers loses one. Topics that require both replicas wait; the others continue, with another leader.
 
 use ledger::event::{RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC};
 
@@ -7,20 +7,20 @@ use crate::support::{binary::get, eventually, system::System};
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
 
-/// How often a relay was told no, and tries again.
-fn tries(admin: &str) -> u64 {
+/// Returns how many requests of the relay failed and were retried.
+fn retries(admin: &str) -> u64 {
     let (_, metrics) = get(admin, "/metrics").expect("metrics");
     let name = "ledger_relay_errors_total{reason=\"unavailable\"} ";
     let count = metrics.lines().find_map(|line| line.strip_prefix(name));
     count.map_or(0, |count| count.parse().expect("a number"))
 }
 
-/// The relay is told `NotEnoughReplicas` by a real Kafka. Kafka asks for no more replicas than a topic has, so a second
-/// broker is needed to provoke it.
+/// A real Kafka answers `NotEnoughReplicas`. Kafka never requires more replicas than a topic has, so only a second broker
+/// can provoke it.
 ///
-/// Planted bug that this catches: taking too few replicas for a refusal, so that the relay ends.
+/// Seen to fail when planted: too few replicas taken for a refusal, which ends the relay.
 #[tokio::test(flavor = "multi_thread")]
-async fn too_few_replicas_hold_up_their_topic_and_no_other_until_fewer_are_asked_for() {
+async fn too_few_replicas_delay_their_topic_only_until_fewer_are_required() {
     let Some(system) = System::on_kafka().await else { return };
     let kafka = &system.kafka().broker;
     let create = async |topic, how: &[&str]| {
@@ -46,9 +46,9 @@ async fn too_few_replicas_hold_up_their_topic_and_no_other_until_fewer_are_asked
                      SELECT 0, 'transactions.v1.dlq', 'k', 'v', gen_random_uuid(), 'Test.v1'";
     client.batch_execute(elsewhere).await.expect("inserted");
     let waiting = "outbox WHERE topic = 'transactions.v1.dlq'";
-    eventually("a topic on one broker goes on", async || system.count(waiting).await == 0).await;
-    let before = tries(&admin);
-    eventually("it goes on trying", async || tries(&admin) > before + 6).await;
+    eventually("a topic on one broker is published", async || system.count(waiting).await == 0).await;
+    let before = retries(&admin);
+    eventually("the relay keeps retrying", async || retries(&admin) > before + 6).await;
     assert_eq!(system.count("outbox").await, 120, "nothing is lost");
 
     let fewer = ["--alter", "--entity-type", "topics", "--entity-name", TRANSACTIONS_TOPIC];
@@ -62,7 +62,7 @@ async fn too_few_replicas_hold_up_their_topic_and_no_other_until_fewer_are_asked
     }
 }
 
-/// Planted bug that this catches: remembering who led where nobody can be connected to.
+/// Seen to fail when planted: the leader is kept in memory although nothing listens at its address.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_of_a_broker_that_dies_are_published_to_and_read_from_their_new_leader() {
     let Some(system) = System::on_kafka().await else { return };
@@ -71,7 +71,7 @@ async fn partitions_of_a_broker_that_dies_are_published_to_and_read_from_their_n
     let create = async |topic, assignment: &str| {
         kafka.tool(TOPICS, &["--create", "--topic", topic, "--replica-assignment", assignment]).await;
     };
-    // The second one leads half of them, the first one everything that nobody needs here.
+    // The second broker leads half of the partitions of `transactions.v1`.
     tokio::join!(
         create(TRANSACTIONS_TOPIC, "2:1,1:2,2:1,1:2,2:1,1:2"),
         create(RISK_ASSESSMENTS_TOPIC, "1:2,2:1,1:2,2:1,1:2,2:1"),

@@ -1,4 +1,5 @@
-//! Consumers come and go under load: they share anew within seconds, and at every time each partition has one owner.
+//! Consumers come and go under load. They share the partitions again within seconds, and each partition has one owner at
+//! every moment.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ const PARTITIONS: usize = 6;
 const REBALANCE_MAX: Duration = Duration::from_secs(5);
 const HANDOVER_MAX: Duration = Duration::from_secs(1);
 
-/// Remembers who held what under which epoch.
+/// Records the owner of each lease and epoch.
 const HISTORY: &str = "
     CREATE TABLE lease_history (name text, epoch bigint, owner text, UNIQUE (name, epoch, owner));
     CREATE FUNCTION remember_lease() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -23,7 +24,7 @@ const HISTORY: &str = "
     END $$;
     CREATE TRIGGER remember AFTER UPDATE ON leases FOR EACH ROW EXECUTE FUNCTION remember_lease();";
 
-/// Whether so many consumers hold all partitions, as evenly as can be.
+/// Returns whether this many consumers hold all partitions, in equal shares.
 async fn share(system: &System, consumers: usize) -> bool {
     let sql = "SELECT coalesce(string_agg(count::text, ',' ORDER BY count DESC), '') FROM
                (SELECT count(*) FROM leases WHERE name LIKE 'consume-risk/%' AND owner IS NOT NULL GROUP BY owner) AS c";
@@ -33,31 +34,31 @@ async fn share(system: &System, consumers: usize) -> bool {
     system.database.value(sql).await == shares.join(",")
 }
 
-/// Planted bug that this catches: a taker that leaves the epoch as it was, so that two owners have the same one.
+/// Seen to fail when planted: taking a lease does not raise its epoch, so that two owners have the same epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn consumers_scale_from_one_to_four_to_two_under_load() {
     let system = System::on_postgres().await;
     system.database.client().await.batch_execute(HISTORY).await.expect("a trigger");
-    // As shipped: leases of 5 s.
-    let shipped = [("LEDGER_CONSUME_RISK__LEASE_TTL", "5s")];
+    // The default: leases of 5 s.
+    let default_ttl = [("LEDGER_CONSUME_RISK__LEASE_TTL", "5s")];
     let (serve, url) = system.serve(&[]);
     let relay = system.relay(&[]);
     let clients = Clients::start(&[url], 8, 60, Duration::from_millis(10));
-    let mut consumers: Vec<Binary> = vec![system.consumer(&shipped)];
+    let mut consumers: Vec<Binary> = vec![system.consumer(&default_ttl)];
     let one = timed("one has all", async || share(&system, 1).await).await;
     clients.more(100).await;
-    consumers.extend((0..3).map(|_| system.consumer(&shipped)));
+    consumers.extend((0..3).map(|_| system.consumer(&default_ttl)));
     let four = timed("four share", async || share(&system, 4).await).await;
     assert!(four < REBALANCE_MAX, "{four:?}");
     clients.more(200).await;
-    // Asked at once, as a deployment does it; both give their leases back.
+    // Both are asked to stop at once, as in a deployment, and release their leases.
     let leaving: Vec<Binary> = consumers.drain(..2).collect();
     leaving.iter().for_each(Binary::terminate);
     let two = timed("two share", async || share(&system, 2).await).await;
     assert!(two < HANDOVER_MAX, "{two:?}");
     leaving.into_iter().for_each(Binary::stop);
     clients.more(200).await;
-    // One dies without a word: its leases must expire first.
+    // One is killed: its leases must expire first.
     consumers.remove(0).kill();
     timed("one has all again", async || share(&system, 1).await).await;
     let known = clients.finish().await;

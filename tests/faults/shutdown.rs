@@ -1,16 +1,16 @@
-//! SIGTERM under load, all roles: each ends within 5 s, leaves nothing half done and gives its leases back.
+//! SIGTERM to all roles under load: each ends within 5 s, leaves nothing half done and releases its leases.
 
 use std::time::Duration;
 
 use crate::support::{clients::Clients, eventually, system::System};
 
-/// Planted bug that this catches: ending without giving the leases back.
+/// Seen to fail when planted: a role that ends without releasing its leases.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_role_ends_within_5_s_under_load_and_gives_its_leases_back() {
+async fn every_role_ends_within_5_s_under_load_and_releases_its_leases() {
     let system = System::on_postgres().await;
     let (serve, url) = system.serve(&[]);
     let (other_serve, other_url) = system.serve(&[]);
-    // Leases that would outlast the test if nobody gave them back.
+    // Leases that outlast the test unless they are released.
     let long = [("LEDGER_RELAY__LEASE_TTL", "60s"), ("LEDGER_CONSUME_RISK__LEASE_TTL", "60s")];
     let (relay, consumer) = (system.relay(&long), system.consumer(&long));
     let clients = Clients::start(&[url, other_url.clone()], 16, 60, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The processes: each is started again when it has ended, as an orchestrator does, and how it ended is judged.
+//! The processes. As an orchestrator does, the fleet starts a process again when it has ended, and it checks why it ended.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -11,44 +11,44 @@ use nix::sys::signal::Signal;
 use super::schedule::SLOTS;
 use crate::support::{binary::Binary, system::System};
 
-/// A fail point that freezes leaves the thaw to us.
+/// A fail point can freeze its process; the fleet thaws it after this time.
 const FAIL_POINT_FREEZE: Duration = Duration::from_millis(2_500);
-/// 5 s are promised; the rest is for a machine that has nine processes on two cores.
+/// A role stops within 5 s; the rest is for a machine with nine processes on two cores.
 const STOP_MAX: Duration = Duration::from_secs(7);
-/// Here a consumer is ended or loses its leases every few seconds, so that three times in a row on one healthy record
-/// is no more than chance.
+/// A consumer is killed or loses its leases every few seconds here, so that three failed attempts in a row at one good
+/// record happen by chance.
 const ATTEMPTS_MAX: &str = "9";
-/// An orchestrator leaves a process alone for a while that ended as soon as it began.
-const PAUSE_AFTER_VAIN_START: Duration = Duration::from_millis(500);
+/// An orchestrator waits before it restarts a process that ended immediately.
+const PAUSE_AFTER_FAILED_START: Duration = Duration::from_millis(500);
 
-/// All of them.
+/// All processes.
 pub struct Fleet {
     slots: Vec<Slot>,
-    /// What no role may do.
+    /// Forbidden behaviour that was seen.
     pub differences: Vec<String>,
-    /// Starts in all, and those that ended because something was away.
     pub starts: usize,
-    pub starts_in_vain: usize,
+    /// Starts that failed because Kafka or PostgreSQL was away.
+    pub failed_starts: usize,
 }
 
 struct Slot {
     name: &'static str,
     role: &'static str,
-    /// The API's address stays.
+    /// The address of the API, which stays the same.
     listen: Option<String>,
     wanted: bool,
     running: Option<Binary>,
     may_be_killed: bool,
     stopping_since: Option<Instant>,
     thaws_at: Option<Instant>,
-    /// Not started again before.
-    rests_until: Option<Instant>,
-    /// For the next start.
+    /// The process is not started again before.
+    paused_until: Option<Instant>,
+    /// The fail point of the next start.
     fail_point: Option<String>,
 }
 
 impl Fleet {
-    /// None runs yet.
+    /// Starts no process yet.
     pub fn new() -> Self {
         let slots = SLOTS.into_iter().map(|(name, role)| Slot {
             name,
@@ -59,13 +59,13 @@ impl Fleet {
             may_be_killed: false,
             stopping_since: None,
             thaws_at: None,
-            rests_until: None,
+            paused_until: None,
             fail_point: None,
         });
-        Self { slots: slots.collect(), differences: Vec::new(), starts: 0, starts_in_vain: 0 }
+        Self { slots: slots.collect(), differences: Vec::new(), starts: 0, failed_starts: 0 }
     }
 
-    /// Where the API listens.
+    /// The addresses of the API.
     pub fn urls(&self) -> Vec<String> {
         self.slots
             .iter()
@@ -74,22 +74,22 @@ impl Fleet {
             .collect()
     }
 
-    /// Looks at each: thaws, judges and starts again.
+    /// Checks every process: thaws it in time, checks why it ended, and starts it again.
     pub fn tend(&mut self, system: &System) {
         for slot in &mut self.slots {
             slot.thaw_in_time();
             if let Some(ended) = slot.ended() {
                 match ended {
-                    Ended::Well => {}
-                    Ended::InVain => {
-                        self.starts_in_vain += 1;
-                        slot.rests_until = Some(Instant::now() + PAUSE_AFTER_VAIN_START);
+                    Ended::Expected => {}
+                    Ended::NotStarted => {
+                        self.failed_starts += 1;
+                        slot.paused_until = Some(Instant::now() + PAUSE_AFTER_FAILED_START);
                     }
-                    Ended::Badly(how) => self.differences.push(how),
+                    Ended::Unexpected(how) => self.differences.push(how),
                 }
             }
-            let rests = slot.rests_until.is_some_and(|until| until > Instant::now());
-            if slot.wanted && slot.running.is_none() && !rests {
+            let is_paused = slot.paused_until.is_some_and(|until| until > Instant::now());
+            if slot.wanted && slot.running.is_none() && !is_paused {
                 slot.start(system);
                 self.starts += 1;
             }
@@ -117,17 +117,17 @@ impl Fleet {
         self.kill(number);
     }
 
-    /// So many of these slots run, the others are asked to stop.
+    /// Runs this many of the slots and asks the others to stop.
     pub fn scale(&mut self, slots: std::ops::Range<usize>, count: usize) {
-        for (place, slot) in self.slots[slots].iter_mut().enumerate() {
-            slot.wanted = place < count;
+        for (index, slot) in self.slots[slots].iter_mut().enumerate() {
+            slot.wanted = index < count;
             if !slot.wanted {
                 slot.stop();
             }
         }
     }
 
-    /// No faults any more: everything runs, and nothing fails on purpose.
+    /// Ends all faults: everything runs, and nothing fails on purpose.
     pub fn heal(&mut self) {
         for number in 0..self.slots.len() {
             self.slots[number].thaws_at = None;
@@ -140,7 +140,7 @@ impl Fleet {
         }
     }
 
-    /// Asks all to stop and says which did not do so in time.
+    /// Asks all processes to stop and reports those that do not stop in time.
     pub async fn stop(&mut self) {
         for slot in &mut self.slots {
             slot.wanted = false;
@@ -149,7 +149,7 @@ impl Fleet {
         let deadline = Instant::now() + STOP_MAX;
         while self.slots.iter().any(|slot| slot.running.is_some()) {
             for slot in &mut self.slots {
-                if let Some(Ended::Badly(how)) = slot.ended() {
+                if let Some(Ended::Unexpected(how)) = slot.ended() {
                     self.differences.push(how);
                 }
             }
@@ -162,10 +162,12 @@ impl Fleet {
 }
 
 enum Ended {
-    Well,
-    /// Something that it needs at start was away; an orchestrator tries again.
-    InVain,
-    Badly(String),
+    /// The fleet ended it.
+    Expected,
+    /// Kafka or PostgreSQL was away at start; an orchestrator retries.
+    NotStarted,
+    /// It ended in a way that is not allowed.
+    Unexpected(String),
 }
 
 impl Slot {
@@ -187,7 +189,7 @@ impl Slot {
     }
 
     fn signal(&mut self, signal: Signal) {
-        // An ended process stays ours until it is waited for, so the number is nobody else's.
+        // The kernel does not reuse the process id before the process is waited for.
         if let Some(running) = &self.running {
             running.signal(signal);
         }
@@ -214,40 +216,40 @@ impl Slot {
         }
     }
 
-    /// How it ended, if it has; what takes too long to stop is killed.
+    /// Returns how the process ended, if it has. Kills a process that does not stop in time.
     fn ended(&mut self) -> Option<Ended> {
         let running = self.running.as_mut()?;
         let Some(status) = running.ended() else {
             let since =
                 self.stopping_since.filter(|since| since.elapsed() > STOP_MAX && !running.is_frozen())?;
-            let how = self.told(&format!("does not stop: {:?} after SIGTERM", since.elapsed()));
+            let how = self.report(&format!("does not stop: {:?} after SIGTERM", since.elapsed()));
             self.running = None;
-            return Some(Ended::Badly(how));
+            return Some(Ended::Unexpected(how));
         };
-        let judged = self.judge(status);
+        let ended = self.classify(status);
         self.running = None;
-        Some(judged)
+        Some(ended)
     }
 
-    fn judge(&self, status: ExitStatus) -> Ended {
-        let said = self.running.as_ref().map(Binary::stderr).unwrap_or_default();
-        if said.contains("panicked") || said.contains("by a bug") {
-            return Ended::Badly(self.told("panicked"));
+    fn classify(&self, status: ExitStatus) -> Ended {
+        let log = self.running.as_ref().map(Binary::stderr).unwrap_or_default();
+        if log.contains("panicked") || log.contains("by a bug") {
+            return Ended::Unexpected(self.report("panicked"));
         }
-        let was_at_work = said.contains("started role=");
+        let was_at_work = log.contains("started role=");
         match (status.signal(), status.code()) {
-            (Some(9), _) if self.may_be_killed => Ended::Well,
-            (_, Some(0)) if self.stopping_since.is_some() => Ended::Well,
-            // Asked in the first milliseconds, before it listens to signals, and so before it has said or done anything.
-            (Some(15), _) if self.stopping_since.is_some() && said.is_empty() => Ended::Well,
-            (_, Some(1)) if !was_at_work => Ended::InVain,
-            _ => Ended::Badly(self.told(&format!("ended by itself with {status}"))),
+            (Some(9), _) if self.may_be_killed => Ended::Expected,
+            (_, Some(0)) if self.stopping_since.is_some() => Ended::Expected,
+            // The signal came before the process handles signals, so it has not done anything yet.
+            (Some(15), _) if self.stopping_since.is_some() && log.is_empty() => Ended::Expected,
+            (_, Some(1)) if !was_at_work => Ended::NotStarted,
+            _ => Ended::Unexpected(self.report(&format!("ended by itself with {status}"))),
         }
     }
 
-    fn told(&self, what: &str) -> String {
-        let said = self.running.as_ref().map(Binary::stderr).unwrap_or_default();
-        let lines: Vec<&str> = said.lines().collect();
+    fn report(&self, what: &str) -> String {
+        let log = self.running.as_ref().map(Binary::stderr).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
         let last = lines[lines.len().saturating_sub(12)..].join("\n    ");
         format!("{} {what}:\n    {last}", self.name)
     }

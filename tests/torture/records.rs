@@ -1,4 +1,4 @@
-//! Records that nobody wanted in the topics: such as came before, and such as are no events.
+//! Unwanted records: records published again, and records that are not events.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use ledger::{
 };
 
 const TOPICS: [&str; 3] = [TRANSACTIONS_TOPIC, RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC];
-/// Of one partition.
+/// How many records of each partition are published again.
 const TAIL_RECORDS: i64 = 100;
 const TAIL_BYTES_MAX: usize = 200_000;
 const MIDDLE_BYTES_MAX: usize = 20_000;
 
-/// Of the topic of transactions, as the system is set up.
+/// The partitions of `transactions.v1`.
 const PARTITIONS: i32 = 6;
 
-/// Some records from the middle of the hot partition, as a relay publishes them that was cut off long ago.
+/// Publishes records from the middle of the hot partition again, as a late retry of a relay does.
 pub async fn double_middle(broker: &SharedBroker) {
     let partition = partition_of(b"hot", PARTITIONS);
     let Ok(range) = broker.offset_range(TRANSACTIONS_TOPIC, partition).await else { return };
-    again(broker, TRANSACTIONS_TOPIC, partition, range.latest / 2, MIDDLE_BYTES_MAX).await;
+    publish_again(broker, TRANSACTIONS_TOPIC, partition, range.latest / 2, MIDDLE_BYTES_MAX).await;
 }
 
-/// The last records of every partition of all topics, each once more.
+/// Publishes the last records of every partition of all topics again.
 pub async fn double_tails(broker: &SharedBroker) {
     for topic in TOPICS {
         let Ok(partitions) = broker.partitions(topic).await else { return };
@@ -32,13 +32,13 @@ pub async fn double_tails(broker: &SharedBroker) {
             let Ok(range) = broker.offset_range(topic, partition).await else { return };
             let from = range.earliest.max(range.latest - TAIL_RECORDS);
             if from < range.latest {
-                again(broker, topic, partition, from, TAIL_BYTES_MAX).await;
+                publish_again(broker, topic, partition, from, TAIL_BYTES_MAX).await;
             }
         }
     }
 }
 
-async fn again(broker: &SharedBroker, topic: &str, partition: i32, from: i64, bytes_max: usize) {
+async fn publish_again(broker: &SharedBroker, topic: &str, partition: i32, from: i64, bytes_max: usize) {
     let Ok(found) = broker.fetch(topic, partition, from, bytes_max, Duration::ZERO).await else { return };
     let again = found.records.into_iter().map(|record| OutgoingRecord {
         key: record.key,
@@ -46,11 +46,11 @@ async fn again(broker: &SharedBroker, topic: &str, partition: i32, from: i64, by
         headers: record.headers,
         timestamp: record.timestamp,
     });
-    // In doubt or not: the reader counts what is there.
+    // The audit counts the records in the topic, so an unknown outcome is fine.
     let _ = broker.produce(topic, partition, again.collect()).await;
 }
 
-/// A record that is no event, under the hot account's key.
+/// Publishes a record that is not an event, with the key of the hot account.
 pub async fn poison(broker: &SharedBroker) {
     let record = OutgoingRecord {
         key: Some("hot".into()),

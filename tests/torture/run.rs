@@ -1,4 +1,4 @@
-//! One run: the system, the load, the faults as they come due, and the judgement.
+//! One run: the system, the load, the scheduled faults, and the final check.
 
 use std::{
     collections::BTreeMap,
@@ -11,9 +11,9 @@ use tokio::task::JoinHandle;
 
 use super::{
     fleet::Fleet,
+    other_sessions::OtherSessions,
     records,
     schedule::{CONSUMERS, Fault, Planned, SLOTS},
-    strangers::Strangers,
 };
 use crate::support::{
     clients::Clients, own_kafka::OwnKafka, own_postgres::OwnPostgres, postgres::TestDatabase, system::System,
@@ -24,12 +24,12 @@ const CLIENTS: usize = 12;
 const ACCOUNTS: usize = 60;
 const CLIENT_PAUSE: Duration = Duration::from_millis(25);
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// Transactions that are taken each second of an outage of Kafka, whatever else goes wrong meanwhile.
-const TAKEN_PER_SECOND_MIN: usize = 5;
+/// At least this many transactions are accepted in each second of a Kafka outage, whatever else fails meanwhile.
+const ACCEPTED_PER_SECOND_MIN: usize = 5;
 const KAFKA_UP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A fault that ends later.
-enum Later {
+/// The end of a fault.
+enum FaultEnd {
     KafkaUp,
     OutageOver,
     KafkaThaw,
@@ -39,31 +39,31 @@ enum Later {
     PostgresQuick,
 }
 
-/// A long absence of Kafka.
+/// A long outage of Kafka.
 struct Outage {
     began: Instant,
-    /// Transactions that had been acknowledged by then.
+    /// Transactions acknowledged before it.
     acknowledged: usize,
 }
 
-/// Everything at work.
+/// The running system.
 pub struct Run {
     system: Arc<System>,
     postgres: OwnPostgres,
     fleet: Fleet,
     clients: Option<Clients>,
-    later: Vec<(Instant, Later)>,
+    pending_ends: Vec<(Instant, FaultEnd)>,
     kafka_starting: Option<JoinHandle<()>>,
     kafka_is_up: bool,
     outage: Option<Outage>,
-    strangers: Strangers,
+    other_sessions: OtherSessions,
     differences: Vec<String>,
     counts: BTreeMap<String, usize>,
     started: Instant,
 }
 
 impl Run {
-    /// None where Kafka cannot be had.
+    /// Starts everything. Returns None if Kafka is not available.
     pub async fn start() -> Option<Self> {
         let kafka = OwnKafka::start().await?;
         let postgres = OwnPostgres::start().await;
@@ -78,19 +78,19 @@ impl Run {
             postgres,
             fleet,
             clients: Some(clients),
-            later: Vec::new(),
+            pending_ends: Vec::new(),
             kafka_starting: None,
             kafka_is_up: true,
             outage: None,
-            strangers: Strangers::default(),
+            other_sessions: OtherSessions::default(),
             differences: Vec::new(),
             counts: BTreeMap::new(),
             started: Instant::now(),
         })
     }
 
-    /// Lets all of it happen.
-    pub async fn go_through(&mut self, plan: Vec<Planned>) {
+    /// Lets the planned faults happen at their times.
+    pub async fn execute(&mut self, plan: Vec<Planned>) {
         self.started = Instant::now();
         let mut reported = Instant::now();
         for planned in plan {
@@ -103,9 +103,9 @@ impl Run {
                 }
                 tokio::time::sleep(TICK).await;
             }
-            self.say(&described(&planned.fault));
+            self.say(&describe(&planned.fault));
             *self.counts.entry(kind(&planned.fault)).or_default() += 1;
-            self.happen(planned.fault).await;
+            self.inject(planned.fault).await;
         }
     }
 
@@ -119,13 +119,14 @@ impl Run {
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
-        self.later = later;
-        let due: Vec<(Instant, Later)> = due;
-        for (_, later) in due {
-            match later {
-                Later::OutageOver => self.end_outage().await,
-                later => self.end(later),
+        let (due, pending) =
+            std::mem::take(&mut self.pending_ends).into_iter().partition(|(at, _)| *at <= now);
+        self.pending_ends = pending;
+        let due: Vec<(Instant, FaultEnd)> = due;
+        for (_, end) in due {
+            match end {
+                FaultEnd::OutageOver => self.end_outage().await,
+                end => self.end(end),
             }
         }
         if self.kafka_starting.as_ref().is_some_and(JoinHandle::is_finished)
@@ -137,29 +138,29 @@ impl Run {
         self.fleet.tend(&self.system);
     }
 
-    fn end(&mut self, later: Later) {
+    fn end(&mut self, end: FaultEnd) {
         let kafka = self.system.kafka();
-        match later {
-            Later::KafkaUp | Later::OutageOver => {
+        match end {
+            FaultEnd::KafkaUp | FaultEnd::OutageOver => {
                 let system = Arc::clone(&self.system);
                 self.kafka_starting = Some(tokio::spawn(async move { system.kafka().broker.up().await }));
             }
-            Later::KafkaThaw => {
+            FaultEnd::KafkaThaw => {
                 kafka.broker.signal(Signal::SIGCONT);
                 self.kafka_is_up = true;
             }
-            Later::KafkaFlows => kafka.proxy.hold(false),
-            Later::KafkaQuick => kafka.proxy.slow(Duration::ZERO),
-            Later::PostgresFlows => self.postgres.proxy.hold(false),
-            Later::PostgresQuick => self.postgres.proxy.slow(Duration::ZERO),
+            FaultEnd::KafkaFlows => kafka.proxy.hold(false),
+            FaultEnd::KafkaQuick => kafka.proxy.slow(Duration::ZERO),
+            FaultEnd::PostgresFlows => self.postgres.proxy.hold(false),
+            FaultEnd::PostgresQuick => self.postgres.proxy.slow(Duration::ZERO),
         }
     }
 
-    fn later(&mut self, after: Duration, later: Later) {
-        self.later.push((Instant::now() + after, later));
+    fn end_after(&mut self, time: Duration, end: FaultEnd) {
+        self.pending_ends.push((Instant::now() + time, end));
     }
 
-    async fn happen(&mut self, fault: Fault) {
+    async fn inject(&mut self, fault: Fault) {
         match fault {
             Fault::Kill(slot) => self.fleet.kill(slot),
             Fault::Terminate(slot) => self.fleet.terminate(slot),
@@ -167,7 +168,7 @@ impl Run {
             Fault::FailAt(slot, point) => self.fleet.fail_at(slot, point),
             Fault::Scale(count) => self.fleet.scale(CONSUMERS, count),
             Fault::KafkaKill(..) | Fault::KafkaFreeze(..) | Fault::KafkaHold(..) | Fault::KafkaSlow(..) => {
-                self.happen_to_kafka(&fault);
+                self.inject_into_kafka(&fault);
             }
             Fault::KafkaCutAfter(bytes) => self.system.kafka().proxy.cut_after(bytes),
             Fault::KafkaReset => self.system.kafka().proxy.reset(),
@@ -176,42 +177,42 @@ impl Run {
             Fault::DoubleTails => records::double_tails(&self.system.broker().await).await,
             Fault::Poison => records::poison(&self.system.broker().await).await,
             Fault::KafkaAway(away) => self.begin_outage(away).await,
-            Fault::LockAccount(time) => Strangers::lock_account(self.postgres.direct(), time),
+            Fault::LockAccount(time) => OtherSessions::lock_account(self.postgres.direct(), time),
             Fault::LeaveOpen(time, commits) => {
-                self.strangers.leave_open(self.postgres.direct(), time, commits);
+                self.other_sessions.leave_open(self.postgres.direct(), time, commits);
             }
-            _ => self.happen_to_postgres(fault).await,
+            _ => self.inject_into_postgres(fault).await,
         }
     }
 
-    fn happen_to_kafka(&mut self, fault: &Fault) {
+    fn inject_into_kafka(&mut self, fault: &Fault) {
         let kafka = self.system.kafka();
         match fault {
-            // One at a time: it is away already.
+            // Kafka is away already.
             Fault::KafkaKill(_) | Fault::KafkaFreeze(_) if !self.kafka_is_up => {}
             Fault::KafkaKill(away) => {
                 kafka.broker.signal(Signal::SIGKILL);
                 self.kafka_is_up = false;
-                self.later(*away, Later::KafkaUp);
+                self.end_after(*away, FaultEnd::KafkaUp);
             }
             Fault::KafkaFreeze(time) => {
                 kafka.broker.signal(Signal::SIGSTOP);
                 self.kafka_is_up = false;
-                self.later(*time, Later::KafkaThaw);
+                self.end_after(*time, FaultEnd::KafkaThaw);
             }
             Fault::KafkaHold(time) => {
                 kafka.proxy.hold(true);
-                self.later(*time, Later::KafkaFlows);
+                self.end_after(*time, FaultEnd::KafkaFlows);
             }
             Fault::KafkaSlow(latency, time) => {
                 kafka.proxy.slow(*latency);
-                self.later(*time, Later::KafkaQuick);
+                self.end_after(*time, FaultEnd::KafkaQuick);
             }
             _ => {}
         }
     }
 
-    /// What went wrong with it before is over first, so that it is away for all of that time.
+    /// Waits until earlier faults of Kafka are over, so that the outage has its full length.
     async fn begin_outage(&mut self, away: Duration) {
         let deadline = Instant::now() + KAFKA_UP_TIMEOUT;
         while !self.kafka_is_up {
@@ -222,24 +223,25 @@ impl Run {
         self.system.kafka().broker.signal(Signal::SIGKILL);
         self.kafka_is_up = false;
         self.outage = Some(Outage { began: Instant::now(), acknowledged: self.acknowledged() });
-        self.later(away, Later::OutageOver);
+        self.end_after(away, FaultEnd::OutageOver);
     }
 
     async fn end_outage(&mut self) {
         if let Some(Outage { began, acknowledged }) = self.outage.take() {
-            let (took, taken) = (began.elapsed(), self.acknowledged() - acknowledged);
+            let (length, accepted) = (began.elapsed(), self.acknowledged() - acknowledged);
             let waiting = self.postgres.direct().value("SELECT count(*) FROM outbox").await;
-            let told =
-                format!("{took:.1?} without Kafka: {taken} transactions were taken, {waiting} rows wait");
-            self.say(&told);
-            if taken < TAKEN_PER_SECOND_MIN * usize::try_from(took.as_secs()).expect("short") {
-                self.differences.push(told);
+            let summary = format!(
+                "{length:.1?} without Kafka: {accepted} transactions were accepted, {waiting} rows wait"
+            );
+            self.say(&summary);
+            if accepted < ACCEPTED_PER_SECOND_MIN * usize::try_from(length.as_secs()).expect("short") {
+                self.differences.push(summary);
             }
         }
-        self.end(Later::KafkaUp);
+        self.end(FaultEnd::KafkaUp);
     }
 
-    async fn happen_to_postgres(&mut self, fault: Fault) {
+    async fn inject_into_postgres(&mut self, fault: Fault) {
         let proxy = &self.postgres.proxy;
         match fault {
             Fault::PostgresCrash => {
@@ -252,11 +254,11 @@ impl Run {
             }
             Fault::PostgresHold(time) => {
                 proxy.hold(true);
-                self.later(time, Later::PostgresFlows);
+                self.end_after(time, FaultEnd::PostgresFlows);
             }
             Fault::PostgresSlow(latency, time) => {
                 proxy.slow(latency);
-                self.later(time, Later::PostgresQuick);
+                self.end_after(time, FaultEnd::PostgresQuick);
             }
             Fault::PostgresCutAfter(bytes) => proxy.cut_after(bytes),
             Fault::PostgresReset => proxy.reset(),
@@ -264,13 +266,13 @@ impl Run {
         }
     }
 
-    /// Everything is well again; what should hold now and does not?
+    /// Ends all faults, waits until the system is at rest, and returns everything that is wrong.
     pub async fn settle(mut self) -> Vec<String> {
-        self.say("all is well again");
-        for (_, later) in std::mem::take(&mut self.later) {
-            match later {
-                Later::OutageOver => self.end_outage().await,
-                later => self.end(later),
+        self.say("all faults end");
+        for (_, end) in std::mem::take(&mut self.pending_ends) {
+            match end {
+                FaultEnd::OutageOver => self.end_outage().await,
+                end => self.end(end),
             }
         }
         self.system.kafka().proxy.heal();
@@ -281,7 +283,7 @@ impl Run {
         self.fleet.heal();
         let mut differences = std::mem::take(&mut self.differences);
         if let Some(clients) = self.clients.take() {
-            // Tended, for they need somebody to answer.
+            // The clients need a running `serve` to finish.
             let mut finishing = Box::pin(clients.finish());
             let mut known = loop {
                 tokio::select! {
@@ -290,9 +292,9 @@ impl Run {
                 }
             };
             self.say(&format!("{} acknowledged, answers {:?}", known.acknowledged.len(), known.answers));
-            let strangers = std::mem::take(&mut self.strangers);
-            let (told, wrong) = strangers.ended(&mut known, &self.system.database).await;
-            self.say(&told);
+            let other_sessions = std::mem::take(&mut self.other_sessions);
+            let (summary, wrong) = other_sessions.ended(&mut known, &self.system.database).await;
+            self.say(&summary);
             differences.extend(wrong);
             differences.extend(known.differences(&self.system.database).await);
         }
@@ -302,22 +304,22 @@ impl Run {
         self.fleet.stop().await;
         let held = self.system.count("leases WHERE owner IS NOT NULL").await;
         if held > 0 {
-            differences.push(format!("{held} leases are held after the end"));
+            differences.push(format!("{held} leases are held after all roles have stopped"));
         }
         differences.append(&mut self.fleet.differences);
-        let (starts, in_vain) = (self.fleet.starts, self.fleet.starts_in_vain);
-        self.say(&format!("{starts} starts of {} processes, {in_vain} in vain", SLOTS.len()));
+        let (starts, failed) = (self.fleet.starts, self.fleet.failed_starts);
+        self.say(&format!("{starts} starts of {} processes, {failed} failed", SLOTS.len()));
         for (fault, count) in &self.counts {
             println!("{count:5}  {fault}");
         }
         differences
     }
 
-    /// As many as records that are no events, and for that reason.
+    /// Compares the dead letters with the poison records.
     async fn dead_letters(&self) -> Vec<String> {
         let audit = self.system.audit().await;
         self.say(&format!(
-            "{} records, {} events, {} came again, {} poisoned",
+            "{} records, {} events, {} duplicates, {} poison records",
             audit.records,
             audit.distinct(),
             audit.duplicates,
@@ -329,16 +331,16 @@ impl Run {
         let mut differences = Vec::new();
         if undecodable != audit.foreign {
             differences
-                .push(format!("{} records are no events, {undecodable} were put aside", audit.foreign));
+                .push(format!("{} records are not events, {undecodable} were dead-lettered", audit.foreign));
         }
         if !others.is_empty() {
-            differences.push(format!("put aside without poison: {others}"));
+            differences.push(format!("dead-lettered without poison: {others}"));
         }
         differences
     }
 }
 
-fn described(fault: &Fault) -> String {
+fn describe(fault: &Fault) -> String {
     match fault {
         Fault::Kill(slot) => format!("kill -9 {}", SLOTS[*slot].0),
         Fault::Terminate(slot) => format!("SIGTERM {}", SLOTS[*slot].0),
@@ -352,7 +354,7 @@ fn described(fault: &Fault) -> String {
     }
 }
 
-/// For the table in the end.
+/// The name of the fault in the final table.
 fn kind(fault: &Fault) -> String {
     match fault {
         Fault::Kill(slot) => format!("kill -9 {}", SLOTS[*slot].1),

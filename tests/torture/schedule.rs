@@ -1,8 +1,8 @@
-//! What goes wrong when: a pure function of the seed.
+//! The schedule of the faults: a pure function of the seed.
 
 use std::time::Duration;
 
-/// The processes that there are.
+/// The processes: name and role.
 pub const SLOTS: [(&str, &str); 8] = [
     ("serve-0", "serve"),
     ("serve-1", "serve"),
@@ -14,21 +14,21 @@ pub const SLOTS: [(&str, &str); 8] = [
     ("consumer-3", "consume-risk"),
 ];
 
-/// The slots of the consumers, which come and go.
+/// The slots of the consumers, whose number changes.
 pub const CONSUMERS: std::ops::Range<usize> = 4..8;
 
-/// Something that goes wrong.
+/// One fault.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
     /// `kill -9`.
     Kill(usize),
-    /// SIGTERM, and a new one in its place.
+    /// SIGTERM, then a new process.
     Terminate(usize),
-    /// SIGSTOP, and SIGCONT after that time.
+    /// SIGSTOP, then SIGCONT after this time.
     Freeze(usize, Duration),
-    /// Killed, and a new one that fails at a point.
+    /// Killed, then a new process that fails at this point.
     FailAt(usize, String),
-    /// So many consumers from now on.
+    /// This many consumers from now on.
     Scale(usize),
     KafkaKill(Duration),
     KafkaFreeze(Duration),
@@ -42,21 +42,21 @@ pub enum Fault {
     PostgresSlow(Duration, Duration),
     PostgresCutAfter(u32),
     PostgresReset,
-    /// Somebody holds the hot account's row.
+    /// Another session locks the row of the hot account.
     LockAccount(Duration),
-    /// Records of the topic are published again.
+    /// Records of `transactions.v1` are published again.
     Double,
-    /// A record that is no event.
+    /// A record that is not an event.
     Poison,
-    /// Somebody posts in a transaction that stays open for that time, and then commits, or else vanishes.
+    /// Another session posts in a database transaction that stays open for this time, then commits (true) or disappears.
     LeaveOpen(Duration, bool),
     /// The last records of every partition of all topics are published again.
     DoubleTails,
-    /// Kafka is killed and stays away for so long that backlogs grow.
+    /// Kafka is killed and stays away long enough for the backlog to grow.
     KafkaAway(Duration),
 }
 
-/// There is one such outage in each of these, so none in a short run.
+/// One long outage of Kafka lies in each of these intervals; a shorter run has none.
 const OUTAGE_INTERVAL: Duration = Duration::from_secs(240);
 const OUTAGE: Duration = Duration::from_secs(60);
 
@@ -67,7 +67,7 @@ pub struct Planned {
     pub fault: Fault,
 }
 
-/// All that goes wrong within that time.
+/// Returns all faults of a run of this length.
 pub fn plan(seed: u64, length: Duration) -> Vec<Planned> {
     let mut planned = common(seed, length);
     planned.extend(rare(seed, length));
@@ -76,7 +76,7 @@ pub fn plan(seed: u64, length: Duration) -> Vec<Planned> {
     planned
 }
 
-/// About one a second.
+/// About one fault a second.
 fn common(seed: u64, length: Duration) -> Vec<Planned> {
     let mut dice = Dice(seed);
     let mut at = Duration::from_secs(2);
@@ -88,7 +88,7 @@ fn common(seed: u64, length: Duration) -> Vec<Planned> {
     planned
 }
 
-/// With dice of their own, so that what is common stays the same for a seed.
+/// Rare faults use random numbers of their own, so that the common ones stay the same for a seed.
 fn rare(seed: u64, length: Duration) -> Vec<Planned> {
     let mut dice = Dice(!seed);
     let mut at = Duration::from_secs(4);
@@ -104,7 +104,7 @@ fn rare(seed: u64, length: Duration) -> Vec<Planned> {
     planned
 }
 
-/// Late enough that there is something to be missed, early enough to see what comes after.
+/// An outage begins late enough for a backlog and early enough to see the time after it.
 fn outages(seed: u64, length: Duration) -> Vec<Planned> {
     let mut dice = Dice(seed.rotate_left(32));
     let mut planned = Vec::new();
@@ -146,16 +146,16 @@ fn fault(dice: &mut Dice) -> Fault {
 fn fail_point(dice: &mut Dice, role: &str) -> String {
     let points: Vec<&str> = ledger::runtime::fail_point::FAIL_POINTS
         .into_iter()
-        // Reached by dead letters only, which are few: nearly never.
-        .filter(|point| point.starts_with(&format!("{role}/")) && !point.contains("aside"))
+        // Points that only dead letters reach are too rare.
+        .filter(|point| point.starts_with(&format!("{role}/")) && !point.contains("dead-letter"))
         .collect();
     let point = points[dice.below(points.len())];
-    let turn = 1 + dice.below(if point.ends_with("scoring") { 200 } else { 12 });
+    let count = 1 + dice.below(if point.ends_with("scoring") { 200 } else { 12 });
     let how = if dice.below(3) == 0 { "stop" } else { "kill" };
-    format!("{point}@{turn}:{how}")
+    format!("{point}@{count}:{how}")
 }
 
-/// SplitMix64: the same numbers for a seed for ever, whatever a library does.
+/// SplitMix64, written here so that a seed gives the same numbers with every version of a library.
 struct Dice(u64);
 
 impl Dice {
@@ -178,7 +178,7 @@ impl Dice {
 }
 
 #[test]
-fn a_seed_is_a_schedule() {
+fn a_seed_always_gives_the_same_schedule() {
     let minute = Duration::from_secs(60);
     assert_eq!(plan(7, minute), plan(7, minute));
     assert_ne!(plan(7, minute), plan(8, minute));

@@ -1,5 +1,5 @@
-//! Others on the product's database: one holds a row that everybody wants, one posts in a transaction that it leaves
-//! open while rows with higher outbox ids are published, and in the end commits or vanishes.
+//! Other sessions on the ledger's database. One kind locks the row of the hot account. The other kind posts in a database
+//! transaction that stays open while rows with higher outbox ids are published, and then commits or disappears.
 
 use std::time::Duration;
 
@@ -13,39 +13,38 @@ use tokio::task::JoinHandle;
 
 use crate::support::{clients::Known, postgres::TestDatabase};
 
-/// Everybody's account, of whose lane the late rows are.
+/// The account that all clients use. The late rows are in its lane.
 const HOT: &str = "hot";
 
-/// Those who left a transaction open.
+/// The sessions that left a transaction open.
 #[derive(Default)]
-pub struct Strangers(Vec<JoinHandle<Late>>);
+pub struct OtherSessions(Vec<JoinHandle<LateTransaction>>);
 
-/// How one of them ended, as far as it knows.
-struct Late {
+/// A transaction that was left open, and its end as far as the session knows.
+struct LateTransaction {
     key: String,
     end: End,
 }
 
 enum End {
     Committed(String),
-    Vanished,
-    /// The server was killed in the middle.
+    Disappeared,
+    /// The server failed meanwhile.
     InDoubt(RepositoryError),
 }
 
-impl Strangers {
-    /// Posts to an account of its own whose rows are in the lane of the hot one, and leaves the transaction open for
-    /// that time.
+impl OtherSessions {
+    /// Posts to an account in the lane of the hot account and leaves the transaction open for this time.
     pub fn leave_open(&mut self, database: TestDatabase, time: Duration, commits: bool) {
         let number = self.0.len();
         self.0.push(tokio::spawn(async move {
             let key = format!("late-{number}");
             let end = post_late(&database, number, &key, time, commits).await;
-            Late { key, end }
+            LateTransaction { key, end }
         }));
     }
 
-    /// Holds the hot account's row.
+    /// Locks the row of the hot account for this time.
     pub fn lock_account(database: TestDatabase, time: Duration) {
         tokio::spawn(async move {
             let mut client = database.client().await;
@@ -58,43 +57,43 @@ impl Strangers {
         });
     }
 
-    /// Adds to what is known to be in the ledger; answers a summary, and what is not as it was told.
+    /// Adds the transactions that must be in the ledger to `known`. Returns a summary and the differences.
     pub async fn ended(self, known: &mut Known, database: &TestDatabase) -> (String, Vec<String>) {
         let mut differences = Vec::new();
         let mut counts = [0; 3];
         for late in self.0 {
-            let Late { key, end } = late.await.expect("no panic");
+            let LateTransaction { key, end } = late.await.expect("no panic");
             let sql = format!(
                 "SELECT coalesce(max(id::text), '') FROM transactions WHERE idempotency_key = '{key}'"
             );
-            let kept = Some(database.value(&sql).await).filter(|id| !id.is_empty());
-            match (&end, &kept) {
+            let stored = Some(database.value(&sql).await).filter(|id| !id.is_empty());
+            match (&end, &stored) {
                 (End::Committed(_), _) => counts[0] += 1,
-                (End::Vanished, Some(_)) => {
-                    differences.push(format!("{key} is there and was never committed"))
+                (End::Disappeared, Some(_)) => {
+                    differences.push(format!("{key} is in the ledger and was never committed"))
                 }
-                (End::Vanished, None) => counts[1] += 1,
+                (End::Disappeared, None) => counts[1] += 1,
                 (End::InDoubt(error), _) => {
                     println!(
                         "{key} in doubt, {}: {error}",
-                        if kept.is_some() { "there" } else { "not there" }
+                        if stored.is_some() { "there" } else { "not there" }
                     );
                     counts[2] += 1;
                 }
             }
-            let id = if let End::Committed(id) = end { Some(id) } else { kept };
+            let id = if let End::Committed(id) = end { Some(id) } else { stored };
             known.acknowledged.extend(id.map(|id| (key, id)));
         }
-        let [committed, vanished, in_doubt] = counts;
+        let [committed, disappeared, in_doubt] = counts;
         let summary = format!(
-            "transactions left open: {committed} committed, {vanished} vanished, {in_doubt} in doubt"
+            "transactions left open: {committed} committed, {disappeared} disappeared, {in_doubt} in doubt"
         );
         (summary, differences)
     }
 }
 
 async fn post_late(database: &TestDatabase, number: usize, key: &str, time: Duration, commits: bool) -> End {
-    let mut connection = match repository::connect(&database.config.database, "stranger").await {
+    let mut connection = match repository::connect(&database.config.database, "other session").await {
         Ok(connection) => connection,
         Err(error) => return End::InDoubt(error),
     };
@@ -105,13 +104,13 @@ async fn post_late(database: &TestDatabase, number: usize, key: &str, time: Dura
         tokio::time::sleep(open).await;
         match posted.decisions.first() {
             Some(Decision::Create(created)) => Ok(created.id.to_string()),
-            other => panic!("a key of its own is new: {other:?}"),
+            other => panic!("the key is unique: {other:?}"),
         }
     });
     match tokio::time::timeout(if commits { time * 100 } else { time }, posting).await {
         Ok(Ok(id)) => End::Committed(id),
         Ok(Err(error)) => End::InDoubt(error),
-        Err(_) => End::Vanished,
+        Err(_) => End::Disappeared,
     }
 }
 
