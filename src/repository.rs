@@ -25,6 +25,7 @@ pub mod verification;
 
 mod connection;
 mod error;
+mod functions;
 mod paging;
 mod pool;
 mod schema;

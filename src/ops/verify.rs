@@ -1,14 +1,16 @@
-//! `ledger verify`: holds ledger, balances, outbox, topics, assessments, positions, dead letters and facts against
-//! each other on a live system, and says what differs.
+//! `ledger verify`: compares ledger, balances, outbox, topics, assessments, positions, dead letters and facts with each
+//! other on a live system, and reports the differences.
 //!
 //! ```text
-//! snapshot ─▶ ledger against itself ─▶ topic from its first record ─▶ what is not in it is in the outbox
+//! snapshot ─▶ ledger against itself ─▶ topic from its first record ─▶ other transactions against the outbox
 //! (outbox, positions, last rows)                                  ─▶ assessments ─▶ dead letters ─▶ facts by day
 //! ```
 //!
-//! Guarantees: nothing that is merely in flight is called a difference, because the outbox is remembered before the
-//! topic's end is read; memory grows with the number of accounts (about 100 bytes each), not of transactions. In
-//! PostgreSQL it takes temporary tables, of some 150 bytes for each assessment.
+//! Guarantees:
+//! - An event in flight is not a difference: the outbox is copied before the end of the topic is read.
+//! - The memory of the process grows with the number of accounts (about 100 bytes each), not of transactions. The
+//!   temporary tables in PostgreSQL take about 150 bytes for each assessment.
+//!
 //! Deliberately absent: repairs.
 
 mod announcements;
@@ -30,37 +32,37 @@ use crate::{
     broker::SharedBroker,
     repository::{
         Connection,
-        verification::{self, Found, Snapshot, pending},
+        verification::{self, Findings, Snapshot},
     },
     runtime::{Boot, Context, OutputFormat, parse_time_span, progress_bar},
 };
 
-/// A question over millions of rows takes its time.
+/// A comparison of millions of rows takes minutes.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3600);
 const PROGRESS: &str = "{spinner} {msg} ({elapsed})";
 
 /// Flags of `ledger verify`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
-    /// Wait at most this long until nothing is in flight; what is pending then counts as a difference
+    /// Wait at most this long until nothing is in flight; then a transaction without an assessment is a difference
     #[arg(long, value_name = "DURATION", env = "LEDGER_VERIFY_WAIT", value_parser = parse_time_span)]
     pub wait: Option<Duration>,
-    /// How to print the result
+    /// Format of the result
     #[arg(long, value_enum, default_value_t, env = "LEDGER_VERIFY_OUTPUT")]
     pub output: OutputFormat,
 }
 
-/// Runs the command and prints the result; fails if anything differs.
+/// Runs the command, prints the report, and exits with 1 if there are differences.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     let report = tokio::select! {
         report = verify(&context, &args) => report?,
-        () = context.stop.requested() => anyhow::bail!("asked to stop before everything was checked"),
+        () = context.stop.requested() => anyhow::bail!("stopped before all checks were made"),
     };
     report.print(args.output)?;
     Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Checks everything.
+/// Makes all checks.
 pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
     let config = &context.config;
     let mut boot = Boot::new(context, "verify");
@@ -87,35 +89,35 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
 }
 
 async fn check_ledger(connection: &mut Connection, report: &mut Report) -> anyhow::Result<()> {
-    let counts = verification::counts(connection).await?;
+    let counts = verification::table_counts(connection).await?;
     report.push(Check::of(
         "idempotency keys",
         "one row per account and key",
         counts.transactions,
-        verification::keys_repeated(connection).await?,
+        verification::duplicate_keys(connection).await?,
     ));
     report.push(Check::of(
         "sequences",
-        "rows numbered 1, 2, 3 … with running balances, never older than the one before",
+        "rows are numbered 1, 2, 3 … with running balances, and no row is older than the one before",
         counts.transactions,
-        verification::sequences(connection).await?,
+        verification::sequence_errors(connection).await?,
     ));
     report.push(Check::of(
         "balances",
-        "each account is the sum of its rows",
+        "each balance is the sum of the rows of its account",
         counts.accounts,
-        verification::balances(connection).await?,
+        verification::balance_mismatches(connection).await?,
     ));
     report.push(Check::of(
         "reversals",
-        "each the opposite of one row, once",
+        "each reverses one row of its account, once",
         counts.reversals,
-        verification::reversals(connection).await?,
+        verification::reversal_errors(connection).await?,
     ));
     Ok(())
 }
 
-/// Answers how many events may be on their way to an assessment, duplicates counted too.
+/// Returns how many events may be on their way to an assessment, duplicates included.
 async fn check_events(
     context: &Context,
     connection: &mut Connection,
@@ -125,12 +127,12 @@ async fn check_events(
 ) -> anyhow::Result<i64> {
     report.push(Check::of(
         "outbox",
-        "each event waiting there has its row",
+        "each event there has its row in the ledger",
         snapshot.outbox_transactions,
-        verification::outbox_without_row(connection).await?,
+        verification::outbox_without_transaction(connection).await?,
     ));
     let group = &context.config.consume_risk.group;
-    let scan = events::scan(connection, &**broker, snapshot, group).await?;
+    let scan = events::TopicScan::read(connection, &**broker, snapshot, group).await?;
     let behind = scan.behind;
     for check in scan.into_checks(connection).await? {
         report.push(check);
@@ -148,21 +150,25 @@ async fn check_assessments(
     in_flight: i64,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let counts = verification::counts(connection).await?;
-    let mut found = verification::assessments_repeated(connection).await?;
-    found.add(verification::assessments_without_row(connection).await?);
+    let counts = verification::table_counts(connection).await?;
+    let mut found = verification::duplicate_assessments(connection).await?;
+    found.add(verification::assessment_mismatches(connection).await?);
     report.push(Check::of(
         "assessments",
-        "at most one for each row, under its id",
+        "each row has at most one, with the id of its transaction",
         counts.assessments,
         found,
     ));
-    let pending = pending(connection, &context.config.consume_risk.group).await?;
+    let pending = verification::unassessed(connection, &context.config.consume_risk.group).await?;
     let waited = args.wait.is_some();
-    let lost = if waited || pending.differences > in_flight { pending.clone() } else { Found::default() };
+    let lost = if waited || pending.differences > in_flight { pending.clone() } else { Findings::default() };
     let is_lost = lost.differences > 0;
-    let check =
-        Check::of("pending", "rows without an assessment are on their way", pending.differences, lost);
+    let check = Check::of(
+        "pending",
+        "each row without an assessment has an event in flight",
+        pending.differences,
+        lost,
+    );
     report.push(match pending.differences {
         0 => check,
         count if is_lost => check.with_note(format!(

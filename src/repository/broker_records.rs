@@ -1,8 +1,11 @@
-//! The PostgreSQL broker's tables: partitions with their next offset, and records.
+//! The tables of the PostgreSQL broker: partitions with their next offset, and records.
 //!
-//! Guarantees: an offset is drawn under its partition's row lock in the statement that inserts the record, so offsets
-//! have no gaps and become visible in order; records leave only from the front of their partition, so what is there has
-//! no gaps either. Deliberately absent: deciding when records leave, which is the broker's.
+//! Guarantees:
+//! - The statement that inserts a record draws its offset under the row lock of the partition. So offsets have no gaps
+//!   and become visible in order.
+//! - Records are removed only from the front of a partition. So the remaining offsets have no gaps either.
+//!
+//! Deliberately absent: when records are removed; the broker decides that.
 
 mod partitions;
 mod records;

@@ -1,8 +1,11 @@
-//! Dead letters: records that could not be handled, kept whole beside the reason.
+//! Dead letters: records that were given up, kept whole with the reason.
 //!
-//! Guarantees: a dead letter and the outbox row that publishes it are written in one commit; a page is served by the
-//! index on time, newest or oldest first, however many dead letters there are; the result of a replay and the row that
-//! records it are written in one transaction, which is the caller's. Deliberately absent: removing dead letters.
+//! Guarantees:
+//! - A dead letter and the outbox row that publishes it are written in one commit.
+//! - A page is read from the index on time, newest or oldest first, however many dead letters there are.
+//! - The result of a replay and the row that records it are written in one database transaction, the caller's.
+//!
+//! Deliberately absent: the removal of dead letters.
 
 mod insert;
 mod list;

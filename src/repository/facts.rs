@@ -1,10 +1,13 @@
-//! The analytics facts: which days need work, and the rebuild of one day.
+//! The facts for analytics: the days that need a rebuild, the rebuild of one day, and the runs of `ledger aggregate`.
 //!
-//! Guarantees: a day's facts, the deletion of the marks that asked for them and the run's own progress commit together,
-//! all from one snapshot of the ledger. A row that commits later leaves a mark of its own, which the snapshot did not
-//! see and therefore does not delete. Rebuilding twice gives the same rows. Whoever lost the lease commits nothing.
+//! Guarantees:
+//! - The facts of a day, the deletion of its marks and the progress of the run commit together, from one snapshot of
+//!   the ledger.
+//! - A transaction that commits later leaves its own mark. The snapshot does not see that mark and does not delete it.
+//! - A second rebuild writes the same rows.
+//! - A process that lost the lease commits nothing.
 //!
-//! A day is a UTC date. Its transactions are a range of ids, since an id is made from `created_at`.
+//! A day is a UTC date. Its transactions are a range of ids, because an id is made from `created_at`.
 
 pub mod runs;
 

@@ -1,9 +1,13 @@
-//! Leases: who may do what until when, by the database's clock, and who takes part in a group.
+//! Leases: the right of one process to work on a lane, a partition or a role for a limited time, and the members that
+//! share the leases of a group.
 //!
-//! Guarantees: taking a lease raises its epoch; [`hold`] inside a transaction keeps everybody else from taking the
-//! lease until that transaction ends, and fails if somebody already has. Waits for locks are always in name order, and
-//! renewing or taking never waits for one, so nothing here can deadlock. Deliberately absent: any decision about who
-//! should hold how much; that is `runtime::LeaseGroup`.
+//! Guarantees:
+//! - Taking a lease raises its epoch. All times come from the database's clock.
+//! - [`hold`] fences a database transaction: it fails if another process has taken the lease, and no other process can
+//!   take the lease before the transaction ends.
+//! - No deadlock: statements that wait for locks take them in name order, and [`renew`] and [`take`] never wait.
+//!
+//! Deliberately absent: how many leases a member should hold; `runtime::LeaseGroup` decides that.
 
 mod fence;
 mod lease;

@@ -1,7 +1,9 @@
-//! The outbox as the relay sees it: rows still present, in order, and their [`removal`] under a lease.
+//! The outbox as the relay uses it: scans of the rows still present, in order, and their removal under leases.
 //!
-//! There is no cursor: looks begin again and again at the first row that is there, so a row that is committed late, with
-//! a lower id than others, is found all the same. Deliberately absent: inserting, which each writer does in its own statement.
+//! There is no cursor. Each scan begins at the first row that is present, so a row that commits late, with a lower id
+//! than others, is found too.
+//!
+//! Deliberately absent: inserting. Each writer inserts its outbox rows in its own statement.
 
 mod backlog;
 mod removal;

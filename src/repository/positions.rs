@@ -1,18 +1,19 @@
-//! Positions of consumer groups: the next offset of each partition, and how often the record there was tried.
+//! Positions of consumer groups: the next offset of each partition, and how often the record there was attempted.
 //!
-//! Guarantees: a consumer only ever moves a position from the offset that it believes it to be at, so it never goes
-//! back and two owners cannot both move it; [`reset`] alone goes anywhere, and belongs to the operator. Everything here
-//! runs inside the caller's transaction, next to the lease's fence and the results that the move stands for.
+//! Guarantees: a consumer moves a position only from the offset where it expects it to be, so a position never goes
+//! back and two owners cannot both move it. Only [`reset`] goes to any offset; it belongs to the operator. All
+//! functions run inside the caller's database transaction, beside the lease's fence and the results of the records.
 
+use chrono::{DateTime, Utc};
 use diesel::{
-    OptionalExtension, QueryableByName,
-    sql_types::{BigInt, Bool, Integer, Text, Timestamptz},
+    ExpressionMethods, Insertable, OptionalExtension, QueryDsl, Queryable, Selectable, SelectableHelper,
+    upsert::excluded,
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Bind, Connection, RepositoryError, statement};
+use super::{Connection, RepositoryError, functions::clock_timestamp, schema::consumer_positions};
 
-/// One partition as one group sees it.
+/// A partition as one consumer group reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PartitionName {
     /// The consumer group.
@@ -24,9 +25,13 @@ pub struct PartitionName {
 }
 
 impl PartitionName {
-    /// Name of the lease that whoever moves the position must hold.
+    /// Returns the name of the lease that a process must hold to move the position.
     pub fn lease_name(&self) -> String {
         format!("consume-risk/{self}")
+    }
+
+    fn key(&self) -> (&str, &str, i32) {
+        (&self.group, &self.topic, self.partition)
     }
 }
 
@@ -36,44 +41,52 @@ impl std::fmt::Display for PartitionName {
     }
 }
 
-/// Where a group is in a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+/// The position of a group in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = consumer_positions)]
 pub struct Position {
     /// The first offset that is not handled.
-    #[diesel(sql_type = BigInt)]
     pub next_offset: i64,
-    /// How often the record there was tried alone.
-    #[diesel(sql_type = Integer)]
+    /// How often the record there was attempted alone.
     pub attempts: i32,
-    /// An owner began its first batch here and never came back.
-    #[diesel(sql_type = Bool)]
+    /// Whether an owner began its first batch here and never ended it.
     pub interrupted: bool,
 }
 
-/// A row for people.
-#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+/// A position with its key and its time.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = consumer_positions)]
 pub struct PositionRow {
     /// The consumer group.
-    #[diesel(sql_type = Text)]
     pub consumer_group: String,
     /// The topic.
-    #[diesel(sql_type = Text)]
     pub topic: String,
     /// The partition.
-    #[diesel(sql_type = Integer)]
     pub partition: i32,
     /// The first offset that is not handled.
-    #[diesel(sql_type = BigInt)]
     pub next_offset: i64,
-    /// How often the record there was tried alone.
-    #[diesel(sql_type = Integer)]
+    /// How often the record there was attempted alone.
     pub attempts: i32,
-    /// An owner began its first batch here and never came back.
-    #[diesel(sql_type = Bool)]
+    /// Whether an owner began its first batch here and never ended it.
     pub interrupted: bool,
     /// When the position last changed.
-    #[diesel(sql_type = Timestamptz)]
-    pub updated_at: chrono::DateTime<chrono::Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = consumer_positions)]
+struct NewPosition<'a> {
+    consumer_group: &'a str,
+    topic: &'a str,
+    partition: i32,
+    next_offset: i64,
+}
+
+impl<'a> NewPosition<'a> {
+    fn new(name: &'a PartitionName, next_offset: i64) -> Self {
+        let (consumer_group, topic, partition) = name.key();
+        Self { consumer_group, topic, partition, next_offset }
+    }
 }
 
 /// Reads a position.
@@ -81,39 +94,30 @@ pub async fn read(
     connection: &mut Connection,
     name: &PartitionName,
 ) -> Result<Option<Position>, RepositoryError> {
-    let found = statement(
-        "SELECT next_offset, attempts, interrupted FROM consumer_positions
-         WHERE consumer_group = ? AND topic = ? AND partition = ?",
-    )
-    .bind::<Text, _>(&name.group)
-    .bind::<Text, _>(&name.topic)
-    .bind::<Integer, _>(name.partition)
-    .get_result::<Position>(connection)
-    .await
-    .optional()?;
-    Ok(found)
+    let position = consumer_positions::table
+        .find(name.key())
+        .select(Position::as_select())
+        .first(connection)
+        .await
+        .optional()?;
+    Ok(position)
 }
 
-/// Makes the position of a group that is new to the partition; changes nothing for one that is not.
+/// Creates the position of a group that is new to the partition. Does not change an existing position.
 pub async fn create(
     connection: &mut Connection,
     name: &PartitionName,
     first_offset: i64,
 ) -> Result<(), RepositoryError> {
-    statement(
-        "INSERT INTO consumer_positions (consumer_group, topic, partition, next_offset) VALUES (?, ?, ?, ?)
-         ON CONFLICT DO NOTHING",
-    )
-    .bind::<Text, _>(&name.group)
-    .bind::<Text, _>(&name.topic)
-    .bind::<Integer, _>(name.partition)
-    .bind::<BigInt, _>(first_offset)
-    .execute(connection)
-    .await?;
+    diesel::insert_into(consumer_positions::table)
+        .values(NewPosition::new(name, first_offset))
+        .on_conflict_do_nothing()
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
-/// Moves a position forward. `interrupted` stays set while records are tried one by one.
+/// Moves a position forward. `interrupted` stays set while records are attempted one by one.
 pub async fn advance(
     connection: &mut Connection,
     name: &PartitionName,
@@ -121,88 +125,86 @@ pub async fn advance(
     to: i64,
     interrupted: bool,
 ) -> Result<(), RepositoryError> {
-    let moved = statement(
-        "UPDATE consumer_positions
-         SET next_offset = ?, attempts = 0, interrupted = ?, updated_at = clock_timestamp()
-         WHERE consumer_group = ? AND topic = ? AND partition = ? AND next_offset = ?",
-    )
-    .bind::<BigInt, _>(to)
-    .bind::<Bool, _>(interrupted)
-    .bind::<Text, _>(&name.group)
-    .bind::<Text, _>(&name.topic)
-    .bind::<Integer, _>(name.partition)
-    .bind::<BigInt, _>(from)
-    .execute(connection)
-    .await?;
+    let moved = diesel::update(consumer_positions::table.find(name.key()))
+        .filter(consumer_positions::next_offset.eq(from))
+        .set((
+            consumer_positions::next_offset.eq(to),
+            consumer_positions::attempts.eq(0),
+            consumer_positions::interrupted.eq(interrupted),
+            consumer_positions::updated_at.eq(clock_timestamp()),
+        ))
+        .execute(connection)
+        .await?;
     expect_one(moved, name)
 }
 
-/// Notes that the record or the batch at `offset` is about to be tried: `attempts` becomes what is given. Commit this
-/// before the try, so that it survives one that kills the process.
+/// Records that an attempt at the record or batch at `offset` is about to start, and sets `attempts`. Commit this
+/// before the attempt, so that it survives an attempt that ends the process.
 pub async fn note_attempt(
     connection: &mut Connection,
     name: &PartitionName,
     offset: i64,
     attempts: i32,
 ) -> Result<(), RepositoryError> {
-    let noted = statement(
-        "UPDATE consumer_positions SET attempts = ?, interrupted = true, updated_at = clock_timestamp()
-         WHERE consumer_group = ? AND topic = ? AND partition = ? AND next_offset = ?",
-    )
-    .bind::<Integer, _>(attempts)
-    .bind::<Text, _>(&name.group)
-    .bind::<Text, _>(&name.topic)
-    .bind::<Integer, _>(name.partition)
-    .bind::<BigInt, _>(offset)
-    .execute(connection)
-    .await?;
+    let noted = diesel::update(consumer_positions::table.find(name.key()))
+        .filter(consumer_positions::next_offset.eq(offset))
+        .set((
+            consumer_positions::attempts.eq(attempts),
+            consumer_positions::interrupted.eq(true),
+            consumer_positions::updated_at.eq(clock_timestamp()),
+        ))
+        .execute(connection)
+        .await?;
     expect_one(noted, name)
 }
 
-/// Puts a position anywhere and forgets its tries; answers where it was. Only behind [`super::leases::revoke`] in the
-/// same transaction, so that no consumer goes on from where it was.
+/// Sets a position to any offset, clears its attempts, and returns the old offset. Call [`super::leases::revoke`]
+/// before it in the same database transaction, so that no consumer continues from the old offset.
 pub async fn reset(
     connection: &mut Connection,
     name: &PartitionName,
     to: i64,
 ) -> Result<Option<i64>, RepositoryError> {
     let before = read(connection, name).await?;
-    statement(
-        "INSERT INTO consumer_positions (consumer_group, topic, partition, next_offset) VALUES (?, ?, ?, ?)
-         ON CONFLICT (consumer_group, topic, partition) DO UPDATE
-         SET next_offset = excluded.next_offset, attempts = 0, interrupted = false, updated_at = clock_timestamp()",
-    )
-    .bind::<Text, _>(&name.group)
-    .bind::<Text, _>(&name.topic)
-    .bind::<Integer, _>(name.partition)
-    .bind::<BigInt, _>(to)
-    .execute(connection)
-    .await?;
+    diesel::insert_into(consumer_positions::table)
+        .values(NewPosition::new(name, to))
+        .on_conflict((
+            consumer_positions::consumer_group,
+            consumer_positions::topic,
+            consumer_positions::partition,
+        ))
+        .do_update()
+        .set((
+            consumer_positions::next_offset.eq(excluded(consumer_positions::next_offset)),
+            consumer_positions::attempts.eq(0),
+            consumer_positions::interrupted.eq(false),
+            consumer_positions::updated_at.eq(clock_timestamp()),
+        ))
+        .execute(connection)
+        .await?;
     Ok(before.map(|before| before.next_offset))
 }
 
-/// Removes all positions of a group. Only with its leases locked in the same transaction. Answers how many.
+/// Deletes all positions of a group and returns their number. Lock the group's leases before it in the same database
+/// transaction.
 pub async fn forget(connection: &mut Connection, group: &str) -> Result<usize, RepositoryError> {
-    let forgotten = statement("DELETE FROM consumer_positions WHERE consumer_group = ?")
-        .bind::<Text, _>(group)
-        .execute(connection)
-        .await?;
-    Ok(forgotten)
+    let positions = consumer_positions::table.filter(consumer_positions::consumer_group.eq(group));
+    Ok(diesel::delete(positions).execute(connection).await?)
 }
 
-/// All positions, or those of one group.
+/// Returns all positions, or the positions of one group.
 pub async fn list(
     connection: &mut Connection,
     group: Option<&str>,
 ) -> Result<Vec<PositionRow>, RepositoryError> {
-    let rows = statement(
-        "SELECT consumer_group, topic, partition, next_offset, attempts, interrupted, updated_at FROM consumer_positions
-         WHERE consumer_group = coalesce(?, consumer_group) ORDER BY consumer_group, topic, partition",
-    )
-    .bind::<diesel::sql_types::Nullable<Text>, _>(group)
-    .get_results(connection)
-    .await?;
-    Ok(rows)
+    let mut positions = consumer_positions::table
+        .order((consumer_positions::consumer_group, consumer_positions::topic, consumer_positions::partition))
+        .select(PositionRow::as_select())
+        .into_boxed();
+    if let Some(group) = group {
+        positions = positions.filter(consumer_positions::consumer_group.eq(group));
+    }
+    Ok(positions.load(connection).await?)
 }
 
 fn expect_one(rows: usize, name: &PartitionName) -> Result<(), RepositoryError> {

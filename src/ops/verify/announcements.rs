@@ -1,5 +1,5 @@
-//! The topic of assessments from its first record: each assessment is announced there, or still in the outbox, and each
-//! announcement tells of its assessment.
+//! The check of the topic of assessments, from its first record: each assessment has an event there or in the outbox,
+//! and each event equals its assessment.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -12,20 +12,21 @@ use crate::{
     event::{RISK_ASSESSED, RISK_ASSESSMENTS_TOPIC, RiskAssessed},
     repository::{
         Connection,
-        verification::{self, Announcement, Found},
+        verification::{self, Findings, PublishedAssessment},
     },
 };
 
-/// A record has the time of its relay, an assessment that of its consumer, and publishing takes a while.
-const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
-/// Announcements in one statement.
+/// How much earlier than its record an assessment may be dated: the clocks of relay and consumer may differ, and
+/// publishing takes time.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
+/// Events in one statement.
 const CHUNK_SIZE_MAX: usize = 5_000;
 
-/// Reads the topic up to where it ends now, which must be after the snapshot.
+/// Reads the topic up to its current end. Call it after the snapshot.
 pub(super) async fn check(connection: &mut Connection, broker: &dyn Broker) -> anyhow::Result<Check> {
-    let (mut unlike, mut records_read, mut foreign) = (Found::default(), 0, 0);
-    // What was assessed before this moment may have been announced in records that retention has removed.
-    let mut judged_from: Option<DateTime<Utc>> = None;
+    let (mut found, mut records_read, mut foreign) = (Findings::default(), 0, 0);
+    // The events of earlier assessments may be among the records that retention removed.
+    let mut checked_from: Option<DateTime<Utc>> = None;
     for partition in 0..partitions(broker, RISK_ASSESSMENTS_TOPIC).await? {
         let mut reader = PartitionReader::open(broker, RISK_ASSESSMENTS_TOPIC, partition).await?;
         let trimmed = reader.range.earliest > 0;
@@ -33,39 +34,39 @@ pub(super) async fn check(connection: &mut Connection, broker: &dyn Broker) -> a
         while let Some(records) = reader.read().await? {
             let ours = || records.iter().find(|record| announcement(record).is_some());
             first_published_at =
-                first_published_at.or_else(|| ours().map(|record| record.timestamp + CLOCKS_DIFFER));
-            let events: Vec<Announcement> = records.iter().filter_map(announcement).collect();
+                first_published_at.or_else(|| ours().map(|record| record.timestamp + CLOCK_TOLERANCE));
+            let events: Vec<PublishedAssessment> = records.iter().filter_map(announcement).collect();
             records_read += records.len();
             foreign += records.len() - events.len();
             for chunk in events.chunks(CHUNK_SIZE_MAX) {
-                unlike.add(verification::announcements_unlike(connection, chunk).await?);
+                found.add(verification::announcement_mismatches(connection, chunk).await?);
             }
         }
         if trimmed {
-            judged_from = judged_from.max(Some(first_published_at.unwrap_or_else(Utc::now)));
+            checked_from = checked_from.max(Some(first_published_at.unwrap_or_else(Utc::now)));
         }
     }
-    let mut found = unlike;
-    found.add(verification::unannounced(connection, judged_from).await?);
-    let assessments = verification::counts(connection).await?.assessments;
-    let check = Check::of("announcements", "each assessment is announced as it is", assessments, found);
+    found.add(verification::unannounced(connection, checked_from).await?);
+    let assessments = verification::table_counts(connection).await?.assessments;
+    let check =
+        Check::of("announcements", "each assessment has an event with the same content", assessments, found);
     let mut note = format!("{records_read} records in {RISK_ASSESSMENTS_TOPIC}");
     if foreign > 0 {
-        note += &format!(", {foreign} of them no events of ours");
+        note += &format!(", {foreign} of them are not RiskAssessed events");
     }
-    if let Some(from) = judged_from {
-        note += &format!("; retention removed its start: what was assessed before {from} cannot be judged");
+    if let Some(from) = checked_from {
+        note += &format!("; retention removed its start: assessments before {from} cannot be checked");
     }
-    Ok(if records_read > 0 || judged_from.is_some() { check.with_note(note) } else { check })
+    Ok(if records_read > 0 || checked_from.is_some() { check.with_note(note) } else { check })
 }
 
-/// A record as an event of ours, if it is one.
-fn announcement(record: &FetchedRecord) -> Option<Announcement> {
+/// Decodes a RiskAssessed event; None for any other record.
+fn announcement(record: &FetchedRecord) -> Option<PublishedAssessment> {
     if record.headers.attribute("ce_type") != Some(RISK_ASSESSED) {
         return None;
     }
     let event: RiskAssessed = serde_json::from_slice(record.value.as_deref()?).ok()?;
-    (record.key.as_deref() == Some(event.account_id.as_bytes())).then_some(Announcement {
+    (record.key.as_deref() == Some(event.account_id.as_bytes())).then_some(PublishedAssessment {
         account_id: event.account_id,
         account_seq: event.account_seq,
         transaction_id: event.transaction_id,

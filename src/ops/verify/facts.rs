@@ -1,14 +1,14 @@
-//! The facts of every day that is not waiting to be rebuilt.
+//! The check of the facts of every day that does not wait for a rebuild.
 
 use super::report::{Check, Report};
 use crate::repository::{
     Connection, RepositoryError, facts,
-    verification::{self, DayFacts, Found},
+    verification::{self, DayFacts, Findings},
 };
 
-/// Compares day by day, each in a snapshot of its own.
+/// Compares day by day, each day in its own snapshot.
 pub(super) async fn check(connection: &mut Connection, report: &mut Report) -> Result<(), RepositoryError> {
-    let (mut rows, mut accounts) = (Found::default(), Found::default());
+    let (mut rows, mut accounts) = (Findings::default(), Findings::default());
     let (mut rows_checked, mut accounts_checked, mut days, mut marked) = (0, 0, 0, 0);
     for day in facts::days_between(connection, None, None).await? {
         let compared = verification::compare_day(connection, day).await?;
@@ -26,18 +26,19 @@ pub(super) async fn check(connection: &mut Connection, report: &mut Report) -> R
     }
     let note = format!("{days} days; {marked} more wait for `ledger aggregate`");
     report.push(
-        Check::of("facts", "each row of a closed day, field by field", rows_checked, rows).with_note(note),
+        Check::of("facts", "each row of a closed day equals its fact, field by field", rows_checked, rows)
+            .with_note(note),
     );
     report.push(Check::of(
         "account days",
-        "sums, counts and balances of each account and closed day",
+        "sums, counts and balances of each account and closed day equal those of its rows",
         accounts_checked,
         accounts,
     ));
     Ok(())
 }
 
-fn on(day: chrono::NaiveDate, found: Found) -> Found {
+fn on(day: chrono::NaiveDate, found: Findings) -> Findings {
     let examples = found.examples.into_iter().map(|example| format!("{day}: {example}")).collect();
-    Found { examples, ..found }
+    Findings { examples, ..found }
 }

@@ -1,4 +1,4 @@
-//! What consumer groups left behind: positions within their partitions, dead letters on their way or sent.
+//! The checks of consumer groups: positions are within their partitions; dead letters are in the outbox or published.
 
 use anyhow::Context as _;
 
@@ -11,13 +11,13 @@ use crate::{
     event::TRANSACTIONS_DEAD_LETTER_TOPIC,
     repository::{
         Connection,
-        verification::{self, Found, Snapshot},
+        verification::{self, DeadLetterOrigin, Findings, Snapshot},
     },
 };
 
-/// Positions within what the broker holds.
+/// Compares the positions with the offsets that the broker holds.
 pub(super) async fn check_positions(broker: &dyn Broker, snapshot: &Snapshot) -> anyhow::Result<Check> {
-    let mut found = Found::default();
+    let mut found = Findings::default();
     for position in &snapshot.positions {
         let (topic, partition, at) = (&position.topic, position.partition, position.next_offset);
         let name = format!("{}: {topic}/{partition}", position.consumer_group);
@@ -29,15 +29,15 @@ pub(super) async fn check_positions(broker: &dyn Broker, snapshot: &Snapshot) ->
                 found.push(|| format!("{name} is at {at}, but the first record there is {}", range.earliest));
             }
             Ok(_) => {}
-            Err(BrokerError::NoSuchTopic(_)) => found.push(|| format!("{name}: there is no such topic")),
+            Err(BrokerError::NoSuchTopic(_)) => found.push(|| format!("{name}: the topic does not exist")),
             Err(error) => return Err(error).context("reading offsets"),
         }
     }
     let checked = i64::try_from(snapshot.positions.len()).unwrap_or(i64::MAX);
-    Ok(Check::of("positions", "within what their partition holds", checked, found))
+    Ok(Check::of("positions", "each is within the offsets of its partition", checked, found))
 }
 
-/// Dead letters against the topic that they are sent to.
+/// Compares the dead letters with the dead-letter topic.
 pub(super) async fn check_dead_letters(
     connection: &mut Connection,
     broker: &dyn Broker,
@@ -54,15 +54,16 @@ pub(super) async fn check_dead_letters(
         }
     }
     let mut found = match trimmed {
-        true => Found::default(),
-        false => verification::dead_letters_unsent(connection).await?,
+        true => Findings::default(),
+        false => verification::unpublished_dead_letters(connection).await?,
     };
     if foreign > 0 {
-        let example = format!("{foreign} records of {topic} name a record that was never put aside");
-        found.add(Found { differences: foreign, examples: vec![example] });
+        let example = format!("{foreign} records of {topic} name a record that was never dead-lettered");
+        found.add(Findings { differences: foreign, examples: vec![example] });
     }
-    let letters = verification::counts(connection).await?.dead_letters;
-    let check = Check::of("dead letters", "each is in the outbox or in its topic", letters, found);
+    let letters = verification::table_counts(connection).await?.dead_letters;
+    let check =
+        Check::of("dead letters", "each is in the outbox or in the dead-letter topic", letters, found);
     Ok(match (letters, trimmed) {
         (0, _) => check,
         (_, false) => check.with_note(format!("{records_read} records in {topic}")),
@@ -70,18 +71,18 @@ pub(super) async fn check_dead_letters(
     })
 }
 
-/// Which record a dead letter stands for: group, topic, partition and offset. Headers of ours stand behind those that
-/// came with the record.
-fn origin(record: &FetchedRecord) -> Option<(String, String, i32, i64)> {
+/// Reads from the headers which record was dead-lettered. Headers added by the ledger come after the record's headers,
+/// so the last header with a name counts.
+fn origin(record: &FetchedRecord) -> Option<DeadLetterOrigin> {
     let header = |name: &str| {
         let name = format!("__ledger.error.{name}");
         let (_, value) = record.headers.iter().filter(|(known, _)| *known == name).last()?;
         std::str::from_utf8(value).ok()
     };
-    Some((
-        header("group")?.to_owned(),
-        header("topic")?.to_owned(),
-        header("partition")?.parse().ok()?,
-        header("offset")?.parse().ok()?,
-    ))
+    Some(DeadLetterOrigin {
+        group: header("group")?.to_owned(),
+        topic: header("topic")?.to_owned(),
+        partition: header("partition")?.parse().ok()?,
+        offset: header("offset")?.parse().ok()?,
+    })
 }

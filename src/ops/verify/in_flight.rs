@@ -10,13 +10,13 @@ use crate::{
     event::TRANSACTIONS_TOPIC,
     repository::{
         Connection, positions,
-        verification::{self, Found},
+        verification::{self, Findings},
     },
 };
 
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Waits, and answers whether it became quiet in time.
+/// Waits until nothing is in flight; returns false when `limit` is over.
 pub(super) async fn wait(
     connection: &mut Connection,
     broker: &dyn Broker,
@@ -28,10 +28,10 @@ pub(super) async fn wait(
         if is_quiet(connection, broker, group).await? {
             return Ok(true);
         }
-        if Instant::now() + LOOK_INTERVAL > deadline {
+        if Instant::now() + POLL_INTERVAL > deadline {
             return Ok(false);
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -54,12 +54,12 @@ async fn is_quiet(connection: &mut Connection, broker: &dyn Broker, group: &str)
             return Ok(false);
         }
     }
-    // Handling the last events may have put more into the outbox.
+    // The handling of the last events may have inserted outbox rows.
     Ok(verification::outbox_rows(connection).await? == 0)
 }
 
 pub(super) fn check(quiet: bool, limit: Duration) -> Check {
-    let mut found = Found::default();
+    let mut found = Findings::default();
     if !quiet {
         found.push(|| format!("something was still in flight after {}", humantime::format_duration(limit)));
     }

@@ -1,60 +1,60 @@
-//! What was checked and what differs, for people and for programs.
+//! The report: the checks and their differences, as text or as JSON.
 
 use serde::Serialize;
 
 use crate::{
-    repository::verification::Found,
+    repository::verification::Findings,
     runtime::{OutputFormat, print_json, table},
 };
 
-/// How a check went.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Nothing differs.
+    /// No differences.
     Ok,
-    /// Something does.
+    /// There are differences.
     Differs,
 }
 
-/// One question and its answer.
+/// A check and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// A short name that stays.
+    /// The name; scripts may depend on it.
     pub name: &'static str,
-    /// What must hold.
+    /// The rule that must hold.
     pub rule: &'static str,
-    /// How it went.
+    /// The result.
     pub status: Status,
-    /// How much was looked at.
+    /// The number of things that were checked.
     pub checked: i64,
-    /// How much differs.
+    /// The number of differences.
     pub differences: i64,
     /// Up to ten differences, in words.
     pub examples: Vec<String>,
-    /// What else to know.
+    /// Further information.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
 impl Check {
-    /// A check of `checked` things, of which `found` differ.
-    pub fn of(name: &'static str, rule: &'static str, checked: i64, found: Found) -> Self {
+    /// Makes a check of `checked` things from its findings.
+    pub fn of(name: &'static str, rule: &'static str, checked: i64, found: Findings) -> Self {
         let status = if found.differences == 0 { Status::Ok } else { Status::Differs };
-        let Found { differences, examples } = found;
+        let Findings { differences, examples } = found;
         Self { name, rule, status, checked, differences, examples, note: None }
     }
 
-    /// Adds what else to know.
+    /// Adds further information.
     pub fn with_note(self, note: String) -> Self {
         Self { note: Some(note), ..self }
     }
 }
 
-/// All checks in order.
+/// All checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// In the order in which they were made.
+    /// The checks, in order.
     pub checks: Vec<Check>,
 }
 
@@ -63,22 +63,22 @@ impl Report {
         self.checks.push(check);
     }
 
-    /// Whether nothing differs.
+    /// Returns whether no check found a difference.
     pub fn is_fine(&self) -> bool {
         self.checks.iter().all(|check| check.status == Status::Ok)
     }
 
-    /// The check of that name.
+    /// Returns the check of this name.
     pub fn check(&self, name: &str) -> Option<&Check> {
         self.checks.iter().find(|check| check.name == name)
     }
 
-    /// Names of the checks that found differences.
+    /// Returns the names of the checks that found differences.
     pub fn differing(&self) -> Vec<&'static str> {
         self.checks.iter().filter(|check| check.status == Status::Differs).map(|check| check.name).collect()
     }
 
-    /// Prints all of it on stdout.
+    /// Prints the report on stdout.
     pub fn print(&self, output: OutputFormat) -> anyhow::Result<()> {
         if output == OutputFormat::Json {
             print_json(&serde_json::json!({ "ok": self.is_fine(), "checks": self.checks }))?;

@@ -1,4 +1,4 @@
-//! Reading a topic from its first record to where it ended when the reading began.
+//! Reading a topic from its first record to the end that it had when the reading began.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::broker::{Broker, BrokerError, FetchedRecord, OffsetRange};
 
 const FETCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(1);
-/// A broker that fails for a moment must not end a check that took minutes so far.
-const FETCH_TRIES_MAX: u32 = 10;
-/// Each waits for [`FETCH_WAIT_MAX`].
+/// Retries of one fetch, so that a short outage of the broker does not end a check that takes minutes.
+const FETCH_RETRIES_MAX: u32 = 10;
+/// Empty answers in a row after which the partition counts as read; each waits for [`FETCH_WAIT_MAX`].
 const EMPTY_FETCHES_MAX: u32 = 3;
 const FETCH_RETRY_WAIT: Duration = Duration::from_secs(1);
 
-/// How many partitions the topic has; none if there is no such topic yet.
+/// Returns the number of partitions of the topic; 0 for a topic that does not exist.
 pub(super) async fn partitions(broker: &dyn Broker, topic: &str) -> Result<i32, BrokerError> {
     match broker.partitions(topic).await {
         Err(BrokerError::NoSuchTopic(_)) => Ok(0),
@@ -28,7 +28,7 @@ pub(super) struct PartitionReader<'a> {
     topic: &'static str,
     partition: i32,
     next: i64,
-    /// What the partition held when the reading began.
+    /// The offsets that the partition held when the reading began.
     pub(super) range: OffsetRange,
 }
 
@@ -42,13 +42,13 @@ impl<'a> PartitionReader<'a> {
         Ok(Self { broker, topic, partition, next: range.earliest, range })
     }
 
-    /// The next records, maybe none; None at the end. Offsets may have gaps.
+    /// Returns the next records, possibly none; None at the end. Offsets may have gaps.
     pub(super) async fn read(&mut self) -> anyhow::Result<Option<Vec<FetchedRecord>>> {
         let (topic, partition, latest) = (self.topic, self.partition, self.range.latest);
-        let (mut tries, mut empty) = (0, 0);
+        let (mut retries, mut empty) = (0, 0);
         while self.next < latest {
             match self.broker.fetch(topic, partition, self.next, FETCH_BYTES_MAX, FETCH_WAIT_MAX).await {
-                // Nothing, although there should be something: a new leader may not yet know how far its records count.
+                // Empty before the end: a new leader may not know the high watermark yet.
                 Ok(fetched) if fetched.next_offset <= self.next => {
                     empty += 1;
                     if empty == EMPTY_FETCHES_MAX {
@@ -61,9 +61,9 @@ impl<'a> PartitionReader<'a> {
                         fetched.records.into_iter().filter(|record| record.offset < latest).collect(),
                     ));
                 }
-                Err(error) if error.is_transient() && tries < FETCH_TRIES_MAX => {
-                    tries += 1;
-                    tracing::warn!(%error, topic, partition, "reading again");
+                Err(error) if error.is_transient() && retries < FETCH_RETRIES_MAX => {
+                    retries += 1;
+                    tracing::warn!(%error, topic, partition, "cannot read the topic, retrying");
                     tokio::time::sleep(FETCH_RETRY_WAIT).await;
                 }
                 Err(error) => return Err(error).with_context(|| format!("reading {topic}/{partition}")),

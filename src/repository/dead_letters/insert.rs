@@ -1,79 +1,108 @@
-//! Dead letters: records that could not be handled, kept whole beside the reason, and sent on in the same commit.
+//! Dead-lettering a record of a topic.
 
-use diesel::sql_types::{BigInt, Binary, Integer, Json, Nullable, SmallInt, Text, Uuid as SqlUuid};
+use diesel::{ExpressionMethods, Insertable, query_builder::DecoratableTarget};
 use diesel_async::RunQueryDsl;
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::super::{Bind, Connection, RepositoryError, positions::PartitionName, statement};
+use super::super::{
+    Connection, RepositoryError,
+    positions::PartitionName,
+    schema::{dead_letters, outbox},
+};
 use crate::event::{Headers, TRANSACTIONS_DEAD_LETTER_TOPIC, lane_of};
 
-/// A record to put aside.
+/// A record to dead-letter.
 #[derive(Debug, Clone)]
 pub struct NewDeadLetter {
-    /// Of the row, and of the outbox row.
+    /// The id of the dead letter and of its event.
     pub id: Uuid,
-    /// Who could not handle it, and where it was.
+    /// The consumer group that gave the record up, and the record's partition.
     pub source: PartitionName,
-    /// Where in the partition.
+    /// The record's offset.
     pub offset: i64,
-    /// As it came.
+    /// The record's key.
     pub key: Option<Vec<u8>>,
-    /// As it came.
+    /// The record's value.
     pub value: Option<Vec<u8>>,
-    /// As they came.
+    /// The record's headers.
     pub headers: Headers,
-    /// What the handler was doing: `decode`, `ledger`, `score`, `process`.
+    /// The step that failed: `decode`, `ledger`, `score` or `process`.
     pub stage: String,
-    /// A word for metrics and filters.
+    /// The reason as a word for metrics and filters.
     pub reason: String,
-    /// What went wrong, for a person.
+    /// The error as a text for people.
     pub error: String,
-    /// How often it was tried.
+    /// How often the record was attempted.
     pub attempts: i32,
     /// The event's id, if it could be read.
     pub event_id: Option<Uuid>,
-    /// What is sent: the headers as they came, and where and why.
+    /// The headers to publish: the record's headers, then headers with the place and the reason of the failure.
     pub outgoing_headers: Headers,
 }
 
-/// Keeps the record and puts it into the outbox for the dead-letter topic. A record that was put aside before is left
-/// as it is.
+#[derive(Insertable)]
+#[diesel(table_name = dead_letters)]
+struct DeadLetterRow<'a> {
+    id: Uuid,
+    consumer_group: &'a str,
+    topic: &'a str,
+    partition: i32,
+    record_offset: i64,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: Value,
+    stage: &'a str,
+    reason: &'a str,
+    error: &'a str,
+    attempts: i32,
+    event_id: Option<Uuid>,
+}
+
+/// Inserts the dead letter, and an outbox row for the dead-letter topic. Changes nothing if the record is already
+/// dead-lettered.
 pub async fn insert(connection: &mut Connection, letter: &NewDeadLetter) -> Result<(), RepositoryError> {
-    let inserted = statement(
-        "INSERT INTO dead_letters (id, consumer_group, topic, partition, record_offset, key, value, headers, stage,
-                                   reason, error, attempts, event_id)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT (consumer_group, topic, partition, record_offset) WHERE record_offset IS NOT NULL DO NOTHING",
-    )
-    .bind::<SqlUuid, _>(letter.id)
-    .bind::<Text, _>(&letter.source.group)
-    .bind::<Text, _>(&letter.source.topic)
-    .bind::<Nullable<Integer>, _>(Some(letter.source.partition))
-    .bind::<Nullable<BigInt>, _>(Some(letter.offset))
-    .bind::<Nullable<Binary>, _>(&letter.key)
-    .bind::<Nullable<Binary>, _>(&letter.value)
-    .bind::<Json, _>(letter.headers.to_json())
-    .bind::<Text, _>(&letter.stage)
-    .bind::<Text, _>(&letter.reason)
-    .bind::<Text, _>(&letter.error)
-    .bind::<Integer, _>(letter.attempts)
-    .bind::<Nullable<SqlUuid>, _>(letter.event_id)
-    .execute(connection)
-    .await?;
+    let row = DeadLetterRow {
+        id: letter.id,
+        consumer_group: &letter.source.group,
+        topic: &letter.source.topic,
+        partition: letter.source.partition,
+        record_offset: letter.offset,
+        key: letter.key.as_deref(),
+        value: letter.value.as_deref(),
+        headers: letter.headers.to_json(),
+        stage: &letter.stage,
+        reason: &letter.reason,
+        error: &letter.error,
+        attempts: letter.attempts,
+        event_id: letter.event_id,
+    };
+    let inserted = diesel::insert_into(dead_letters::table)
+        .values(row)
+        .on_conflict((
+            dead_letters::consumer_group,
+            dead_letters::topic,
+            dead_letters::partition,
+            dead_letters::record_offset,
+        ))
+        .filter_target(dead_letters::record_offset.is_not_null())
+        .do_nothing()
+        .execute(connection)
+        .await?;
     if inserted == 0 {
         return Ok(());
     }
-    statement(
-        "INSERT INTO outbox (lane, topic, key, value, event_id, event_type, headers)
-         VALUES (?, ?, ?, ?, ?, 'DeadLetter', ?)",
-    )
-    .bind::<SmallInt, _>(lane_of(letter.key.as_deref().unwrap_or_default()))
-    .bind::<Text, _>(TRANSACTIONS_DEAD_LETTER_TOPIC)
-    .bind::<Nullable<Binary>, _>(&letter.key)
-    .bind::<Nullable<Binary>, _>(&letter.value)
-    .bind::<SqlUuid, _>(letter.id)
-    .bind::<Nullable<Json>, _>(Some(letter.outgoing_headers.to_json()))
-    .execute(connection)
-    .await?;
+    diesel::insert_into(outbox::table)
+        .values((
+            outbox::lane.eq(lane_of(letter.key.as_deref().unwrap_or_default())),
+            outbox::topic.eq(TRANSACTIONS_DEAD_LETTER_TOPIC),
+            outbox::key.eq(&letter.key),
+            outbox::value.eq(&letter.value),
+            outbox::event_id.eq(letter.id),
+            outbox::event_type.eq("DeadLetter"),
+            outbox::headers.eq(letter.outgoing_headers.to_json()),
+        ))
+        .execute(connection)
+        .await?;
     Ok(())
 }

@@ -2,202 +2,202 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    OptionalExtension, QueryableByName,
-    sql_types::{BigInt, Binary, Bool, Integer, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid},
+    ExpressionMethods, IntoSql, NullableExpressionMethods, OptionalExtension, QueryDsl, Queryable,
+    Selectable, SelectableHelper,
+    dsl::{AsExprOf, count_star, exists, not},
+    pg::Pg,
+    sql_types::{Record, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::super::{Bind, Connection, RepositoryError, statement};
+use super::{
+    super::{
+        Connection, RepositoryError,
+        functions::clock_timestamp,
+        schema::{dead_letter_replays, dead_letters},
+    },
+    replays::FAILING,
+};
 
-/// Which letters are meant; a field that is None leaves all.
+/// The conditions of a list; a field that is None does not filter.
 #[derive(Debug, Clone, Default)]
 pub struct DeadLetterFilter {
-    /// Who gave it up: a consumer group, or `relay`.
+    /// Given up by this consumer group, or by `relay`.
     pub group: Option<String>,
-    /// Where the record was, or was to go.
+    /// The topic of the record, or of the outbox row that was never published.
     pub topic: Option<String>,
-    /// The word for why.
+    /// The reason.
     pub reason: Option<String>,
-    /// Put aside at this moment or later.
+    /// Dead-lettered at this time or later.
     pub since: Option<DateTime<Utc>>,
-    /// Put aside before this moment.
+    /// Dead-lettered before this time.
     pub until: Option<DateTime<Utc>>,
-    /// Only those that no replay has settled.
+    /// Only dead letters without a successful replay.
     pub only_open: bool,
 }
 
-/// A letter without its record.
-#[derive(Debug, Clone, PartialEq, QueryableByName)]
+/// A dead letter without its record.
+#[derive(Debug, Clone, PartialEq, Queryable)]
 pub struct DeadLetter {
-    /// Its id; that of the record in the dead-letter topic too.
-    #[diesel(sql_type = SqlUuid)]
+    /// The id, also that of the record in the dead-letter topic.
     pub id: Uuid,
-    /// Who gave it up.
-    #[diesel(sql_type = Text)]
+    /// The consumer group that gave the record up, or `relay`.
     pub consumer_group: String,
-    /// Where the record was, or was to go.
-    #[diesel(sql_type = Text)]
+    /// The topic of the record, or of the outbox row that was never published.
     pub topic: String,
-    /// Its partition.
-    #[diesel(sql_type = Nullable<Integer>)]
+    /// The partition.
     pub partition: Option<i32>,
-    /// Its offset; None if it was never published.
-    #[diesel(sql_type = Nullable<BigInt>)]
+    /// The offset; None for an outbox row that was never published.
     pub record_offset: Option<i64>,
-    /// What the handler was doing.
-    #[diesel(sql_type = Text)]
+    /// The step that failed.
     pub stage: String,
-    /// A word for metrics and filters.
-    #[diesel(sql_type = Text)]
+    /// The reason as a word for metrics and filters.
     pub reason: String,
-    /// For a person.
-    #[diesel(sql_type = Text)]
+    /// The error as a text for people.
     pub error: String,
-    /// How often it was tried before it was put aside.
-    #[diesel(sql_type = Integer)]
+    /// How often the record was attempted before it was given up.
     pub attempts: i32,
     /// The event's id, if it could be read.
-    #[diesel(sql_type = Nullable<SqlUuid>)]
     pub event_id: Option<Uuid>,
-    /// When it was put aside.
-    #[diesel(sql_type = Timestamptz)]
+    /// When the record was dead-lettered.
     pub created_at: DateTime<Utc>,
-    /// How often it was replayed.
-    #[diesel(sql_type = BigInt)]
+    /// How often the dead letter was replayed.
     pub replays: i64,
-    /// What the last replay came to.
-    #[diesel(sql_type = Nullable<Text>)]
+    /// The outcome of the last replay.
     pub outcome: Option<String>,
 }
 
-/// A letter's record as it came.
-#[derive(Debug, Clone, PartialEq, QueryableByName)]
+/// The record of a dead letter, unchanged.
+#[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
+#[diesel(table_name = dead_letters)]
 pub struct DeadLetterRecord {
-    /// Record key.
-    #[diesel(sql_type = Nullable<Binary>)]
+    /// The key.
     pub key: Option<Vec<u8>>,
-    /// Record value.
-    #[diesel(sql_type = Nullable<Binary>)]
+    /// The value.
     pub value: Option<Vec<u8>>,
-    /// Headers as `event::Headers::to_json` writes them.
-    #[diesel(sql_type = Json)]
+    /// The headers in the form of `event::Headers::to_json`.
     pub headers: Value,
 }
 
-#[derive(QueryableByName)]
-struct Id {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-}
+type Query<'a> = dead_letters::BoxedQuery<'a, Pg>;
 
-#[derive(QueryableByName)]
-struct Now {
-    #[diesel(sql_type = Timestamptz)]
-    now: DateTime<Utc>,
-}
-
-/// The newest letters that `filter` leaves, or those older than `before`.
+/// Returns the newest dead letters that match, or those older than `before`.
 pub async fn newest(
     connection: &mut Connection,
     filter: &DeadLetterFilter,
     before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<DeadLetter>, RepositoryError> {
-    let rows = statement(
-        "SELECT d.id, d.consumer_group, d.topic, d.partition, d.record_offset, d.stage, d.reason, d.error, d.attempts,
-                d.event_id, d.created_at, r.replays, r.outcome
-         FROM dead_letters d
-         CROSS JOIN LATERAL (
-           SELECT count(*) AS replays, (array_agg(outcome ORDER BY id DESC))[1] AS outcome,
-                  coalesce(bool_or(outcome <> 'failing'), false) AS is_settled
-           FROM dead_letter_replays WHERE dead_letter_id = d.id) r
-         WHERE (d.created_at, d.id) < (
-             coalesce((SELECT b.created_at FROM dead_letters b WHERE b.id = ?), 'infinity'),
-             coalesce(?, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
-           AND d.created_at >= coalesce(?, '-infinity') AND d.created_at < coalesce(?, 'infinity')
-           AND d.consumer_group = coalesce(?, d.consumer_group) AND d.topic = coalesce(?, d.topic)
-           AND d.reason = coalesce(?, d.reason) AND NOT (? AND r.is_settled)
-         ORDER BY d.created_at DESC, d.id DESC LIMIT ?",
-    )
-    .bind::<Nullable<SqlUuid>, _>(before)
-    .bind::<Nullable<SqlUuid>, _>(before)
-    .bind::<Nullable<Timestamptz>, _>(filter.since)
-    .bind::<Nullable<Timestamptz>, _>(filter.until)
-    .bind::<Nullable<Text>, _>(&filter.group)
-    .bind::<Nullable<Text>, _>(&filter.topic)
-    .bind::<Nullable<Text>, _>(&filter.reason)
-    .bind::<Bool, _>(filter.only_open)
-    .bind::<BigInt, _>(limit)
-    .get_results(connection)
-    .await?;
-    Ok(rows)
+    let mut letters = matching(filter);
+    if let Some(position) = position(connection, before).await? {
+        letters = letters.filter(time_and_id().lt(position));
+    }
+    let letters = letters.order((dead_letters::created_at.desc(), dead_letters::id.desc())).limit(limit);
+    load(connection, letters).await
 }
 
-/// Ids of the oldest letters that `filter` leaves, or of those put aside after `after`, in the order in which they were
-/// put aside.
+/// Returns the ids of the oldest dead letters that match, or of those newer than `after`, oldest first.
 pub async fn oldest_ids(
     connection: &mut Connection,
     filter: &DeadLetterFilter,
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Uuid>, RepositoryError> {
-    let rows: Vec<Id> = statement(
-        "SELECT d.id FROM dead_letters d
-         WHERE (d.created_at, d.id) > (
-             coalesce((SELECT a.created_at FROM dead_letters a WHERE a.id = ?), '-infinity'),
-             coalesce(?, '00000000-0000-0000-0000-000000000000'::uuid))
-           AND d.created_at >= coalesce(?, '-infinity') AND d.created_at < coalesce(?, 'infinity')
-           AND d.consumer_group = coalesce(?, d.consumer_group) AND d.topic = coalesce(?, d.topic)
-           AND d.reason = coalesce(?, d.reason)
-           AND NOT (? AND EXISTS (SELECT FROM dead_letter_replays r
-                                  WHERE r.dead_letter_id = d.id AND r.outcome <> 'failing'))
-         ORDER BY d.created_at, d.id LIMIT ?",
-    )
-    .bind::<Nullable<SqlUuid>, _>(after)
-    .bind::<Nullable<SqlUuid>, _>(after)
-    .bind::<Nullable<Timestamptz>, _>(filter.since)
-    .bind::<Nullable<Timestamptz>, _>(filter.until)
-    .bind::<Nullable<Text>, _>(&filter.group)
-    .bind::<Nullable<Text>, _>(&filter.topic)
-    .bind::<Nullable<Text>, _>(&filter.reason)
-    .bind::<Bool, _>(filter.only_open)
-    .bind::<BigInt, _>(limit)
-    .get_results(connection)
-    .await?;
-    Ok(rows.into_iter().map(|row| row.id).collect())
-}
-
-/// The moment by the clock that letters are dated with.
-pub async fn now(connection: &mut Connection) -> Result<DateTime<Utc>, RepositoryError> {
-    let now: Now = statement("SELECT clock_timestamp() AS now").get_result(connection).await?;
-    Ok(now.now)
-}
-
-/// One letter without its record.
-pub async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<DeadLetter>, RepositoryError> {
-    let row = statement(
-        "SELECT d.id, d.consumer_group, d.topic, d.partition, d.record_offset, d.stage, d.reason, d.error, d.attempts,
-                d.event_id, d.created_at, r.replays, r.outcome
-         FROM dead_letters d
-         CROSS JOIN LATERAL (
-           SELECT count(*) AS replays, (array_agg(outcome ORDER BY id DESC))[1] AS outcome
-           FROM dead_letter_replays WHERE dead_letter_id = d.id) r
-         WHERE d.id = ?",
-    )
-    .bind::<SqlUuid, _>(id)
-    .get_result(connection)
-    .await
-    .optional()?;
-    Ok(row)
-}
-
-/// The record of a letter that is there.
-pub async fn record(connection: &mut Connection, id: Uuid) -> Result<DeadLetterRecord, RepositoryError> {
-    let record = statement("SELECT key, value, headers FROM dead_letters WHERE id = ?")
-        .bind::<SqlUuid, _>(id)
-        .get_result(connection)
+    let mut letters = matching(filter);
+    if let Some(position) = position(connection, after).await? {
+        letters = letters.filter(time_and_id().gt(position));
+    }
+    let ids = letters
+        .order((dead_letters::created_at, dead_letters::id))
+        .limit(limit)
+        .select(dead_letters::id)
+        .load(connection)
         .await?;
+    Ok(ids)
+}
+
+/// Returns one dead letter.
+pub async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<DeadLetter>, RepositoryError> {
+    let letter = dead_letters::table.filter(dead_letters::id.eq(id)).into_boxed();
+    Ok(load(connection, letter).await?.pop())
+}
+
+/// Returns the record of a dead letter that exists.
+pub async fn record(connection: &mut Connection, id: Uuid) -> Result<DeadLetterRecord, RepositoryError> {
+    let record = dead_letters::table.find(id).select(DeadLetterRecord::as_select()).first(connection).await?;
     Ok(record)
+}
+
+/// Returns the time of the clock that dates dead letters.
+pub async fn now(connection: &mut Connection) -> Result<DateTime<Utc>, RepositoryError> {
+    Ok(diesel::select(clock_timestamp()).get_result(connection).await?)
+}
+
+fn matching(filter: &DeadLetterFilter) -> Query<'_> {
+    let mut letters = dead_letters::table.into_boxed();
+    if let Some(group) = &filter.group {
+        letters = letters.filter(dead_letters::consumer_group.eq(group));
+    }
+    if let Some(topic) = &filter.topic {
+        letters = letters.filter(dead_letters::topic.eq(topic));
+    }
+    if let Some(reason) = &filter.reason {
+        letters = letters.filter(dead_letters::reason.eq(reason));
+    }
+    if let Some(since) = filter.since {
+        letters = letters.filter(dead_letters::created_at.ge(since));
+    }
+    if let Some(until) = filter.until {
+        letters = letters.filter(dead_letters::created_at.lt(until));
+    }
+    if filter.only_open {
+        let successful = dead_letter_replays::table
+            .filter(dead_letter_replays::dead_letter_id.eq(dead_letters::id))
+            .filter(dead_letter_replays::outcome.ne(FAILING));
+        letters = letters.filter(not(exists(successful)));
+    }
+    letters
+}
+
+/// The order of the lists as a row value, so that the index on time serves the comparison with a position.
+fn time_and_id() -> AsExprOf<(dead_letters::created_at, dead_letters::id), Record<(Timestamptz, SqlUuid)>> {
+    (dead_letters::created_at, dead_letters::id).into_sql::<Record<(Timestamptz, SqlUuid)>>()
+}
+
+/// Returns the position of a dead letter in the lists; None if it does not exist.
+async fn position(
+    connection: &mut Connection,
+    id: Option<Uuid>,
+) -> Result<Option<(DateTime<Utc>, Uuid)>, RepositoryError> {
+    let Some(id) = id else { return Ok(None) };
+    let columns = (dead_letters::created_at, dead_letters::id);
+    Ok(dead_letters::table.find(id).select(columns).first(connection).await.optional()?)
+}
+
+async fn load(connection: &mut Connection, letters: Query<'_>) -> Result<Vec<DeadLetter>, RepositoryError> {
+    let replays =
+        || dead_letter_replays::table.filter(dead_letter_replays::dead_letter_id.eq(dead_letters::id));
+    let last_outcome =
+        replays().order(dead_letter_replays::id.desc()).select(dead_letter_replays::outcome).single_value();
+    let rows = letters
+        .select((
+            dead_letters::id,
+            dead_letters::consumer_group,
+            dead_letters::topic,
+            dead_letters::partition,
+            dead_letters::record_offset,
+            dead_letters::stage,
+            dead_letters::reason,
+            dead_letters::error,
+            dead_letters::attempts,
+            dead_letters::event_id,
+            dead_letters::created_at,
+            replays().select(count_star()).single_value().assume_not_null(),
+            last_outcome,
+        ))
+        .load(connection)
+        .await?;
+    Ok(rows)
 }

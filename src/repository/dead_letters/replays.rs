@@ -1,101 +1,121 @@
-//! Replays of dead letters.
+//! Replays of dead letters: the lock, the new outbox row, and the row that records the outcome.
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    ExpressionMethods, Insertable, IntoSql, NullableExpressionMethods, OptionalExtension, QueryDsl,
+    Queryable, Selectable, SelectableHelper,
+    sql_types::{SmallInt, Text},
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::super::{Bind, Connection, RepositoryError, statement};
+use super::super::{
+    Connection, RepositoryError,
+    functions::coalesce_uuid,
+    schema::{dead_letter_replays, dead_letters, outbox},
+};
 use crate::event::lane_of;
 
-/// One replay.
-#[derive(Debug, Clone, PartialEq, QueryableByName)]
+/// The outcome of a replay that changed nothing; every other outcome settles the dead letter.
+pub(super) const FAILING: &str = "failing";
+const QUEUED: &str = "queued";
+
+/// A replay.
+#[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
+#[diesel(table_name = dead_letter_replays)]
 pub struct Replay {
-    /// Who did it.
-    #[diesel(sql_type = Text)]
+    /// The person or program that replayed the dead letter.
     pub replayed_by: String,
-    /// When.
-    #[diesel(sql_type = Timestamptz)]
+    /// The time.
     pub replayed_at: DateTime<Utc>,
-    /// What it came to.
-    #[diesel(sql_type = Text)]
+    /// The outcome as a word.
     pub outcome: String,
-    /// Why it failed, where it did.
-    #[diesel(sql_type = Text)]
+    /// The error of a replay that failed.
     pub detail: String,
 }
 
-#[derive(QueryableByName)]
-struct Count {
-    #[diesel(sql_type = BigInt)]
-    count: i64,
+#[derive(Insertable)]
+#[diesel(table_name = dead_letter_replays)]
+struct NewReplay<'a> {
+    dead_letter_id: Uuid,
+    replayed_by: &'a str,
+    outcome: &'a str,
+    detail: &'a str,
 }
 
-/// Every replay of a letter, oldest first.
+/// Returns all replays of a dead letter, oldest first.
 pub async fn replays(connection: &mut Connection, id: Uuid) -> Result<Vec<Replay>, RepositoryError> {
-    let rows = statement(
-        "SELECT replayed_by, replayed_at, outcome, detail FROM dead_letter_replays
-         WHERE dead_letter_id = ? ORDER BY id",
-    )
-    .bind::<SqlUuid, _>(id)
-    .get_results(connection)
-    .await?;
-    Ok(rows)
-}
-
-/// Keeps other replays of the letter waiting until the transaction ends, and answers how often it was put into the
-/// outbox again. Call it first in the transaction.
-pub async fn lock(connection: &mut Connection, id: Uuid) -> Result<i64, RepositoryError> {
-    statement("SELECT id FROM dead_letters WHERE id = ? FOR NO KEY UPDATE")
-        .bind::<SqlUuid, _>(id)
-        .execute(connection)
+    let replays = dead_letter_replays::table
+        .filter(dead_letter_replays::dead_letter_id.eq(id))
+        .order(dead_letter_replays::id)
+        .select(Replay::as_select())
+        .load(connection)
         .await?;
-    // A statement of its own: the first one's snapshot is older than what it waited for.
-    let queued: Count = statement(
-        "SELECT count(*) AS count FROM dead_letter_replays WHERE dead_letter_id = ? AND outcome = 'queued'",
-    )
-    .bind::<SqlUuid, _>(id)
-    .get_result(connection)
-    .await?;
-    Ok(queued.count)
+    Ok(replays)
 }
 
-/// Puts the letter's record into the outbox again, for the topic that it was to go to, with the headers that it had.
+/// Locks the dead letter against other replays until the database transaction ends, and returns how often it was put
+/// into the outbox again. Call it first in the transaction.
+pub async fn lock(connection: &mut Connection, id: Uuid) -> Result<i64, RepositoryError> {
+    dead_letters::table
+        .find(id)
+        .select(dead_letters::id)
+        .for_no_key_update()
+        .first::<Uuid>(connection)
+        .await
+        .optional()?;
+    // A second statement, because the snapshot of the first one is older than the lock.
+    let queued = dead_letter_replays::table
+        .filter(dead_letter_replays::dead_letter_id.eq(id))
+        .filter(dead_letter_replays::outcome.eq(QUEUED))
+        .count()
+        .get_result(connection)
+        .await?;
+    Ok(queued)
+}
+
+/// Puts the record of the dead letter into the outbox again, for its topic, with its headers.
 pub async fn requeue(
     connection: &mut Connection,
     id: Uuid,
     key: Option<&[u8]>,
 ) -> Result<(), RepositoryError> {
-    statement(
-        "INSERT INTO outbox (lane, topic, key, value, event_id, event_type, headers)
-         SELECT ?, topic, key, value, coalesce(event_id, id), 'DeadLetter', headers FROM dead_letters WHERE id = ?",
-    )
-    .bind::<SmallInt, _>(lane_of(key.unwrap_or_default()))
-    .bind::<SqlUuid, _>(id)
-    .execute(connection)
-    .await?;
+    let record = dead_letters::table.filter(dead_letters::id.eq(id)).select((
+        lane_of(key.unwrap_or_default()).into_sql::<SmallInt>(),
+        dead_letters::topic,
+        dead_letters::key,
+        dead_letters::value,
+        coalesce_uuid(dead_letters::event_id, dead_letters::id),
+        "DeadLetter".into_sql::<Text>(),
+        dead_letters::headers.nullable(),
+    ));
+    record
+        .insert_into(outbox::table)
+        .into_columns((
+            outbox::lane,
+            outbox::topic,
+            outbox::key,
+            outbox::value,
+            outbox::event_id,
+            outbox::event_type,
+            outbox::headers,
+        ))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
-/// Writes down who replayed a letter and what it came to.
+/// Records a replay and its outcome.
 pub async fn insert_replay(
     connection: &mut Connection,
-    id: Uuid,
+    dead_letter_id: Uuid,
     replayed_by: &str,
     outcome: &str,
     detail: &str,
 ) -> Result<(), RepositoryError> {
-    statement(
-        "INSERT INTO dead_letter_replays (dead_letter_id, replayed_by, outcome, detail) VALUES (?, ?, ?, ?)",
-    )
-    .bind::<SqlUuid, _>(id)
-    .bind::<Text, _>(replayed_by)
-    .bind::<Text, _>(outcome)
-    .bind::<Text, _>(detail)
-    .execute(connection)
-    .await?;
+    diesel::insert_into(dead_letter_replays::table)
+        .values(NewReplay { dead_letter_id, replayed_by, outcome, detail })
+        .execute(connection)
+        .await?;
     Ok(())
 }

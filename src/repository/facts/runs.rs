@@ -1,126 +1,108 @@
-//! The record of each run of `aggregate`. One is running at a time; the database holds that too.
+//! The runs of `ledger aggregate`. At most one is running; a unique index holds that too.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Date, Integer, Nullable, Text, Timestamptz},
+    ExpressionMethods, NullableExpressionMethods, QueryDsl, Queryable, Selectable, SelectableHelper,
 };
 use diesel_async::RunQueryDsl;
 
 use super::super::{
-    Bind, Connection, RepositoryError,
+    Connection, RepositoryError,
+    functions::{clock_timestamp, earlier_date, later_date},
     leases::{self, Lease},
-    statement, transaction,
+    schema::aggregate_runs,
+    transaction,
 };
 
-/// A run as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, QueryableByName, serde::Serialize)]
+/// A run.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, serde::Serialize)]
+#[diesel(table_name = aggregate_runs)]
 pub struct AggregateRun {
-    /// Rises.
-    #[diesel(sql_type = BigInt)]
+    /// The id; later runs have higher ids.
     pub id: i64,
-    /// By the database's clock.
-    #[diesel(sql_type = Timestamptz)]
+    /// The start, by the database's clock.
     pub started_at: DateTime<Utc>,
-    /// None while it runs.
-    #[diesel(sql_type = Nullable<Timestamptz>)]
+    /// The end; None while it runs.
     pub finished_at: Option<DateTime<Utc>>,
     /// `touched`, `range` or `full`.
-    #[diesel(sql_type = Text)]
     pub mode: String,
     /// `running`, `succeeded` or `failed`.
-    #[diesel(sql_type = Text)]
     pub status: String,
-    /// How many days committed.
-    #[diesel(sql_type = Integer)]
+    /// The number of days that committed.
     pub days_rebuilt: i32,
-    /// Oldest day rebuilt.
-    #[diesel(sql_type = Nullable<Date>)]
+    /// The oldest day that was rebuilt.
     pub first_day: Option<NaiveDate>,
-    /// Newest day rebuilt.
-    #[diesel(sql_type = Nullable<Date>)]
+    /// The newest day that was rebuilt.
     pub last_day: Option<NaiveDate>,
-    /// Rows of `fact_transactions` written.
-    #[diesel(sql_type = BigInt)]
+    /// The number of rows written to `fact_transactions`.
     pub transactions: i64,
-    /// Why it failed.
-    #[diesel(sql_type = Nullable<Text>)]
+    /// The error of a run that failed.
     pub error: Option<String>,
 }
 
-#[derive(QueryableByName)]
-struct RunId {
-    #[diesel(sql_type = BigInt)]
-    id: i64,
-}
+const RUNNING: &str = "running";
+const FAILED: &str = "failed";
+const SUCCEEDED: &str = "succeeded";
 
-/// What a run that never said how it ended is given as its error.
+/// The error of a run whose process ended before it recorded an end.
 const ORPHANED: &str = "the process ended before the run did";
 
-/// Records the start of a run and marks one that a crash left behind as failed.
+/// Records the start of a run, and the failure of a run that a crash left as running.
 pub async fn start(connection: &mut Connection, lease: &Lease, mode: &str) -> Result<i64, RepositoryError> {
     transaction("start_run", connection, async |connection: &mut Connection| {
         leases::hold(connection, &[lease]).await?;
-        statement(
-            "UPDATE aggregate_runs SET status = 'failed', finished_at = clock_timestamp(), error = ?
-             WHERE status = 'running'",
-        )
-        .bind::<Text, _>(ORPHANED)
-        .execute(connection)
-        .await?;
-        let run: RunId =
-            statement("INSERT INTO aggregate_runs (mode, status) VALUES (?, 'running') RETURNING id")
-                .bind::<Text, _>(mode)
-                .get_result(connection)
-                .await?;
-        Ok(run.id)
+        diesel::update(aggregate_runs::table.filter(aggregate_runs::status.eq(RUNNING)))
+            .set((
+                aggregate_runs::status.eq(FAILED),
+                aggregate_runs::finished_at.eq(clock_timestamp().nullable()),
+                aggregate_runs::error.eq(ORPHANED),
+            ))
+            .execute(connection)
+            .await?;
+        let run_id = diesel::insert_into(aggregate_runs::table)
+            .values((aggregate_runs::mode.eq(mode), aggregate_runs::status.eq(RUNNING)))
+            .returning(aggregate_runs::id)
+            .get_result(connection)
+            .await?;
+        Ok(run_id)
     })
     .await
 }
 
-/// Adds a day to the run, in the transaction that rebuilds the day.
+/// Adds a day to the run, in the database transaction that rebuilds the day.
 pub(super) async fn count_day(
     connection: &mut Connection,
     run_id: i64,
     day: NaiveDate,
     transactions: i64,
 ) -> Result<(), RepositoryError> {
-    statement(
-        "UPDATE aggregate_runs SET days_rebuilt = days_rebuilt + 1, transactions = transactions + ?,
-           first_day = least(first_day, ?), last_day = greatest(last_day, ?)
-         WHERE id = ?",
-    )
-    .bind::<BigInt, _>(transactions)
-    .bind::<Date, _>(day)
-    .bind::<Date, _>(day)
-    .bind::<BigInt, _>(run_id)
-    .execute(connection)
-    .await?;
+    diesel::update(aggregate_runs::table.find(run_id))
+        .set((
+            aggregate_runs::days_rebuilt.eq(aggregate_runs::days_rebuilt + 1),
+            aggregate_runs::transactions.eq(aggregate_runs::transactions + transactions),
+            aggregate_runs::first_day.eq(earlier_date(aggregate_runs::first_day, day)),
+            aggregate_runs::last_day.eq(later_date(aggregate_runs::last_day, day)),
+        ))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
-/// Records the end of a run, unless somebody has recorded it already, and answers how it stands.
+/// Records the end of a run, unless an end is already recorded, and returns the run.
 pub async fn finish(
     connection: &mut Connection,
     run_id: i64,
     error: Option<&str>,
 ) -> Result<AggregateRun, RepositoryError> {
-    statement(
-        "UPDATE aggregate_runs SET status = CASE WHEN ? IS NULL THEN 'succeeded' ELSE 'failed' END,
-           error = ?, finished_at = clock_timestamp()
-         WHERE id = ? AND status = 'running'",
-    )
-    .bind::<Nullable<Text>, _>(error)
-    .bind::<Nullable<Text>, _>(error)
-    .bind::<BigInt, _>(run_id)
-    .execute(connection)
-    .await?;
-    let run = statement(
-        "SELECT id, started_at, finished_at, mode, status, days_rebuilt, first_day, last_day, transactions, error
-         FROM aggregate_runs WHERE id = ?",
-    )
-    .bind::<BigInt, _>(run_id)
-    .get_result(connection)
-    .await?;
+    let running = aggregate_runs::table.find(run_id).filter(aggregate_runs::status.eq(RUNNING));
+    diesel::update(running)
+        .set((
+            aggregate_runs::status.eq(if error.is_none() { SUCCEEDED } else { FAILED }),
+            aggregate_runs::error.eq(error),
+            aggregate_runs::finished_at.eq(clock_timestamp().nullable()),
+        ))
+        .execute(connection)
+        .await?;
+    let run = aggregate_runs::table.find(run_id).select(AggregateRun::as_select()).first(connection).await?;
     Ok(run)
 }

@@ -7,27 +7,28 @@ use diesel::{
     sql_types::{BigInt, Double, Nullable, Text},
 };
 
-/// The right to do the work that `name` stands for, as long as nobody raised the epoch. Clones are the same lease;
-/// while one is alive outside its group, the group does not give the lease up of its own accord.
+/// The right to do the work that `name` stands for, until another process raises the epoch.
+///
+/// Clones are the same lease. A lease group does not release a lease while a clone exists outside of the group.
 #[derive(Debug, Clone)]
 pub struct Lease {
-    /// What it is for, `relay/lane/7`.
+    /// The work, for example `relay/lane/7`.
     pub name: String,
-    /// Who holds it: an instance's name.
+    /// The instance that holds the lease.
     pub owner: String,
-    /// The term; rises each time the lease is taken.
+    /// The number of the term; it rises each time the lease is taken.
     pub epoch: i64,
     pub(super) ttl: Duration,
     in_use: Arc<()>,
 }
 
 impl Lease {
-    /// A lease as the database answered it. `ttl` is how long each sign of life keeps it.
+    /// Makes a lease from the database's answer. Each extension lasts for `ttl`.
     pub fn new(name: String, owner: String, epoch: i64, ttl: Duration) -> Self {
         Self { name, owner, epoch, ttl, in_use: Arc::new(()) }
     }
 
-    /// Whether somebody besides the caller has a clone.
+    /// Returns whether the lease has other clones.
     pub fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.in_use) > 1
     }
@@ -41,33 +42,33 @@ impl PartialEq for Lease {
 
 impl Eq for Lease {}
 
-/// A lease of one owner as the database sees it.
+/// A lease that the asking process owns, as the database has it.
 #[derive(Debug, Clone, PartialEq, QueryableByName)]
 pub struct OwnedLease {
-    /// What it is for.
+    /// The lease's name.
     #[diesel(sql_type = Text)]
     pub name: String,
-    /// Its term.
+    /// The epoch.
     #[diesel(sql_type = BigInt)]
     pub epoch: i64,
-    /// Seconds until somebody else may take it; negative if somebody may already.
+    /// Seconds until the lease expires; negative after that.
     #[diesel(sql_type = Double)]
     pub remaining_seconds: f64,
 }
 
-/// A lease of anybody.
+/// A lease of any owner, as the database has it.
 #[derive(Debug, Clone, PartialEq, QueryableByName)]
 pub struct LeaseState {
-    /// What it is for.
+    /// The lease's name.
     #[diesel(sql_type = Text)]
     pub name: String,
-    /// Who holds it, or held it last and fell silent.
+    /// The owner, also after its lease has expired; None for a lease that was released or never taken.
     #[diesel(sql_type = Nullable<Text>)]
     pub owner: Option<String>,
-    /// Its term.
+    /// The epoch.
     #[diesel(sql_type = BigInt)]
     pub epoch: i64,
-    /// Seconds until somebody else may take it; negative if somebody may already.
+    /// Seconds until the lease expires; negative after that.
     #[diesel(sql_type = Nullable<Double>)]
     pub remaining_seconds: Option<f64>,
 }

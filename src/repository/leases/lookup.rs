@@ -1,63 +1,48 @@
-//! Looking leases up.
+//! Look-ups of leases.
 
 use diesel::{
-    OptionalExtension, QueryableByName,
+    OptionalExtension, QueryDsl, QueryableByName,
     sql_types::{Array, Text},
 };
 use diesel_async::RunQueryDsl;
 
 use super::{
-    super::{Bind, Connection, RepositoryError, statement},
+    super::{Bind, Connection, RepositoryError, schema, statement},
     lease::LeaseState,
 };
 
 #[derive(QueryableByName)]
-struct Name {
+struct Owner {
     #[diesel(sql_type = Text)]
-    name: String,
+    owner: String,
 }
 
-/// The leases of these names that are there, in no order, for people.
+/// Returns the leases of these names that exist, in no order.
 pub async fn states(
     connection: &mut Connection,
     names: &[String],
 ) -> Result<Vec<LeaseState>, RepositoryError> {
-    let states = statement(
-        "SELECT name, owner, epoch, CASE WHEN owner IS NOT NULL THEN
-                  extract(epoch FROM expires_at - clock_timestamp())::float8 END AS remaining_seconds
-         FROM leases WHERE name = ANY(?)",
-    )
-    .bind::<Array<Text>, _>(names)
-    .get_results(connection)
-    .await?;
+    let states =
+        statement(include_str!("states.sql")).bind::<Array<Text>, _>(names).get_results(connection).await?;
     Ok(states)
 }
 
-/// Who holds one of `names` and has not fallen silent, sorted. The leases stay locked until the transaction ends, so
-/// nobody takes one of them before that; only a lease whose row is missing (see [`create`]) can still be made and taken.
+/// Locks the leases `names` until the database transaction ends, and returns the owners of unexpired leases, sorted. No
+/// process can take a locked lease. A lease without a row is not locked; see [`super::create`].
 pub async fn lock_owners(
     connection: &mut Connection,
     names: &[String],
 ) -> Result<Vec<String>, RepositoryError> {
-    let owners: Vec<Name> = statement(
-        "WITH locked AS (
-           SELECT owner, expires_at FROM leases WHERE name = ANY(?) ORDER BY name FOR UPDATE)
-         SELECT DISTINCT owner AS name FROM locked
-         WHERE owner IS NOT NULL AND expires_at >= clock_timestamp() ORDER BY owner",
-    )
-    .bind::<Array<Text>, _>(names)
-    .get_results(connection)
-    .await?;
-    Ok(owners.into_iter().map(|row| row.name).collect())
+    let owners: Vec<Owner> = statement(include_str!("lock_owners.sql"))
+        .bind::<Array<Text>, _>(names)
+        .get_results(connection)
+        .await?;
+    Ok(owners.into_iter().map(|row| row.owner).collect())
 }
 
-/// Who holds the lease, or held it last and fell silent.
+/// Returns the owner of the lease, also after it has expired.
 pub async fn owner(connection: &mut Connection, name: &str) -> Result<Option<String>, RepositoryError> {
-    let owner: Option<Name> =
-        statement("SELECT owner AS name FROM leases WHERE name = ? AND owner IS NOT NULL")
-            .bind::<Text, _>(name)
-            .get_result(connection)
-            .await
-            .optional()?;
-    Ok(owner.map(|row| row.name))
+    let owner: Option<Option<String>> =
+        schema::leases::table.find(name).select(schema::leases::owner).first(connection).await.optional()?;
+    Ok(owner.flatten())
 }

@@ -1,77 +1,59 @@
-//! Members of a group of processes that share leases.
+//! The members of a lease group: the processes that share its leases.
 
 use std::time::Duration;
 
 use diesel::{
-    QueryableByName,
+    ExpressionMethods, QueryDsl, QueryableByName,
     sql_types::{BigInt, Text},
 };
 use diesel_async::RunQueryDsl;
 
 use super::{
-    super::{Bind, Connection, RepositoryError, statement},
+    super::{
+        Bind, Connection, RepositoryError, functions::clock_timestamp, schema::lease_members, statement,
+    },
     lease::milliseconds,
 };
 
 #[derive(QueryableByName)]
-struct Name {
+struct Member {
     #[diesel(sql_type = Text)]
-    name: String,
+    member: String,
 }
 
-/// Says that `member` takes part in `group` for another `ttl`, forgets who fell silent, and answers everybody who takes
-/// part, sorted, `member` included.
+/// Makes `member` a member of `group` for another `ttl`, deletes members whose time is over, and returns the live
+/// members, sorted, `member` included.
 pub async fn heartbeat(
     connection: &mut Connection,
     group: &str,
     member: &str,
     ttl: Duration,
 ) -> Result<Vec<String>, RepositoryError> {
-    statement(
-        "INSERT INTO lease_members (lease_group, member, expires_at)
-         VALUES (?, ?, clock_timestamp() + ? * interval '1 millisecond')
-         ON CONFLICT (lease_group, member) DO UPDATE SET expires_at = excluded.expires_at",
-    )
-    .bind::<Text, _>(group)
-    .bind::<Text, _>(member)
-    .bind::<BigInt, _>(milliseconds(ttl))
-    .execute(connection)
-    .await?;
-    let members: Vec<Name> = statement(
-        "WITH silent AS (
-           SELECT lease_group, member FROM lease_members
-           WHERE lease_group = ? AND expires_at < clock_timestamp() FOR UPDATE SKIP LOCKED),
-         forgotten AS (
-           DELETE FROM lease_members m USING silent s
-           WHERE m.lease_group = s.lease_group AND m.member = s.member)
-         SELECT member AS name FROM lease_members
-         WHERE lease_group = ? AND expires_at >= clock_timestamp() ORDER BY member",
-    )
-    .bind::<Text, _>(group)
-    .bind::<Text, _>(group)
-    .get_results(connection)
-    .await?;
-    Ok(members.into_iter().map(|row| row.name).collect())
-}
-
-/// Who takes part in `group` and gave a sign of life within its time, sorted.
-pub async fn members(connection: &mut Connection, group: &str) -> Result<Vec<String>, RepositoryError> {
-    let members: Vec<Name> = statement(
-        "SELECT member AS name FROM lease_members
-         WHERE lease_group = ? AND expires_at >= clock_timestamp() ORDER BY member",
-    )
-    .bind::<Text, _>(group)
-    .get_results(connection)
-    .await?;
-    Ok(members.into_iter().map(|row| row.name).collect())
-}
-
-/// Takes `member` out of `group`, so that the others share anew at once.
-pub async fn leave(connection: &mut Connection, group: &str, member: &str) -> Result<(), RepositoryError> {
-    statement("DELETE FROM lease_members WHERE lease_group = ? AND member = ?")
+    statement(include_str!("extend_member.sql"))
         .bind::<Text, _>(group)
         .bind::<Text, _>(member)
+        .bind::<BigInt, _>(milliseconds(ttl))
         .execute(connection)
         .await?;
+    let members: Vec<Member> =
+        statement(include_str!("live_members.sql")).bind::<Text, _>(group).get_results(connection).await?;
+    Ok(members.into_iter().map(|row| row.member).collect())
+}
+
+/// Returns the live members of `group`, sorted.
+pub async fn members(connection: &mut Connection, group: &str) -> Result<Vec<String>, RepositoryError> {
+    let members = lease_members::table
+        .filter(lease_members::lease_group.eq(group))
+        .filter(lease_members::expires_at.ge(clock_timestamp()))
+        .order(lease_members::member)
+        .select(lease_members::member)
+        .load(connection)
+        .await?;
+    Ok(members)
+}
+
+/// Removes `member` from `group`, so that the other members share its leases at once.
+pub async fn leave(connection: &mut Connection, group: &str, member: &str) -> Result<(), RepositoryError> {
+    diesel::delete(lease_members::table.find((group, member))).execute(connection).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Rows of the outbox.
+//! The rows of the outbox.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -13,19 +13,19 @@ use crate::event::Headers;
 /// A row that waits to be published.
 #[derive(Debug, Clone, PartialEq, QueryableByName)]
 pub struct OutboxRow {
-    /// Which lane it belongs to.
+    /// The lane.
     #[diesel(sql_type = SmallInt)]
     pub lane: i16,
-    /// Its place in the lane.
+    /// The id; rows of a lane are published in the order of their ids.
     #[diesel(sql_type = BigInt)]
     pub id: i64,
-    /// Where it goes.
+    /// The topic to publish to.
     #[diesel(sql_type = Text)]
     pub topic: String,
-    /// Decides the partition.
+    /// The record key, which decides the partition.
     #[diesel(sql_type = Nullable<Binary>)]
     pub key: Option<Vec<u8>>,
-    /// Sent as it is.
+    /// The record value, published unchanged.
     #[diesel(sql_type = Nullable<Binary>)]
     pub value: Option<Vec<u8>>,
     /// The CloudEvents id.
@@ -34,69 +34,70 @@ pub struct OutboxRow {
     /// The CloudEvents type.
     #[diesel(sql_type = Text)]
     pub event_type: String,
-    /// The CloudEvents time: when what it tells of happened.
+    /// The CloudEvents time: when the event happened.
     #[diesel(sql_type = Timestamptz)]
     pub created_at: DateTime<Utc>,
-    /// W3C trace context of the request that caused it.
+    /// The W3C trace context of the request that caused the event.
     #[diesel(sql_type = Nullable<Text>)]
     pub traceparent: Option<String>,
-    /// As `event::Headers::to_json` writes them: sent instead of the CloudEvents ones.
+    /// The headers to publish instead of the CloudEvents headers, in the form of `event::Headers::to_json`.
     #[diesel(sql_type = Nullable<Json>)]
     pub headers: Option<Value>,
 }
 
-/// Which row: its place, and what stands there. After a failover that lost the last commits, another may stand there.
+/// The identity of a row: its key, and its event. After a failover that lost the last commits, another event may have
+/// the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxRowId {
-    /// Its lane.
+    /// The lane.
     pub lane: i16,
-    /// Its place in the lane.
+    /// The id in the lane.
     pub id: i64,
-    /// The event.
+    /// The event's id.
     pub event_id: Uuid,
 }
 
 impl OutboxRow {
-    /// Tells it from all others.
+    /// Returns the identity of the row.
     pub fn row_id(&self) -> OutboxRowId {
         OutboxRowId { lane: self.lane, id: self.id, event_id: self.event_id }
     }
 
-    /// Of key and value.
+    /// Returns the size of key and value in bytes.
     pub fn bytes(&self) -> usize {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
         length(&self.key) + length(&self.value)
     }
 }
 
-/// A row without what is to be sent.
+/// A row without its value and headers.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 pub struct OutboxAddress {
-    /// Which lane it belongs to.
+    /// The lane.
     #[diesel(sql_type = SmallInt)]
     pub lane: i16,
-    /// Its place in the lane.
+    /// The id in the lane.
     #[diesel(sql_type = BigInt)]
     pub id: i64,
-    /// Where it goes.
+    /// The topic to publish to.
     #[diesel(sql_type = Text)]
     pub topic: String,
-    /// Decides the partition.
+    /// The record key, which decides the partition.
     #[diesel(sql_type = Nullable<Binary>)]
     pub key: Option<Vec<u8>>,
 }
 
-/// A row that cannot be published, and why.
+/// A row that cannot be published, with the reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedRow {
     /// The row.
     pub row: OutboxRow,
-    /// Headers as they would have been sent.
+    /// The headers that it was to be published with.
     pub headers: Headers,
-    /// Where it would have gone.
+    /// The partition that it was to be published to.
     pub partition: i32,
-    /// A word for metrics and filters.
+    /// The reason as a word for metrics and filters.
     pub reason: &'static str,
-    /// For people.
+    /// The error as a text for people.
     pub error: String,
 }

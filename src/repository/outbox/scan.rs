@@ -1,4 +1,4 @@
-//! Reading rows that are still present.
+//! Scans: bounded reads of the rows still present in lanes.
 
 use diesel::{
     QueryableByName,
@@ -12,34 +12,21 @@ use super::{
     row::{OutboxAddress, OutboxRow},
 };
 
-/// Prepares a connection for the statements here. Each of them is served by the primary key, whatever the statistics
-/// of a table that fills and empties all day say. A removal that a crash of the server undoes costs duplicates, which
-/// consumers drop; so it need not wait for the disk.
-pub async fn configure_session(connection: &mut Connection) -> Result<(), RepositoryError> {
-    connection
-        .batch_execute(
-            "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
-             SET enable_bitmapscan = off; SET jit = off; SET synchronous_commit = off",
-        )
-        .await?;
-    Ok(())
-}
-
-/// Rows as one look finds them.
+/// The rows that one scan found.
 #[derive(Debug, Clone, Default)]
 pub struct OutboxScan {
-    /// Lane by lane in id order.
+    /// The rows, lane by lane, in the order of their ids.
     pub rows: Vec<OutboxRow>,
-    /// Whether some lane probably has more.
+    /// Whether a lane probably has more rows.
     pub is_full: bool,
 }
 
-/// How far ids were drawn, and who may still be about to commit rows with such ids.
+/// The last id that was drawn, and the database transactions that may still commit rows with drawn ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnIds {
-    /// The last id drawn.
+    /// The last id that was drawn.
     pub last_id: i64,
-    /// The transactions that had written to the outbox, or were about to, and had not ended.
+    /// The open database transactions that have written, or are about to write, to the outbox.
     pub open: Vec<String>,
 }
 
@@ -50,29 +37,42 @@ struct LastId {
 }
 
 #[derive(QueryableByName)]
-struct Open {
+struct OpenTransaction {
     #[diesel(sql_type = Text)]
-    name: String,
+    virtual_transaction: String,
 }
 
-/// Asks for the ids first, then for the locks: whoever drew one of them has the lock or has ended.
-pub async fn drawn_ids(connection: &mut Connection) -> Result<DrawnIds, RepositoryError> {
-    let LastId { last_id } = statement("SELECT last_value - (NOT is_called)::int AS last_id FROM outbox_id")
-        .get_result(connection)
+/// Sets the session settings for the statements of this module.
+///
+/// - Each statement has a plan on the primary key. The other plans are off, because the statistics of a table that
+///   fills and empties all day are often wrong.
+/// - `synchronous_commit` is off. A crash of the server may undo a removal; the rows are then published again, and
+///   consumers drop the duplicates.
+pub async fn configure_session(connection: &mut Connection) -> Result<(), RepositoryError> {
+    connection
+        .batch_execute(
+            "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+             SET enable_bitmapscan = off; SET jit = off; SET synchronous_commit = off",
+        )
         .await?;
-    let open: Vec<Open> = statement(
-        "SELECT virtualtransaction AS name FROM pg_locks
-         WHERE relation = 'outbox'::regclass AND mode = 'RowExclusiveLock' AND granted
-           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-    )
-    .get_results(connection)
-    .await?;
-    Ok(DrawnIds { last_id, open: open.into_iter().map(|open| open.name).collect() })
+    Ok(())
 }
 
-/// The first rows of each of `lanes` that are not below its floor: up to `count_max` and about `bytes_max` of a lane,
-/// but one row always, and up to `total_max` in all. What is beyond the bytes is dropped as it arrives, for a sum kept
-/// by the server costs more than all the rest of the query; a caller that meets large rows should ask for fewer.
+/// Returns the last drawn id and the open database transactions. Reads the id first: a transaction that drew an id up
+/// to it holds its lock by then, or has ended.
+pub async fn drawn_ids(connection: &mut Connection) -> Result<DrawnIds, RepositoryError> {
+    let LastId { last_id } = statement(include_str!("last_id.sql")).get_result(connection).await?;
+    let open: Vec<OpenTransaction> =
+        statement(include_str!("open_transactions.sql")).get_results(connection).await?;
+    Ok(DrawnIds { last_id, open: open.into_iter().map(|open| open.virtual_transaction).collect() })
+}
+
+/// Reads the first rows of each of `lanes` from its scan floor on.
+///
+/// - A lane gives at most `count_max` rows and about `bytes_max` bytes, but at least one row.
+/// - All lanes together give at most `total_max` rows.
+/// - Rows beyond `bytes_max` are dropped on arrival: a running sum in the query costs more than the rest of it. A
+///   caller that meets large rows should ask for fewer.
 pub async fn scan(
     connection: &mut Connection,
     lanes: &[i16],
@@ -81,18 +81,13 @@ pub async fn scan(
     bytes_max: usize,
     total_max: i64,
 ) -> Result<OutboxScan, RepositoryError> {
-    let mut found = statement(
-        "SELECT o.* FROM unnest(?, ?) AS l (lane, floor) CROSS JOIN LATERAL (
-           SELECT lane, id, topic, key, value, event_id, event_type, created_at, traceparent, headers
-           FROM outbox WHERE outbox.lane = l.lane AND outbox.id >= l.floor ORDER BY id LIMIT ?) AS o
-         LIMIT ?",
-    )
-    .bind::<Array<SmallInt>, _>(lanes)
-    .bind::<Array<BigInt>, _>(floors)
-    .bind::<BigInt, _>(count_max)
-    .bind::<BigInt, _>(total_max)
-    .load_stream::<OutboxRow>(connection)
-    .await?;
+    let mut found = statement(include_str!("scan.sql"))
+        .bind::<Array<SmallInt>, _>(lanes)
+        .bind::<Array<BigInt>, _>(floors)
+        .bind::<BigInt, _>(count_max)
+        .bind::<BigInt, _>(total_max)
+        .load_stream::<OutboxRow>(connection)
+        .await?;
     let mut scan = OutboxScan::default();
     let (mut lane, mut count, mut bytes) = (None, 0, 0);
     while let Some(row) = found.try_next().await? {
@@ -110,27 +105,25 @@ pub async fn scan(
     Ok(scan)
 }
 
-/// Like [`scan`], far more rows but only their addresses: to look past rows that cannot be published now.
+/// Reads the addresses of the first rows of each lane, many more than [`scan`] reads. The relay uses it to find rows
+/// that it can publish after rows that it cannot publish now.
 pub async fn scan_addresses(
     connection: &mut Connection,
     lanes: &[i16],
     floors: &[i64],
     count_max: i64,
 ) -> Result<Vec<OutboxAddress>, RepositoryError> {
-    let rows = statement(
-        "SELECT o.* FROM unnest(?, ?) AS l (lane, floor) CROSS JOIN LATERAL (
-           SELECT lane, id, topic, key FROM outbox
-           WHERE outbox.lane = l.lane AND outbox.id >= l.floor ORDER BY id LIMIT ?) AS o",
-    )
-    .bind::<Array<SmallInt>, _>(lanes)
-    .bind::<Array<BigInt>, _>(floors)
-    .bind::<BigInt, _>(count_max)
-    .get_results(connection)
-    .await?;
+    let rows = statement(include_str!("scan_addresses.sql"))
+        .bind::<Array<SmallInt>, _>(lanes)
+        .bind::<Array<BigInt>, _>(floors)
+        .bind::<BigInt, _>(count_max)
+        .get_results(connection)
+        .await?;
     Ok(rows)
 }
 
-/// The rows at these addresses that are still there, in the order of the addresses, until they are about `bytes_max`.
+/// Reads the rows at these addresses that are still present, in the order of the addresses, until they reach
+/// `bytes_max`.
 pub async fn read_rows(
     connection: &mut Connection,
     addresses: &[OutboxAddress],
@@ -138,14 +131,11 @@ pub async fn read_rows(
 ) -> Result<Vec<OutboxRow>, RepositoryError> {
     let (lanes, ids): (Vec<i16>, Vec<i64>) =
         addresses.iter().map(|address| (address.lane, address.id)).unzip();
-    let mut found = statement(
-        "SELECT o.* FROM unnest(?, ?) WITH ORDINALITY AS a (lane, id, position)
-         JOIN outbox o ON o.lane = a.lane AND o.id = a.id ORDER BY a.position",
-    )
-    .bind::<Array<SmallInt>, _>(lanes)
-    .bind::<Array<BigInt>, _>(ids)
-    .load_stream::<OutboxRow>(connection)
-    .await?;
+    let mut found = statement(include_str!("read_rows.sql"))
+        .bind::<Array<SmallInt>, _>(lanes)
+        .bind::<Array<BigInt>, _>(ids)
+        .load_stream::<OutboxRow>(connection)
+        .await?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(row) = found.try_next().await? {
         if bytes < bytes_max {

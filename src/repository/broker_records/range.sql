@@ -1,0 +1,6 @@
+-- name: broker_partition_range
+SELECT p.next_offset AS latest, coalesce(
+  (SELECT r.record_offset FROM broker_records r
+   WHERE r.topic = p.topic AND r.partition = p.partition ORDER BY r.record_offset LIMIT 1),
+  p.next_offset) AS earliest
+FROM broker_partitions p WHERE p.topic = /* topic */ $1 AND p.partition = /* partition */ $2

@@ -1,0 +1,5 @@
+-- name: release_leases
+WITH mine AS (
+  -- Locks in name order.
+  SELECT name FROM leases WHERE owner = /* owner */ $1 AND name = ANY(/* names */ $2) ORDER BY name FOR UPDATE)
+UPDATE leases l SET owner = NULL, expires_at = '-infinity' FROM mine WHERE l.name = mine.name

@@ -1,0 +1,11 @@
+-- name: renew_leases
+WITH mine AS (
+  -- Skips leases that a database transaction of the owner holds: renewing never waits for a lock.
+  SELECT name FROM leases WHERE owner = /* owner */ $1 AND name = ANY(/* names */ $2) FOR UPDATE SKIP LOCKED),
+renewed AS (
+  UPDATE leases l SET expires_at = clock_timestamp() + /* ttl in ms */ $3 * interval '1 millisecond'
+  FROM mine WHERE l.name = mine.name RETURNING l.name, l.expires_at)
+SELECT l.name, l.epoch,
+  extract(epoch FROM coalesce(r.expires_at, l.expires_at) - clock_timestamp())::float8 AS remaining_seconds
+FROM leases l LEFT JOIN renewed r ON r.name = l.name
+WHERE l.owner = $1 AND l.name = ANY($2) ORDER BY l.name

@@ -1,0 +1,9 @@
+-- name: verify_unpublished_dead_letters
+SELECT count(*) OVER () AS total,
+  'dead letter ' || d.id || ' (' || d.topic || '/' || d.partition || ' offset ' || d.record_offset
+    || ') is neither in the outbox nor in the dead-letter topic' AS example
+FROM verify_dead_letters d
+WHERE d.record_offset IS NOT NULL
+  AND NOT EXISTS (SELECT FROM verify_outbox o WHERE o.event_id = d.id)
+  AND NOT EXISTS (SELECT FROM verify_sent s WHERE s.id = d.id)
+ORDER BY d.id LIMIT 10

@@ -1,0 +1,10 @@
+-- name: verify_assessment_mismatches
+WITH mismatch AS MATERIALIZED (
+  -- Materialised: for ten ordered examples, the planner would read both tables in key order, at random positions.
+  SELECT r.account_id, r.account_seq, r.transaction_id, t.id FROM risk_assessments r
+  LEFT JOIN transactions t ON t.account_id = r.account_id AND t.account_seq = r.account_seq
+  WHERE t.id IS DISTINCT FROM r.transaction_id)
+SELECT count(*) OVER () AS total,
+  'the assessment of account ' || account_id || ' row ' || account_seq || ' names transaction '
+    || transaction_id || ', but the ledger has ' || coalesce(id::text, 'no such row') AS example
+FROM mismatch ORDER BY account_id, account_seq LIMIT 10

@@ -1,0 +1,5 @@
+-- name: verify_duplicate_keys
+SELECT count(*) OVER () AS total,
+  'account ' || account_id || ' has key ' || idempotency_key || ' ' || count(*) || ' times' AS example
+FROM transactions GROUP BY account_id, idempotency_key HAVING count(*) > 1
+ORDER BY account_id, idempotency_key LIMIT 10

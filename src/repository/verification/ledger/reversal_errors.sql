@@ -1,0 +1,13 @@
+-- name: verify_reversal_errors
+SELECT count(*) OVER () AS total,
+  'account ' || account_id || ' row ' || account_seq || ' reverses ' || reverses || ', '
+    || CASE WHEN amount_reversed IS NULL THEN 'which its account does not have'
+            WHEN times > 1 THEN 'which is reversed ' || times || ' times'
+            ELSE 'of amount ' || amount_reversed || ', by ' || amount || ' (minor units)' END AS example
+FROM (SELECT r.account_id, r.account_seq, r.reverses, r.amount, t.amount AS amount_reversed,
+        count(*) OVER (PARTITION BY r.account_id, r.reverses) AS times
+      FROM transactions r
+      LEFT JOIN transactions t ON t.id = r.reverses AND t.account_id = r.account_id
+      WHERE r.reverses IS NOT NULL) AS reversals
+WHERE amount_reversed IS NULL OR amount_reversed <> -amount OR times > 1
+ORDER BY account_id, account_seq LIMIT 10

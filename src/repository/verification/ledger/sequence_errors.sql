@@ -1,0 +1,14 @@
+-- name: verify_sequence_errors
+SELECT count(*) OVER () AS total,
+  'account ' || account_id || ' row ' || account_seq || ' (balance ' || balance_after || ', amount '
+    || amount || ', minor units) follows row ' || last_seq || ' (balance ' || last_balance || ')'
+    || CASE WHEN created_at < last_created_at THEN ' and is older' ELSE '' END AS example
+FROM (SELECT account_id, account_seq, amount, balance_after, created_at,
+        lag(account_seq, 1, 0::bigint) OVER of_account AS last_seq,
+        lag(balance_after, 1, 0::bigint) OVER of_account AS last_balance,
+        lag(created_at) OVER of_account AS last_created_at
+      FROM transactions
+      WINDOW of_account AS (PARTITION BY account_id ORDER BY account_seq)) AS rows
+WHERE account_seq <> last_seq + 1 OR balance_after::numeric <> last_balance::numeric + amount
+  OR created_at < last_created_at
+ORDER BY account_id, account_seq LIMIT 10

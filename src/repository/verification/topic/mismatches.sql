@@ -1,0 +1,24 @@
+-- name: verify_transaction_mismatches
+SELECT e.record_offset,
+  EXISTS (SELECT FROM dead_letters d WHERE d.topic = 'transactions.v1' AND d.partition = e.partition
+          AND d.record_offset = e.record_offset) AS dead_lettered,
+  'partition ' || e.partition || ' offset ' || e.record_offset || ' describes account ' || e.account_id
+    || ' row ' || e.account_seq || ' (' || e.event_id || ', amount ' || e.amount || ', balance '
+    || e.balance_after || '), but the ledger has '
+    || coalesce(t.id || ', amount ' || t.amount || ', balance ' || t.balance_after
+                || CASE WHEN (t.id, t.amount, t.balance_after) = (e.event_id, e.amount, e.balance_after)
+                        THEN ' with another currency, time, text, metadata or reversal' ELSE '' END,
+                'no such row') AS example
+FROM unnest(/* partitions */ $1, /* offsets */ $2, /* account_ids */ $3, /* account_seqs */ $4, /* event_ids */ $5,
+            /* amounts */ $6, /* balances_after */ $7, /* currencies */ $8, /* created_at */ $9,
+            /* counterparties */ $10, /* descriptions */ $11, /* metadata */ $12, /* reverses */ $13)
+  AS e (partition, record_offset, account_id, account_seq, event_id, amount, balance_after, currency,
+        created_at, counterparty, description, metadata, reverses)
+LEFT JOIN transactions t ON t.account_id = e.account_id AND t.account_seq = e.account_seq
+LEFT JOIN accounts a ON a.account_id = e.account_id
+WHERE (t.id, t.amount, t.balance_after, a.currency, t.created_at, t.counterparty, t.description,
+       t.metadata::text, t.reverses)
+      IS DISTINCT FROM
+      (e.event_id, e.amount, e.balance_after, e.currency, e.created_at, e.counterparty, e.description,
+       e.metadata, e.reverses)
+ORDER BY e.record_offset

@@ -1,0 +1,13 @@
+-- name: verify_unhandled_events
+SELECT count(*) OVER () AS total,
+  'partition ' || e.partition || ' offset ' || e.record_offset || ' (account ' || e.account_id || ' row '
+    || e.account_seq || ') was passed without an assessment or a dead letter' AS example
+FROM unnest(/* partitions */ $1, /* offsets */ $2, /* account_ids */ $3, /* account_seqs */ $4, /* event_ids */ $5)
+  AS e (partition, record_offset, account_id, account_seq, event_id)
+WHERE NOT EXISTS (SELECT FROM risk_assessments r
+                  WHERE r.account_id = e.account_id AND r.account_seq = e.account_seq)
+  AND NOT EXISTS (SELECT FROM dead_letters d
+                  WHERE d.consumer_group = /* group */ $6 AND d.topic = 'transactions.v1'
+                    AND (d.event_id = e.event_id
+                         OR (d.partition = e.partition AND d.record_offset = e.record_offset)))
+ORDER BY e.partition, e.record_offset LIMIT 10

@@ -1,0 +1,9 @@
+-- name: verify_unhandled_records
+SELECT count(*) OVER () AS total,
+  'partition ' || e.partition || ' offset ' || e.record_offset
+    || ' cannot be handled and was passed without a dead letter' AS example
+FROM (SELECT /* partition */ $1 AS partition, unnest(/* offsets */ $2) AS record_offset) AS e
+WHERE NOT EXISTS (SELECT FROM dead_letters d
+                  WHERE d.consumer_group = /* group */ $3 AND d.topic = 'transactions.v1'
+                    AND d.partition = e.partition AND d.record_offset = e.record_offset)
+ORDER BY e.record_offset LIMIT 10
