@@ -1,11 +1,14 @@
 //! `ledger aggregate`: builds the fact tables from the ledger and the assessments, day by day.
 //!
-//! Without flags a run rebuilds the days that were touched since they were last rebuilt, late rows and late
-//! assessments included. Guarantees: a day is rebuilt whole or not at all; a second run changes nothing; a run that is
-//! killed anywhere loses nothing, for the marks of the days that it did not reach are still there. One instance works
-//! at a time; another says who does, and ends.
+//! Without flags, a run rebuilds the days with marks: those with transactions or assessments that committed after the
+//! last rebuild of the day.
 //!
-//! Deliberately absent: a watermark. Ids and times of rows do not rise in the order of their commits.
+//! Guarantees:
+//! - A day is rebuilt whole or not at all. A second run changes nothing.
+//! - A run that is killed loses nothing: the days that it did not reach keep their marks.
+//! - One instance works at a time. Another instance prints the owner's name and exits.
+//!
+//! Deliberately absent: a watermark. Neither ids nor times of transactions rise in the order of their commits.
 
 mod run;
 
@@ -24,19 +27,19 @@ use crate::{
 /// Flags of `ledger aggregate`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
-    /// Keep running and start a run each interval, such as 15m; without it, one run
+    /// Keep running and start a run at this interval, for example 15m; without it, make one run
     #[arg(long, env = "LEDGER_AGGREGATE_EVERY", value_name = "DURATION", value_parser = parse_interval)]
     pub every: Option<Duration>,
-    /// Rebuild from this UTC date on, touched or not
+    /// Rebuild all days from this UTC date on
     #[arg(long, env = "LEDGER_AGGREGATE_FROM", value_name = "DATE", conflicts_with = "every")]
     pub from: Option<NaiveDate>,
-    /// Rebuild up to and including this UTC date, touched or not
+    /// Rebuild all days up to and including this UTC date
     #[arg(long, env = "LEDGER_AGGREGATE_TO", value_name = "DATE", conflicts_with = "every")]
     pub to: Option<NaiveDate>,
     /// Rebuild all days
     #[arg(long, env = "LEDGER_AGGREGATE_FULL", conflicts_with_all = ["every", "from", "to"])]
     pub full: bool,
-    /// How to print the run
+    /// Format of the result
     #[arg(long, env = "LEDGER_AGGREGATE_OUTPUT", value_enum, default_value_t)]
     pub output: OutputFormat,
 }
@@ -53,7 +56,7 @@ impl Args {
 
 const EXIT_MISUSED: u8 = 2;
 
-/// Runs the role: one run, or one each interval until asked to stop.
+/// Runs the role: one run, or one at each interval until it is stopped.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     if let (Some(from), Some(to)) = (args.from, args.to)
         && from > to
@@ -69,7 +72,7 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// One run for cron. It has no admin listener: it is over before anybody could ask, and must not need a port.
+/// Makes one run, for cron. It has no admin listener: the run is short, and it must not need a port.
 async fn once(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
     match run_once(context, args.scope()).await? {
         Outcome::Ran(run) => {
@@ -77,7 +80,7 @@ async fn once(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
             Ok(if run.error.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Outcome::Busy { owner } => {
-            eprintln!("{owner} is aggregating; nothing was done here");
+            eprintln!("{owner} is aggregating; this instance did nothing");
             Ok(ExitCode::SUCCESS)
         }
     }

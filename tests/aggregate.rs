@@ -1,8 +1,9 @@
-//! What `aggregate` promises: facts equal the ledger, late rows and late assessments rebuild just their day, a second
-//! run changes nothing, a kill anywhere loses nothing.
+//! `ledger aggregate`: facts equal the ledger, a late transaction or assessment rebuilds only its day, a second run
+//! changes nothing, and a kill loses nothing.
 //!
-//! Seen to fail when planted: deleting marks that the day's snapshot did not see (the row that committed meanwhile is
-//! lost), and a rebuild without `leases::hold` (the zombie writes).
+//! Planted bugs that made these tests fail:
+//! - deleting marks that the snapshot of the day did not see, which loses the transaction that committed meanwhile;
+//! - a rebuild without `leases::hold`, which lets a zombie write.
 
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ fn request(account: &str, code: &str, minor: i64, at: &str, key: usize) -> Reque
     Request { posting: posting.into(), traceparent: None }
 }
 
-/// Three days, currencies with 0 to 4 decimals, a day's first and last microsecond, the largest amount there is.
+/// Posts on three days, in currencies with 0 to 4 decimals, in the first and the last microsecond of a day, and the
+/// largest amount.
 async fn fill(database: &TestDatabase) {
     let currencies = [("a", "EUR"), ("b", "JPY"), ("c", "BHD"), ("d", "CLF")];
     let mut requests = Vec::new();
@@ -67,7 +69,7 @@ async fn fingerprint(database: &TestDatabase) -> String {
     database.value(&format!("SELECT md5({} || {})", of("fact_transactions"), of("fact_account_day"))).await
 }
 
-/// Field by field, by the questions of `verify`; answers how many facts were compared.
+/// Compares all facts field by field, with the statements of `verify`, and returns their number.
 async fn facts_equal_the_ledger(database: &TestDatabase) -> i64 {
     let mut connection = database.connection().await;
     let mut compared = 0;
@@ -105,7 +107,7 @@ async fn facts_equal_the_ledger_and_a_second_run_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_range_rebuilds_its_days_and_removes_facts_that_nothing_stands_behind() {
+async fn a_range_rebuilds_its_days_and_removes_facts_without_transactions() {
     let database = TestDatabase::new().await;
     fill(&database).await;
     run(&database, Scope::Touched).await;
@@ -130,7 +132,7 @@ async fn a_range_rebuilds_its_days_and_removes_facts_that_nothing_stands_behind(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_commits_late_is_found_by_the_next_run_which_rebuilds_just_its_day() {
+async fn a_late_transaction_makes_the_next_run_rebuild_only_its_day() {
     let database = TestDatabase::new().await;
     fill(&database).await;
     let late = database.client().await;
@@ -148,15 +150,15 @@ async fn a_row_that_commits_late_is_found_by_the_next_run_which_rebuilds_just_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_commits_while_its_day_is_rebuilt_keeps_its_mark() {
+async fn a_transaction_that_commits_during_the_rebuild_keeps_its_mark() {
     let database = TestDatabase::new().await;
     fill(&database).await;
     let blocker = database.client().await;
     blocker.batch_execute(&block(DAYS[0])).await.unwrap();
     let context = database.context();
     let running = tokio::spawn(async move { aggregate::run_once(&context, Scope::Touched).await });
-    waits_for_a_lock(&database).await;
-    // The snapshot of the first day is taken; this row is not in it.
+    wait_until_it_waits_for_a_lock(&database).await;
+    // The snapshot of the first day exists; this transaction is not in it.
     let mut connection = database.connection().await;
     let more = [request("e", "EUR", 100, "2024-02-28T08:00:00Z", 99)];
     post_locked(&mut connection, &more).await.unwrap();
@@ -167,9 +169,9 @@ async fn a_row_that_commits_while_its_day_is_rebuilt_keeps_its_mark() {
     assert_eq!(facts_equal_the_ledger(&database).await, 26);
 }
 
-/// Planted bug that this catches: rebuilding only for marks that are older than every open transaction of the server.
+/// Fails if a run waits until marks are older than every open database transaction of the server.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_writer_in_another_database_holds_up_no_day() {
+async fn a_long_transaction_in_another_database_delays_no_day() {
     let database = TestDatabase::new().await;
     let elsewhere = TestDatabase::new().await.client().await;
     elsewhere.batch_execute("BEGIN; INSERT INTO accounts VALUES ('a', 'EUR')").await.unwrap();
@@ -180,7 +182,7 @@ async fn a_long_writer_in_another_database_holds_up_no_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_late_assessment_rebuilds_just_its_day() {
+async fn a_late_assessment_rebuilds_only_its_day() {
     let database = TestDatabase::new().await;
     fill(&database).await;
     run(&database, Scope::Touched).await;
@@ -196,21 +198,22 @@ async fn a_late_assessment_rebuilds_just_its_day() {
     assert_eq!(database.value(day).await, "1 77 1");
 }
 
-/// Makes whoever rebuilds the day wait for this transaction: it has inserted the same key.
+/// Returns statements that block the rebuild of the day: it waits for this transaction, which has inserted the same
+/// key.
 fn block(day: &str) -> String {
     format!(
         "BEGIN; INSERT INTO fact_account_day VALUES ('{day}', 'a', 'EUR', 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0);"
     )
 }
 
-async fn waits_for_a_lock(database: &TestDatabase) {
+async fn wait_until_it_waits_for_a_lock(database: &TestDatabase) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ledger aggregate'
                    AND datname = current_database() AND wait_event_type = 'Lock'";
     eventually("aggregate waits for the lock", async || database.value(waiting).await == "1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kill_in_the_middle_loses_nothing() {
+async fn a_kill_during_a_run_loses_nothing() {
     let database = TestDatabase::new().await;
     fill(&database).await;
     let blocker = database.client().await;
@@ -218,12 +221,12 @@ async fn a_kill_in_the_middle_loses_nothing() {
     let environment =
         [("LEDGER_DATABASE__URL", database.url.as_str()), ("LEDGER_AGGREGATE__LEASE_TTL", "1s")];
     let killed = Binary::start(&["aggregate"], &environment);
-    waits_for_a_lock(&database).await;
+    wait_until_it_waits_for_a_lock(&database).await;
     assert_eq!(database.value("SELECT days_rebuilt FROM aggregate_runs").await, "1");
     killed.kill();
     blocker.batch_execute("ROLLBACK").await.unwrap();
 
-    eventually("the lease of the dead expires and a run gets through", async || {
+    eventually("the lease of the killed process expires and a run succeeds", async || {
         let output = binary::run(&["aggregate", "--output", "json"], &environment);
         assert!(output.status.success());
         !output.stdout.is_empty()
@@ -237,14 +240,14 @@ async fn a_kill_in_the_middle_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_ends_a_long_day_at_once_and_is_recorded() {
+async fn a_stop_ends_a_long_rebuild_at_once_and_is_recorded() {
     let database = TestDatabase::new().await;
     fill(&database).await;
     let blocker = database.client().await;
     blocker.batch_execute(&block(DAYS[1])).await.unwrap();
     let environment = [("LEDGER_DATABASE__URL", database.url.as_str())];
     let stopped = Binary::start(&["aggregate"], &environment);
-    waits_for_a_lock(&database).await;
+    wait_until_it_waits_for_a_lock(&database).await;
     stopped.terminate();
     let (status, stderr) = stopped.ended_within(Duration::from_secs(5));
     assert_eq!(status.code(), Some(1), "{stderr}");
@@ -264,7 +267,7 @@ async fn lease_of(database: &TestDatabase, owner: &str) -> Lease {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_instance_says_who_is_at_work_and_ends_well() {
+async fn a_second_instance_names_the_owner_and_exits_with_0() {
     let database = TestDatabase::new().await;
     fill(&database).await;
     lease_of(&database, "the-other-host").await;
@@ -275,7 +278,7 @@ async fn a_second_instance_says_who_is_at_work_and_ends_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_lost_the_lease_writes_nothing() {
+async fn a_process_that_lost_the_lease_writes_nothing() {
     let database = TestDatabase::new().await;
     fill(&database).await;
     let lost = lease_of(&database, "frozen").await;
@@ -293,7 +296,7 @@ async fn whoever_lost_the_lease_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_every_it_keeps_running_and_answers_on_its_admin_listener() {
+async fn with_every_it_keeps_running_and_serves_its_admin_listener() {
     let database = TestDatabase::new().await;
     fill(&database).await;
     let environment =

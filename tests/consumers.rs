@@ -1,5 +1,5 @@
-//! What `ledger consumers` promises: it tells where a group is, and a reset moves it for good: whoever consumes goes on
-//! from there, nothing is doubled, nothing is skipped that was not asked for.
+//! `ledger consumers`: it lists positions, and a reset moves a position. Consumers continue from the new position,
+//! without a second effect of any record.
 
 mod forget;
 
@@ -61,7 +61,7 @@ impl Stage {
         self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
-    /// What `ledger consumers …` says as JSON.
+    /// Returns the output of `ledger consumers …` as JSON.
     fn consumers(&self, arguments: &[&str]) -> Value {
         let arguments = [&["consumers"], arguments, &["--output", "json"]].concat();
         let output = binary::run(&arguments, &self.environment());
@@ -70,7 +70,7 @@ impl Stage {
         serde_json::from_slice(&output.stdout).expect("json")
     }
 
-    /// One line on stderr and exit code 1.
+    /// Expects exit code 1 and returns stderr.
     fn refused(&self, arguments: &[&str]) -> String {
         let output = binary::run(&[&["consumers"], arguments].concat(), &self.environment());
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -87,12 +87,12 @@ impl Stage {
         post_locked(&mut self.database.connection().await, &requests).await.expect("posted");
     }
 
-    /// Publishes what is in the outbox, a record every second from `first` on.
+    /// Publishes the outbox, with timestamps one second apart from `first` on.
     async fn publish(&self, first: DateTime<Utc>) {
         let taken = "WITH taken AS (DELETE FROM outbox WHERE topic = 'transactions.v1' RETURNING id, key, value, event_id)
                      SELECT key, value, event_id::text FROM taken ORDER BY id";
         let rows = self.database.client().await.query(taken, &[]).await.expect("outbox");
-        let records = rows.iter().zip(0..).map(|(row, place)| OutgoingRecord {
+        let records = rows.iter().zip(0..).map(|(row, number)| OutgoingRecord {
             key: row.get::<_, Option<Vec<u8>>>(0).map(Into::into),
             value: row.get::<_, Option<Vec<u8>>>(1).map(Into::into),
             headers: cloud_event_headers(
@@ -101,7 +101,7 @@ impl Stage {
                 first,
                 None,
             ),
-            timestamp: first + TimeDelta::seconds(place),
+            timestamp: first + TimeDelta::seconds(number),
         });
         self.broker.produce(&self.topic, 0, records.collect()).await.expect("published");
     }
@@ -119,8 +119,8 @@ impl Stage {
         PartitionConsumer::new(context, self.broker.clone(), watch::channel(ruleset).1, name, lease)
     }
 
-    /// Takes away the first five records, as retention does.
-    async fn lose_the_first_five(&self, kafka: Option<&Kafka>) {
+    /// Removes the first five records, as retention does.
+    async fn remove_the_first_five(&self, kafka: Option<&Kafka>) {
         let Some(kafka) = kafka else {
             let lost = "DELETE FROM broker_records WHERE record_offset < 5";
             self.database.client().await.batch_execute(lost).await.expect("deleted");
@@ -154,7 +154,7 @@ fn request(number: usize) -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_consumer_is_fenced_and_goes_back_without_a_second_effect() {
+async fn a_reset_fences_the_running_consumer_and_no_record_has_a_second_effect() {
     let stage = Stage::with(TRANSACTIONS_TOPIC, &[]).await;
     stage
         .broker
@@ -168,7 +168,7 @@ async fn a_running_consumer_is_fenced_and_goes_back_without_a_second_effect() {
     let relay = Binary::start(&["relay"], &stage.environment());
     let consumer = Binary::start(&["consume-risk"], &stage.environment());
     let settled = async || {
-        eventually("everything is assessed and announced", async || {
+        eventually("every transaction is assessed and every event published", async || {
             stage.count("risk_assessments").await == 300
                 && stage.count("outbox").await == 0
                 && stage.count("consumer_positions WHERE next_offset = 300").await == 1
@@ -176,25 +176,25 @@ async fn a_running_consumer_is_fenced_and_goes_back_without_a_second_effect() {
         .await;
     };
     settled().await;
-    let place = |said: &Value| said["items"][0].clone();
-    let before = place(&stage.consumers(&[]));
+    let first = |output: &Value| output["items"][0].clone();
+    let before = first(&stage.consumers(&[]));
     assert_eq!((&before["state"], &before["lag"]), (&"owned".into(), &0.into()), "{before}");
 
-    let foreseen = stage.consumers(&["reset", "--group", "risk", "--to", "earliest", "--dry-run"]);
-    assert_eq!((&place(&foreseen)["from"], &place(&foreseen)["to"]), (&300.into(), &0.into()));
+    let planned = stage.consumers(&["reset", "--group", "risk", "--to", "earliest", "--dry-run"]);
+    assert_eq!((&first(&planned)["from"], &first(&planned)["to"]), (&300.into(), &0.into()));
     assert_eq!(
-        place(&stage.consumers(&["--group", "risk"]))["epoch"],
+        first(&stage.consumers(&["--group", "risk"]))["epoch"],
         before["epoch"],
         "a dry run moves nothing"
     );
 
-    let moved = place(&stage.consumers(&["reset", "--group", "risk", "--to", "earliest"]));
+    let moved = first(&stage.consumers(&["reset", "--group", "risk", "--to", "earliest"]));
     assert_eq!((&moved["from"], &moved["to"]), (&300.into(), &0.into()), "{moved}");
     assert_eq!(moved["taken_from"], before["owner"]);
     settled().await;
-    let after = place(&stage.consumers(&[]));
+    let after = first(&stage.consumers(&[]));
     assert!(after["epoch"].as_i64() > before["epoch"].as_i64().map(|epoch| epoch + 1), "{before} {after}");
-    assert_eq!(after["owner"], before["owner"], "the same process goes on");
+    assert_eq!(after["owner"], before["owner"], "the same process continues");
     assert_eq!(
         stage.count("broker_records WHERE topic = 'risk-assessments.v1'").await,
         300,
@@ -202,12 +202,12 @@ async fn a_running_consumer_is_fenced_and_goes_back_without_a_second_effect() {
     );
     consumer.stop();
     relay.stop();
-    assert_eq!(place(&stage.consumers(&[]))["state"], "unowned");
+    assert_eq!(first(&stage.consumers(&[]))["state"], "unowned");
 }
 
-/// Seen to fail with a consumer that goes on from the first record that is there.
+/// Fails if a consumer continues from the first record that exists.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_offset_lost_to_retention_halts_and_a_reset_goes_on() {
+async fn an_offset_removed_by_retention_halts_the_partition_until_a_reset() {
     let name = format!("lost-{}", Uuid::new_v4().simple());
     let mut stages = vec![(Stage::with(&name, &[]).await, None)];
     if let Some(kafka) = Kafka::get() {
@@ -222,7 +222,7 @@ async fn an_offset_lost_to_retention_halts_and_a_reset_goes_on() {
             "INSERT INTO consumer_positions (consumer_group, topic, partition, next_offset) VALUES ('risk', '{name}', 0, 2)"
         );
         stage.database.client().await.batch_execute(&at_two).await.expect("a position");
-        stage.lose_the_first_five(kafka).await;
+        stage.remove_the_first_five(kafka).await;
         let error = format!("{:#}", consumer.run_once().await.expect_err("halted"));
         let advice =
             format!("`ledger consumers reset --group risk --topic {name} --partition 0 --to earliest`");
@@ -246,22 +246,22 @@ async fn an_offset_lost_to_retention_halts_and_a_reset_goes_on() {
         if let Some(kafka) = kafka {
             reset("7");
             let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
-            let said = kafka.tool(class, &["--describe", "--group", "risk"]).await;
-            let line = said.lines().find(|line| line.contains(&name)).expect("described");
-            let words: Vec<&str> = line.split_whitespace().collect();
-            assert_eq!(words[2..6], ["0", "7", "10", "3"], "partition, position, end and lag: {line}");
+            let output = kafka.tool(class, &["--describe", "--group", "risk"]).await;
+            let line = output.lines().find(|line| line.contains(&name)).expect("described");
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            assert_eq!(fields[2..6], ["0", "7", "10", "3"], "partition, position, end and lag: {line}");
         }
     }
 }
 
-/// Through the roles themselves: the metric alarms, and clears once the operator has decided.
-/// Seen to fail with a consumer that goes on from the first record that is there.
+/// Runs the role itself: the metric is 1 until the operator resets the position.
+/// Fails if a consumer continues from the first record that exists.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_halted_role_alarms_until_it_is_reset() {
+async fn a_halted_partition_sets_the_metric_until_a_reset() {
     let stage = Stage::with(TRANSACTIONS_TOPIC, &[]).await;
     stage.post(10).await;
     stage.publish(Utc::now()).await;
-    stage.lose_the_first_five(None).await;
+    stage.remove_the_first_five(None).await;
     let at_two = "INSERT INTO consumer_positions (consumer_group, topic, partition, next_offset) VALUES ('risk', 'transactions.v1', 0, 2)";
     stage.database.client().await.batch_execute(at_two).await.expect("a position");
     let mut consumer = Binary::start(&["consume-risk"], &stage.environment());
@@ -271,15 +271,15 @@ async fn a_halted_role_alarms_until_it_is_reset() {
         let line = text.lines().find(|line| line.starts_with("ledger_consumer_halted{")).unwrap_or_default();
         line.ends_with(value)
     };
-    eventually("it alarms", async || metric(" 1")).await;
+    eventually("the metric is 1", async || metric(" 1")).await;
     assert_eq!(stage.count("risk_assessments").await, 0);
     stage.consumers(&["reset", "--group", "risk", "--to", "earliest"]);
-    eventually("it goes on", async || stage.count("risk_assessments").await == 5 && metric(" 0")).await;
+    eventually("it continues", async || stage.count("risk_assessments").await == 5 && metric(" 0")).await;
     consumer.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_meant_is_refused_and_moves_nothing() {
+async fn an_invalid_reset_is_refused_and_moves_nothing() {
     let stage = Stage::with(TRANSACTIONS_TOPIC, &[]).await;
     stage.post(3).await;
     stage.publish(Utc::now()).await;
@@ -296,8 +296,8 @@ async fn what_cannot_be_meant_is_refused_and_moves_nothing() {
             "topic elsewhere does not exist",
         ),
     ] {
-        let said = stage.refused(arguments);
-        assert!(said.contains(part), "{arguments:?}: {said}");
+        let stderr = stage.refused(arguments);
+        assert!(stderr.contains(part), "{arguments:?}: {stderr}");
     }
     for arguments in [
         &["consumers", "reset", "--to", "earliest"][..],

@@ -1,7 +1,7 @@
-//! What `ledger dlq` promises: dead letters can be looked at, and running one through the handler again has the effect
-//! that it would have had, once, and leaves a line of the audit.
+//! `ledger dlq`: dead letters can be listed and shown, and a replay has the effect of the record, at most once, and
+//! adds a row to the audit.
 //!
-//! Everything goes through the real binary: `relay` and `consume-risk` make the letters, `dlq` looks at them.
+//! The tests run the real binary: `relay` and `consume-risk` make the dead letters, and `dlq` reads and replays them.
 
 use std::{process::Output, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::support::{
     postgres::TestDatabase,
 };
 
-/// Fails on a transaction that is described as `boom`.
+/// A rule that fails for a transaction with the description `boom`.
 const FRAGILE: &str = "[levels]\nmedium = 40\nhigh = 70\n[[rules]]\nid = \"fragile\"\n\
     when = \"description != 'boom' || 1 / (account_seq - account_seq) > 0\"\nscore = 1\nreason = \"fine\"\n";
 
@@ -58,7 +58,7 @@ impl Stage {
         binary::run(&[&["dlq"], arguments].concat(), &self.environment())
     }
 
-    /// The answer of a `dlq` command as JSON, and its exit code.
+    /// Returns the output of a `dlq` command as JSON, and its exit code.
     fn json(&self, arguments: &[&str]) -> (Value, i32) {
         let output = self.dlq(&[arguments, &["--output", "json"]].concat());
         let code = output.status.code().expect("a code");
@@ -86,7 +86,7 @@ impl Stage {
         self.broker.produce(TRANSACTIONS_TOPIC, 0, records.collect()).await.expect("published");
     }
 
-    /// Runs relay and consumer until everything is assessed or put aside.
+    /// Runs relay and consumer until every transaction is assessed or dead-lettered.
     async fn settle(&self, letters: usize) {
         let relay = Binary::start(&["relay"], &self.environment());
         let consumer = Binary::start(&["consume-risk", "--rules", self.fragile()], &self.environment());
@@ -133,7 +133,7 @@ fn id_of(item: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_is_assessed_once_the_rules_are_mended_and_twice_is_once() {
+async fn a_replay_after_a_fix_of_the_rules_assesses_once_however_often_it_is_repeated() {
     let stage = Stage::new().await;
     stage.post(&["a", "b", "boom", "c"]).await;
     stage.settle(1).await;
@@ -171,9 +171,9 @@ async fn a_letter_is_assessed_once_the_rules_are_mended_and_twice_is_once() {
     assert_eq!(shown["replay_log"][1]["outcome"], "assessed");
 }
 
-/// Planted bug that this catches: committing the effect before the line of the audit.
+/// Fails if the effect commits before the row of the audit.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_whose_commit_fails_has_no_effect_and_can_be_done_again() {
+async fn a_replay_whose_commit_fails_has_no_effect_and_can_be_repeated() {
     let stage = Stage::new().await;
     stage.post(&["a", "boom", "b"]).await;
     stage.settle(1).await;
@@ -194,14 +194,14 @@ async fn a_replay_whose_commit_fails_has_no_effect_and_can_be_done_again() {
     let (replayed, code) = stage.json(&["replay", "--all"]);
     assert_eq!((code, &replayed["counts"]["assessed"]), (0, &1.into()), "{replayed}");
     assert_eq!(stage.count("risk_assessments").await, 3);
-    // Planted bug that this catches: `--all` that takes settled letters too.
+    // Fails if `--all` takes settled dead letters too.
     let (again, code) = stage.json(&["replay", "--all"]);
     assert_eq!((code, &again["items"]), (0, &serde_json::json!([])), "{again}");
     assert_eq!(stage.audit().await, "the operator: assessed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replayed_event_is_scored_by_what_came_before_it() {
+async fn a_replayed_event_is_scored_with_the_transactions_before_it() {
     let stage = Stage::new().await;
     stage.post(&["a", "b", "boom", "c", "d"]).await;
     stage.settle(1).await;
@@ -214,7 +214,7 @@ async fn a_replayed_event_is_scored_by_what_came_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_of_a_kind_are_replayed_and_what_still_fails_is_exit_code_1() {
+async fn all_that_match_are_replayed_and_a_failure_is_exit_code_1() {
     let stage = Stage::new().await;
     stage.post(&["boom", "a", "boom", "boom"]).await;
     stage.garbage(&[b"{\"half\":", &[0xff, 0x00], b"\x1b[31m red"]).await;
@@ -233,7 +233,7 @@ async fn all_of_a_kind_are_replayed_and_what_still_fails_is_exit_code_1() {
         SELECT gen_random_uuid(), 'risk', 'transactions.v1', 0, 'k', 'v', '[]', 'decode', 'unknown_type', 'e', 1,
           now() - interval '1 hour' FROM generate_series(1, 1000)";
     stage.database.client().await.batch_execute(many).await.expect("inserted");
-    // Bug that this caught: the oldest thousand, which never succeed, hid all others.
+    // Fails if the oldest thousand, which never succeed, hide the others.
     let (foreseen, code) = stage.json(&["replay", "--all", "--dry-run"]);
     assert_eq!((code, &foreseen["counts"]["failing"]), (1, &1_003.into()));
     assert_eq!(foreseen["has_more"], false);
@@ -242,7 +242,7 @@ async fn all_of_a_kind_are_replayed_and_what_still_fails_is_exit_code_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn letters_are_listed_newest_first_by_page_and_shown_without_harm() {
+async fn dead_letters_are_listed_newest_first_in_pages_and_shown_without_control_characters() {
     let stage = Stage::new().await;
     stage.post(&["boom"]).await;
     stage.garbage(&[b"{\"half\":", &[0xff, 0x00], "\u{9b}31m red".as_bytes()]).await;
@@ -287,7 +287,7 @@ async fn letters_are_listed_newest_first_by_page_and_shown_without_harm() {
         shown.push(String::from_utf8(output.stdout).expect("UTF-8"));
     }
     let shown = shown.join("\n");
-    assert!(!shown.contains(['\u{1b}', '\u{9b}']), "nothing steers the terminal: {shown}");
+    assert!(!shown.contains(['\u{1b}', '\u{9b}']), "no control characters reach the terminal: {shown}");
     for part in ["base64:/wA=", "{\"half\":", "\"description\": \"boom\"", "ce_type: TransactionCreated.v1"] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
@@ -298,7 +298,7 @@ async fn letters_are_listed_newest_first_by_page_and_shown_without_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_relay_put_aside_is_queued_assessed_or_refused_by_its_topic() {
+async fn a_dead_letter_of_the_relay_is_queued_assessed_or_refused_depending_on_its_topic() {
     let stage = Stage::new().await;
     stage.post(&["a"]).await;
     let client = stage.database.client().await;
@@ -312,9 +312,9 @@ async fn what_the_relay_put_aside_is_queued_assessed_or_refused_by_its_topic() {
              FROM taken, unnest(ARRAY['transactions.v1', 'transactions.v1.dlq', 'risk-assessments.v1']) AS t (topic)",
         )
         .await
-        .expect("parked");
-    // Planted bug that this catches: not locking the letter. Both replays are then past the question whether it was
-    // queued before; while nobody may write to the outbox they are made to meet there.
+        .expect("dead-lettered");
+    // Fails if a replay does not lock the dead letter: then both replays find that it is not queued yet. The lock on
+    // the outbox makes them run at the same time.
     let queue = ["replay", "--all", "--topic", "transactions.v1.dlq"];
     client.batch_execute("BEGIN; LOCK TABLE outbox IN SHARE MODE").await.expect("locked");
     let stage = Arc::new(stage);

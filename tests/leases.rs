@@ -1,4 +1,4 @@
-//! Leases on a real PostgreSQL: sharing, taking over, fencing, giving up.
+//! Leases on a real PostgreSQL: sharing, takeover, fencing and release.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ fn join(context: &Context, count: usize) -> LeaseGroup {
     LeaseGroup::join(context, "test", names(count), TTL)
 }
 
-/// A process of that name.
+/// Returns the context of an instance with this name.
 fn instance(database: &TestDatabase, name: &str) -> Context {
     Context { instance: name.into(), ..database.context() }
 }
@@ -38,7 +38,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn members_share_evenly_and_share_anew_when_one_comes_or_leaves() {
+async fn members_share_evenly_and_again_when_a_member_joins_or_leaves() {
     let database = TestDatabase::new().await;
     let a = join(&instance(&database, "a"), 7);
     until("a has all", || a.held().len() == 7).await;
@@ -49,16 +49,16 @@ async fn members_share_evenly_and_share_anew_when_one_comes_or_leaves() {
     let mut all: Vec<String> =
         [&a, &b, &c].iter().flat_map(|group| group.held()).map(|lease| lease.name).collect();
     all.sort();
-    assert_eq!(all, names(7), "nobody holds what another holds");
+    assert_eq!(all, names(7), "each lease has one holder");
     b.leave().await;
     until("4 and 3 again", || a.held().len() == 4 && c.held().len() == 3).await;
 }
 
 #[tokio::test]
-async fn what_a_silent_member_held_is_taken_over_with_a_higher_epoch_and_the_zombie_is_fenced() {
+async fn the_leases_of_a_dead_member_are_taken_over_with_a_higher_epoch_and_the_zombie_is_fenced() {
     let database = TestDatabase::new().await;
     let mut connection = database.connection().await;
-    // A member that dies: it takes all and is never heard of again.
+    // A member that dies: it takes all leases and never renews them.
     leases::create(&mut connection, &names(4)).await.unwrap();
     leases::heartbeat(&mut connection, "test", "dead", TTL).await.unwrap();
     let taken = leases::take(&mut connection, "dead", &names(4), 9, TTL).await.unwrap();
@@ -66,25 +66,25 @@ async fn what_a_silent_member_held_is_taken_over_with_a_higher_epoch_and_the_zom
         taken.into_iter().map(|taken| Lease::new(taken.name, "dead".into(), taken.epoch, TTL)).collect();
     assert_eq!(zombies.len(), 4);
     let refs: Vec<&Lease> = zombies.iter().collect();
-    leases::hold(&mut connection, &refs).await.expect("still its own");
+    leases::hold(&mut connection, &refs).await.expect("the leases are still its own");
 
     let started = Instant::now();
     let b = join(&instance(&database, "b"), 4);
     until("b has all", || b.held().len() == 4).await;
-    assert!(started.elapsed() > TTL / 2, "not before they expired");
+    assert!(started.elapsed() > TTL / 2, "taken over only after they expired");
     assert!(b.held().iter().all(|lease| lease.epoch == 2), "{:?}", b.held());
 
-    // Planted bug that this catches: `hold` comparing the owner and not the epoch lets a zombie of the same name in.
+    // Fails if `hold` compares the owner but not the epoch: then a zombie with the same name passes the fence.
     let error = leases::hold(&mut connection, &refs).await.expect_err("fenced");
     assert!(matches!(&error, RepositoryError::LeaseLost(name) if name == "test/0"), "{error}");
     let held = b.held();
     let same_name_old_epoch = Lease::new("test/1".into(), "b".into(), 1, TTL);
     assert!(leases::hold(&mut connection, &[&same_name_old_epoch]).await.is_err());
-    leases::hold(&mut connection, &[&held[1]]).await.expect("the new owner may");
+    leases::hold(&mut connection, &[&held[1]]).await.expect("the new owner passes the fence");
 }
 
 #[tokio::test]
-async fn a_transaction_that_holds_a_lease_keeps_it_however_long_it_takes_to_commit() {
+async fn a_database_transaction_that_holds_a_lease_keeps_it_until_its_commit() {
     let database = TestDatabase::new().await;
     let (mut first, mut second) = (database.connection().await, database.connection().await);
     leases::create(&mut first, &names(1)).await.unwrap();
@@ -94,15 +94,19 @@ async fn a_transaction_that_holds_a_lease_keeps_it_however_long_it_takes_to_comm
     sql(&mut first, "BEGIN").await;
     leases::hold(&mut first, &[&lease]).await.unwrap();
     tokio::time::sleep(ttl * 3).await;
-    assert_eq!(leases::take(&mut second, "b", &names(1), 1, ttl).await.unwrap(), [], "taken from under work");
+    assert_eq!(
+        leases::take(&mut second, "b", &names(1), 1, ttl).await.unwrap(),
+        [],
+        "a held lease was taken"
+    );
     let renewed = leases::renew(&mut second, "a", &names(1), ttl).await.unwrap();
-    assert!(renewed[0].remaining_seconds < 0.0, "neither waited for nor extended");
+    assert!(renewed[0].remaining_seconds < 0.0, "renewed without a wait and without an extension");
     sql(&mut first, "COMMIT").await;
     assert_eq!(leases::take(&mut second, "b", &names(1), 1, ttl).await.unwrap()[0].epoch, 2);
 }
 
 #[tokio::test]
-async fn everything_is_released_at_stop_without_waiting_for_the_ttl_but_not_from_under_work() {
+async fn a_stop_releases_the_leases_before_the_ttl_but_not_those_in_use() {
     let database = TestDatabase::new().await;
     let ttl = Duration::from_secs(60);
     let context = instance(&database, "a");
@@ -110,10 +114,10 @@ async fn everything_is_released_at_stop_without_waiting_for_the_ttl_but_not_from
     until("a has all", || a.held().len() == 3).await;
     let working = a.held();
     context.stop.request();
-    until("nothing is handed out any more", || a.held().is_empty()).await;
+    until("a holds nothing", || a.held().is_empty()).await;
     let b = LeaseGroup::join(&instance(&database, "b"), "test", names(3), ttl);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(b.held(), [], "released while somebody worked under it");
+    assert_eq!(b.held(), [], "a lease in use was released");
     let mut connection = database.connection().await;
     leases::hold(&mut connection, &working.iter().collect::<Vec<_>>())
         .await
@@ -125,24 +129,24 @@ async fn everything_is_released_at_stop_without_waiting_for_the_ttl_but_not_from
 }
 
 #[tokio::test]
-async fn a_member_cut_off_from_the_database_counts_its_leases_as_lost_before_they_expire() {
+async fn a_member_without_the_database_drops_its_leases_before_they_expire() {
     let database = TestDatabase::new().await;
     let a = join(&instance(&database, "a"), 2);
     until("a has all", || a.held().len() == 2).await;
-    // Locks out renewals: the member's statements wait and time out, as with a black-holed connection.
+    // Blocks renewals: the statements of the member wait and time out, as on a connection without answers.
     let mut rival = database.connection().await;
     let mut looking = database.connection().await;
     sql(&mut rival, "BEGIN; LOCK TABLE lease_members IN EXCLUSIVE MODE").await;
-    until("lost here", || a.held().is_empty()).await;
+    until("a drops its leases", || a.held().is_empty()).await;
     let taken = leases::take(&mut looking, "b", &names(2), 2, TTL).await.unwrap();
-    assert_eq!(taken, [], "the database still counts them as held");
+    assert_eq!(taken, [], "the leases have not expired in the database");
     sql(&mut rival, "ROLLBACK").await;
     until("a has all again", || a.held().len() == 2).await;
 }
 
-/// Planted bug that this catches: a connection attempt within the time of a sign of life, which the first host uses up.
+/// Fails if connecting must fit into the time of one heartbeat: the first host uses all of it.
 #[tokio::test]
-async fn leases_are_won_where_the_first_host_of_the_url_is_silent() {
+async fn leases_are_taken_although_the_first_host_of_the_url_never_answers() {
     let database = TestDatabase::new().await;
     let (server, _) = database.url.rsplit_once('/').expect("a database's name");
     let address = server.rsplit(['@', '/']).next().expect("an address").to_owned();
@@ -151,5 +155,5 @@ async fn leases_are_won_where_the_first_host_of_the_url_is_silent() {
     let url = database.url.replace(&address, &format!("{},{address}", silent.address));
     let context = TestDatabase::at(&url).context_with(&[("database.connect_timeout", "4s")]);
     let group = join(&context, 3);
-    until("it has all", || group.held().len() == 3).await;
+    until("the group has all", || group.held().len() == 3).await;
 }

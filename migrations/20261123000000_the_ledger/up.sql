@@ -1,10 +1,10 @@
--- The ledger itself: currencies, accounts and append-only transactions.
+-- The ledger: currencies, accounts and append-only transactions.
 
 CREATE TABLE currencies (
   code text PRIMARY KEY,
   decimals smallint NOT NULL CHECK (decimals BETWEEN 0 AND 4)
 );
-COMMENT ON TABLE currencies IS 'ISO 4217 codes and minor-unit exponents; equal to the list compiled into the binary';
+COMMENT ON TABLE currencies IS 'ISO 4217 codes with the number of decimals; equal to the list in the binary';
 
 INSERT INTO currencies (code, decimals) VALUES
   ('AED', 2), ('AFN', 2), ('ALL', 2), ('AMD', 2), ('AOA', 2), ('ARS', 2), ('AUD', 2), ('AWG', 2),
@@ -28,7 +28,7 @@ INSERT INTO currencies (code, decimals) VALUES
   ('VED', 2), ('VES', 2), ('VND', 0), ('VUV', 0), ('WST', 2), ('XAF', 0), ('XCD', 2), ('XCG', 2),
   ('XOF', 0), ('XPF', 0), ('YER', 2), ('ZAR', 2), ('ZMW', 2), ('ZWG', 2);
 
--- Amounts and balances are whole minor units: exact, eight bytes, and compared without parsing.
+-- Amounts and balances are whole minor units: exact, eight bytes each.
 CREATE TABLE accounts (
   account_id text COLLATE "C" PRIMARY KEY,
   currency text NOT NULL REFERENCES currencies (code),
@@ -38,13 +38,13 @@ CREATE TABLE accounts (
   last_created_at timestamptz,
   opened_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (
-  -- Every posting updates its account: leave room on each page for the new version, so that no index is touched.
+  -- Every posting updates its account. Free space on each page lets PostgreSQL update the row without the indexes.
   fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05
 );
 COMMENT ON COLUMN accounts.account_seq IS 'sequence number of the last transaction; the balance is a function of it';
 
 -- Every unique key begins with account_id, so that the table can be distributed by it. There is no foreign key to
--- accounts: the one statement that inserts here also updates the account and counts what it updated.
+-- accounts: the statement that inserts transactions also updates their accounts, and counts the updated rows.
 CREATE TABLE transactions (
   account_id text COLLATE "C" NOT NULL,
   account_seq bigint NOT NULL CHECK (account_seq > 0),
@@ -61,7 +61,7 @@ CREATE TABLE transactions (
   CONSTRAINT transactions_idempotency UNIQUE (account_id, idempotency_key)
 );
 COMMENT ON COLUMN transactions.amount IS 'minor units added to the balance: positive for a credit, negative for a debit';
-COMMENT ON COLUMN transactions.id IS 'UUIDv7 made from created_at to the microsecond, so it sorts by time';
+COMMENT ON COLUMN transactions.id IS 'UUIDv7 made from created_at with microseconds, so ids sort by time';
 CREATE INDEX transactions_by_id ON transactions (id);
 CREATE UNIQUE INDEX transactions_reversed_once ON transactions (account_id, reverses) WHERE reverses IS NOT NULL;
 
@@ -72,7 +72,7 @@ BEGIN
 END $$;
 CREATE TRIGGER transactions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transactions
   FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse_change();
--- A restore or a replica runs with session_replication_role = replica and may still load rows; users may not.
+-- A restore or a replica runs with session_replication_role = replica, so the trigger does not stop it.
 
 -- Ends the fast path's statement when an account moved on since the writer last saw it.
 CREATE FUNCTION ledger_stale_group() RETURNS integer LANGUAGE plpgsql AS $$
@@ -80,11 +80,11 @@ BEGIN
   RAISE EXCEPTION 'an account of the group has moved on' USING ERRCODE = 'LG001';
 END $$;
 
--- Which days have rows that the facts have not seen. Writers only append and aggregate deletes what its snapshot
--- saw, so nobody waits for anybody and a row committed late leaves its own mark.
+-- The days whose facts must be rebuilt. Writers only insert marks, and aggregate deletes only the marks that its
+-- snapshot sees. So no process waits for another, and a transaction that commits late leaves its own mark.
 CREATE TABLE fact_marks (
   day date NOT NULL,
   marked_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-COMMENT ON TABLE fact_marks IS 'one row per committed group or batch and day that it touched; deleted when the day is rebuilt';
+COMMENT ON TABLE fact_marks IS 'one row for each commit and each day that it touched; deleted when the day is rebuilt';
 CREATE INDEX fact_marks_by_day ON fact_marks (day);

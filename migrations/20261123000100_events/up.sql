@@ -1,9 +1,9 @@
--- Everything that leaves or comes in as an event: outbox, leases, positions, dead letters, the PostgreSQL broker.
+-- Events that are published or consumed: outbox, leases, positions, dead letters, the PostgreSQL broker.
 
 CREATE SEQUENCE outbox_id AS bigint CACHE 1;
 
--- Rows wait here until the broker has acknowledged them, then they are deleted. `id` is drawn after the account's
--- row is locked, so within a lane it rises with account_seq for each account.
+-- Rows wait here until the broker has acknowledged them; then they are deleted. `id` is drawn after the account's row
+-- is locked, so within a lane the ids of an account's events rise with account_seq.
 CREATE TABLE outbox (
   lane smallint NOT NULL CHECK (lane BETWEEN 0 AND 31),
   id bigint NOT NULL DEFAULT nextval('outbox_id'),
@@ -17,15 +17,16 @@ CREATE TABLE outbox (
   headers json,
   PRIMARY KEY (lane, id)
 ) WITH (
-  -- A queue: most pages are dead soon. Vacuum by number of rows, not by share of the table.
+  -- The table is a queue: most rows are dead soon. Vacuum by number of rows, not by share of the table.
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0,
   autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000000
 );
 ALTER SEQUENCE outbox_id OWNED BY outbox.id;
-COMMENT ON COLUMN outbox.headers IS 'array of [name, base64 value]: headers to send as they are instead of the CloudEvents ones';
+COMMENT ON COLUMN outbox.headers IS 'array of [name, base64 value]: headers to publish instead of those of CloudEvents';
 
--- Who may do what until when, by the database''s clock. Taking over raises the epoch; work done under a lease
--- updates the row WHERE epoch = its own in the same transaction, so whoever lost it can write nothing.
+-- The right of one process to do some work until a time of the database's clock. Taking a lease raises its epoch. Work
+-- under a lease updates the row WHERE epoch = its own in the same database transaction, so a process that lost the
+-- lease cannot commit.
 CREATE TABLE leases (
   name text COLLATE "C" PRIMARY KEY,
   owner text,
@@ -39,7 +40,7 @@ CREATE TABLE lease_members (
   expires_at timestamptz NOT NULL,
   PRIMARY KEY (lease_group, member)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE lease_members IS 'who takes part in a group now; every member computes the same fair share from it';
+COMMENT ON TABLE lease_members IS 'the processes that share the leases of a group; each computes its fair share from these rows';
 
 CREATE TABLE consumer_positions (
   consumer_group text COLLATE "C" NOT NULL,
@@ -51,8 +52,8 @@ CREATE TABLE consumer_positions (
   updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (consumer_group, topic, partition)
 ) WITH (fillfactor = 50);
-COMMENT ON COLUMN consumer_positions.attempts IS 'how often the record at next_offset was tried alone; committed before each try';
-COMMENT ON COLUMN consumer_positions.interrupted IS 'an owner began its first batch here and has not ended it: if the next owner finds this, it tries the records one by one';
+COMMENT ON COLUMN consumer_positions.attempts IS 'how often the record at next_offset was attempted alone; committed before each attempt';
+COMMENT ON COLUMN consumer_positions.interrupted IS 'an owner began its first batch here and has not ended it; the next owner that finds this retries the records one by one';
 
 CREATE TABLE dead_letters (
   id uuid PRIMARY KEY,
@@ -82,8 +83,8 @@ CREATE TABLE dead_letter_replays (
 );
 CREATE INDEX dead_letter_replays_by_letter ON dead_letter_replays (dead_letter_id);
 
--- The PostgreSQL broker: topics as tables. An offset is drawn under the partition's row lock, which is held until
--- commit, so offsets are gapless and become visible in order.
+-- The PostgreSQL broker: topics as tables. An offset is drawn under the partition's row lock, which lasts until the
+-- commit. So offsets have no gaps and become visible in order.
 CREATE TABLE broker_partitions (
   topic text COLLATE "C" NOT NULL,
   partition integer NOT NULL CHECK (partition >= 0),

@@ -1,4 +1,4 @@
--- What is derived from the ledger: risk assessments and the analytics facts.
+-- Tables derived from the ledger: risk assessments and the facts for analytics.
 
 CREATE TABLE risk_assessments (
   account_id text COLLATE "C" NOT NULL,
@@ -12,11 +12,11 @@ CREATE TABLE risk_assessments (
   assessed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (account_id, account_seq)
 );
-COMMENT ON TABLE risk_assessments IS 'one live assessment per transaction, ever, however often its event was delivered';
+COMMENT ON TABLE risk_assessments IS 'one assessment for each transaction, however often its event is delivered';
 CREATE INDEX risk_assessments_by_transaction ON risk_assessments (transaction_id);
 CREATE INDEX risk_assessments_notable ON risk_assessments (transaction_id) WHERE risk_level <> 'low';
 
--- Facts are decimals in the currency's own unit: they are for people and tools that do not know minor units.
+-- Amounts in facts are decimals in the currency's unit, for people and tools that do not know minor units.
 CREATE TABLE fact_transactions (
   business_date date NOT NULL,
   transaction_id uuid NOT NULL,
@@ -69,5 +69,5 @@ CREATE TABLE aggregate_runs (
   transactions bigint NOT NULL DEFAULT 0,
   error text
 );
--- One run at a time: a second one that lost its lease without knowing cannot even begin.
+-- One run at a time: a process that lost its lease without noticing cannot start a second run.
 CREATE UNIQUE INDEX aggregate_runs_one_running ON aggregate_runs (status) WHERE status = 'running';

@@ -1,2 +1,2 @@
--- `risk_assessments_by_level` serves what this one was for.
+-- Replaced by `risk_assessments_by_level`.
 DROP INDEX CONCURRENTLY risk_assessments_notable;

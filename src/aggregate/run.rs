@@ -1,4 +1,5 @@
-//! One bounded run: takes the lease, lists the days, rebuilds each in a transaction of its own, records how it ended.
+//! One bounded run: takes the lease, lists the days, rebuilds each day in its own database transaction, and records the
+//! result.
 
 use std::time::SystemTime;
 
@@ -18,21 +19,21 @@ use crate::{
 pub const LEASE: &str = "aggregate";
 
 const PROGRESS: &str = "{bar:30} {pos}/{len} days, {msg}, {eta} left";
-const STOPPED: &str = "asked to stop; run it again for the days that are left";
+const STOPPED: &str = "stopped; the next run rebuilds the remaining days";
 
-/// Which days a run rebuilds.
+/// The days that a run rebuilds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Those with marks.
+    /// The days with marks.
     Touched,
-    /// Those from `from` to `to`, both included, marked or not. None: no bound.
+    /// The days from `from` to `to`, both included, with or without marks. None means no bound.
     Range {
-        /// First date.
+        /// The first date.
         from: Option<NaiveDate>,
-        /// Last date.
+        /// The last date.
         to: Option<NaiveDate>,
     },
-    /// All.
+    /// All days.
     Full,
 }
 
@@ -54,20 +55,20 @@ impl Scope {
     }
 }
 
-/// How a run went.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is recorded; `error` says whether and why it failed.
+    /// The run was made and recorded; `error` is set if it failed.
     Ran(AggregateRun),
-    /// Another instance is at work; nothing was done.
+    /// Another instance holds the lease; nothing was done.
     Busy {
-        /// Its name.
+        /// The name of that instance.
         owner: String,
     },
 }
 
-/// Runs once on connections of its own. Trouble after the start is told by the recorded run, unless the database is
-/// gone and it cannot be recorded: then the next run does.
+/// Makes one run on its own connections. An error after the start is recorded in the run. If the database cannot be
+/// reached then, the next run records the failure.
 pub async fn run_once(context: &Context, scope: Scope) -> anyhow::Result<Outcome> {
     let mut connection = connect(context).await?;
     let Some(lease) = take_lease(context, &mut connection).await? else {
@@ -81,7 +82,7 @@ pub async fn run_once(context: &Context, scope: Scope) -> anyhow::Result<Outcome
     };
     let error = rebuilt.err();
     if let Some(error) = &error {
-        // In the middle of a statement or broken; to drop it ends its transaction.
+        // The old connection may be broken or in the middle of a statement. Dropping it ends its transaction.
         connection = connect(context).await.with_context(|| format!("the run failed ({error}), and then"))?;
     }
     let run = runs::finish(&mut connection, run_id, error.as_deref()).await?;
@@ -97,8 +98,8 @@ async fn connect(context: &Context) -> Result<Connection, RepositoryError> {
     repository::connect_for_long_statements(&context.config.database, "aggregate", timeout).await
 }
 
-/// No group shares this lease and nothing renews it in the background: each day's transaction does, and while that
-/// runs the lease's row is locked, so nobody can take it however long the day is.
+/// Takes the lease, without a group. Nothing renews it in the background: the database transaction of each day extends
+/// it, and locks its row, so that no other instance can take it however long the day takes.
 async fn take_lease(
     context: &Context,
     connection: &mut Connection,
