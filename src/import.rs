@@ -1,15 +1,15 @@
-//! `ledger import FILE…`: brings history in from another system, through the same decisions and the same outbox as
-//! the API.
+//! `ledger import FILE…`: posts the history of another system, with the same decisions and the same outbox as the API.
 //!
 //! ```text
-//! file ─▶ CSV, gzipped CSV or Parquet ─▶ rows ─▶ groups ──bounded channel──▶ one commit a group ─▶ tally
+//! file ─▶ CSV, gzipped CSV or Parquet ─▶ rows ─▶ groups ──bounded channel──▶ one commit a group ─▶ report
 //!                (one blocking thread)                                       (this task)
 //! ```
 //!
-//! Guarantees: rows are posted in the order of the file; a row that was posted before is replayed, so an interrupted
-//! import is simply run again; memory does not grow with the file. Deliberately absent: several writers at once, which
-//! would not keep the order of an account's rows when the file is stopped in the middle; updates of rows that are
-//! there already.
+//! Guarantees: rows are posted in the order of the file; a row that is already in the ledger is replayed, so an
+//! interrupted import can be run again; memory does not grow with the file.
+//!
+//! Deliberately absent: several writers at once, which would not keep the order of an account's rows when an import
+//! stops in the middle; updates of existing transactions.
 
 mod columns;
 mod csv_file;
@@ -41,32 +41,32 @@ use rejects::Rejects;
 
 use crate::runtime::{Boot, Context, OutputFormat, progress_bar};
 
-/// Groups that are read ahead of the one that is being posted.
+/// The number of groups that are read ahead.
 const GROUPS_AHEAD_MAX: usize = 4;
 const PROGRESS: &str = "{bar:20} {percent:>3}% {eta:>4} left, {wide_msg}";
 
 /// Flags of `ledger import`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Files in the order in which they are to be posted: CSV with a heading line, plain or gzipped, or Parquet
+    /// Files, in the order in which to post them: CSV with a heading line, plain or gzipped, or Parquet
     #[arg(required = true, value_name = "FILE", env = "LEDGER_IMPORT_FILES", value_delimiter = None)]
     pub files: Vec<PathBuf>,
-    /// Check everything and say what would happen, but write nothing
+    /// Check all rows and report the result, but write nothing
     #[arg(long, env = "LEDGER_IMPORT_DRY_RUN")]
     pub dry_run: bool,
-    /// A column to leave out; may be given several times
+    /// A column to ignore; may be given several times
     #[arg(long, value_name = "COLUMN", env = "LEDGER_IMPORT_IGNORE", value_delimiter = ',')]
     pub ignore: Vec<String>,
-    /// Take moments without a time zone, and days, as UTC; without it they are refused
+    /// Read timestamps without a time zone, and dates, as UTC; by default they are refused
     #[arg(long, env = "LEDGER_IMPORT_ASSUME_UTC")]
     pub assume_utc: bool,
-    /// Largest distance from expected_balance that is no error, in the account's currency; without it none is
+    /// Largest accepted difference from expected_balance, in the account's currency; by default every difference is accepted
     #[arg(long, value_name = "AMOUNT", env = "LEDGER_IMPORT_BALANCE_TOLERANCE", value_parser = report::parse_tolerance)]
     pub balance_tolerance: Option<BigDecimal>,
-    /// Write the rows that were not taken to this CSV file, each with its number and the reason
+    /// Write the rejected rows to this CSV file, each with its number and the reason
     #[arg(long, value_name = "FILE", env = "LEDGER_IMPORT_REJECTS")]
     pub rejects: Option<PathBuf>,
-    /// What to do about a row that cannot be taken
+    /// What to do when a row is rejected
     #[arg(long, value_enum, default_value_t, env = "LEDGER_IMPORT_ON_ERROR")]
     pub on_error: OnError,
     /// Rows in one commit
@@ -80,7 +80,7 @@ pub struct Args {
 
 #[cfg(test)]
 impl Args {
-    /// Of a command line that names one file and nothing else.
+    /// Returns the arguments of a command line with one file and no flags.
     fn by_default() -> Self {
         #[derive(clap::Parser)]
         struct CommandLine {
@@ -91,30 +91,31 @@ impl Args {
     }
 }
 
-/// What to do about a row that cannot be taken.
+/// What to do when a row is rejected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnError {
-    /// Post the rows before it, and end.
+    /// Post the rows before it, and stop.
     #[default]
     Stop,
-    /// Leave it out and go on.
+    /// Skip it and continue.
     Skip,
 }
 
-/// Runs the command and prints the summary. Fails if the import did not reach the end of the files or a balance is
-/// further off than tolerated; rows that were skipped as asked are no failure.
+/// Runs the command and prints the summary. The command fails if the import did not reach the end of the files, or if a
+/// balance differs by more than the tolerance. Skipped rows are no failure.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     let report = import(&context, &args).await?;
     report.print(args.output)?;
     Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Imports the files. An error means that nothing was written; what goes wrong later is in the report.
+/// Imports the files. An error means that nothing was written; the report contains any later failure.
 pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     drop(Boot::new(context, "import").connect().await?);
     let checked = args.clone();
-    let reader =
-        tokio::task::spawn_blocking(move || Reader::check(&checked)).await.context("reading the files")??;
+    let reader = tokio::task::spawn_blocking(move || Reader::check(&checked))
+        .await
+        .context("the reading thread panicked")??;
     let bar = progress_bar(reader.bytes_total(), PROGRESS);
     let mut rejects = Rejects::create(args.rejects.as_deref())?;
     let mut poster = ImportPoster::new(context, args);
@@ -135,9 +136,9 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
         bar.set_message(poster.progress());
     };
     bar.finish_and_clear();
-    // The reader ends at its next send, or has ended with the files or an error of its own.
+    // A reader that still runs ends at its next send, because the receiver is gone.
     drop(groups);
-    let read = reading.await.context("the reading thread").flatten();
+    let read = reading.await.context("the reading thread panicked").flatten();
     let ending = match (ending, read) {
         (Err(error), _) | (Ok(Ending::Complete), Err(error)) => {
             Ending::Failed { reason: format!("{error:#}") }
@@ -147,7 +148,7 @@ pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     Ok(poster.into_report(ending))
 }
 
-/// Posts one group and books its rejects. Answers how the import ends, if it ends here.
+/// Posts one group and writes its rejected rows. Returns the ending if the import ends with this group.
 async fn post_group(
     group: Group,
     poster: &mut ImportPoster<'_>,

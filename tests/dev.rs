@@ -1,4 +1,4 @@
-//! `ledger dev` and `ledger demo` as a person meets them: the real binary, a private database, nothing left behind.
+//! `ledger dev` and `ledger demo` as a user runs them: the real binary, a private database, nothing left behind.
 
 use std::{
     fs,
@@ -16,14 +16,14 @@ use crate::support::{
     eventually,
 };
 
-/// A configured database must not even be looked at.
-const ELSEWHERE: [(&str, &str); 3] = [
+/// The configured database and broker, which must not be used.
+const UNUSED_CONFIGURATION: [(&str, &str); 3] = [
     ("LEDGER_DATABASE__URL", "postgres://nobody@127.0.0.1:1/nothing"),
     ("LEDGER_DATABASE__URL_FILE", "/nonexistent/url"),
     ("LEDGER_BROKER__KIND", "kafka"),
 ];
 
-/// A directory that the user who runs PostgreSQL for root can pass through.
+/// Returns a directory that the server's user can enter.
 fn directory() -> TempDir {
     let directory = tempfile::tempdir().expect("directory");
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("mode");
@@ -33,10 +33,10 @@ fn directory() -> TempDir {
 fn start_dev(data: &Path) -> Binary {
     let data = data.to_str().expect("UTF-8");
     let flags = ["dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", data];
-    Binary::start(&flags, &ELSEWHERE)
+    Binary::start(&flags, &UNUSED_CONFIGURATION)
 }
 
-/// Runs the curl line that was printed, as a person would paste it, and answers what it printed.
+/// Runs the printed curl line, as a user would paste it, and returns its output.
 fn paste_curl(dev: &mut Binary) -> String {
     let line = dev.line_with("curl -i");
     let output =
@@ -45,7 +45,7 @@ fn paste_curl(dev: &mut Binary) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// Command lines of all processes that mention the path.
+/// Returns the command lines of all processes that contain the path.
 fn processes_on(path: &Path) -> Vec<String> {
     let path = path.to_str().expect("UTF-8");
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
@@ -83,13 +83,13 @@ async fn dev_answers_the_printed_curl_line_and_keeps_its_data_between_starts() {
 }
 
 #[tokio::test]
-async fn dev_comes_back_after_kill_9_with_what_it_had_acknowledged() {
+async fn dev_restarts_after_kill_9_with_all_acknowledged_transactions() {
     let directory = directory();
     let data = directory.path().join("data");
     let mut dev = start_dev(&data);
     assert!(paste_curl(&mut dev).starts_with("HTTP/1.1 201"));
     dev.kill();
-    // At once: the first server may still be stopping.
+    // Start at once, while the first server may still be stopping.
     let mut again = start_dev(&data);
     assert!(paste_curl(&mut again).starts_with("HTTP/1.1 200"));
     again.stop();
@@ -112,30 +112,30 @@ async fn dev_ends_with_an_error_when_its_database_does() {
 }
 
 #[tokio::test]
-async fn dev_shares_its_directory_with_nobody() {
+async fn dev_refuses_a_directory_in_use_and_a_directory_with_other_files() {
     let directory = directory();
     let data = directory.path().join("data");
     let mut dev = start_dev(&data);
     dev.line_with("curl -i");
     let second = binary::run(&["dev", "--data-dir", data.to_str().expect("UTF-8")], &[]);
-    let said = String::from_utf8(second.stderr).expect("UTF-8");
+    let stderr = String::from_utf8(second.stderr).expect("UTF-8");
     assert_eq!(second.status.code(), Some(1));
-    assert!(said.contains("is in use by another `ledger`"), "{said}");
-    assert!(paste_curl(&mut dev).starts_with("HTTP/1.1 201"), "the first is undisturbed");
+    assert!(stderr.contains("is in use by another `ledger`"), "{stderr}");
+    assert!(paste_curl(&mut dev).starts_with("HTTP/1.1 201"), "the first one still works");
     dev.stop();
 
     let foreign = directory.path().join("photos");
     fs::create_dir(&foreign).expect("directory");
     fs::write(foreign.join("cat.jpg"), "meow").expect("written");
     let refused = binary::run(&["dev", "--data-dir", foreign.to_str().expect("UTF-8")], &[]);
-    let said = String::from_utf8(refused.stderr).expect("UTF-8");
+    let stderr = String::from_utf8(refused.stderr).expect("UTF-8");
     assert_eq!(refused.status.code(), Some(1));
-    assert!(said.contains("is neither empty nor made by `ledger dev`"), "{said}");
-    assert_eq!(fs::read_dir(&foreign).expect("readable").count(), 1, "and is left as it was");
+    assert!(stderr.contains("is neither empty nor made by `ledger dev`"), "{stderr}");
+    assert_eq!(fs::read_dir(&foreign).expect("readable").count(), 1, "the directory is unchanged");
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_told_and_leaves_nothing_running() {
+async fn a_port_in_use_is_reported_and_leaves_no_process() {
     let directory = directory();
     let data = directory.path().join("data");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -143,28 +143,35 @@ async fn a_port_that_is_taken_is_told_and_leaves_nothing_running() {
     let data_flag = data.to_str().expect("UTF-8");
     let flags = ["dev", "--data-dir", data_flag, "--listen", &address, "--admin-listen", "off"];
     let refused = binary::run(&flags, &[]);
-    let said = String::from_utf8(refused.stderr).expect("UTF-8");
+    let stderr = String::from_utf8(refused.stderr).expect("UTF-8");
     assert_eq!(refused.status.code(), Some(1));
-    assert!(said.contains(&format!("error: cannot listen on {address}")), "{said}");
+    assert!(stderr.contains(&format!("error: cannot listen on {address}")), "{stderr}");
     nothing_runs_on(directory.path()).await;
 }
 
 #[tokio::test]
-async fn the_demo_checks_out_and_leaves_nothing() {
+async fn all_checks_of_the_demo_pass_and_it_leaves_nothing() {
     let temporary = directory();
-    let environment = [ELSEWHERE[0], ELSEWHERE[1], ("TMPDIR", temporary.path().to_str().expect("UTF-8"))];
+    let environment = [
+        UNUSED_CONFIGURATION[0],
+        UNUSED_CONFIGURATION[1],
+        ("TMPDIR", temporary.path().to_str().expect("UTF-8")),
+    ];
     let demo = binary::run(&["demo", "--transactions", "800", "--duration", "60s"], &environment);
-    let (said, errors) = (String::from_utf8_lossy(&demo.stdout), String::from_utf8_lossy(&demo.stderr));
-    assert!(demo.status.success(), "{said}\n{errors}");
-    assert!(said.contains("800 transactions were posted") && said.contains("All checks passed"), "{said}");
-    assert!(!said.contains("DIFFERS"), "{said}");
-    assert_eq!(errors, "", "a demo that works has nothing to complain about");
+    let (stdout, stderr) = (String::from_utf8_lossy(&demo.stdout), String::from_utf8_lossy(&demo.stderr));
+    assert!(demo.status.success(), "{stdout}\n{stderr}");
+    assert!(
+        stdout.contains("800 transactions were posted") && stdout.contains("All checks passed"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("DIFFERS"), "{stdout}");
+    assert_eq!(stderr, "", "a successful demo prints no error");
     nothing_runs_on(temporary.path()).await;
     assert_eq!(fs::read_dir(temporary.path()).expect("readable").count(), 0, "no file is left");
 }
 
 #[tokio::test]
-async fn an_interrupted_demo_leaves_nothing_either() {
+async fn an_interrupted_demo_leaves_nothing() {
     let temporary = directory();
     let environment = [("TMPDIR", temporary.path().to_str().expect("UTF-8"))];
     let mut demo = Binary::start(&["demo", "--transactions", "1000000", "--duration", "60s"], &environment);

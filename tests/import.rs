@@ -1,10 +1,12 @@
-//! What `import` promises: every row of a file once and in order, bad rows named, balances compared, and an interrupted
-//! import simply run again.
+//! `ledger import`: every row of a file is posted once and in order, rejected rows are listed with the reason, balances
+//! are compared, and an interrupted import can be run again.
 //!
-//! Seen to fail when planted: posting the rest of a group past a refused row, a connection that is used again after an
-//! error; only the first of a group's bad rows listed, rows numbered from 0; keys that differ from run to run (rows are
-//! doubled by a second run and by the one after a kill); a dry run that posts, that does not remember the keys or the
-//! accounts of earlier groups, or that goes on in another session.
+//! Seen to fail when planted:
+//!
+//! - the rest of a group is posted after a refused row; a connection is used again after an error;
+//! - only the first rejected row of a group is listed; rows are numbered from 0;
+//! - keys differ from run to run, so that a second run posts the rows twice;
+//! - a dry run posts, forgets the keys or the accounts of earlier groups, or continues in another session.
 
 mod parquet;
 
@@ -54,14 +56,14 @@ impl Scene {
         import::import(&self.database.context(), args).await
     }
 
-    /// The error of an import that must fail before anything is written.
+    /// Returns the error of an import that must fail before anything is written.
     async fn refusal(&self, args: &Args) -> String {
         let error = format!("{:#}", self.import(args).await.unwrap_err());
         assert_eq!(self.count("transactions").await, "0", "{error}");
         error
     }
 
-    /// What ended an import that had begun.
+    /// Returns the reason why an import failed after it had begun.
     async fn failure(&self, args: &Args) -> String {
         let report = self.import(args).await.unwrap();
         let Ending::Failed { reason } = &report.ending else { panic!("{report:?}") };
@@ -77,8 +79,8 @@ impl Scene {
         binary::run(arguments, &[("LEDGER_DATABASE__URL", &self.database.url)])
     }
 
-    /// All that the file should leave behind, whatever happened on the way.
-    async fn holds_whole_file(&self, rows: usize) {
+    /// Checks that the ledger contains the whole file exactly once.
+    async fn contains_whole_file(&self, rows: usize) {
         let rows = rows.to_string();
         assert_eq!(self.count("transactions").await, rows);
         assert_eq!(self.count("outbox").await, rows);
@@ -103,7 +105,7 @@ fn args(file: &Path) -> Args {
     }
 }
 
-/// `rows` rows over seven accounts, ten minutes apart.
+/// Returns a file of `rows` rows on seven accounts, ten minutes apart.
 fn history(rows: i64) -> Vec<u8> {
     let mut text = format!("{HEADINGS}\n");
     for n in 0..rows {
@@ -116,7 +118,7 @@ fn history(rows: i64) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_of_a_row_arrives_and_a_second_run_adds_nothing() {
+async fn every_field_of_a_row_is_posted_and_a_second_run_adds_nothing() {
     let scene = Scene::new().await;
     let text = format!(
         "\u{feff}{HEADINGS}\n\
@@ -146,12 +148,12 @@ async fn all_of_a_row_arrives_and_a_second_run_adds_nothing() {
     );
     let again = scene.import(&args(&file)).await.unwrap();
     assert_eq!((again.created, again.replayed), (0, 3));
-    assert_eq!(again.currencies, report.currencies, "sums are of the file, not of the run");
-    scene.holds_whole_file(3).await;
+    assert_eq!(again.currencies, report.currencies, "replayed rows count in the sums");
+    scene.contains_whole_file(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_under_a_known_key_that_says_something_else_is_refused() {
+async fn a_row_with_a_known_key_and_other_content_is_refused() {
     let scene = Scene::new().await;
     let row = "a,k1,credit,9.00,CZK,1993-01-01T08:00:00Z,,,,";
     scene.import(&args(&scene.file("1.csv", &[row]))).await.unwrap();
@@ -177,7 +179,7 @@ const MIXED: [&str; 8] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_rows_are_skipped_and_listed_with_number_and_reason() {
+async fn rejected_rows_are_skipped_and_listed_with_number_and_reason() {
     let scene = Scene::new().await;
     let file = scene.bytes("mixed.csv", format!("{HEADINGS}\r\n{}", MIXED.join("\r\n")).as_bytes());
     let rejects = scene.path("rejects.csv");
@@ -197,10 +199,10 @@ async fn bad_rows_are_skipped_and_listed_with_number_and_reason() {
     for (line, (place, reason)) in listed.lines().skip(1).zip(expected) {
         assert!(line.contains(place) && line.contains(reason), "{line}");
     }
-    scene.holds_whole_file(3).await;
+    scene.contains_whole_file(3).await;
 }
 
-/// Seen to fail when planted: a moment of its own, which is not the one that PostgreSQL keeps.
+/// Seen to fail when planted: a leap second that is kept as such, which PostgreSQL cannot store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leap_second_is_the_same_in_a_second_run() {
     let scene = Scene::new().await;
@@ -212,9 +214,9 @@ async fn a_leap_second_is_the_same_in_a_second_run() {
     assert_eq!((again.created, again.replayed, again.rejected), (0, 2, 0));
 }
 
-/// Seen to fail when planted: the list is written over whatever is there.
+/// Seen to fail when planted: the list overwrites any file.
 #[tokio::test(flavor = "multi_thread")]
-async fn rejects_are_written_over_an_earlier_list_and_nothing_else() {
+async fn the_list_of_rejected_rows_overwrites_an_earlier_list_and_no_other_file() {
     let scene = Scene::new().await;
     let file = scene.file("mixed.csv", &MIXED);
     let before = std::fs::read(&file).unwrap();
@@ -223,7 +225,7 @@ async fn rejects_are_written_over_an_earlier_list_and_nothing_else() {
     for rejects in [file.clone(), link] {
         let onto_itself = Args { on_error: OnError::Skip, rejects: Some(rejects), ..args(&file) };
         let refused = scene.import(&onto_itself).await.unwrap_err().to_string();
-        assert!(refused.contains("is no list of rejects"), "{refused}");
+        assert!(refused.contains("is no list of rejected rows"), "{refused}");
         assert_eq!(std::fs::read(&file).unwrap(), before);
     }
     let again = Args { on_error: OnError::Skip, rejects: Some(scene.path("rejects.csv")), ..args(&file) };
@@ -233,29 +235,29 @@ async fn rejects_are_written_over_an_earlier_list_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_stops_before_a_row_that_is_refused_so_that_it_can_be_mended_and_run_again() {
+async fn an_import_stops_before_a_refused_row_and_continues_after_the_row_is_corrected() {
     let scene = Scene::new().await;
-    // The second row is refused by the ledger, inside a group; the third must not be posted past it.
+    // The ledger refuses the second row, inside a group. The third row must not be posted.
     let rows = [MIXED[0], MIXED[1], "a,9,credit,1.00,EUR,2001-01-09T00:00:00Z,,,,"];
     let file = scene.file("history.csv", &rows);
     let report = scene.import(&args(&file)).await.unwrap();
     assert!(matches!(&report.ending, Ending::Stopped { reason } if reason.contains("row 2: currency")));
     assert_eq!((report.created, report.rejected), (1, 1));
-    scene.holds_whole_file(1).await;
-    let mended = MIXED[1].replace("USD", "EUR");
-    let file = scene.file("history.csv", &[rows[0], &mended, rows[2]]);
+    scene.contains_whole_file(1).await;
+    let corrected = MIXED[1].replace("USD", "EUR");
+    let file = scene.file("history.csv", &[rows[0], &corrected, rows[2]]);
     let report = scene.import(&args(&file)).await.unwrap();
     assert_eq!((report.created, report.replayed), (2, 1));
-    scene.holds_whole_file(3).await;
-    // The same for a row that cannot even be read, where the reader stops.
+    scene.contains_whole_file(3).await;
+    // The same for a row that cannot be parsed, at which the reader stops.
     let file = scene.file("more.csv", &[MIXED[4], MIXED[3], MIXED[7]]);
     let report = scene.import(&args(&file)).await.unwrap();
     assert!(matches!(&report.ending, Ending::Stopped { reason } if reason.contains("before 1970")));
-    scene.holds_whole_file(4).await;
+    scene.contains_whole_file(4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn balances_are_compared_and_the_tolerance_says_what_is_an_error() {
+async fn a_balance_that_differs_by_more_than_the_tolerance_is_an_error() {
     let scene = Scene::new().await;
     let file = scene.file(
         "history.csv",
@@ -291,14 +293,14 @@ async fn balances_are_compared_and_the_tolerance_says_what_is_an_error() {
     ] {
         assert!(stderr.contains(part), "{stderr}");
     }
-    assert!(!stderr.contains("mend the row"), "it is in the ledger: {stderr}");
+    assert!(!stderr.contains("correct the row"), "the row is in the ledger: {stderr}");
     for wrong in [".5", "5.", ".", "much"] {
         let output = scene.run(&["import", "--balance-tolerance", wrong, file.to_str().unwrap()]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(stderr.contains("--balance-tolerance") && stderr.contains("such as 0.60"), "{stderr}");
         assert_eq!(output.status.code(), Some(2), "{stderr}");
     }
-    // One tolerance for all currencies, however many decimals they have.
+    // The tolerance applies to all currencies, with any number of decimals.
     let file = scene.file(
         "mixed.csv",
         &["y,1,credit,10,JPY,,,,,11", "z,1,credit,1.000,BHD,,,,,1.601", "e,1,credit,1.00,EUR,,,,,1.60"],
@@ -310,40 +312,40 @@ async fn balances_are_compared_and_the_tolerance_says_what_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_says_what_would_happen_and_writes_nothing() {
+async fn a_dry_run_reports_the_result_and_writes_nothing() {
     let scene = Scene::new().await;
-    // What comes last is refused for what groups before it would have left: a key, and an account's currency.
+    // The last rows are refused because of earlier groups: a used key, and an account's currency.
     let later = [MIXED[0], "a,1,credit,2.00,EUR,,,,,", "a,9,credit,2.00,USD,,,,,"];
     let rows: Vec<&str> = MIXED.iter().copied().chain(later).collect();
     let file = scene.file("mixed.csv", &rows);
     let skip = Args { on_error: OnError::Skip, ..args(&file) };
-    let rehearsed = scene.import(&Args { dry_run: true, ..skip.clone() }).await.unwrap();
+    let dry_run = scene.import(&Args { dry_run: true, ..skip.clone() }).await.unwrap();
     for table in ["accounts", "transactions", "outbox", "fact_marks"] {
         assert_eq!(scene.count(table).await, "0", "{table}");
     }
     let done = scene.import(&skip).await.unwrap();
     assert_eq!((done.rows, done.created, done.replayed, done.rejected), (11, 3, 1, 7));
     assert_eq!(
-        (rehearsed.rows, rehearsed.created, rehearsed.replayed, rehearsed.rejected, &rehearsed.currencies),
+        (dry_run.rows, dry_run.created, dry_run.replayed, dry_run.rejected, &dry_run.currencies),
         (done.rows, done.created, done.replayed, done.rejected, &done.currencies)
     );
     let again = scene.import(&Args { dry_run: true, ..skip }).await.unwrap();
-    assert_eq!((again.created, again.replayed), (0, 4), "the ledger's own keys count too");
+    assert_eq!((again.created, again.replayed), (0, 4), "keys in the ledger count too");
 }
 
-/// Seen to fail when planted: keys of earlier groups that are not remembered, moments that are not, balances of replays
-/// that are not compared, rows behind a refused one that are counted.
+/// Seen to fail when planted: keys or timestamps of earlier groups are forgotten, balances of replays are not compared,
+/// rows after a refused row are counted.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_reports_what_the_import_then_reports() {
+async fn a_dry_run_and_the_import_report_the_same() {
     let first = "a,1,credit,1.00,EUR,2001-01-01T00:00:00Z,,,,1.00";
     let between = ["b,1,credit,1.00,EUR,,,,,", "b,2,credit,1.00,EUR,,,,,", "b,3,debit,1.00,EUR,,,,,"];
     let scene = Scene::new().await;
     let mut accounts = 0;
     for (name, last) in [
         ("the same", first),
-        ("the same without its moment", "a,1,credit,1.00,EUR,,,,,"),
+        ("the same without its timestamp", "a,1,credit,1.00,EUR,,,,,"),
         ("another amount", "a,1,credit,2.00,EUR,,,,,"),
-        ("another moment", "a,1,credit,1.00,EUR,2001-01-02T00:00:00Z,,,,"),
+        ("another timestamp", "a,1,credit,1.00,EUR,2001-01-02T00:00:00Z,,,,"),
         ("another balance", "a,1,credit,1.00,EUR,,,,,1.70"),
         ("another currency", "a,2,credit,1.00,USD,2002-01-01T00:00:00Z,,,,"),
         ("too early", "a,2,credit,1.00,EUR,2000-01-01T00:00:00Z,,,,"),
@@ -359,35 +361,36 @@ async fn a_dry_run_reports_what_the_import_then_reports() {
                 let file = scene.file("history.csv", &rows);
                 let tolerance = Some("0.50".parse().unwrap());
                 let args = Args { on_error, balance_tolerance: tolerance, ..args(&file) };
-                let mut rehearsed = scene.import(&Args { dry_run: true, ..args.clone() }).await.unwrap();
+                let mut dry_run = scene.import(&Args { dry_run: true, ..args.clone() }).await.unwrap();
                 let done = scene.import(&args).await.unwrap();
                 assert_ne!(done.created, 0, "{name}");
-                (rehearsed.dry_run, rehearsed.elapsed) = (false, done.elapsed);
-                assert_eq!(rehearsed, done, "{name}, {on_error:?}, {gap} rows later");
+                (dry_run.dry_run, dry_run.elapsed) = (false, done.elapsed);
+                assert_eq!(dry_run, done, "{name}, {on_error:?}, {gap} rows later");
             }
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_that_lost_what_it_remembered_ends() {
+async fn a_dry_run_that_lost_its_session_ends() {
     let scene = Scene::new().await;
     let file = scene.bytes("history.csv", &history(20_000));
     let context = scene.database.context();
     let args = Args { group_size: 5, dry_run: true, ..args(&file) };
     let running = tokio::spawn(async move { import::import(&context, &args).await });
-    // Not before something is remembered: a session that is lost with nothing in it is replaced by another one.
+    // Wait until the session holds the effect of a group: a session without any is replaced.
     let cut = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE application_name = 'ledger import' AND query LIKE '-- name: dry_run_remember_transactions%'
                  AND datname = current_database()) AS cut";
-    eventually("its session is ended", async || scene.database.value(cut).await != "0").await;
+    eventually("the session of the dry run is terminated", async || scene.database.value(cut).await != "0")
+        .await;
     let report = running.await.unwrap().unwrap();
     let Ending::Failed { reason } = &report.ending else { panic!("{report:?}") };
     assert!(reason.contains("what the dry run remembered; run it again"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_such_file_is_refused_before_anything_is_written() {
+async fn an_unreadable_file_is_refused_before_anything_is_written() {
     let scene = Scene::new().await;
     let good = scene.file("good.csv", &["a,1,credit,1,EUR,,,,,"]);
     let unknown = scene.bytes("unknown.csv", format!("{HEADINGS},balanse\n").as_bytes());
@@ -399,35 +402,35 @@ async fn what_is_no_such_file_is_refused_before_anything_is_written() {
     assert!(scene.refusal(&args(&scene.path("absent.csv"))).await.contains("absent.csv"));
     let empty = scene.bytes("empty.csv", b"");
     assert!(scene.refusal(&args(&empty)).await.contains("\"account_id\" is missing"));
-    // The first row is in order, the second never ends.
+    // The row begins with a quotation mark and never ends.
     let mut endless = format!("{HEADINGS}\n\"").into_bytes();
     endless.resize(4 << 20, b'x');
     let error = scene.failure(&args(&scene.bytes("endless.csv", &endless))).await;
     assert!(error.contains("row 1") && error.contains("quotation mark"), "{error}");
-    // The rest of the file would be a legal description.
+    // The rest of the file would be a valid description.
     let open = ["a,1,credit,1,EUR,,,\"open,,", "a,2,credit,1,EUR,,,,,"];
     for rows in [&open[..], &open[..1]] {
         let error = scene.failure(&args(&scene.file("open.csv", rows))).await;
         assert!(error.contains("row 1") && error.contains("not closed at the end"), "{error}");
     }
-    // The next cell in quotation marks would close what was opened by mistake, and the rows between would be gone.
+    // The quotation mark of the third row would close the open cell, and the rows between would disappear.
     let torn = ["a,1,credit,1,EUR,,,\"open,,", "a,2,credit,1,EUR,,,,,", "a,3,credit,1,EUR,,,\"third\",,"];
     let glued = ["a,1,credit,\"1\"0.00,EUR,,,,,"];
     for rows in [&torn[..], &glued[..]] {
         let args = Args { on_error: OnError::Skip, ..args(&scene.file("torn.csv", rows)) };
         let error = scene.failure(&args).await;
-        assert!(error.contains("row 1: has text behind a closing quotation mark"), "{error}");
+        assert!(error.contains("row 1: has text after a closing quotation mark"), "{error}");
     }
     assert_eq!(scene.count("transactions").await, "0");
     let too_many = scene.bytes("too-many.csv", format!("{HEADINGS},,\n").as_bytes());
     assert!(scene.refusal(&args(&too_many)).await.contains("column 11 has no heading"));
-    assert!(scene.refusal(&args(scene.directory.path())).await.contains("is no file"));
+    assert!(scene.refusal(&args(scene.directory.path())).await.contains("is no regular file"));
     let ignored = Args { ignore: vec!["balanse".into()], ..args(&unknown) };
     assert_eq!(scene.import(&ignored).await.unwrap().rows, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_cut_off_is_told_after_what_came_before_it() {
+async fn a_truncated_file_is_reported_after_its_rows_are_posted() {
     let scene = Scene::new().await;
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(&history(2_000)).unwrap();
@@ -446,11 +449,11 @@ async fn a_file_that_is_cut_off_is_told_after_what_came_before_it() {
     assert!(reason.contains("cut.csv.gz: row ") && stderr.contains(reason), "{stderr}");
     let file = scene.bytes("whole.csv.gz", &whole);
     scene.import(&Args { group_size: 100, ..args(&file) }).await.unwrap();
-    scene.holds_whole_file(2_000).await;
+    scene.contains_whole_file(2_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kill_half_way_and_a_second_run_give_the_same_result() {
+async fn a_killed_import_and_a_second_run_give_the_whole_file() {
     let scene = Scene::new().await;
     let file = scene.bytes("history.csv", &history(4_000));
     let arguments = ["import", "--group-size", "5", file.to_str().unwrap()];
@@ -465,11 +468,11 @@ async fn a_kill_half_way_and_a_second_run_give_the_same_result() {
     assert!(output.status.success());
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["rows"], 4_000);
-    scene.holds_whole_file(4_000).await;
+    scene.contains_whole_file(4_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupt_ends_between_groups_and_says_to_run_it_again() {
+async fn an_interrupt_ends_the_import_between_groups_with_advice_to_run_it_again() {
     let scene = Scene::new().await;
     let file = scene.bytes("history.csv", &history(4_000));
     let arguments = ["import", "--group-size", "5", file.to_str().unwrap()];
@@ -481,14 +484,14 @@ async fn an_interrupt_ends_between_groups_and_says_to_run_it_again() {
     interrupted.signal(Signal::SIGINT);
     let (status, stderr) = interrupted.ended_within(std::time::Duration::from_secs(5));
     assert_eq!(status.code(), Some(1));
-    assert!(stderr.contains("run it again"), "{stderr}");
+    assert!(stderr.contains("run the same command again"), "{stderr}");
     let report = scene.import(&Args { group_size: 1_000, ..args(&file) }).await.unwrap();
     assert!(report.replayed > 100 && report.created > 0);
-    scene.holds_whole_file(4_000).await;
+    scene.contains_whole_file(4_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lost_connections_on_the_way_are_trouble_that_passes() {
+async fn an_import_continues_after_lost_connections() {
     let scene = Scene::new().await;
     let file = scene.bytes("history.csv", &history(3_000));
     let context = scene.database.context();
@@ -496,15 +499,15 @@ async fn lost_connections_on_the_way_are_trouble_that_passes() {
     let running = tokio::spawn(async move { import::import(&context, &args).await });
     let cut = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE application_name = 'ledger import' AND datname = current_database()) AS cut";
-    eventually("it is under way", async || scene.count("transactions").await != "0").await;
+    eventually("the import has begun", async || scene.count("transactions").await != "0").await;
     let mut cuts = 0;
     while !running.is_finished() && cuts < 5 {
         if scene.database.value(cut).await != "0" {
             cuts += 1;
         }
     }
-    assert!(cuts > 0, "it was over before it was disturbed");
+    assert!(cuts > 0, "the import ended before a connection was cut");
     let report = running.await.unwrap().unwrap();
     assert_eq!(report.created + report.replayed, 3_000);
-    scene.holds_whole_file(3_000).await;
+    scene.contains_whole_file(3_000).await;
 }

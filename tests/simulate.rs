@@ -1,5 +1,5 @@
-//! `ledger simulate` from outside: its traffic trips the shipped rules on a running platform, its percentiles show a
-//! server that stood still, and it ends with 1 where an answer was wrong.
+//! `ledger simulate` as a command: its traffic trips the shipped rules on a running platform, its percentiles show a
+//! stalled server, and its exit code is 1 after a wrong answer.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,7 +22,7 @@ use crate::support::{
     system::System,
 };
 
-/// The rules that fired on the accounts of which `of` is true, in either mode.
+/// Returns the rules that fired on the accounts for which the SQL condition `of` is true, shadow rules included.
 async fn fired(database: &TestDatabase, of: &str) -> BTreeSet<String> {
     let sql = format!(
         "SELECT coalesce(string_agg(DISTINCT reason ->> 'rule', ' '), '') FROM risk_assessments,
@@ -32,8 +32,8 @@ async fn fired(database: &TestDatabase, of: &str) -> BTreeSet<String> {
     database.value(&sql).await.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Two rules need time that no run has and that the API takes from no client: 90 days of silence, and the night. A
-/// history brings it along. Seen to fail with a takeover by a stranger at home.
+/// Two rules depend on times that the API accepts from no client: 90 days without a transaction, and the night. An
+/// imported history trips them. Seen to fail when planted: a takeover from the usual country.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_shipped_rule_is_tripped_on_a_running_platform() {
     let system = System::on_postgres().await;
@@ -60,7 +60,7 @@ async fn every_shipped_rule_is_tripped_on_a_running_platform() {
     let ruleset = Ruleset::parse(SHIPPED_RULES).unwrap();
     let mut shipped: BTreeSet<String> = ruleset.summaries().map(|rule| rule.id.to_owned()).collect();
     assert_eq!(fired(&system.database, "true").await, shipped);
-    // At night the traffic itself trips that rule as well.
+    // At night the traffic itself trips `night_debit` too.
     let mut simulated = fired(&system.database, "account_id LIKE 'sim-%'").await;
     for needs_time in ["dormant_account_wakes", "night_debit"] {
         shipped.remove(needs_time);
@@ -72,15 +72,15 @@ async fn every_shipped_rule_is_tripped_on_a_running_platform() {
     }
 }
 
-/// Seen to fail with latencies counted from the moment of sending: only the eight requests that were under way are slow
-/// then, which is no tenth of all.
+/// Seen to fail with latencies that count from the sending: only the eight requests in flight are slow then, which are
+/// fewer than a tenth of all.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_stood_still_for_a_second_shows_it_in_the_percentiles() {
+async fn the_percentiles_show_a_server_that_was_stopped_for_a_second() {
     let system = System::on_postgres().await;
     let (serve, url) = system.serve(&[]);
     let flags = ["--rate", "150", "--duration", "4s", "--connections", "8", "--output", "json"];
     let run = Binary::start(&[["simulate", "--url", &url].as_slice(), &flags].concat(), &[]);
-    eventually("it is under way", async || {
+    eventually("the run has begun", async || {
         system.database.value("SELECT count(*) > 50 FROM transactions").await == "t"
     })
     .await;
@@ -88,7 +88,7 @@ async fn a_server_that_stood_still_for_a_second_shows_it_in_the_percentiles() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     serve.signal(Signal::SIGCONT);
     let report = || serde_json::from_str::<Value>(&run.stdout());
-    eventually("all of its report is read", async || report().is_ok()).await;
+    eventually("the whole report is read", async || report().is_ok()).await;
     let report = report().unwrap();
     let (status, stderr) = run.ended_within(DEADLINE);
     assert!(status.success(), "{stderr}");
@@ -97,41 +97,41 @@ async fn a_server_that_stood_still_for_a_second_shows_it_in_the_percentiles() {
         (&json!(0), &json!(0), &json!(600))
     );
     let latency = |share: &str| report["latency_ms"][share].as_f64().unwrap();
-    // A quarter of all were due in that second, and waited for what was left of it.
+    // A quarter of all requests were due in that second, and waited for the rest of it.
     assert!(latency("p90") > 400.0 && latency("max") > 950.0, "{report}");
     serve.stop();
 }
 
-/// How a server lies.
+/// The fault of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lie {
+enum Fault {
     None,
-    /// Each tenth balance is a cent off.
+    /// Each tenth balance is wrong by a cent.
     Balance,
-    /// A used key is posted again: 201.
+    /// A used key creates another transaction: 201.
     UsedKey,
-    /// Each tenth transaction is acknowledged and forgotten.
+    /// Each tenth transaction is acknowledged and lost.
     Loses,
 }
 
-struct Liar {
-    lie: Lie,
+struct FaultyServer {
+    fault: Fault,
     accounts: Mutex<Accounts>,
 }
 
 #[derive(Default)]
 struct Accounts {
-    /// Sequence number and balance in minor units of two decimals.
+    /// The sequence number and the balance in minor units of each account.
     states: HashMap<String, (i64, i64)>,
     answers: HashMap<String, String>,
     posted: u64,
 }
 
-async fn post(liar: web::Data<Liar>, request: HttpRequest, body: web::Json<Value>) -> HttpResponse {
+async fn post(server: web::Data<FaultyServer>, request: HttpRequest, body: web::Json<Value>) -> HttpResponse {
     let mut answer = body.into_inner();
-    let mut accounts = liar.accounts.lock().unwrap();
+    let mut accounts = server.accounts.lock().unwrap();
     let key = request.headers().get("idempotency-key").unwrap().to_str().unwrap().to_owned();
-    if let Some(first) = accounts.answers.get(&key).filter(|_| liar.lie != Lie::UsedKey) {
+    if let Some(first) = accounts.answers.get(&key).filter(|_| server.fault != Fault::UsedKey) {
         return HttpResponse::Ok().insert_header(("Idempotent-Replayed", "true")).body(first.clone());
     }
     accounts.posted += 1;
@@ -141,10 +141,10 @@ async fn post(liar: web::Data<Liar>, request: HttpRequest, body: web::Json<Value
     let account = answer["account_id"].as_str().unwrap().to_owned();
     let (seq, balance) = accounts.states.get(&account).copied().unwrap_or_default();
     let (seq, balance) = (seq + 1, balance + minor);
-    if !(liar.lie == Lie::Loses && tenth) {
+    if !(server.fault == Fault::Loses && tenth) {
         accounts.states.insert(account, (seq, balance));
     }
-    let shown = balance + i64::from(liar.lie == Lie::Balance && tenth);
+    let shown = balance + i64::from(server.fault == Fault::Balance && tenth);
     let decimals = answer["amount"].as_str().unwrap().split_once('.').map_or(0, |(_, digits)| digits.len());
     let id = Uuid::now_v7();
     answer["id"] = json!(id);
@@ -163,10 +163,10 @@ fn decimal(minor: i64, decimals: usize) -> String {
     if decimals == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }
 
-fn start(lie: Lie) -> SocketAddr {
-    let liar = web::Data::new(Liar { lie, accounts: Mutex::default() });
+fn start(fault: Fault) -> SocketAddr {
+    let faulty = web::Data::new(FaultyServer { fault, accounts: Mutex::default() });
     let server = HttpServer::new(move || {
-        App::new().app_data(liar.clone()).route("/transactions", web::post().to(post))
+        App::new().app_data(faulty.clone()).route("/transactions", web::post().to(post))
     })
     .workers(1)
     .disable_signals()
@@ -177,17 +177,17 @@ fn start(lie: Lie) -> SocketAddr {
     address
 }
 
-/// Seen to fail with an exit code that does not look at the wrong answers, and, each for its lie, with balances, statuses
-/// of used keys and sequence numbers that are not looked at.
+/// Seen to fail with an exit code that ignores wrong answers, and without the checks of balances, of the statuses of used
+/// keys and of sequence numbers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_lies_ends_it_with_one() {
-    for (lie, problem) in [
-        (Lie::None, None),
-        (Lie::Balance, Some("sum to")),
-        (Lie::UsedKey, Some("without Idempotent-Replayed")),
-        (Lie::Loses, Some("given twice")),
+async fn the_exit_code_is_1_after_a_wrong_answer() {
+    for (fault, problem) in [
+        (Fault::None, None),
+        (Fault::Balance, Some("sum to")),
+        (Fault::UsedKey, Some("without Idempotent-Replayed")),
+        (Fault::Loses, Some("given twice")),
     ] {
-        let url = format!("http://{}", start(lie));
+        let url = format!("http://{}", start(fault));
         let flags = ["--rate", "400", "--duration", "1s", "--accounts", "10", "--duplicate-share", "0.3"];
         let arguments = [["simulate", "--url", &url].as_slice(), &flags].concat();
         let owned: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
@@ -200,8 +200,8 @@ async fn a_server_that_lies_ends_it_with_one() {
         match problem {
             None => assert!(run.status.success(), "{stderr}"),
             Some(problem) => {
-                assert_eq!(run.status.code(), Some(1), "{lie:?}: {stderr}");
-                assert!(stderr.contains(problem), "{lie:?}: {stderr}");
+                assert_eq!(run.status.code(), Some(1), "{fault:?}: {stderr}");
+                assert!(stderr.contains(problem), "{fault:?}: {stderr}");
             }
         }
     }

@@ -66,7 +66,7 @@ impl Cluster {
     ) -> anyhow::Result<Self> {
         let user = OsUser::choose()?;
         let (directory, lock) = directory::claim(&options.directory, &user).await?;
-        // From here on the watchdog cleans up after an error or a drop.
+        // The watchdog cleans up after every later error, and after a drop.
         let mut watchdog = Watchdog::start(&directory.data(), options.ephemeral.then_some(directory.path()))?;
         orphan::stop(&directory.data()).await?;
         let major = directory.data_major();

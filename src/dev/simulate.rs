@@ -1,8 +1,10 @@
-//! `ledger simulate`: realistic traffic against a running API, every answer checked.
+//! `ledger simulate`: sends realistic traffic to a running API and checks every answer.
 //!
-//! Latency counts from the moment a request was due, not from when a connection was free to send it: a server that
-//! stalls cannot hide it. With `--rate 0` each connection sends as soon as it is answered, and a request is due when
-//! it is sent. Deliberately absent: traffic to existing accounts, of which not everything is known.
+//! Guarantee: the latencies show every stall of the server. A latency counts from the moment at which the request was
+//! due, not from the moment at which a connection was free to send it. With `--rate 0` each connection sends its next
+//! request as soon as it has the answer, and a request is due when it is sent.
+//!
+//! Deliberately absent: traffic to existing accounts, whose balances and sequence numbers are unknown.
 
 mod account_checks;
 mod client;
@@ -38,34 +40,34 @@ use crate::runtime::{Context, OutputFormat, Stop, parse_interval, print_json, pr
 /// Flags of `ledger simulate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where the API is
+    /// URL of the API
     #[arg(long, env = "LEDGER_SIMULATE_URL", default_value = "http://127.0.0.1:8080", value_parser = base_url)]
     pub url: String,
-    /// Transactions a second over all connections; 0 for as many as possible
+    /// Transactions per second over all connections; 0 for as many as possible
     #[arg(long, env = "LEDGER_SIMULATE_RATE", default_value_t = 500)]
     pub rate: u32,
-    /// For how long, such as 30s or 5m
+    /// Duration, such as 30s or 5m
     #[arg(long, env = "LEDGER_SIMULATE_DURATION", default_value = "10s", value_parser = parse_interval)]
     pub duration: Duration,
-    /// Stop after this many transactions, even if time is left
+    /// Stop after this number of transactions, even before the duration ends
     #[arg(long, env = "LEDGER_SIMULATE_TRANSACTIONS", value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub transactions: Option<u64>,
-    /// Ordinary accounts; all are new
+    /// Number of ordinary accounts; all are new
     #[arg(long, env = "LEDGER_SIMULATE_ACCOUNTS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub accounts: u32,
-    /// Share of requests to one single account, 0 to 1
+    /// Share of requests to one hot account, 0 to 1
     #[arg(long, env = "LEDGER_SIMULATE_HOT_SHARE", default_value_t = 0.1, value_parser = share)]
     pub hot_share: f64,
-    /// Share of requests sent twice with the same key, 0 to 1
+    /// Share of requests that are sent twice with the same key, 0 to 1
     #[arg(long, env = "LEDGER_SIMULATE_DUPLICATE_SHARE", default_value_t = 0.02, value_parser = share)]
     pub duplicate_share: f64,
-    /// Share of requests in suspicious patterns, 0 to 1
+    /// Share of requests that are steps of suspicious schemes, 0 to 1
     #[arg(long, env = "LEDGER_SIMULATE_SUSPICIOUS_SHARE", default_value_t = 0.02, value_parser = share)]
     pub suspicious_share: f64,
-    /// Requests at the same time
+    /// Requests in parallel
     #[arg(long, env = "LEDGER_SIMULATE_CONNECTIONS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub connections: u16,
-    /// Makes the same traffic again; without it, other traffic each time
+    /// Seed of the traffic; by default each run has other traffic
     #[arg(long, env = "LEDGER_SIMULATE_SEED")]
     pub seed: Option<u64>,
     /// How to print the result
@@ -81,20 +83,20 @@ fn base_url(text: &str) -> Result<String, String> {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
     (0.0..=1.0).contains(&number).then_some(number).ok_or_else(|| "must be between 0 and 1".into())
 }
 
-/// What a run leaves: the figures, and the ids of all acknowledged transactions if they were asked for.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The figures.
+    /// The counts and latencies.
     pub report: Report,
-    /// Every id that the API acknowledged as created.
+    /// The ids of all acknowledged transactions, if they were requested.
     pub acknowledged: Vec<Uuid>,
 }
 
-/// Runs the command: exit code 1 if any answer was wrong or missing.
+/// Runs the command. The exit code is 1 if any answer was wrong or missing.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     let Outcome { report, .. } = drive(&args, false, &context.stop).await?;
     match args.output {
@@ -104,9 +106,9 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The longest latency that is told apart: one day.
+/// Longer latencies count as this one: one day.
 const LATENCY_MICROS_MAX: u64 = 86_400_000_000;
-/// Latencies are exact to this many digits.
+/// The number of exact decimal digits of a latency.
 const LATENCY_DIGITS: u8 = 3;
 
 /// The state that all connections share.
@@ -127,10 +129,11 @@ impl Run {
     }
 }
 
-/// Sends the traffic and waits for all answers. With `keep_ids`, the outcome names every acknowledged transaction.
-/// A requested stop ends it early, and so does giving this up; what was sent until a requested stop is reported.
+/// Sends the traffic and waits for all answers. With `keep_ids`, the outcome contains the id of every acknowledged
+/// transaction. A requested stop ends the run early, and the outcome covers the requests until then. A drop of the
+/// future ends the run too.
 ///
-/// All of it runs on one thread of its own: many connections with little to do each cost less there than on several,
+/// The run has one thread of its own. Many connections with little work each cost less on one thread than on several,
 /// which would spend their time waking each other, and the server under test shares the machine.
 pub async fn drive(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<Outcome> {
     let stop = stop.child();
@@ -140,12 +143,12 @@ pub async fn drive(args: &Args, keep_ids: bool, stop: &Stop) -> anyhow::Result<O
     std::thread::Builder::new()
         .name("simulate".into())
         .spawn(move || {
-            // Nobody listens where it was given up.
+            // The receiver is gone if the future was dropped.
             let _ = sender.send(runtime.block_on(drive_on_this_thread(&args, keep_ids, &its_stop)));
         })
         .context("cannot start a thread")?;
     let _stop_if_dropped = StopIfDropped(stop);
-    outcome.await.context("the simulation broke")?
+    outcome.await.context("the simulation panicked")?
 }
 
 struct StopIfDropped(Stop);
@@ -197,7 +200,7 @@ async fn drive_on_this_thread(args: &Args, keep_ids: bool, stop: &Stop) -> anyho
     Ok(Outcome { report, acknowledged: run.counts.take_acknowledged() })
 }
 
-/// Waits for all connections and shows how far they are.
+/// Waits for all connections and shows the progress.
 async fn show_progress(run: &Run, duration: Duration, mut connections: JoinSet<()>) -> anyhow::Result<()> {
     const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
     let length = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -207,7 +210,7 @@ async fn show_progress(run: &Run, duration: Duration, mut connections: JoinSet<(
     loop {
         tokio::select! {
             ended = connections.join_next() => match ended {
-                Some(ended) => ended.context("a connection of the simulation broke")?,
+                Some(ended) => ended.context("a connection of the simulation panicked")?,
                 None => break,
             },
             _ = refresh.tick() => {
@@ -230,7 +233,7 @@ async fn show_progress(run: &Run, duration: Duration, mut connections: JoinSet<(
     Ok(())
 }
 
-/// One connection: takes the next request when it is due, and sees it through.
+/// Runs one connection: takes the next due request, sends it and checks the answers, until the end.
 async fn connection(run: Rc<Run>) {
     loop {
         let due = tokio::select! {

@@ -1,8 +1,8 @@
-//! What each column of a file means, from its name. Every column is known or named in `--ignore`.
+//! The meaning of each column of a file, from its name. A column that is neither known nor ignored is refused.
 
 use std::collections::BTreeSet;
 
-/// What a column holds.
+/// The content of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Column {
     AccountId,
@@ -14,9 +14,9 @@ pub(super) enum Column {
     Counterparty,
     Description,
     ExpectedBalance,
-    /// The entry of that name.
+    /// The metadata entry of this name.
     Metadata(String),
-    /// Many entries, as a JSON object.
+    /// Several metadata entries, as a JSON object.
     MetadataObject,
     Ignored,
 }
@@ -36,22 +36,20 @@ const KNOWN: &[(&str, Column)] = &[
 const REQUIRED: &[&str] = &["account_id", "idempotency_key", "direction", "amount", "currency"];
 const METADATA_PREFIX: &str = "metadata.";
 
-/// Makes sense of the names of all columns. The error says what is wrong with them and what to do.
+/// Returns the columns for the headings of a file. The error says which heading is wrong and what to do.
 pub(super) fn parse<'a>(
     headings: impl IntoIterator<Item = &'a str>,
     ignore: &[String],
 ) -> Result<Vec<Column>, String> {
     if let Some(needed) = ignore.iter().find(|name| REQUIRED.contains(&name.as_str())) {
-        return Err(format!("--ignore {needed}: this column is needed and cannot be left out"));
+        return Err(format!("--ignore {needed}: this column is required and cannot be ignored"));
     }
     let mut seen = BTreeSet::new();
     let mut columns = Vec::new();
-    for (place, heading) in headings.into_iter().enumerate() {
+    for (index, heading) in headings.into_iter().enumerate() {
         if heading.is_empty() {
-            let number = place + 1;
-            return Err(format!(
-                "column {number} has no heading; is there a comma too many at the end of the line?"
-            ));
+            let number = index + 1;
+            return Err(format!("column {number} has no heading; does the line end with a comma?"));
         }
         if !seen.insert(heading) {
             return Err(format!("column {heading:?} appears twice"));
@@ -59,10 +57,13 @@ pub(super) fn parse<'a>(
         columns.push(column(heading, ignore)?);
     }
     if let Some(missing) = REQUIRED.iter().find(|name| !seen.contains(**name)) {
-        return Err(format!("column {missing:?} is missing; needed are {}", REQUIRED.join(", ")));
+        return Err(format!(
+            "column {missing:?} is missing; the required columns are {}",
+            REQUIRED.join(", ")
+        ));
     }
     if let Some(absent) = ignore.iter().find(|name| !seen.contains(name.as_str())) {
-        return Err(format!("--ignore {absent}: there is no such column"));
+        return Err(format!("--ignore {absent}: the file has no such column"));
     }
     Ok(columns)
 }
@@ -77,13 +78,13 @@ fn column(heading: &str, ignore: &[String]) -> Result<Column, String> {
     match heading.strip_prefix(METADATA_PREFIX) {
         Some(name) if !name.is_empty() => Ok(Column::Metadata(name.to_owned())),
         _ => Err(format!(
-            "unknown column {heading:?}; did you mean {}? Leave it out with --ignore {heading}",
+            "unknown column {heading:?}; did you mean {}? To ignore it, use --ignore {heading}",
             nearest(heading)
         )),
     }
 }
 
-/// By the whole name, or by one of its words.
+/// Returns the known name that is most similar, as a whole or in one of its words.
 fn nearest(heading: &str) -> &'static str {
     let heading = heading.trim().to_lowercase();
     let heading = heading.as_str();
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_columns_carry_their_name_and_ignored_ones_nothing() {
+    fn metadata_columns_keep_their_name_and_ignored_columns_do_not() {
         let columns = parse_with(&["metadata.channel", "k_symbol"], &["k_symbol"]).expect("valid");
         assert_eq!(columns[5..], [Column::Metadata("channel".into()), Column::Ignored]);
     }
@@ -117,13 +118,13 @@ mod tests {
         let error = parse_with(&["expected_balanse"], &[]).expect_err("refused");
         assert_eq!(
             error,
-            "unknown column \"expected_balanse\"; did you mean expected_balance? Leave it out with --ignore expected_balanse"
+            "unknown column \"expected_balanse\"; did you mean expected_balance? To ignore it, use --ignore expected_balanse"
         );
         assert!(parse_with(&["metadata.", "a"], &[]).expect_err("refused").contains("metadata"));
     }
 
     #[test]
-    fn missing_double_and_absent_columns_are_named() {
+    fn missing_repeated_and_unknown_columns_are_named() {
         assert!(parse(["amount"], &[]).expect_err("refused").contains("\"account_id\" is missing"));
         assert!(parse_with(&["amount"], &[]).expect_err("refused").contains("\"amount\" appears twice"));
         assert!(parse_with(&[], &["x"]).expect_err("refused").contains("--ignore x"));

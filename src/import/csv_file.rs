@@ -1,9 +1,14 @@
-//! CSV with a heading line, plain or gzipped.
+//! CSV files with a heading line, plain or gzipped.
 //!
-//! Memory is bounded by the longest row that is accepted. A quotation mark that is not closed where it should be makes
-//! rows look like the text of a cell, and the reader takes that as it comes; so text behind a closing quotation mark is
-//! refused, which is where the next cell in quotation marks then is. Behind the file the reader is given a row of ours: if
-//! that does not come out as a row of its own, a cell was still open at the end of the file.
+//! Guarantees: memory is bounded by the longest accepted row; a quotation mark that is not closed never hides rows.
+//!
+//! A missing closing quotation mark makes the following rows look like the text of one cell, and the `csv` crate accepts
+//! that. Two checks find it:
+//!
+//! - Text after a closing quotation mark is refused. The opening mark of the next quoted cell then closes the open cell,
+//!   and its text follows.
+//! - A row with a random cell is appended to the file. If it is not read as a row of its own, a cell was still open at
+//!   the end of the file.
 
 use std::{
     collections::VecDeque,
@@ -25,14 +30,14 @@ use super::{
 };
 
 const BUFFER_BYTES: usize = 64 * 1024;
-/// A quote that is never closed would make the rest of the file one row.
+/// A quotation mark that is never closed makes the rest of the file one row, which needs a limit.
 const ROW_BYTES_MAX: u64 = 1024 * 1024;
 
 /// An open CSV file.
 pub(super) struct CsvFile {
     rows: csv::Reader<TrackedInput<Box<dyn Read + Send>>>,
     columns: Vec<Column>,
-    /// The only cell of the row behind the file. It is not guessed, and no accepted cell has U+0000.
+    /// The only cell of the row after the file. It is random, and it has a U+0000, which no accepted cell has.
     end_marker: Box<[u8]>,
     bytes_read: Arc<AtomicU64>,
 }
@@ -60,7 +65,7 @@ impl CsvFile {
         ensure!(!is_end_marker(headings, &end_marker), "is empty: column \"account_id\" is missing");
         let is_text =
             |cell: &[u8]| std::str::from_utf8(cell).is_ok_and(|text| !text.contains(char::is_control));
-        ensure!(headings.iter().all(is_text), "is neither CSV (UTF-8, gzipped or not) nor Parquet");
+        ensure!(headings.iter().all(is_text), "is neither CSV (in UTF-8, plain or gzipped) nor Parquet");
         let columns = columns::parse(rows.headers()?, &args.ignore).map_err(anyhow::Error::msg)?;
         Ok(Self { rows, columns, end_marker, bytes_read })
     }
@@ -96,10 +101,10 @@ fn is_end_marker(record: &csv::ByteRecord, end_marker: &[u8]) -> bool {
 }
 
 const TEXT_AFTER_QUOTE: &str =
-    "has text behind a closing quotation mark; is one missing, or not doubled within its cell?";
+    "has text after a closing quotation mark; is a quotation mark missing, or not doubled within its cell?";
 
-/// Counts what is read of the file itself. Its end is the end only if it is still the same file: of one that was cut, the
-/// last row may be half of what it was.
+/// Counts the bytes that are read from the file. At the end it fails if the file was written to: the last row of a file
+/// that was truncated may be incomplete.
 struct FileInput {
     inner: File,
     count: Arc<AtomicU64>,
@@ -117,31 +122,31 @@ impl Read for FileInput {
     }
 }
 
-/// What the CSV reader reads, watched: it fails when one row takes more than [`ROW_BYTES_MAX`], and knows on which line
-/// each row begins. The reader itself takes the second half of a CR LF, and blank lines, for the beginning of the row behind
-/// them.
+/// The input of the CSV reader. It fails when a row is longer than [`ROW_BYTES_MAX`], and it knows on which line each row
+/// begins. The CSV reader's own line numbers are wrong after a CR LF or a blank line.
 struct TrackedInput<R> {
     inner: R,
-    /// Bytes that were read for the current row.
+    /// The bytes read for the current row.
     row_bytes: u64,
-    /// Of all that was read.
+    /// All bytes read.
     bytes: u64,
     line: u64,
     previous: u8,
     cell: CellState,
-    /// Bytes behind the first closing quotation mark that does not end its cell.
+    /// The position after the first closing quotation mark that has text after it.
     text_after_quote: Option<u64>,
-    /// Where lines that are not blank begin, from the current row on: byte and line, the first being 0 and 1.
+    /// The first byte and the number of each line that is not blank, from the current row on. Bytes count from 0, lines
+    /// from 1.
     lines: VecDeque<(u64, u64)>,
 }
 
-/// Where in a cell the next byte is.
+/// The state of the cell before the next byte.
 #[derive(Clone, Copy)]
 enum CellState {
     Start,
     Unquoted,
     Quoted,
-    /// Behind a quotation mark that ends the cell, or begins a doubled one.
+    /// After a quotation mark that ends the cell, or that is the first of two.
     AfterQuote,
 }
 
@@ -179,7 +184,7 @@ impl<R> TrackedInput<R> {
             (CellState::Quoted, _) => CellState::Quoted,
             (CellState::Start | CellState::AfterQuote, b'"') => CellState::Quoted,
             (_, b',' | b'\r' | b'\n') => CellState::Start,
-            // The mark at the beginning of some files is no text.
+            // The byte order mark at the beginning of some files is no text.
             (CellState::Start, 0xef | 0xbb | 0xbf) if self.bytes <= 3 => CellState::Start,
             (CellState::AfterQuote, _) => {
                 self.text_after_quote.get_or_insert(self.bytes);
@@ -189,12 +194,12 @@ impl<R> TrackedInput<R> {
         };
     }
 
-    /// Whether something is wrong before the byte that the reader has come to.
+    /// Whether there is text after a closing quotation mark in the first `read` bytes.
     fn has_text_after_quote(&self, read: u64) -> bool {
         self.text_after_quote.is_some_and(|text_after_quote| text_after_quote <= read)
     }
 
-    /// Of a row that the reader says begins at that byte. Lines before it are not asked for again.
+    /// Returns the line of the row that begins at a byte, according to the CSV reader. Forgets all earlier lines.
     fn line_of(&mut self, begins: u64) -> u64 {
         while self.lines.front().is_some_and(|(byte, _)| *byte < begins) {
             self.lines.pop_front();
@@ -208,7 +213,7 @@ impl<R: Read> Read for TrackedInput<R> {
         let read = self.inner.read(buffer)?;
         if self.row_bytes > ROW_BYTES_MAX {
             return Err(io::Error::other(format!(
-                "is longer than {ROW_BYTES_MAX} bytes; is a quotation mark not closed?"
+                "is longer than {ROW_BYTES_MAX} bytes; is a closing quotation mark missing?"
             )));
         }
         self.row_bytes += u64::try_from(read).unwrap_or(0);
@@ -221,9 +226,9 @@ impl<R: Read> Read for TrackedInput<R> {
 mod tests {
     use super::*;
 
-    /// Seen to fail where a doubled quotation mark closes a cell, and where the mark at the beginning is text.
+    /// Seen to fail when planted: a doubled quotation mark that closes a cell, and a byte order mark that is text.
     #[test]
-    fn text_behind_a_closing_quotation_mark_is_found_in_its_row() {
+    fn text_after_a_closing_quotation_mark_is_found_in_its_row() {
         let misplaced_in = |text: &str| {
             let mut rows = csv::ReaderBuilder::new()
                 .flexible(true)
@@ -248,7 +253,7 @@ mod tests {
         assert_eq!(misplaced_in("\u{feff}\"a\"b\n"), [true]);
     }
 
-    /// Each row's line by our count, and where the reader puts it.
+    /// Returns the line of each row, with the given buffer size.
     fn lines(text: &str, capacity: usize) -> Vec<u64> {
         let mut rows = csv::ReaderBuilder::new()
             .flexible(true)
@@ -263,7 +268,7 @@ mod tests {
         lines
     }
 
-    /// Seen to fail with the reader's own lines: 1, 1, 3 in the first.
+    /// Seen to fail with the CSV reader's own lines, which are 1, 1, 3 in the first text.
     #[test]
     fn a_row_begins_on_the_line_of_its_first_cell() {
         for text in ["a,b\r\n\"1\r\n2\",3\r\n4,5\r\n", "a,b\n\"1\n2\",3\n4,5\n", "a,b\r\"1\r2\",3\r4,5"] {

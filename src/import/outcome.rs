@@ -1,15 +1,15 @@
-//! The outcome of one row, with the reason in words if the row is rejected.
+//! The outcome of posting one row, with the reason in words if the row is refused.
 
 use crate::domain::{Decision, Refusal, format_minor};
 
-/// What became of a row.
+/// The outcome of posting one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RowOutcome {
-    /// A new transaction. Minor units.
+    /// A new transaction. The balance is in minor units.
     Created { balance_after: i64 },
-    /// It was there already. Minor units.
+    /// The transaction was already in the ledger. The balance is in minor units.
     Replayed { balance_after: i64 },
-    /// It was not taken.
+    /// No transaction.
     Refused { reason: String },
 }
 

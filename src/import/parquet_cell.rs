@@ -1,7 +1,7 @@
-//! Values of Parquet as the texts that a CSV file would hold for them, exactly; and which types are taken at all.
+//! Turns Parquet values into the texts that a CSV file would contain for them, and checks the types of columns.
 //!
-//! A type that cannot say exactly what is meant is refused by name before anything is read: floating-point numbers,
-//! whole numbers as amounts (of which unit?), times without a time zone.
+//! A type that is not exact is refused before any row is read: floating-point numbers, integers as amounts (their unit
+//! is unknown), timestamps without a time zone.
 
 use std::{fmt::Display, io::Write as _};
 
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::columns::Column;
 
 const UUID_BYTES: i32 = 16;
-/// What no row may hold, so that the row is refused and not the file.
+/// A text that is valid in no column, so that the row is rejected and the file is still read.
 const OUT_OF_RANGE: &[u8] = b"out of range";
 
 /// Whether the zeros at the end of a decimal, which come from the column's type, are part of its text.
@@ -41,7 +41,7 @@ impl TrailingZeros {
     }
 }
 
-/// Whether a column may have that type. The error goes on after "column so-and-so".
+/// Checks that a column may have a type. The error continues the sentence "column NAME …".
 pub(super) fn check(
     column: &Column,
     data_type: &DataType,
@@ -53,26 +53,26 @@ pub(super) fn check(
     };
     let is_text = matches!(data_type, Utf8 | Utf8View | Binary | BinaryView);
     match (column, data_type) {
-        // A column of nulls, as some writers declare one that never had a value.
+        // Some writers declare a column without any value as a column of nulls.
         (Column::Ignored, _) | (_, DataType::Null) => Ok(()),
         (_, DataType::Float16 | DataType::Float32 | DataType::Float64) => {
-            Err("holds floating-point numbers, which are not exact; write it as DECIMAL or text".into())
+            Err("contains floating-point numbers, which are not exact; write it as DECIMAL or text".into())
         }
         _ if is_text => Ok(()),
         (Column::Amount | Column::ExpectedBalance, Decimal128(..) | Decimal256(..)) => Ok(()),
         (Column::Amount | Column::ExpectedBalance, kind) if kind.is_integer() => {
-            Err("holds whole numbers, which do not say of which unit; write it as DECIMAL or text".into())
+            Err("contains integers, whose unit is unknown; write it as DECIMAL or text".into())
         }
         (Column::Amount | Column::ExpectedBalance, other) => Err(must_be("DECIMAL or text", other)),
         (Column::CreatedAt, Timestamp(_, Some(_))) => Ok(()),
         (Column::CreatedAt, Timestamp(_, None) | Date32) if assume_utc => Ok(()),
         (Column::CreatedAt, Timestamp(_, None) | Date32) => {
-            Err("has no time zone; --assume-utc takes it as UTC".into())
+            Err("has no time zone; --assume-utc reads it as UTC".into())
         }
         (Column::CreatedAt, other) => Err(must_be("a TIMESTAMP with a time zone, or text", other)),
         (Column::MetadataObject, Map(entries, _)) => match entries.data_type() {
             Struct(fields) if fields.iter().all(|field| is_plain(field.data_type(), false)) => Ok(()),
-            _ => Err("is a map of more than plain values".into()),
+            _ => Err("is a map whose values are not plain".into()),
         },
         (Column::MetadataObject, other) => Err(must_be("a map, a struct, or a JSON object as text", other)),
         (_, other) if is_plain(other, is_uuid) => Ok(()),
@@ -80,7 +80,7 @@ pub(super) fn check(
     }
 }
 
-/// Whether the values have one exact text.
+/// Whether each value has exactly one text.
 fn is_plain(data_type: &DataType, is_uuid: bool) -> bool {
     use DataType::{
         Binary, BinaryView, Boolean, Date32, Decimal128, Decimal256, FixedSizeBinary, Timestamp, Utf8,
@@ -105,7 +105,7 @@ fn must_be(wanted: &str, found: &DataType) -> String {
     format!("is {found}, but must be {wanted}")
 }
 
-/// Appends the text of a value that is not null.
+/// Appends the text of a value. The value must not be null.
 pub(super) fn render(
     values: &ArrayRef,
     row: usize,
@@ -140,7 +140,7 @@ pub(super) fn render(
         UInt64 => write!(text, "{}", value::<UInt64Type>(values, row))?,
         Map(..) => map(values, row, text)?,
         DataType::Null => {}
-        other => bail!("values of type {other} are not read"),
+        other => bail!("values of type {other} are not supported"),
     }
     Ok(())
 }
@@ -174,7 +174,7 @@ fn decimal(
     Ok(())
 }
 
-/// As RFC 3339 writes it, or without its offset where there is no time zone.
+/// Appends a timestamp in RFC 3339, without the offset if the type has no time zone.
 fn timestamp(values: &ArrayRef, row: usize, unit: TimeUnit, is_utc: bool, text: &mut Vec<u8>) {
     let at: Option<DateTime<Utc>> = match unit {
         TimeUnit::Second => DateTime::from_timestamp_secs(value::<TimestampSecondType>(values, row)),
@@ -196,10 +196,10 @@ fn timestamp(values: &ArrayRef, row: usize, unit: TimeUnit, is_utc: bool, text: 
     text.extend_from_slice(shown.as_bytes());
 }
 
-/// As a JSON object of texts, each name as often as it is there; entries without a value are absent.
+/// Appends a map as a JSON object of texts. Repeated names stay repeated, and entries without a value are left out.
 fn map(values: &ArrayRef, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> {
     let entries = values.as_map().value(row);
-    let [names, values] = entries.columns() else { bail!("a map without names and values") };
+    let [names, values] = entries.columns() else { bail!("a map does not have two columns") };
     let mut object = Vec::new();
     for entry in (0..entries.len()).filter(|entry| !values.is_null(*entry)) {
         let (mut name, mut value) = (Vec::new(), Vec::new());
@@ -207,7 +207,7 @@ fn map(values: &ArrayRef, row: usize, text: &mut Vec<u8>) -> anyhow::Result<()> 
         render(values, entry, TrailingZeros::Kept, &mut value)?;
         match (String::from_utf8(name), String::from_utf8(value)) {
             (Ok(name), Ok(value)) => object.push((name, value)),
-            // The row is refused for it.
+            // Append the invalid text, so that the row is rejected.
             (Err(not_utf8), _) | (_, Err(not_utf8)) => {
                 text.extend_from_slice(not_utf8.as_bytes());
                 return Ok(());

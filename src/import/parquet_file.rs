@@ -111,7 +111,7 @@ impl ParquetFile {
             let Some(batch) = catch_damage(|| self.next_batch())? else {
                 ensure!(
                     self.rows_read == self.rows_total,
-                    "the file ends early, {} rows were promised",
+                    "the file ends too early: its footer states {} rows",
                     self.rows_total
                 );
                 return Ok(false);

@@ -1,4 +1,4 @@
-//! Posts one group after the other on one connection, through trouble that passes, and counts what became of the rows.
+//! Posts one group after the other on one connection, retries transient failures, and counts the outcomes of the rows.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
 
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(200);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Trouble that lasts longer ends the import; it can be run again.
+/// A longer outage ends the import. The import can then be run again.
 const RETRY_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Which rows of a group are written.
@@ -33,7 +33,7 @@ enum Mode {
     DryRun { has_effect: bool },
 }
 
-/// Posts groups.
+/// Posts the groups of an import.
 pub(super) struct ImportPoster<'a> {
     context: &'a Context,
     connection: Option<Connection>,
@@ -54,13 +54,14 @@ impl<'a> ImportPoster<'a> {
         Self { context, connection: None, mode, on_error: args.on_error, report, started: Instant::now() }
     }
 
-    /// Posts a group and answers the rows that were not taken, in order. None: asked to stop before it was posted.
+    /// Posts a group and returns its rejected rows in order. Returns None if a stop was requested before the group was
+    /// posted.
     pub(super) async fn post(&mut self, rows: Vec<Row>) -> anyhow::Result<Option<Vec<Reject>>> {
         let group: Vec<Request> =
             rows.iter().map(|row| Request { posting: Arc::clone(&row.posting), traceparent: None }).collect();
         let Some(outcomes) = self.post_with_retries(&group).await? else { return Ok(None) };
         let mut refused = Vec::new();
-        // A group that ended early has fewer outcomes than rows; the others were not looked at.
+        // A group that stops at a refused row has fewer outcomes than rows: the later rows were not tried.
         for (row, outcome) in rows.into_iter().zip(outcomes) {
             if self.on_error == OnError::Stop && !refused.is_empty() {
                 break;
@@ -87,7 +88,7 @@ impl<'a> ImportPoster<'a> {
             match self.attempt(group).await {
                 Ok(outcomes) => return Ok(Some(outcomes)),
                 Err(error) if error.is_transient() && started.elapsed() < RETRY_TIME_MAX => {
-                    tracing::warn!(%error, "trying the group again");
+                    tracing::warn!(%error, "retrying the group");
                     backoff.wait(&self.context.stop).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -95,7 +96,7 @@ impl<'a> ImportPoster<'a> {
         }
     }
 
-    /// One try. A connection that met an error is not used again.
+    /// Makes one attempt. After an error the connection is not used again.
     async fn attempt(&mut self, group: &[Request]) -> Result<Vec<RowOutcome>, RepositoryError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -126,17 +127,17 @@ impl<'a> ImportPoster<'a> {
         Ok(connection)
     }
 
-    /// Books rows that did not even become postings.
+    /// Counts rejected rows.
     pub(super) fn count_rejects(&mut self, count: usize) {
         self.report.count_rejects(count);
     }
 
-    /// The first balance that was further off than tolerated.
+    /// Describes the first balance that differs by more than the tolerance.
     pub(super) fn first_balance_error(&self) -> Option<&str> {
         self.report.first_balance_error.as_deref()
     }
 
-    /// Rows and rate, for the progress bar.
+    /// Describes the progress, for the progress bar.
     pub(super) fn progress(&self) -> String {
         let seconds = self.started.elapsed().as_secs().max(1);
         format!("{} rows, {}/s", self.report.rows, self.report.rows / seconds)
@@ -151,8 +152,8 @@ fn decisions(decisions: Vec<Decision>) -> Vec<RowOutcome> {
     decisions.into_iter().map(RowOutcome::from).collect()
 }
 
-/// Posts the requests before the first one that is not taken, which is the last one answered. Nothing past it is
-/// written: once it is mended, its account must not have moved on.
+/// Posts the requests before the first refused one. The last outcome is that of the refused request. No later request is
+/// posted, because the refused row is corrected and posted again, and an account's rows must stay in order.
 async fn post_up_to_refused(
     connection: &mut Connection,
     group: &[Request],

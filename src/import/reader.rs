@@ -1,6 +1,6 @@
-//! Reads files into groups of rows, on a blocking thread.
+//! Reads the rows of all files into groups, on a blocking thread.
 //!
-//! Memory is bounded by the group, in rows and in bytes, whatever the files hold.
+//! Guarantee: memory is bounded by the size of a group, in rows and in bytes.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -17,37 +17,37 @@ use super::{
 };
 use crate::domain::Posting;
 
-/// A group ends early where its cells hold this much.
+/// A group with more bytes in its cells ends before it has all of its rows.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A row that can be posted.
 pub(super) struct Row {
     pub(super) location: RowLocation,
     pub(super) posting: Arc<Posting>,
-    /// Minor units; what the other system showed after the row.
+    /// The balance after the row in the other system, in minor units.
     pub(super) expected_balance: Option<i64>,
 }
 
-/// A group of rows in the order of the file, with the rows between them that cannot be posted.
+/// A group of rows in the order of the file, and the rows among them that cannot be posted.
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) rows: Vec<Row>,
     pub(super) rejects: Vec<Reject>,
-    /// Of all files, as they are on disk, up to about here.
+    /// An estimate of the bytes read from all files up to this group.
     pub(super) bytes_read: u64,
-    /// Of all cells.
+    /// The bytes in all cells.
     cell_bytes: usize,
 }
 
-/// Files whose columns are in order.
+/// Files whose columns have been checked.
 pub(super) struct Reader {
     args: Args,
-    /// Each as it is on disk.
+    /// The files, each with its version at the check.
     files: Vec<(PathBuf, FileVersion)>,
 }
 
 impl Reader {
-    /// Opens every file and looks at its columns, so that a wrong one is found before anything is posted.
+    /// Opens every file and checks its columns, so that a wrong file is found before any row is posted.
     pub(super) fn check(args: &Args) -> anyhow::Result<Self> {
         let mut files = Vec::with_capacity(args.files.len());
         for path in &args.files {
@@ -57,19 +57,20 @@ impl Reader {
         Ok(Self { args: args.clone(), files })
     }
 
-    /// Of all files, as they are on disk.
+    /// The size of all files.
     pub(super) fn bytes_total(&self) -> u64 {
         self.files.iter().map(|(_, version)| version.bytes).sum()
     }
 
-    /// Reads everything, until the end, the first row that is not to be passed over, or until nobody listens.
+    /// Reads all files. Ends early at a rejected row with `--on-error stop`, or when the receiver is gone.
     pub(super) fn run(self, groups: &Sender<Group>) -> anyhow::Result<()> {
         let mut bytes_before = 0;
         for (path, checked) in &self.files {
             let named = || format!("{}", path.display());
             let open = OpenFile::open(path, &self.args).with_context(named)?;
             if open.version != *checked {
-                return Err(anyhow::anyhow!("was changed since it was looked at")).with_context(named);
+                return Err(anyhow::anyhow!("was changed after its columns were checked"))
+                    .with_context(named);
             }
             let mut builder =
                 GroupBuilder { groups, bytes_before, group: Group::default(), args: &self.args };
@@ -82,7 +83,7 @@ impl Reader {
     }
 }
 
-/// Makes groups of the rows of one file.
+/// Builds groups from the rows of one file.
 struct GroupBuilder<'a> {
     args: &'a Args,
     groups: &'a Sender<Group>,
@@ -91,7 +92,7 @@ struct GroupBuilder<'a> {
 }
 
 impl GroupBuilder<'_> {
-    /// Reads one file. False: do not go on with the next.
+    /// Reads one file. Returns false if the next file must not be read.
     fn read(&mut self, mut open: OpenFile, file: &Arc<str>) -> anyhow::Result<bool> {
         let mut record = csv::ByteRecord::new();
         for number in 1.. {
@@ -99,7 +100,7 @@ impl GroupBuilder<'_> {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    // What came before it is in order.
+                    // The rows before the error are valid.
                     self.send(&open.source);
                     return Err(error).with_context(|| format!("row {number}"));
                 }
@@ -134,7 +135,7 @@ impl GroupBuilder<'_> {
         rows >= usize::from(self.args.group_size) || self.group.cell_bytes >= GROUP_BYTES_MAX
     }
 
-    /// Hands the group over. False: nobody listens.
+    /// Sends the group. Returns false if the receiver is gone.
     fn send(&mut self, source: &RowSource) -> bool {
         let mut group = std::mem::take(&mut self.group);
         group.bytes_read = self.bytes_before + source.bytes_read();

@@ -1,4 +1,4 @@
-//! Rows that were not taken: where they stand, why, and the file that lists them.
+//! Rejected rows: their location, the reason, and the file that lists them.
 
 use std::{
     fmt,
@@ -12,18 +12,18 @@ use anyhow::{Context as _, bail};
 
 use super::columns::Column;
 
-/// How many are told on stderr where no file was asked for.
-const TOLD_MAX: u64 = 10;
-/// Of a cell that is listed. Longer ones are no account and no key.
+/// The number of rejected rows that are logged if no file is given.
+const LOGGED_MAX: u64 = 10;
+/// A listed cell is cut to this length. No account id and no key is longer.
 const CELL_BYTES_MAX: usize = 255;
 
-/// Where a row stands.
+/// The location of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RowLocation {
     pub(super) file: Arc<str>,
     /// 1 for the first row below the headings.
     pub(super) row: u64,
-    /// 1 for the headings; differs from `row` by more where cells hold line breaks. None where the format has no
+    /// The line of the file, 1 for the headings. Cells with line breaks take several lines. None if the format has no
     /// lines.
     pub(super) line: Option<u64>,
 }
@@ -34,7 +34,7 @@ impl fmt::Display for RowLocation {
     }
 }
 
-/// A row that was not taken.
+/// A rejected row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reject {
     pub(super) location: RowLocation,
@@ -44,7 +44,7 @@ pub(super) struct Reject {
 }
 
 impl Reject {
-    /// Of a row that could not be read as a posting.
+    /// Describes a row that could not be read as a posting.
     pub(super) fn of_record(
         location: RowLocation,
         columns: &[Column],
@@ -69,8 +69,9 @@ impl fmt::Display for Reject {
 
 const HEADINGS: [&str; 6] = ["file", "row", "line", "account_id", "idempotency_key", "reason"];
 
-/// Asked of the path before it is opened: opening a pipe to read from it waits for whoever writes.
-fn holds_something_else(path: &Path) -> bool {
+/// Whether the path is a file with other content than a list of rejected rows. Checks the type first, because opening a
+/// pipe would wait for a writer.
+fn has_other_content(path: &Path) -> bool {
     let is_empty = fs::metadata(path).map_or(true, |about| !about.is_file() || about.len() == 0);
     let headings = HEADINGS.join(",") + "\n";
     let mut start = vec![0; headings.len()];
@@ -78,17 +79,17 @@ fn holds_something_else(path: &Path) -> bool {
     !is_empty && (read().is_err() || start != headings.as_bytes())
 }
 
-/// Where rejects go.
+/// Writes rejected rows to a file, or logs the first of them.
 pub(super) struct Rejects {
     list: Option<List>,
-    told: u64,
+    logged: u64,
 }
 
 impl Rejects {
-    /// Starts the file anew: a second run of an import meets the same rows again. A file with anything else in it is left
-    /// as it is, which may be the one that is imported.
+    /// Creates the file. Overwrites an earlier list, because a second run of an import rejects the same rows again. Refuses
+    /// a file with other content, which may be the imported file itself.
     pub(super) fn create(path: Option<&Path>) -> anyhow::Result<Self> {
-        Ok(Self { list: path.map(List::create).transpose()?, told: 0 })
+        Ok(Self { list: path.map(List::create).transpose()?, logged: 0 })
     }
 
     pub(super) fn write(&mut self, rejects: &[Reject]) -> anyhow::Result<()> {
@@ -96,18 +97,18 @@ impl Rejects {
             return list.append(rejects);
         }
         for reject in rejects {
-            match self.told {
-                ..TOLD_MAX => tracing::warn!("not taken: {reject}"),
-                TOLD_MAX => tracing::warn!("more rows were not taken; --rejects FILE lists all"),
+            match self.logged {
+                ..LOGGED_MAX => tracing::warn!("rejected: {reject}"),
+                LOGGED_MAX => tracing::warn!("more rows were rejected; --rejects FILE lists all of them"),
                 _ => {}
             }
-            self.told += 1;
+            self.logged += 1;
         }
         Ok(())
     }
 }
 
-/// The file that lists them.
+/// The file that lists rejected rows.
 struct List {
     path: PathBuf,
     file: csv::Writer<File>,
@@ -115,8 +116,11 @@ struct List {
 
 impl List {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        if holds_something_else(path) {
-            bail!("{} exists and is no list of rejects; give --rejects another name", path.display());
+        if has_other_content(path) {
+            bail!(
+                "{} exists and is no list of rejected rows; use another name for --rejects",
+                path.display()
+            );
         }
         let cannot = || format!("cannot write {}", path.display());
         let file = csv::Writer::from_writer(File::create(path).with_context(cannot)?);

@@ -1,4 +1,4 @@
-//! What an import did: counts, sums per currency, and how far balances are from what the other system showed.
+//! The result of an import: counts, sums by currency, and differences from the balances of the other system.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,85 +7,85 @@ use bigdecimal::BigDecimal;
 use super::{outcome::RowOutcome, reader::Row};
 use crate::domain::{Currency, Direction, format_minor};
 
-/// How the import ended.
+/// The end of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// At the end of the last file.
+    /// The end of the last file.
     Complete,
-    /// Asked to stop.
+    /// A requested stop.
     Interrupted,
-    /// At a row that was not to be passed over.
+    /// A rejected row, with `--on-error stop`.
     Stopped {
-        /// Which, and why.
+        /// The row and why it was rejected.
         reason: String,
     },
-    /// After the group of a row whose balance is further off than tolerated.
+    /// A balance that differs by more than the tolerance, with `--on-error stop`. Its group is posted.
     Differs {
-        /// Which, and how far.
+        /// The row and both balances.
         reason: String,
     },
-    /// At trouble with a file or with the database.
+    /// A failure of a file or of the database.
     Failed {
-        /// What it was.
+        /// The error.
         reason: String,
     },
 }
 
-/// What the rows of one currency add up to, in minor units. Rows that were there already count too.
+/// The sums of the rows of one currency, in minor units. Replayed rows count too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CurrencySums {
     /// Rows created or replayed.
     pub rows: u64,
-    /// Sum of credits.
+    /// The sum of the credits.
     pub credits: i128,
-    /// Sum of debits, positive.
+    /// The sum of the debits, positive.
     pub debits: i128,
-    /// Rows whose balance differs from the expected one.
+    /// Rows whose balance differs from the expected balance.
     pub balance_differences: u64,
-    /// The largest of them.
+    /// The largest of these differences.
     pub largest_difference: Option<BalanceDifference>,
 }
 
-/// A row whose balance is not what the other system showed. Minor units.
+/// A row whose balance differs from that of the other system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BalanceDifference {
-    /// Where the row stands.
+    /// The location of the row.
     pub location: String,
-    /// The ledger's balance less the expected one.
+    /// The ledger's balance minus the expected balance, in minor units.
     pub difference: i64,
 }
 
-/// What an import did.
+/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Whether nothing was written.
+    /// Whether this was a dry run, which writes nothing.
     pub dry_run: bool,
-    /// How it ended.
+    /// The end of the import.
     pub ending: Ending,
-    /// Rows read and decided on.
+    /// Rows with an outcome.
     pub rows: u64,
     /// New transactions.
     pub created: u64,
-    /// Rows that were in the ledger already.
+    /// Rows that were already in the ledger.
     pub replayed: u64,
-    /// Rows that were not taken.
+    /// Rows that were rejected.
     pub rejected: u64,
-    /// Rows that gave an expected balance.
+    /// Rows with an expected balance.
     pub balances_compared: u64,
-    /// Balances further off than tolerated.
+    /// Balances that differ by more than the tolerance.
     pub balance_errors: u64,
-    /// By currency.
+    /// The sums by currency.
     pub currencies: BTreeMap<Currency, CurrencySums>,
-    /// How long it took.
+    /// The duration of the import.
     pub elapsed: Duration,
-    /// The first of `balance_errors`, in words.
+    /// A description of the first of the `balance_errors`.
     pub(super) first_balance_error: Option<String>,
     tolerance: Option<BigDecimal>,
 }
 
 const TOLERANCE_LENGTH_MAX: usize = 24;
 
-/// `0.60`: a plain decimal, of no currency yet.
+/// Parses a plain decimal such as `0.60`. It is compared with amounts of any currency.
 pub(super) fn parse_tolerance(text: &str) -> Result<BigDecimal, String> {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let mut parts = text.splitn(2, '.');
@@ -112,7 +112,7 @@ impl Report {
         }
     }
 
-    /// Books one row; answers why it was not taken, if it was not.
+    /// Counts the outcome of a row. Returns the reason if the row was refused.
     pub(super) fn count(&mut self, row: &Row, outcome: RowOutcome) -> Option<String> {
         let balance_after = match outcome {
             RowOutcome::Refused { reason } => return Some(reason),
@@ -139,7 +139,7 @@ impl Report {
         None
     }
 
-    /// Both in minor units.
+    /// Compares two balances in minor units.
     fn compare(&mut self, row: &Row, expected: i64, balance: i64) {
         self.balances_compared += 1;
         let difference = balance.saturating_sub(expected);
@@ -181,7 +181,7 @@ impl Report {
         Self { ending, elapsed, ..self }
     }
 
-    /// Whether it reached the end and no balance is further off than tolerated.
+    /// Whether the import reached the end and no balance differs by more than the tolerance.
     pub fn is_fine(&self) -> bool {
         self.ending == Ending::Complete && self.balance_errors == 0
     }

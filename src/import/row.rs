@@ -1,4 +1,5 @@
-//! One row of a file as a posting, checked by the same rules as a request to the API; or every reason why not.
+//! Parses one row of a file into a posting, with the same checks as a request to the API. The error names every wrong
+//! field.
 
 use std::{
     collections::BTreeMap,
@@ -14,15 +15,15 @@ use crate::domain::{
     Metadata, Posting, bounded_text, parse_minor, parse_moment, without_leap_second,
 };
 
-/// A row's content.
+/// The content of a row.
 #[derive(Debug)]
 pub(super) struct ParsedRow {
     pub(super) posting: Posting,
-    /// Minor units; what the other system showed after the row.
+    /// The balance after the row in the other system, in minor units.
     pub(super) expected_balance: Option<i64>,
 }
 
-/// The cells of a row by what they mean; an empty cell is an absent value.
+/// The cells of a row by column. An empty cell is an absent value.
 #[derive(Default)]
 struct Cells<'a> {
     account_id: &'a str,
@@ -38,7 +39,7 @@ struct Cells<'a> {
     metadata_object: &'a str,
 }
 
-/// Checks a row. `now` bounds `created_at`, which may lack its time zone with `assume_utc`.
+/// Parses a row. `created_at` must not be later than `now`. With `assume_utc` it may lack a time zone.
 pub(super) fn parse(
     columns: &[Column],
     record: &csv::ByteRecord,
@@ -126,15 +127,15 @@ fn cells<'a>(columns: &[Column], record: &'a csv::ByteRecord) -> Result<Cells<'a
     Ok(cells)
 }
 
-/// As precise as PostgreSQL keeps it. Ids begin with the milliseconds since 1970, and a row in the future would push
-/// all later rows of its account there.
+/// Parses `created_at` to the microsecond, which is PostgreSQL's precision. Refuses timestamps before 1970, where the ids
+/// begin, and future ones, because no later transaction of the account could be earlier.
 fn moment(text: &str, now: DateTime<Utc>, assume_utc: bool) -> Result<DateTime<Utc>, String> {
     let at = match (parse_moment(text), without_zone(text)) {
         (Some(at), _) => at,
         (None, Some(at)) if assume_utc => at,
-        (None, Some(_)) => return Err("has no time zone; --assume-utc takes it as UTC".to_owned()),
+        (None, Some(_)) => return Err("has no time zone; --assume-utc reads it as UTC".to_owned()),
         (None, None) => {
-            return Err("must be a moment as RFC 3339 writes it, such as 1993-01-31T08:00:00Z".to_owned());
+            return Err("must be a timestamp in RFC 3339, such as 1993-01-31T08:00:00Z".to_owned());
         }
     };
     let at = at.trunc_subsecs(6);
@@ -147,14 +148,14 @@ fn moment(text: &str, now: DateTime<Utc>, assume_utc: bool) -> Result<DateTime<U
     Ok(at)
 }
 
-/// `1993-01-31T08:00:00`, the same with a space, or `1993-01-31` for the beginning of the day.
+/// Parses `1993-01-31T08:00:00`, the same with a space, or `1993-01-31`, which is the beginning of the day.
 fn without_zone(text: &str) -> Option<DateTime<Utc>> {
     let date = || text.parse::<NaiveDate>().ok().map(|date| date.and_time(NaiveTime::MIN));
     let at = text.replacen(' ', "T", 1).parse::<NaiveDateTime>().ok().or_else(date)?;
     without_leap_second(at.and_utc())
 }
 
-/// The entries of a JSON object in the order of the text, each as often as it stands there.
+/// Returns the entries of a JSON object in the order of the text. Repeated names stay repeated.
 fn json_object(text: &str) -> Result<Vec<(String, serde_json::Value)>, String> {
     struct Entries;
     impl<'de> Visitor<'de> for Entries {
@@ -177,7 +178,7 @@ fn json_object(text: &str) -> Result<Vec<(String, serde_json::Value)>, String> {
     entries.map_err(|_| "must be a JSON object".to_owned())
 }
 
-/// What is problems with a row, field by field.
+/// The problems of a row, one for each wrong field.
 #[derive(Default)]
 struct Problems(Vec<String>);
 
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_before_1970_and_after_now_are_refused() {
+    fn timestamps_before_1970_and_after_now_are_refused() {
         let error = |at: &str| parse_row(["a", "k", "credit", "1", "EUR", at, "", ""]).expect_err("refused");
         assert!(error("1969-12-31T23:59:59Z").contains("before 1970"));
         assert!(error("2100-01-01T00:00:00Z").contains("in the future"));

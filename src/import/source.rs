@@ -1,7 +1,7 @@
-//! One file to import, whatever its format: its columns, and its rows as texts.
+//! One file to import, in any format: its columns, and its rows as texts.
 //!
-//! Every format yields the same texts for the same values, so that all of them are checked by the same rules and a
-//! history comes out alike from each. Which format a file has is told by its first bytes, not by its name.
+//! Guarantees: every format gives the same texts for the same values, so all rows pass the same checks and every format
+//! gives the same history. The format is detected from the first bytes of the file, not from its name.
 
 use std::{
     fs::File,
@@ -23,7 +23,7 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const PARQUET_MAGIC: &[u8] = b"PAR1";
 const ENCRYPTED_PARQUET_MAGIC: &[u8] = b"PARE";
 
-/// An open file whose columns are in order.
+/// An open file with valid columns.
 pub(super) enum RowSource {
     Csv(Box<CsvFile>),
     Parquet(Box<ParquetFile>),
@@ -32,23 +32,26 @@ pub(super) enum RowSource {
 /// A file that is being read.
 pub(super) struct OpenFile {
     pub(super) source: RowSource,
-    /// When it was open.
+    /// The version when the file was opened.
     pub(super) version: FileVersion,
     file: File,
 }
 
 impl OpenFile {
-    /// Opens a file and makes sense of its columns. The error says what is wrong with them.
+    /// Opens a file and checks its columns.
     pub(super) fn open(path: &Path, args: &Args) -> anyhow::Result<Self> {
         let file = File::open(path).context("cannot read it")?;
         let about = file.metadata().context("cannot read it")?;
-        ensure!(about.is_file(), "is no file (files are read twice: first to see that they can be read)");
+        ensure!(
+            about.is_file(),
+            "is no regular file (files are read twice, first to check that they can be read)"
+        );
         let version = FileVersion::of(&file)?;
         let source = RowSource::open(file.try_clone()?, path, args)?;
         Ok(Self { source, version, file })
     }
 
-    /// Fails if somebody wrote to the file meanwhile: its rows may be of both versions.
+    /// Fails if the file was written to since it was opened: its rows may be a mix of two versions.
     pub(super) fn ensure_unchanged(&self) -> anyhow::Result<()> {
         ensure!(FileVersion::of(&self.file)? == self.version, CHANGED);
         Ok(())
@@ -64,7 +67,7 @@ impl RowSource {
             return Ok(Self::Parquet(Box::new(ParquetFile::open(file, args)?)));
         }
         if magic == ENCRYPTED_PARQUET_MAGIC {
-            bail!("is an encrypted Parquet file; only plain ones are read");
+            bail!("is an encrypted Parquet file, which is not supported");
         }
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
             bail!("is named like a Parquet file but does not begin like one");
@@ -72,7 +75,7 @@ impl RowSource {
         Ok(Self::Csv(Box::new(CsvFile::open(file, magic.starts_with(GZIP_MAGIC), args)?)))
     }
 
-    /// What each cell of a row means.
+    /// Returns the column of each cell of a row.
     pub(super) fn columns(&self) -> &[Column] {
         match self {
             Self::Csv(file) => file.columns(),
@@ -80,7 +83,7 @@ impl RowSource {
         }
     }
 
-    /// Reads the next row into `record`. False: that was the last one.
+    /// Reads the next row into `record`. Returns false at the end.
     pub(super) fn next(&mut self, record: &mut csv::ByteRecord) -> anyhow::Result<bool> {
         match self {
             Self::Csv(file) => file.next(record),
@@ -88,7 +91,7 @@ impl RowSource {
         }
     }
 
-    /// How much of the file is read, in bytes on disk; about, and only for the progress bar.
+    /// Estimates the bytes of the file that have been read, for the progress bar.
     pub(super) fn bytes_read(&self) -> u64 {
         match self {
             Self::Csv(file) => file.bytes_read(),
@@ -97,7 +100,7 @@ impl RowSource {
     }
 }
 
-/// The line that a row begins on, where the format has lines.
+/// Returns the line on which a row begins, if the format has lines.
 pub(super) fn line(record: &csv::ByteRecord) -> Option<u64> {
     record.position().map(csv::Position::line)
 }
@@ -111,7 +114,8 @@ mod tests {
 
     use super::*;
 
-    /// A row that was cut in its amount would be another amount. Seen to fail when planted: an end that is believed.
+    /// A row that is cut within its amount would have another amount. Seen to fail when planted: no check of the file at
+    /// its end.
     #[test]
     fn a_file_that_is_changed_while_it_is_read_ends_with_an_error_and_without_half_a_row() {
         const ROWS: usize = 5_000;
@@ -119,12 +123,12 @@ mod tests {
         let rows: String =
             (0..ROWS).map(|n| format!("acct-{n:06},key-{n:06},credit,EUR,1234.56\n")).collect();
         let args = Args::by_default();
-        // In the middle of an amount, at the end of a row, and nothing but a byte that is written anew.
+        // A cut in the middle of an amount, a cut at the end of a row, and one byte that is overwritten by the same byte.
         let row = rows.len() / ROWS;
         for (cut, whole) in [(Some(3_000 * row - 5), 2_999), (Some(3_000 * row), 3_000), (None, ROWS)] {
             let mut file = tempfile::NamedTempFile::new().expect("a file");
             file.write_all(format!("{headings}{rows}").as_bytes()).expect("written");
-            // Clocks of file systems are coarse.
+            // File systems have coarse timestamps, so set an old one.
             file.as_file().set_modified(SystemTime::UNIX_EPOCH).expect("set");
             let mut open = OpenFile::open(file.path(), &args).expect("opened");
             let mut record = csv::ByteRecord::new();

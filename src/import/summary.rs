@@ -32,7 +32,7 @@ impl Report {
         }
         if let Some(first) = &self.first_balance_error {
             let count = self.balance_errors;
-            eprintln!("error: balances further off than tolerated: {count}, the first at {first}");
+            eprintln!("error: {count} balances differ by more than the tolerance, the first at {first}");
         }
         if let Some(text) = self.ending_text() {
             eprintln!("{text}");
@@ -40,23 +40,23 @@ impl Report {
         Ok(())
     }
 
-    /// What became of the rows, and what to do, where it did not reach the end.
+    /// Describes why the import did not reach the end, which rows are posted, and what to do.
     fn ending_text(&self) -> Option<String> {
         let rows_before = match self.dry_run {
             true => "nothing was written",
-            false => "the rows before it are posted",
+            false => "the earlier rows are posted",
         };
         match &self.ending {
             Ending::Complete => None,
             Ending::Interrupted => {
                 let what_now = match self.dry_run {
-                    true => "nothing was written, a dry run begins anew",
-                    false => "run it again as it was, rows that are there already are only replayed",
+                    true => "nothing was written; run it again from the beginning",
+                    false => "run the same command again; rows that are already posted are only replayed",
                 };
                 Some(format!("interrupted after {} rows: {what_now}", self.rows))
             }
             Ending::Stopped { reason } => Some(format!(
-                "error: {reason}\nstopped there, {rows_before}: mend the row and run it again, or use --on-error skip"
+                "error: {reason}\nstopped at this row, {rows_before}: correct the row and run the import again, or use --on-error skip"
             )),
             Ending::Differs { .. } => {
                 let rows = match self.dry_run {
@@ -64,15 +64,15 @@ impl Report {
                     false => "they are posted",
                 };
                 Some(format!(
-                    "stopped after {} rows, {rows}: to go on, run it again with a larger --balance-tolerance, without \
+                    "stopped after {} rows, {rows}: to continue, run it again with a larger --balance-tolerance, without \
                      one, or with --on-error skip",
                     self.rows
                 ))
             }
             Ending::Failed { reason } => Some(format!(
-                "error: {reason}\nended after {} rows, {rows_before}: run it again once that is mended{}",
+                "error: {reason}\nended after {} rows, {rows_before}: remove the cause and run the import again{}",
                 self.rows,
-                if self.dry_run { "" } else { ", rows that are there already are only replayed" }
+                if self.dry_run { "" } else { "; rows that are already posted are only replayed" }
             )),
         }
     }
@@ -150,7 +150,7 @@ impl Report {
     }
 }
 
-/// A sum of many amounts may leave the range of one.
+/// Formats a sum, which may be larger than any single amount.
 fn format_sum(minor: i128, currency: Currency) -> String {
     let decimals = usize::from(currency.decimals());
     let sign = if minor < 0 { "-" } else { "" };
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// Seen to fail when planted: the words of a real run for a dry one, as it was.
+    /// Seen to fail when planted: the text of a real run for a dry run.
     #[test]
     fn a_dry_run_that_ends_early_does_not_say_that_rows_were_posted() {
         let reason = || "row 7: no".to_owned();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_beyond_one_amount_are_printed_exactly() {
+    fn sums_larger_than_any_amount_are_printed_exactly() {
         let currency = |code| Currency::parse(code).expect("known");
         assert_eq!(format_sum(0, currency("EUR")), "0.00");
         assert_eq!(format_sum(-5, currency("EUR")), "-0.05");

@@ -1,8 +1,7 @@
-//! What `import` promises of Parquet: the same history as from CSV, whatever types it was written with, and a clear
-//! word for what cannot be exact.
+//! `ledger import` from Parquet: the history is the same as from CSV, for all supported types, and a type that is not
+//! exact is refused with the reason.
 //!
-//! Seen to fail when planted: decimals shown with the scale of their type. (A struct's fields read where the struct is
-//! null are none: Parquet holds nulls there.)
+//! Seen to fail when planted: decimals with the scale of their type.
 
 use std::{fs::File, sync::Arc};
 
@@ -31,7 +30,7 @@ fn texts(values: &[Option<&str>]) -> ArrayRef {
     Arc::new(StringArray::from(values.to_vec()))
 }
 
-/// The same text in each of `rows` rows.
+/// Returns a column with the same text in each of `rows` rows.
 fn same(value: &str, rows: usize) -> ArrayRef {
     texts(&vec![Some(value); rows])
 }
@@ -40,7 +39,7 @@ fn decimals(unscaled: &[Option<i128>], scale: i8) -> ArrayRef {
     Arc::new(Decimal128Array::from(unscaled.to_vec()).with_precision_and_scale(18, scale).unwrap())
 }
 
-/// Credits of one euro under the keys 1, 2, 3 …, with columns more or instead.
+/// Returns credits of one euro with the keys 1, 2, 3 …, and adds or replaces columns.
 fn table(rows: usize, columns: &[(&str, ArrayRef)]) -> RecordBatch {
     let keys = Arc::new(Int64Array::from_iter_values(1..=i64::try_from(rows).unwrap()));
     let mut all: Vec<(&str, ArrayRef)> = vec![
@@ -67,7 +66,7 @@ impl Scene {
         self.path(name)
     }
 
-    /// What the database holds of all rows, without what differs from run to run.
+    /// Returns all transactions, without the fields that differ from run to run.
     async fn ledger(&self) -> String {
         self.database
             .value(
@@ -101,7 +100,7 @@ async fn a_history_is_the_same_from_csv_and_from_typed_parquet() {
         texts(&[Some("cash-in"), Some("not this"), Some("web")]),
     )]);
     let (fields, arrays, _) = channels.into_parts();
-    // The second row has no metadata at all.
+    // The struct is null in the second row.
     let metadata = StructArray::new(fields, arrays, Some(vec![true, false, true].into()));
     let batch = table(
         3,
@@ -133,13 +132,13 @@ async fn a_history_is_the_same_from_csv_and_from_typed_parquet() {
     assert_eq!((other.created, other.balances_compared, other.is_fine()), (3, 2, true));
     assert_eq!(from_parquet.ledger().await, from_csv.ledger().await);
     assert_eq!(other.currencies, one.currencies);
-    // The keys and the contents are the same, so the one file replays the other.
+    // The keys and the contents are the same, so one file replays the other.
     let again = from_csv.import(&strict(&parquet)).await.unwrap();
     assert_eq!((again.created, again.replayed), (0, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_way_to_write_a_moment_means_the_same() {
+async fn every_timestamp_type_gives_the_same_created_at() {
     let seconds = BEGIN_MICROS / 1_000_000;
     let days = i32::try_from(seconds / 86_400).unwrap();
     let zoned: [(&str, ArrayRef); 4] = [
@@ -174,11 +173,11 @@ async fn each_way_to_write_a_moment_means_the_same() {
             &table(1, &[("account_id", same(&account, 1)), ("created_at", moments)]),
             plain(),
         );
-        let told = match scene.import(&args(&file)).await {
+        let refused = match scene.import(&args(&file)).await {
             Err(error) => format!("{error:#}"),
             Ok(report) => format!("{:?}", report.ending),
         };
-        assert!(told.contains("no time zone") && told.contains("--assume-utc"), "{told}");
+        assert!(refused.contains("no time zone") && refused.contains("--assume-utc"), "{refused}");
         let assumed = Args { assume_utc: true, ..args(&file) };
         assert_eq!(scene.import(&assumed).await.unwrap().created, 1, "{name}");
         assert_eq!(scene.database.value(&format!("{at} '{account}'")).await, means);
@@ -214,7 +213,7 @@ async fn keys_and_metadata_may_have_other_types_than_text() {
     let twice = [("metadata", same(r#"{"shop":"1","till":2}"#, 1)), ("metadata.shop", same("1", 1))];
     let file = scene.parquet("twice.parquet", &table(1, &twice), plain());
     let Ending::Stopped { reason } = scene.import(&args(&file)).await.unwrap().ending else {
-        panic!("taken")
+        panic!("not refused")
     };
     assert!(reason.contains("\"shop\" twice"), "{reason}");
     let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
@@ -226,7 +225,7 @@ async fn keys_and_metadata_may_have_other_types_than_text() {
     let file =
         scene.parquet("map-twice.parquet", &table(1, &[("metadata", Arc::new(map.finish()))]), plain());
     let Ending::Stopped { reason } = scene.import(&args(&file)).await.unwrap().ending else {
-        panic!("taken")
+        panic!("not refused")
     };
     assert!(reason.contains("\"shop\" twice"), "{reason}");
     let file = scene.parquet("json.parquet", &table(1, &twice[..1]), plain());
@@ -235,7 +234,7 @@ async fn keys_and_metadata_may_have_other_types_than_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixteen_bytes_are_a_uuid_where_the_file_says_so() {
+async fn sixteen_bytes_are_a_uuid_if_the_file_declares_it() {
     let scene = Scene::new().await;
     let uuid = [0x01, 0x8f, 0, 0, 0, 0, 0x70, 0, 0x80, 0, 0, 0, 0, 0, 0, 0x2a];
     let keys = FixedSizeBinaryArray::try_from_iter([uuid].into_iter()).unwrap();
@@ -258,12 +257,12 @@ async fn sixteen_bytes_are_a_uuid_where_the_file_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_exact_is_refused_by_the_name_of_the_column() {
+async fn a_type_that_is_not_exact_is_refused_by_the_name_of_the_column() {
     let scene = Scene::new().await;
     let list = ListArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(1)])]);
     let cases: [(&str, ArrayRef, &str); 7] = [
         ("amount", Arc::new(Float64Array::from(vec![1.0])), "floating-point numbers, which are not exact"),
-        ("amount", Arc::new(Int64Array::from(vec![1])), "whole numbers, which do not say of which unit"),
+        ("amount", Arc::new(Int64Array::from(vec![1])), "integers, whose unit is unknown"),
         ("expected_balance", Arc::new(Date32Array::from(vec![1])), "must be DECIMAL or text"),
         ("created_at", Arc::new(Int64Array::from(vec![1])), "must be a TIMESTAMP with a time zone"),
         ("description", Arc::new(list.clone()), "is a list"),
@@ -286,7 +285,7 @@ async fn what_cannot_be_exact_is_refused_by_the_name_of_the_column() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_rows_are_numbered_through_all_row_groups() {
+async fn rejected_rows_are_numbered_across_row_groups() {
     let scene = Scene::new().await;
     let amounts = decimals(&[Some(1_000), Some(1_005), None, Some(-1_000), Some(1_000)], 3);
     let three = WriterProperties::builder().set_max_row_group_row_count(Some(3)).build();
@@ -306,7 +305,7 @@ async fn bad_rows_are_numbered_through_all_row_groups() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_whole_parquet_file_is_told_in_one_line() {
+async fn an_incomplete_parquet_file_is_reported_in_one_line() {
     let scene = Scene::new().await;
     let rows = 5_000;
     let small = WriterProperties::builder()
@@ -315,7 +314,7 @@ async fn what_is_no_whole_parquet_file_is_told_in_one_line() {
         .build();
     let file = scene.parquet("whole.parquet", &table(rows, &[]), small);
     let whole = std::fs::read(&file).unwrap();
-    let gone = |bytes: &[u8]| scene.bytes("broken.parquet", bytes);
+    let broken = |bytes: &[u8]| scene.bytes("broken.parquet", bytes);
     for (bytes, part) in [
         (&whole[..whole.len() / 2], "is no whole Parquet file"),
         (&whole[..whole.len() - 1], "is no whole Parquet file"),
@@ -324,25 +323,26 @@ async fn what_is_no_whole_parquet_file_is_told_in_one_line() {
         (b"account_id,amount".as_slice(), "named like a Parquet file"),
         (b"".as_slice(), "named like a Parquet file"),
     ] {
-        let error = scene.refusal(&args(&gone(bytes))).await;
+        let error = scene.refusal(&args(&broken(bytes))).await;
         assert!(error.contains("broken.parquet") && error.contains(part), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(&whole).unwrap();
-    let zipped = scene.bytes("whole.parquet.gz", &gzip.finish().unwrap());
-    assert!(scene.refusal(&args(&zipped)).await.contains("neither CSV"));
-    // The pages of the last row group are overwritten: what comes before them is posted, and a mended file goes on.
-    let mut torn = whole.clone();
+    let gzipped = scene.bytes("whole.parquet.gz", &gzip.finish().unwrap());
+    assert!(scene.refusal(&args(&gzipped)).await.contains("neither CSV"));
+    // The pages of a later row group are overwritten. The rows before them are posted, and an import of the whole file
+    // posts the rest.
+    let mut damaged = whole.clone();
     let middle = whole.len() * 3 / 4;
-    torn[middle..middle + 2_000].fill(0xff);
-    let error = scene.failure(&args(&gone(&torn))).await;
+    damaged[middle..middle + 2_000].fill(0xff);
+    let error = scene.failure(&args(&broken(&damaged))).await;
     assert!(error.contains("broken.parquet: row "), "{error}");
     let posted: usize = scene.count("transactions").await.parse().unwrap();
     assert!(0 < posted && posted < rows, "{posted}");
     let report = scene.import(&Args { group_size: 1_000, ..args(&file) }).await.unwrap();
     assert_eq!((report.created + report.replayed, report.rows), (5_000, 5_000));
-    scene.holds_whole_file(rows).await;
+    scene.contains_whole_file(rows).await;
 }
 
 /// Seen to fail when planted: a check of the first row group only, and ignored columns that are counted.

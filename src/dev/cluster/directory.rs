@@ -90,8 +90,8 @@ impl Directory {
     }
 }
 
-/// Creates the directory if it is missing, locks it, and gives it to the server's user. Refuses a directory with other
-/// files, one that another process uses, and one that the server's user cannot reach.
+/// Creates the directory if it is missing, locks it, and gives it to the server's user. Refuses a directory that holds
+/// other files, is used by another process, or cannot be reached by the server's user.
 pub(super) async fn claim(path: &Path, user: &OsUser) -> anyhow::Result<(Directory, File)> {
     let shown = path.display();
     user.check_access(path, "the data in")?;

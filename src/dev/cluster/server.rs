@@ -28,7 +28,7 @@ const IMMEDIATE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How to run a server.
 pub(super) struct ServerSettings<'a> {
-    /// With None, a free port is chosen.
+    /// The port to listen on. None chooses a free port.
     pub(super) port: Option<u16>,
     pub(super) connections_max: u32,
     /// See [`super::ClusterOptions::durable`].

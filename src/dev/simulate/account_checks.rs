@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_in_any_order_add_up() {
+    fn answers_in_any_order_are_consistent() {
         let mut account = Account::default();
         for (seq, amount, balance) in [(2, -30, 70), (3, 5, 75), (1, 100, 100)] {
             check(&mut account, seq, amount, balance).expect("consistent");
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_balance_a_repeated_number_and_a_repeated_id_are_found() {
+    fn a_wrong_balance_a_repeated_account_seq_and_a_repeated_id_are_found() {
         let mut account = Account::default();
         check(&mut account, 1, 100, 100).expect("consistent");
         assert!(check(&mut account, 2, 10, 111).expect_err("wrong").contains("sum to 110"));

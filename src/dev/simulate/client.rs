@@ -1,7 +1,8 @@
-//! Sends one request until it is answered, and holds the answer against what was asked.
+//! Sends one request until it is answered, and compares the answer with the request.
 //!
-//! 503, 429 and lost connections are retried with the same key, as a client of the API should; anything else is an
-//! answer. A retried request may come back as a replay: its first try was carried out after all.
+//! After 503, 429 and a lost connection the request is retried with the same key, as a client of the API should. Any
+//! other response is an answer. The answer to a retried request may be a replay, because the server may have carried out
+//! an earlier attempt.
 
 use std::time::Duration;
 
@@ -22,12 +23,12 @@ use crate::{
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// What is under way when it is asked to stop is waited for as long as this.
+/// The longest wait for requests in flight after a stop was requested.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// No answer that is right is longer.
+/// No correct answer is longer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A request that finds no answer for this long is given up.
+/// A request without an answer is given up after this time.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -49,18 +50,18 @@ struct Answer {
     at: Instant,
 }
 
-/// What the ledger said about a new transaction.
+/// The ledger's answer to a new transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Acknowledged {
     pub(super) id: Uuid,
     pub(super) account_seq: i64,
-    /// Minor units.
+    /// In minor units.
     pub(super) balance_after: i64,
-    /// When the answer was there; what is sent again on purpose is not waited for.
+    /// The moment of the first answer, which does not include the time of a repetition.
     pub(super) answered_at: Instant,
 }
 
-/// What became of a request, and of its repetition if it was repeated.
+/// The outcome of a request, and of its repetition if it was repeated.
 pub(super) struct Settled {
     pub(super) first: Result<Acknowledged, Failure>,
     pub(super) repeat: Option<Result<(), Failure>>,
@@ -76,11 +77,11 @@ impl Client {
             .tcp_nodelay(true)
             .no_proxy()
             .build()
-            .context("the HTTP client")?;
+            .context("cannot build the HTTP client")?;
         Ok(Self { http, transactions_url: format!("{url}/transactions") })
     }
 
-    /// Asks once whether anybody is there.
+    /// Checks with one request that a ledger answers at the URL.
     pub(super) async fn check_reachable(&self) -> anyhow::Result<()> {
         let probe = format!("{}/{}", self.transactions_url, Uuid::nil());
         let answer = self.http.get(&probe).send().await;
@@ -98,7 +99,7 @@ impl Client {
         Ok(())
     }
 
-    /// Posts the request, and again as it plans to be repeated, and checks all answers.
+    /// Posts the request, repeats it if it is to be repeated, and checks all answers.
     pub(super) async fn settle(&self, request: &Request, counts: &Counts, stop: &Stop) -> Settled {
         let (first, second) = match self.answers(request, counts, stop).await {
             Ok(answers) => answers,
@@ -108,7 +109,7 @@ impl Client {
         Settled { first: check_created(request, &first).map_err(Failure::Wrong), repeat }
     }
 
-    /// The answer that says that it is new, and the other one if it is repeated.
+    /// Returns the answer that created the transaction, and the other answer if the request is repeated.
     async fn answers(
         &self,
         request: &Request,
@@ -126,14 +127,14 @@ impl Client {
             }
             Repeat::Together => match tokio::join!(first, self.post(request, body, counts, stop)) {
                 (Ok(mut one), Ok(mut other)) => {
-                    // A lost try of the one may be what the other replays.
+                    // Either answer may replay a lost attempt of the other request.
                     let attempts = one.attempts.max(other.attempts);
                     (one.attempts, other.attempts) = (attempts, attempts);
-                    // Whoever came second is the replay.
+                    // The request that was handled second is the replay.
                     Ok(if one.replayed { (other, Some(Ok(one))) } else { (one, Some(Ok(other))) })
                 }
                 (Ok(mut answered), Err(lost)) | (Err(lost), Ok(mut answered)) => {
-                    // It may be the lost one that it replays.
+                    // The answer may replay the request whose own answer is missing.
                     answered.attempts += 1;
                     Ok((answered, Some(Err(lost))))
                 }
@@ -157,8 +158,8 @@ impl Client {
             let answer = tokio::select! {
                 biased;
                 answer = self.post_once(&request.key, body.clone(), attempts) => answer,
-                () = long_after(stop) => {
-                    return Err(Failure::Unanswered(format!("{}: no answer when it was asked to stop", request.key)));
+                () = stop_timed_out(stop) => {
+                    return Err(Failure::Unanswered(format!("{}: no answer before the stop", request.key)));
                 }
             };
             let problem = match answer {
@@ -201,7 +202,7 @@ impl Client {
     }
 }
 
-async fn long_after(stop: &Stop) {
+async fn stop_timed_out(stop: &Stop) {
     stop.requested().await;
     tokio::time::sleep(STOP_TIMEOUT).await;
 }
@@ -214,7 +215,7 @@ fn wrong(error: anyhow::Error) -> Failure {
     Failure::Wrong(error.to_string())
 }
 
-/// The outer texts of the client's errors repeat the URL; the innermost one says what happened.
+/// Returns the text of the innermost error. The outer texts of the HTTP client's errors only repeat the URL.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut inner = error;
     while let Some(source) = inner.source() {
@@ -223,16 +224,16 @@ fn innermost(error: &dyn std::error::Error) -> String {
     inner.to_string()
 }
 
-/// 201 for the first try, or the replay of a try that was lost; and the transaction that was asked for.
+/// Checks the answer to a new request: 201, or the replay of a lost attempt, with the transaction that was requested.
 fn check_created(request: &Request, answer: &Answer) -> Result<Acknowledged, String> {
     let text = String::from_utf8_lossy(&answer.body);
     let wrong = |what: &str| format!("{}: {what}: {} {text}", request.key, answer.status);
     let new = answer.status == StatusCode::CREATED && !answer.replayed;
     let found_again = answer.status == StatusCode::OK && answer.replayed && answer.attempts > 1;
     if !new && !found_again {
-        return Err(wrong("the answer to a new request is neither 201 nor the replay of a lost try"));
+        return Err(wrong("the answer to a new request is neither 201 nor the replay of a lost attempt"));
     }
-    let body: Value = serde_json::from_slice(&answer.body).map_err(|_| wrong("the body is no JSON"))?;
+    let body: Value = serde_json::from_slice(&answer.body).map_err(|_| wrong("the body is not JSON"))?;
     if let Some(field) = differing_field(request, &body) {
         return Err(wrong(&format!("{field} is not what was sent")));
     }
@@ -243,11 +244,11 @@ fn check_created(request: &Request, answer: &Answer) -> Result<Acknowledged, Str
             .as_deref()
             .is_none_or(|location| !location.ends_with(&format!("/transactions/{id}")))
     {
-        return Err(wrong("Location does not name the transaction"));
+        return Err(wrong("Location is not the URL of the transaction"));
     }
     let created_at = text_field(&body, "created_at").map(chrono::DateTime::parse_from_rfc3339);
     if !matches!(created_at, Some(Ok(_))) {
-        return Err(wrong("created_at is no moment"));
+        return Err(wrong("created_at is not a timestamp"));
     }
     let account_seq = body.get("account_seq").and_then(Value::as_i64).filter(|seq| *seq > 0);
     let balance_after = text_field(&body, "balance_after").map(|text| parse_minor(text, request.currency));
@@ -279,10 +280,9 @@ fn differing_field(request: &Request, body: &Value) -> Option<&'static str> {
     .find_map(|(name, same)| (!same).then_some(name))
 }
 
-/// 200, marked as a replay, with the very bytes of the first answer.
+/// Checks that an answer has status 200, is marked as a replay, and has the same bytes as the first answer.
 fn check_replayed(first: &Answer, second: &Answer) -> Result<(), String> {
-    let as_it_must = second.status == StatusCode::OK && second.replayed && second.body == first.body;
-    if as_it_must {
+    if second.status == StatusCode::OK && second.replayed && second.body == first.body {
         return Ok(());
     }
     let text = |answer: &Answer| String::from_utf8_lossy(&answer.body).into_owned();

@@ -9,40 +9,40 @@ use serde::Serialize;
 use super::counts::Counts;
 use crate::runtime::table;
 
-/// What came out. `wrong` and `unanswered` must be zero.
+/// The counts and latencies of a run. In a successful run, `wrong` and `unanswered` are zero.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Transactions that were acknowledged as new.
+    /// New transactions that were acknowledged.
     pub created: u64,
-    /// Requests repeated on purpose and answered with the first answer.
+    /// Requests that were repeated on purpose and got the first answer again.
     pub replayed: u64,
-    /// Transactions in suspicious patterns.
+    /// Requests that were steps of suspicious schemes.
     pub suspicious: u64,
-    /// HTTP requests, each try.
+    /// HTTP requests, each attempt.
     pub requests: u64,
-    /// Tries after a 503, a 429 or a lost connection.
+    /// Attempts after a 503, a 429 or a lost connection.
     pub retried: u64,
-    /// Requests given up without an answer.
+    /// Requests that were given up without an answer.
     pub unanswered: u64,
-    /// Answers that must not be.
+    /// Answers that the API must not give.
     pub wrong: u64,
-    /// From the first request to the last answer.
+    /// The time from the first request to the last answer.
     pub elapsed_seconds: f64,
-    /// New transactions each second.
+    /// New transactions per second.
     pub transactions_per_second: f64,
-    /// From the moment a request was due to its answer.
+    /// The time from the moment a request was due to its answer.
     pub latency_ms: Percentiles,
-    /// Whether it was asked to stop before its end.
+    /// Whether a stop was requested before the end.
     pub interrupted: bool,
-    /// Makes the same traffic again.
+    /// The seed, which gives the same traffic again.
     pub seed: u64,
-    /// The first things that went wrong.
+    /// The first problems.
     pub problems: Vec<String>,
 }
 
-/// Milliseconds.
+/// Latencies in milliseconds.
 #[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are the meaning")]
 pub struct Percentiles {
     pub p50: f64,
     pub p90: f64,
@@ -85,20 +85,20 @@ impl Report {
         }
     }
 
-    /// Whether every request was answered, and rightly.
+    /// Whether every request got a correct answer.
     pub fn is_clean(&self) -> bool {
         self.wrong == 0 && self.unanswered == 0
     }
 
-    /// Prints it on stdout.
+    /// Prints the report as a table.
     pub fn print_table(&self) {
         let latency = &self.latency_ms;
         let mut out = table(["", "count"]);
         for (name, value) in [
             ("transactions created", self.created.to_string()),
             ("duplicates replayed", self.replayed.to_string()),
-            ("in suspicious patterns", self.suspicious.to_string()),
-            ("requests, each try", self.requests.to_string()),
+            ("in suspicious schemes", self.suspicious.to_string()),
+            ("requests, each attempt", self.requests.to_string()),
             ("retried", self.retried.to_string()),
             ("unanswered", self.unanswered.to_string()),
             ("wrong answers", self.wrong.to_string()),
@@ -114,12 +114,12 @@ impl Report {
         }
         println!("{out}");
         if self.interrupted {
-            eprintln!("interrupted: this is what was done until then");
+            eprintln!("interrupted: the counts cover the requests until then");
         }
         self.print_problems();
     }
 
-    /// Prints what went wrong, on stderr.
+    /// Prints the problems on stderr.
     pub fn print_problems(&self) {
         for problem in &self.problems {
             eprintln!("problem: {problem}");

@@ -1,35 +1,38 @@
-//! What the suspects do: each scheme is a short script that one of the shipped rules is there to find, played out on
-//! accounts of its own. All schemes together are one round, after which the next round begins with other suspects.
+//! The suspicious schemes. Each scheme is a short sequence of transactions on an account of its own, which the shipped
+//! rules must find. A round contains every scheme once; the next round uses other accounts.
 //!
-//! Step `k` of a run is a pure function of the seed and `k`. The steps of a round are interleaved, so that a suspect's
-//! steps reach the ledger in order although many requests are under way at once. Two shipped rules need more than a
-//! script: `dormant_account_wakes` needs 90 days of silence, and `night_debit` the night.
+//! Guarantees: step `k` of a run depends only on the seed and on `k`; the steps of a round are interleaved, so that the
+//! steps of one scheme reach the ledger in order although many requests are in flight.
+//!
+//! Deliberately absent: schemes for two shipped rules that depend on the time, `dormant_account_wakes` (90 days without
+//! a transaction) and `night_debit`.
 
 use rand::{RngExt, rngs::SmallRng};
 
 use super::{draft::Draft, random::generator};
 use crate::domain::Direction;
 
-/// What a suspect is up to, and in how many steps.
+/// A scheme, with the rules that it trips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scheme {
-    /// Money spread over many receivers: `many_counterparties`.
+    /// Sends money to many receivers: `many_counterparties`.
     Mules,
-    /// More transactions than a person makes: `velocity_count`.
+    /// Makes more transactions than a person does: `velocity_count`.
     Burst,
-    /// Amounts just below what has to be reported: `structuring`.
+    /// Pays amounts just below the reporting limit: `structuring`.
     Structuring,
-    /// One round amount after the other: `round_amounts_in_series`.
+    /// Pays several round amounts in a row: `round_amounts_in_series`.
     RoundAmounts,
-    /// Shops as usual, then a stranger far away empties the account: `large_for_the_account`, `unusual_country`,
+    /// Buys as usual, and then pays a large amount from another country: `large_for_the_account`, `unusual_country`,
     /// `unusual_channel`.
     Takeover,
-    /// What comes in goes out at once: `rapid_in_and_out`.
+    /// Receives money and sends it on at once: `rapid_in_and_out`.
     PassThrough,
-    /// A new account that begins big: `new_account`, `large_amount`, `very_large_amount`, `velocity_sum`.
+    /// Pays very large amounts from a new account: `new_account`, `large_amount`, `very_large_amount`, `velocity_sum`.
     Drain,
 }
 
+/// The schemes, each with its number of steps.
 const SCHEMES: [(Scheme, u64); 7] = [
     (Scheme::Mules, 11),
     (Scheme::Burst, 24),
@@ -39,49 +42,49 @@ const SCHEMES: [(Scheme, u64); 7] = [
     (Scheme::PassThrough, 4),
     (Scheme::Drain, 4),
 ];
-/// Each scheme's every step once.
+/// The steps of all schemes together.
 const ROUND_STEPS: u64 = 61;
-/// A suspect that comes round again strikes from another one.
+/// The countries of the takeovers, a different one in each round.
 const COUNTRIES: [&str; 6] = ["BR", "KY", "NG", "RU", "TH", "VE"];
 
-/// How many suspects a run has at the least.
+/// The minimum number of suspicious accounts in a run.
 pub(super) const SUSPECTS_MIN: u32 = 7;
 
 /// One step of a scheme.
 pub(super) struct Step {
-    /// Which of the suspects takes it.
+    /// The index of the suspicious account.
     pub(super) suspect: usize,
     pub(super) draft: Draft,
 }
 
-/// Step `k` of a run with that many suspects, of which every scheme has the same share.
+/// Returns step `k` of a run. The suspicious accounts are divided equally among the schemes.
 pub(super) fn step(k: u64, suspects: u32, seed: u64) -> Step {
     let round = k / ROUND_STEPS;
-    let (index, scheme, number) = whose_turn(k % ROUND_STEPS);
-    let for_each = u64::from((suspects / SUSPECTS_MIN).max(1));
-    let cast = usize::try_from(round % for_each).unwrap_or(0);
+    let (index, scheme, number) = step_of_round(k % ROUND_STEPS);
+    let per_scheme = u64::from((suspects / SUSPECTS_MIN).max(1));
+    let account_set = usize::try_from(round % per_scheme).unwrap_or(0);
     let mut of_round = generator(seed, round);
     let mut of_step = generator(!seed, k);
     Step {
-        suspect: cast * SCHEMES.len() + index,
+        suspect: account_set * SCHEMES.len() + index,
         draft: scheme.draft(number, round, &mut of_round, &mut of_step),
     }
 }
 
-/// Everybody's first step, then everybody's second, until all scripts are at their end. Answers the scheme with its
-/// index, and the number of its step.
-fn whose_turn(turn: u64) -> (usize, Scheme, u64) {
+/// Orders the steps of a round: the first step of every scheme, then the second of every scheme, and so on. Returns the
+/// index of the scheme, the scheme, and the number of the step within the scheme.
+fn step_of_round(position: u64) -> (usize, Scheme, u64) {
     let steps_max = SCHEMES.iter().map(|(_, steps)| *steps).max().unwrap_or(0);
-    let mut turns = (0..steps_max).flat_map(|number| {
-        let those_left = SCHEMES.into_iter().enumerate().filter(move |(_, (_, steps))| number < *steps);
-        those_left.map(move |(index, (scheme, _))| (index, scheme, number))
+    let mut steps = (0..steps_max).flat_map(|number| {
+        let unfinished = SCHEMES.into_iter().enumerate().filter(move |(_, (_, steps))| number < *steps);
+        unfinished.map(move |(index, (scheme, _))| (index, scheme, number))
     });
-    let turn = usize::try_from(turn).unwrap_or(0);
-    turns.nth(turn).unwrap_or((0, Scheme::Mules, 0))
+    let position = usize::try_from(position).unwrap_or(0);
+    steps.nth(position).unwrap_or((0, Scheme::Mules, 0))
 }
 
 impl Scheme {
-    /// Cents. `of_round` is the same for all steps of a script, `of_step` is not.
+    /// Returns the content of a step. `of_round` gives the same numbers to all steps of a round, `of_step` does not.
     fn draft(self, step: u64, round: u64, of_round: &mut SmallRng, of_step: &mut SmallRng) -> Draft {
         match self {
             Self::Mules => debit(of_step.random_range(2_000..=9_000), format!("mule-{round}-{step}")),
@@ -95,10 +98,10 @@ impl Scheme {
                 ..debit(of_step.random_range(200_000..=900_000), "hotel-2".into())
             },
             Self::PassThrough => {
-                let came_in = of_round.random_range(400_000..=600_000) * 3;
+                let received = of_round.random_range(400_000..=600_000) * 3;
                 match step {
-                    0 => Draft { direction: Direction::Credit, ..debit(came_in, "wallet-3".into()) },
-                    _ => debit(came_in / 3 - of_step.random_range(0..=9_000), format!("wallet-{step}")),
+                    0 => Draft { direction: Direction::Credit, ..debit(received, "wallet-3".into()) },
+                    _ => debit(received / 3 - of_step.random_range(0..=9_000), format!("wallet-{step}")),
                 }
             }
             Self::Drain => debit(of_step.random_range(5_500_000..=9_500_000), "broker-1".into()),

@@ -1,6 +1,7 @@
-//! What the simulated customers do: request `i` of a run is a pure function of the seed and `i`, so a run can be
-//! repeated in its shape. Accounts and keys carry the run's own name, so every run posts new transactions to new
-//! accounts, of which it knows everything.
+//! The requests of the simulated customers.
+//!
+//! Guarantees: request `i` of a run depends only on the seed and on `i`, so a run can be repeated with the same amounts;
+//! account ids and keys contain the name of the run, so every run posts new transactions to new accounts.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::domain::{Currency, Direction, format_minor};
 
-/// How the traffic is mixed. Shares are between 0 and 1.
+/// The mix of the traffic. Shares are between 0 and 1.
 #[derive(Debug, Clone)]
 pub(super) struct Mix {
     pub(super) seed: u64,
@@ -24,7 +25,7 @@ pub(super) struct Mix {
     pub(super) suspicious_share: f64,
 }
 
-/// One of these many accounts misbehaves.
+/// One suspicious account is added for this number of ordinary accounts.
 const ACCOUNTS_PER_SUSPECT: u32 = 50;
 const HOT_ACCOUNT: usize = 0;
 const SHOPS: u32 = 300;
@@ -32,18 +33,18 @@ const SHOPS: u32 = 300;
 /// Whether a request is sent again with the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// Once.
+    /// The request is sent once.
     Never,
-    /// Again after its answer, written differently.
+    /// The request is sent again after its answer, with another JSON text.
     Afterwards,
-    /// Twice at the same moment.
+    /// The request is sent twice at the same time.
     Together,
 }
 
-/// A transaction to ask for.
+/// A request to create a transaction.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
-    /// Index of the account, below [`Traffic::accounts`].
+    /// The index of the account, below [`Traffic::accounts`].
     pub(super) account: usize,
     pub(super) account_id: String,
     pub(super) key: String,
@@ -58,7 +59,7 @@ pub(super) struct Request {
     pub(super) repeat: Repeat,
 }
 
-/// The stream of requests of one run.
+/// The requests of one run.
 #[derive(Debug)]
 pub(super) struct Traffic {
     mix: Mix,
@@ -68,7 +69,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// `run` must be new for every run; it becomes part of account ids and keys.
+    /// `run` is part of the account ids and keys, and must be new for every run.
     pub(super) fn new(mix: Mix, run: String) -> anyhow::Result<Self> {
         let parse = |code| Currency::parse(code).map_err(|_| anyhow::anyhow!("{code} is no currency"));
         let currencies = [parse("EUR")?, parse("USD")?, parse("JPY")?, parse("BHD")?];
@@ -76,7 +77,7 @@ impl Traffic {
         Ok(Self { mix, suspicious_millionths, run, currencies })
     }
 
-    /// The hot account, the ordinary ones and the suspects.
+    /// Counts the accounts: the hot account, the ordinary ones and the suspicious ones.
     pub(super) fn accounts(&self) -> usize {
         1 + self.mix.accounts as usize + self.suspects() as usize
     }
@@ -85,7 +86,7 @@ impl Traffic {
         self.mix.accounts.div_ceil(ACCOUNTS_PER_SUSPECT).max(SUSPECTS_MIN)
     }
 
-    /// Request number `i`.
+    /// Returns request number `i`.
     pub(super) fn request(&self, i: u64) -> Request {
         let mut random = generator(self.mix.seed, i);
         let step = self.step_at(i).map(|k| schemes::step(k, self.suspects(), self.mix.seed));
@@ -110,7 +111,7 @@ impl Traffic {
         }
     }
 
-    /// Which step of the suspects request `i` is, if it is one: they are spread evenly.
+    /// Returns the number of the suspicious step that request `i` is, if it is one. The steps are spread evenly.
     fn step_at(&self, i: u64) -> Option<u64> {
         let steps_before = |i: u64| u128::from(i) * u128::from(self.suspicious_millionths) / 1_000_000;
         let k = steps_before(i);
@@ -144,7 +145,8 @@ impl Traffic {
         }
     }
 
-    /// Mostly the first; the others have other decimals. Suspects deal in the one that everybody takes.
+    /// Chooses the currency of an account. Most accounts have the first one, and so do all suspicious accounts. The others
+    /// have currencies with other numbers of decimals.
     fn currency(&self, account: usize) -> Currency {
         let [usual, dollar, no_decimals, three_decimals] = self.currencies;
         match account % 20 {
@@ -157,12 +159,12 @@ impl Traffic {
     }
 }
 
-/// Of a share between 0 and 1.
+/// Converts a share between 0 and 1.
 fn millionths(share: f64) -> u64 {
     u64::try_from(Duration::from_secs_f64(share).as_micros()).unwrap_or(0)
 }
 
-/// Amounts are thought of in cents; other currencies have other minor units.
+/// Converts cents into minor units of a currency. Without decimals the amount is a multiple of 100.
 fn in_currency(cents: i64, currency: Currency) -> i64 {
     match currency.decimals() {
         0 => cents.div_euclid(100).max(1) * 100,
@@ -171,7 +173,8 @@ fn in_currency(cents: i64, currency: Currency) -> i64 {
     }
 }
 
-/// Wages and refunds come in, purchases go out; small ones are more frequent than large ones.
+/// Returns an ordinary transaction: wages and refunds are credits, purchases are debits, and small amounts are more
+/// frequent than large ones.
 fn ordinary(random: &mut SmallRng) -> Draft {
     let channel = match random.random_range(0..3) {
         0 => "web",
@@ -188,7 +191,7 @@ fn ordinary(random: &mut SmallRng) -> Draft {
     Draft { direction, cents, counterparty, country: "DE", channel }
 }
 
-/// Field order on the wire as a client of the API would write it.
+/// The JSON body, with the fields in the usual order of a client.
 #[derive(Serialize)]
 struct Body<'a> {
     account_id: &'a str,
@@ -203,7 +206,7 @@ struct Body<'a> {
 }
 
 impl Request {
-    /// What the balance gains, in minor units.
+    /// Returns the change of the balance in minor units.
     pub(super) fn signed_minor(&self) -> i64 {
         match self.direction {
             Direction::Credit => self.minor,
@@ -211,12 +214,12 @@ impl Request {
         }
     }
 
-    /// The amount as the API writes it.
+    /// Returns the amount as the API formats it.
     pub(super) fn amount(&self) -> String {
         format_minor(self.minor, self.currency)
     }
 
-    /// The body to send.
+    /// Returns the body of the request.
     pub(super) fn body(&self) -> anyhow::Result<Vec<u8>> {
         Ok(serde_json::to_vec(&Body {
             account_id: &self.account_id,
@@ -229,7 +232,8 @@ impl Request {
         })?)
     }
 
-    /// The same request with its fields in another order and with white space: it must replay all the same.
+    /// Returns the same request with its fields in another order and with white space. The ledger must treat both as
+    /// equal.
     pub(super) fn body_written_differently(&self) -> anyhow::Result<Vec<u8>> {
         let value: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&self.body()?)?;
         Ok(serde_json::to_vec_pretty(&value)?)
@@ -252,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_can_be_repeated_in_its_shape_but_not_in_its_keys() {
+    fn a_repeated_run_has_the_same_amounts_and_other_keys() {
         let (one, same, other) = (traffic("a"), traffic("a"), traffic("b"));
         for i in 0..1000 {
             assert_eq!(one.request(i).body().expect("json"), same.request(i).body().expect("json"));
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shares_are_about_what_was_asked_for() {
+    fn the_shares_are_close_to_the_requested_ones() {
         let traffic = traffic("a");
         let requests: Vec<Request> = (0..10_000).map(|i| traffic.request(i)).collect();
         let share = |holds: &dyn Fn(&Request) -> bool| requests.iter().filter(|r| holds(r)).count();
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_writing_means_the_same() {
+    fn the_other_json_text_means_the_same() {
         let request = traffic("a").request(3);
         let (one, other) = (request.body().expect("json"), request.body_written_differently().expect("json"));
         assert_ne!(one, other);
@@ -282,10 +286,10 @@ mod tests {
         assert_eq!(parse(&one), parse(&other));
     }
 
-    /// 2026-01-05T02:00:00Z, in the night.
+    /// 2026-01-05T02:00:00Z, at night.
     const START: i64 = 1_767_578_400;
 
-    /// The accounts as the risk consumer sees them, one event after the other.
+    /// Scores the requests one after the other, as `consume-risk` does.
     struct Scored<'a> {
         ruleset: &'a Ruleset,
         accounts: BTreeMap<usize, (i64, AccountHistory)>,
@@ -320,13 +324,13 @@ mod tests {
         }
     }
 
-    /// Seen to fail with a takeover that stays at home and with mules who are always the same one; meant to fail (not
-    /// planted) on a new rule in the shipped file that no scheme trips.
+    /// Also fails on a new shipped rule that no scheme trips. Seen to fail when planted: a takeover from the usual country,
+    /// and the same receiver in every step of the many receivers.
     #[test]
-    fn every_shipped_rule_finds_what_the_suspects_do() {
+    fn the_schemes_trip_every_shipped_rule() {
         let ruleset = Ruleset::parse(SHIPPED_RULES).expect("the shipped rules");
         for (accounts, seed) in [(1, 1), (1000, 2), (10_000, 3)] {
-            // As many as `ledger demo` posts.
+            // `ledger demo` posts the same number of requests.
             let mix = Mix { seed, accounts, hot_share: 0.1, duplicate_share: 0.0, suspicious_share: 0.02 };
             let traffic = Traffic::new(mix, "run".into()).expect("traffic");
             let mut scored = Scored { ruleset: &ruleset, accounts: BTreeMap::new(), fired: BTreeSet::new() };
@@ -338,7 +342,7 @@ mod tests {
             let rules: BTreeSet<String> = ruleset.summaries().map(|rule| rule.id.to_owned()).collect();
             let missed: Vec<&String> = rules.difference(&scored.fired).collect();
             assert_eq!(missed, ["dormant_account_wakes"], "with {accounts} accounts");
-            // The same suspects again, a hundred days later.
+            // The same suspicious accounts again, a hundred days later.
             (0..5_000).for_each(|i| scored.score(&traffic.request(i), at(100 * 86_400, i)));
             assert_eq!(scored.fired, rules);
         }
