@@ -349,7 +349,7 @@ async fn an_incomplete_parquet_file_is_reported_in_one_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_group_that_would_not_fit_into_memory_is_refused_with_advice() {
     let scene = Scene::new().await;
-    let long = "x".repeat(25 << 20);
+    let long = "x".repeat(33 << 20);
     let mut descriptions = vec![Some(long.as_str()); 5];
     descriptions[0] = Some("a");
     let batch = table(5, &[("description", texts(&descriptions))]);
@@ -376,8 +376,8 @@ async fn a_row_group_that_would_not_fit_into_memory_is_refused_with_advice() {
     for part in [
         "large.parquet",
         "row group 2 is too large",
-        "96 is the limit",
-        "column \"description\" takes 101 MiB",
+        "128 is the limit",
+        "column \"description\" takes 133 MiB",
         "row_group_size=1",
     ] {
         assert!(error.contains(part), "{part} in {error}");
