@@ -62,7 +62,7 @@ fn newest(found: Vec<Binaries>, wanted: Option<u32>, user: &OsUser) -> Option<Bi
         suitable(binaries, wanted)
             && user.check_access(&binaries.directory.join("postgres"), "the programs in").is_ok()
     };
-    // Of equal versions the first is kept, so PATH is preferred.
+    // The first of equal versions is kept, so PATH is preferred.
     found.into_iter().filter(usable).reduce(|best, next| if next.major > best.major { next } else { best })
 }
 
@@ -149,7 +149,7 @@ async fn download(cache: &Path, major: u32) -> anyhow::Result<PathBuf> {
     // The archive is unpacked beside the target and renamed, so the target is complete or absent.
     extract(zonky::URL, &bytes, &target).await?;
     std::fs::set_permissions(&target, PermissionsExt::from_mode(0o755))
-        .with_context(|| format!("cannot open {} to others", target.display()))?;
+        .with_context(|| format!("cannot make {} readable for other users", target.display()))?;
     Ok(target.join("bin"))
 }
 

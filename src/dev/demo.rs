@@ -249,12 +249,12 @@ fn checks(created: i64, wrong: i64, lost: i64, progress: &Progress) -> Vec<Check
     let check = |name, expected, found| Check { name, expected, found };
     vec![
         check("wrong or missing answers of the API", 0, wrong),
-        check("transactions acknowledged, in the ledger", created, progress.transactions),
-        check("acknowledged ids not in the ledger exactly once", 0, lost),
+        check("acknowledged transactions in the ledger", created, progress.transactions),
+        check("acknowledged ids that are not in the ledger exactly once", 0, lost),
         check("events left in the outbox", 0, progress.outbox),
         // Each transaction and each assessment is one event.
         check("events in the topics", 2 * created, progress.records),
-        check("transactions scored", created, progress.assessed),
+        check("scored transactions", created, progress.assessed),
         check("dead letters", 0, progress.dead_letters),
         check("rows in fact_transactions", created, progress.facts),
     ]

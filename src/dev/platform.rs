@@ -158,7 +158,7 @@ async fn start_roles(
 
 type Start = Box<dyn FnOnce(Context) -> Role + Send>;
 
-/// Returns every role except `serve`, which starts first because the others are shown with its address.
+/// Returns every role except `serve`, which starts first because its address is needed.
 fn background_roles(aggregate_every: Option<Duration>) -> Vec<(&'static str, Start)> {
     let mut roles: Vec<(&'static str, Start)> = vec![
         ("relay", Box::new(|context| Box::pin(relay::run(context)))),

@@ -36,7 +36,7 @@ const KNOWN: &[(&str, Column)] = &[
 const REQUIRED: &[&str] = &["account_id", "idempotency_key", "direction", "amount", "currency"];
 const METADATA_PREFIX: &str = "metadata.";
 
-/// Returns the columns for the headings of a file. The error says which heading is wrong and what to do.
+/// Returns the columns for the headings of a file. The error names the wrong heading and gives advice.
 pub(super) fn parse<'a>(
     headings: impl IntoIterator<Item = &'a str>,
     ignore: &[String],
@@ -84,7 +84,7 @@ fn column(heading: &str, ignore: &[String]) -> Result<Column, String> {
     }
 }
 
-/// Returns the known name that is most similar, as a whole or in one of its words.
+/// Returns the most similar known name. One similar word of the name is enough.
 fn nearest(heading: &str) -> &'static str {
     let heading = heading.trim().to_lowercase();
     let heading = heading.as_str();

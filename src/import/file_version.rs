@@ -5,7 +5,7 @@ use std::{fs::File, io, time::SystemTime};
 /// The reason why reading such a file fails.
 pub(super) const CHANGED: &str = "was changed while it was read";
 
-/// Differs from the version before after a write to the file.
+/// The size and the modification time of a file. A write changes at least one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileVersion {
     pub(super) bytes: u64,

@@ -21,7 +21,7 @@ const CELL_BYTES_MAX: usize = 255;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RowLocation {
     pub(super) file: Arc<str>,
-    /// 1 for the first row below the headings.
+    /// The number of the row, 1 for the first one below the headings.
     pub(super) row: u64,
     /// The line of the file, 1 for the headings. Cells with line breaks take several lines. None if the format has no
     /// lines.

@@ -32,7 +32,9 @@ impl Report {
         }
         if let Some(first) = &self.first_balance_error {
             let count = self.balance_errors;
-            eprintln!("error: {count} balances differ by more than the tolerance, the first at {first}");
+            eprintln!(
+                "error: balances that differ by more than the tolerance: {count}, the first at {first}"
+            );
         }
         if let Some(text) = self.ending_text() {
             eprintln!("{text}");

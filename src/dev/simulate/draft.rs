@@ -5,7 +5,7 @@ use crate::domain::Direction;
 /// The content of a transaction that a customer wants.
 pub(super) struct Draft {
     pub(super) direction: Direction,
-    /// Positive. One hundredth of the currency's main unit, whatever its minor units are.
+    /// The amount in hundredths of a main unit. Positive.
     pub(super) cents: i64,
     pub(super) counterparty: Option<String>,
     pub(super) country: &'static str,
