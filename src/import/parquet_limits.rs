@@ -67,7 +67,7 @@ pub(super) fn check_row_groups(metadata: &ParquetMetaData, selected: &Projection
         let rows = rows_that_fit(group, bytes);
         anyhow::bail!(
             "row group {number} is too large: it would take {} MiB of memory, and {} is the limit (column {column:?} \
-             takes {} MiB); write the file again with row groups of {rows} rows, in pyarrow with row_group_size={rows}",
+             takes {} MiB); write the file again with at most {rows} rows in a row group, in pyarrow with row_group_size={rows}",
             bytes.div_ceil(MIB),
             ROW_GROUP_BYTES_MAX / MIB,
             column_bytes.div_ceil(MIB)
