@@ -30,6 +30,7 @@ mod input;
 mod observe;
 mod openapi;
 mod output;
+mod pooled_read;
 mod problem;
 mod query;
 mod rate_limit;

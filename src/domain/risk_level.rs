@@ -1,17 +1,17 @@
-//! The risk level of a transaction.
+//! The risk level of a transaction, in the words of the API and of the database.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How risky the rules found it.
+/// The risk level of an assessment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RiskLevel {
-    /// Below `levels.medium`.
+    /// The score is below `levels.medium` of the rule file.
     Low,
-    /// From `levels.medium` on.
+    /// The score is at least `levels.medium`.
     Medium,
-    /// From `levels.high` on.
+    /// The score is at least `levels.high`.
     High,
 }
 
@@ -31,17 +31,17 @@ impl RiskLevel {
     }
 }
 
-/// A level, or not assessed yet.
+/// The risk level of a transaction, or that it has no assessment yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RiskState {
-    /// Assessed as low.
+    /// The level of the assessment is low.
     Low,
-    /// Assessed as medium.
+    /// The level of the assessment is medium.
     Medium,
-    /// Assessed as high.
+    /// The level of the assessment is high.
     High,
-    /// Not assessed yet.
+    /// There is no assessment yet.
     Pending,
 }
 
@@ -59,5 +59,23 @@ impl RiskState {
             Self::High => "high",
             Self::Pending => "pending",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_the_same_in_json_and_as_text() {
+        for text in ["low", "medium", "high"] {
+            let level = RiskLevel::parse(text).expect("a level");
+            assert_eq!(serde_json::to_value(level).expect("JSON"), level.as_str());
+        }
+        for text in ["low", "medium", "high", "pending"] {
+            let state = RiskState::parse(text).expect("a state");
+            assert_eq!(serde_json::to_value(state).expect("JSON"), state.as_str());
+        }
+        assert_eq!((RiskLevel::parse("pending"), RiskState::parse("none")), (None, None));
     }
 }

@@ -18,8 +18,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
+    pooled_read::read_pooled,
     problem::{Problem, ProblemKind},
-    state::read_pooled,
 };
 use crate::{
     domain::AccountId,
@@ -76,35 +76,35 @@ async fn run(pool: Pool, limit: Duration, mut waiting: mpsc::Receiver<LookUp>) {
     while let Some(first) = waiting.recv().await {
         let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
         // Requests that arrived while all query slots were taken.
-        let mut jobs = vec![first];
-        while jobs.len() < ACCOUNTS_MAX
-            && let Ok(job) = waiting.try_recv()
+        let mut look_ups = vec![first];
+        while look_ups.len() < ACCOUNTS_MAX
+            && let Ok(look_up) = waiting.try_recv()
         {
-            jobs.push(job);
+            look_ups.push(look_up);
         }
         let pool = pool.clone();
         tokio::spawn(async move {
-            answer(&pool, limit, jobs).await;
+            answer(&pool, limit, look_ups).await;
             drop(permit);
         });
     }
 }
 
-async fn answer(pool: &Pool, limit: Duration, jobs: Vec<LookUp>) {
-    let account_ids: Vec<&str> = jobs.iter().map(|job| job.account_id.as_str()).collect();
+async fn answer(pool: &Pool, limit: Duration, look_ups: Vec<LookUp>) {
+    let account_ids: Vec<&str> = look_ups.iter().map(|look_up| look_up.account_id.as_str()).collect();
     let query =
         async |mut connection: PooledConnection| accounts::find_all(&mut connection, &account_ids).await;
     let found = read_pooled(pool, limit, query).await.map_err(Problem::from);
     match found {
         Ok(found) => {
-            for (job, account) in jobs.into_iter().zip(found) {
+            for (look_up, account) in look_ups.into_iter().zip(found) {
                 // The send fails if the client disconnected.
-                let _ = job.reply.send(Ok(account));
+                let _ = look_up.reply.send(Ok(account));
             }
         }
         Err(problem) => {
-            for job in jobs {
-                let _ = job.reply.send(Err(problem.clone()));
+            for look_up in look_ups {
+                let _ = look_up.reply.send(Err(problem.clone()));
             }
         }
     }

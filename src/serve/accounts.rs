@@ -38,7 +38,7 @@ pub async fn find_account(
     request: HttpRequest,
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    Parameters::parse(request.query_string())?.end()?;
+    Parameters::parse(request.query_string())?.finish()?;
     let id = account_id(&path)?;
     let found = state.account(id).await?;
     output::json(HttpResponse::Ok(), &AccountOut::new(&found.ok_or_else(missing)?))
@@ -61,7 +61,7 @@ pub async fn put_account(
     payload: web::Payload,
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    Parameters::parse(request.query_string())?.end()?;
+    Parameters::parse(request.query_string())?.finish()?;
     let body = body::json(&request, payload, &state).await?;
     let terms = input::account_terms(&path, &body)?;
     let currency = terms.currency;
@@ -93,7 +93,7 @@ pub async fn find_balance(
 ) -> Result<HttpResponse, Problem> {
     let mut parameters = Parameters::parse(request.query_string())?;
     let at = parameters.take("at", query::moment);
-    parameters.end()?;
+    parameters.finish()?;
     let id = account_id(&path)?;
     let wanted = id.clone();
     // Taken before the read, so that no transaction posted after the read is older than `as_of`.

@@ -45,7 +45,7 @@ pub async fn list_assessments(
         ruleset: parameters.take("ruleset", query::short_text),
     };
     let given = parameters.take("cursor", query::short_text);
-    parameters.end()?;
+    parameters.finish()?;
     if let Some(given) = given {
         filter.page.before = Some(cursors.decode(&given, &filter.page)?);
     }

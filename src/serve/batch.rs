@@ -52,7 +52,7 @@ pub async fn create_batch(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
-    Parameters::parse(request.query_string())?.end()?;
+    Parameters::parse(request.query_string())?.finish()?;
     let body = body::json_up_to(state.config.serve.batch_body_size_max, &request, payload, &state).await?;
     let traceparent = trace_context(&request);
     let items = input::batch(&body)?;

@@ -18,20 +18,20 @@ const CACHE_CONTROL: &str = "max-age=3600";
 
 /// Returns the OpenAPI description.
 pub async fn openapi(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    Parameters::parse(request.query_string())?.end()?;
+    Parameters::parse(request.query_string())?.finish()?;
     let description = description().map_err(|error| Problem::not_serializable(&error))?;
     output::json(HttpResponse::Ok(), &description)
 }
 
 /// Redirects to the page. Its path ends in a slash, so that the relative paths of its files work.
 pub async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    Parameters::parse(request.query_string())?.end()?;
+    Parameters::parse(request.query_string())?.finish()?;
     Ok(HttpResponse::TemporaryRedirect().insert_header((header::LOCATION, "/docs/")).finish())
 }
 
 /// Returns a file of the page.
 pub async fn file(request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Problem> {
-    Parameters::parse(request.query_string())?.end()?;
+    Parameters::parse(request.query_string())?.finish()?;
     let config = Arc::new(Config::from(DESCRIPTION).try_it_out_enabled(true));
     let found = utoipa_swagger_ui::serve(&path, config).map_err(|error| {
         tracing::error!(%error, "a file of the documentation page cannot be created");

@@ -15,7 +15,7 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use self::field_errors::{KeyPlace, Unique};
+use self::field_errors::{KeyLocation, UniqueObject};
 use super::problem::{FieldProblem, Problem, ProblemKind};
 use crate::domain::{
     AccountId, Amount, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction, IdempotencyKey,
@@ -53,7 +53,7 @@ pub struct TransactionIn<'a> {
     /// A flat object of up to 20 strings, booleans and whole numbers, of at most 2 KiB as JSON.
     #[serde(default)]
     #[schema(value_type = Option<BTreeMap<String, MetadataValue>>)]
-    metadata: Option<Unique>,
+    metadata: Option<UniqueObject>,
     /// Only in an item of a batch. A single request has the key in its header.
     #[serde(borrow, default)]
     #[schema(ignore)]
@@ -69,7 +69,7 @@ pub enum MetadataValue {
     Number(i64),
 }
 
-/// 1 to 255 visible ASCII characters, bare or in double quotes. Unique within the account.
+/// 1 to 255 visible ASCII characters, bare or in double quotes. UniqueObject within the account.
 #[derive(ToSchema)]
 #[schema(
     min_length = 1,
@@ -111,7 +111,7 @@ pub fn posting(body: &[u8], idempotency_key: IdempotencyKey) -> Result<Arc<Posti
     let of_single = input.as_ref().ok().filter(|input| input.idempotency_key.is_none());
     match of_single.and_then(|input| validate(input, idempotency_key)) {
         Some(posting) => Ok(Arc::new(posting)),
-        None => Err(field_errors::transaction(body, input.err().as_ref(), KeyPlace::Header)),
+        None => Err(field_errors::transaction(body, input.err().as_ref(), KeyLocation::Header)),
     }
 }
 
@@ -121,7 +121,7 @@ fn validate(input: &TransactionIn<'_>, idempotency_key: IdempotencyKey) -> Optio
         text.as_deref().map(|text| bounded_text(text, length_max)).transpose().ok()
     };
     let currency = Currency::parse(&input.currency).ok()?;
-    let entries = input.metadata.as_ref().map(|Unique(entries)| Metadata::from_json(entries));
+    let entries = input.metadata.as_ref().map(|UniqueObject(entries)| Metadata::from_json(entries));
     Some(Posting {
         account_id: AccountId::parse(&input.account_id).ok()?,
         idempotency_key,
@@ -170,7 +170,7 @@ fn batch_item(text: &str) -> Result<Arc<Posting>, Problem> {
     });
     posting
         .map(Arc::new)
-        .ok_or_else(|| field_errors::transaction(text.as_bytes(), input.err().as_ref(), KeyPlace::Item))
+        .ok_or_else(|| field_errors::transaction(text.as_bytes(), input.err().as_ref(), KeyLocation::Item))
 }
 
 /// The settings of an account.

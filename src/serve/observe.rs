@@ -74,7 +74,7 @@ pub async fn observe(
     if let Some(traceparent) = continue_trace(&span, request.headers()) {
         request.extensions_mut().insert(TraceContext(traceparent));
     }
-    let mut response = match beyond_limits(&request) {
+    let mut response = match limit_problem(&request) {
         Some(problem) => {
             let answer = problem.respond(bounded(request.path()));
             request.into_response(answer).map_into_right_body()
@@ -91,7 +91,7 @@ pub async fn observe(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let elapsed = started.elapsed();
-    if says_timing(response.request()) {
+    if sends_timing(response.request()) {
         let value = format!("total;dur={:.3}", elapsed.as_secs_f64() * 1000.0);
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(SERVER_TIMING, value);
@@ -197,7 +197,7 @@ fn state(request: &HttpRequest) -> Option<&web::Data<ApiState>> {
     request.app_data::<web::Data<ApiState>>()
 }
 
-fn says_timing(request: &HttpRequest) -> bool {
+fn sends_timing(request: &HttpRequest) -> bool {
     state(request).is_some_and(|state| state.config.serve.server_timing)
 }
 
@@ -207,7 +207,8 @@ fn known_method(method: &Method) -> &'static str {
     known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
-fn beyond_limits(request: &ServiceRequest) -> Option<Problem> {
+/// Returns a 414 or 431 if the path and query or the headers exceed their size limits.
+fn limit_problem(request: &ServiceRequest) -> Option<Problem> {
     let uri = request.uri();
     let uri_length = uri.path().len() + uri.query().map_or(0, str::len);
     if uri_length > URI_LENGTH_MAX {

@@ -10,7 +10,7 @@ use crate::{
     repository::PageRequest,
 };
 
-/// The parameters of one request. A handler takes the known ones out; [`Parameters::end`] refuses the rest.
+/// The parameters of one request. A handler takes the known ones out; [`Parameters::finish`] refuses the rest.
 pub struct Parameters {
     pairs: Vec<(String, String)>,
     problems: Vec<FieldProblem>,
@@ -31,8 +31,8 @@ impl Parameters {
         pairs.iter().map(|(name, value)| format!("{name}\0{value}\0")).collect()
     }
 
-    /// Takes a parameter out and parses it. Returns None if it is absent, wrong or repeated; [`Self::end`] reports the
-    /// latter two.
+    /// Takes a parameter out and parses it. Returns None if it is absent. A wrong or repeated parameter gives None too, and
+    /// [`Self::finish`] reports it.
     pub fn take<T, E: std::fmt::Display>(
         &mut self,
         name: &str,
@@ -43,13 +43,13 @@ impl Parameters {
         let repeated = values.next().is_some();
         drop(values);
         if repeated {
-            self.wrong(name, "must be given once");
+            self.add_error(name, "must be given once");
             return None;
         }
         match parse(&value) {
             Ok(parsed) => Some(parsed),
             Err(error) => {
-                self.wrong(name, &error.to_string());
+                self.add_error(name, &error.to_string());
                 None
             }
         }
@@ -64,29 +64,29 @@ impl Parameters {
             limit: self.take("limit", limit).unwrap_or(LIMIT_DEFAULT),
             before: None,
         };
-        self.in_order(("from", &page.from), ("to", &page.to));
+        self.check_order(("from", &page.from), ("to", &page.to));
         page
     }
 
-    /// Checks that a range is not empty; [`Self::end`] reports it otherwise. An empty list would hide the client's
+    /// Checks that a range is not empty; [`Self::finish`] reports it otherwise. An empty list would hide the client's
     /// mistake.
-    pub fn in_order<T: PartialOrd>(&mut self, least: (&str, &Option<T>), greatest: (&str, &Option<T>)) {
+    pub fn check_order<T: PartialOrd>(&mut self, least: (&str, &Option<T>), greatest: (&str, &Option<T>)) {
         if let (Some(low), Some(high)) = (least.1, greatest.1)
             && low > high
         {
-            self.wrong(least.0, &format!("must not be greater than `{}`", greatest.0));
-            self.wrong(greatest.0, &format!("must not be less than `{}`", least.0));
+            self.add_error(least.0, &format!("must not be greater than `{}`", greatest.0));
+            self.add_error(greatest.0, &format!("must not be less than `{}`", least.0));
         }
     }
 
-    fn wrong(&mut self, name: &str, message: &str) {
+    fn add_error(&mut self, name: &str, message: &str) {
         self.problems.push(FieldProblem { field: name.into(), message: message.into() });
     }
 
     /// Returns a 400 that lists all unknown and wrong parameters, if there are any.
-    pub fn end(mut self) -> Result<(), Problem> {
+    pub fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.pairs) {
-            self.wrong(&name, "is not a parameter of this path");
+            self.add_error(&name, "is not a parameter of this path");
         }
         if self.problems.is_empty() {
             return Ok(());

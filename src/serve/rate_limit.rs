@@ -66,14 +66,14 @@ impl RateLimit {
     }
 
     /// Counts a request. Returns the seconds to wait if the client exceeds its limit.
-    fn refused_for(&self, client: IpAddr) -> Option<u64> {
-        let client = self.counted(client);
+    fn seconds_to_wait(&self, client: IpAddr) -> Option<u64> {
+        let client = self.counted_address(client);
         let not_until = self.clients.check_key(&client).err()?;
         Some(not_until.wait_time_from(DefaultClock::default().now()).as_secs() + 1)
     }
 
     /// Returns the address that a client is counted under.
-    fn counted(&self, client: IpAddr) -> IpAddr {
+    fn counted_address(&self, client: IpAddr) -> IpAddr {
         if self.clients.len() < CLIENTS_MAX {
             return client;
         }
@@ -98,7 +98,7 @@ pub async fn limit(
     if let Some(limiter) = limiter {
         let peer = request.peer_addr().map_or(UNTRACKED, |peer| peer.ip());
         let client = client_address(peer, request.headers(), limiter.trusted_proxies);
-        if let Some(seconds) = limiter.refused_for(client) {
+        if let Some(seconds) = limiter.seconds_to_wait(client) {
             let answer = Problem::too_many_requests(seconds).respond(request.path());
             return Ok(request.into_response(answer).map_into_right_body());
         }

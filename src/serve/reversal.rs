@@ -40,7 +40,7 @@ pub async fn reverse_transaction(
     payload: web::Payload,
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    Parameters::parse(request.query_string())?.end()?;
+    Parameters::parse(request.query_string())?.finish()?;
     input::empty(&body::json_or_none(&request, payload, &state).await?)?;
     let (original, _) = find_row(&state, path_id(&path)?).await?;
     if original.posting.reverses.is_some() {

@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 
 use super::{
     account_reads::AccountReads,
+    pooled_read::read_pooled,
     problem::{INTERNAL_DETAIL, Problem, ProblemKind},
     writer::{Undecided, Writers},
 };
@@ -13,7 +14,7 @@ use crate::{
     config::Config,
     domain::{AccountId, Decision},
     posting::Request,
-    repository::{self, Pool, PooledConnection, RepositoryError, accounts::Account},
+    repository::{Pool, PooledConnection, RepositoryError, accounts::Account},
     runtime::Context,
 };
 
@@ -93,21 +94,6 @@ impl ApiState {
             )
         })
     }
-}
-
-/// Runs `work` with a pooled connection for at most `limit`.
-pub async fn read_pooled<T, F, Done>(pool: &Pool, limit: Duration, work: F) -> Result<T, RepositoryError>
-where
-    F: FnOnce(PooledConnection) -> Done,
-    Done: Future<Output = Result<T, RepositoryError>>,
-{
-    let outcome = tokio::time::timeout(limit, async { work(repository::pooled(pool).await?).await });
-    let outcome = outcome.await.unwrap_or(Err(RepositoryError::NoAnswer(limit)));
-    // The connection went back to the pool, and the others there lead to the same server.
-    if outcome.as_ref().is_err_and(RepositoryError::is_connection_lost) {
-        repository::evict(pool);
-    }
-    outcome
 }
 
 impl From<Undecided> for Problem {

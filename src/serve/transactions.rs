@@ -30,7 +30,7 @@ const REPLAYED: &str = "Idempotent-Replayed";
 /// Idempotent for ever: the same request with the same key is answered 200 with exactly the first answer's body.
 #[utoipa::path(
     post, path = "/transactions", tag = "transactions",
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes. Unique within the account",
+    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes. UniqueObject within the account",
             min_length = 1, max_length = 257, pattern = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#)),
     request_body(content = TransactionIn, content_type = "application/json"),
     responses(
@@ -43,7 +43,7 @@ pub async fn create_transaction(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
-    Parameters::parse(request.query_string())?.end()?;
+    Parameters::parse(request.query_string())?.finish()?;
     let body = body::json(&request, payload, &state).await?;
     let idempotency_key = input::idempotency_key(request.headers())?;
     let posting = input::posting(&body, idempotency_key)?;
@@ -81,7 +81,7 @@ pub async fn find_transaction(
     request: HttpRequest,
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    Parameters::parse(request.query_string())?.end()?;
+    Parameters::parse(request.query_string())?.finish()?;
     let (row, risk) = find_row(&state, path_id(&path)?).await?;
     output::json(HttpResponse::Ok(), &AssessedTransactionOut::new(&row, risk.as_ref())?)
 }
@@ -141,9 +141,9 @@ pub async fn list_transactions(
         max_amount: parameters.take("max_amount", query::decimal),
         risk_level: parameters.take("risk_level", query::risk_state),
     };
-    parameters.in_order(("min_amount", &filter.min_amount), ("max_amount", &filter.max_amount));
+    parameters.check_order(("min_amount", &filter.min_amount), ("max_amount", &filter.max_amount));
     let given = parameters.take("cursor", query::short_text);
-    parameters.end()?;
+    parameters.finish()?;
     if let Some(given) = given {
         filter.page.before = Some(cursors.decode(&given, &filter.page)?);
     }

@@ -84,7 +84,7 @@ impl<S: AsyncRead + Unpin> ClientConnection<S> {
     }
 
     /// Discards all further bytes, and waits until the client closes the connection.
-    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.held.clear();
         while !self.is_ended {
             let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
@@ -136,7 +136,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
         let connection = self.get_mut();
         match connection.answers.next() {
             NextBytes::Nothing => connection.poll_ahead(context),
-            NextBytes::End => connection.poll_end(context),
+            NextBytes::End => connection.poll_discard(context),
             NextBytes::Request => {
                 connection.body_deadline = None;
                 connection.poll_request(context, buffer)

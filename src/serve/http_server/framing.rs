@@ -79,7 +79,7 @@ fn head(before: &mut Vec<u8>, bytes: &[u8]) -> FramingStep {
     match request.parse_with_uninit_headers(head, &mut headers) {
         Ok(httparse::Status::Complete(length)) => {
             let length = length - read_before;
-            match body_of(&request) {
+            match body_framing(&request) {
                 Some(Framing::Body(0)) => FramingStep::End(length),
                 framing => FramingStep::Next(length, framing.unwrap_or(Framing::Unknown)),
             }
@@ -95,7 +95,7 @@ fn head(before: &mut Vec<u8>, bytes: &[u8]) -> FramingStep {
 }
 
 /// Returns how the body is framed. None if it has no defined end or the library refuses the request.
-fn body_of(request: &httparse::Request<'_, '_>) -> Option<Framing> {
+fn body_framing(request: &httparse::Request<'_, '_>) -> Option<Framing> {
     let (mut length, mut is_chunked, mut upgrades) = (None, false, false);
     for header in request.headers.iter() {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);

@@ -14,19 +14,19 @@ use crate::domain::{
 
 /// A JSON object without repeated names. A plain map would silently keep the last value.
 #[derive(Debug)]
-pub(super) struct Unique(pub(super) BTreeMap<String, Value>);
+pub(super) struct UniqueObject(pub(super) BTreeMap<String, Value>);
 
-impl<'de> Deserialize<'de> for Unique {
+impl<'de> Deserialize<'de> for UniqueObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct UniqueVisitor;
         impl<'de> de::Visitor<'de> for UniqueVisitor {
-            type Value = Unique;
+            type Value = UniqueObject;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an object")
             }
 
-            fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
+            fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<UniqueObject, A::Error> {
                 let mut unique = BTreeMap::new();
                 while let Some((name, value)) = entries.next_entry::<String, Value>()? {
                     if unique.contains_key(&name) {
@@ -34,19 +34,19 @@ impl<'de> Deserialize<'de> for Unique {
                     }
                     unique.insert(name, value);
                 }
-                Ok(Unique(unique))
+                Ok(UniqueObject(unique))
             }
         }
         deserializer.deserialize_map(UniqueVisitor)
     }
 }
 
-/// The start of serde's message about a name that is repeated in a struct. [`Unique`] uses the same words.
+/// The start of serde's message about a name that is repeated in a struct. [`UniqueObject`] uses the same words.
 const REPEATED: &str = "duplicate field";
 
-/// The place of the idempotency key of a posting.
+/// The location of the idempotency key in a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyPlace {
+pub(super) enum KeyLocation {
     /// In the header of a single request.
     Header,
     /// In a field of an item of a batch.
@@ -54,15 +54,15 @@ pub(super) enum KeyPlace {
 }
 
 /// Explains why the body of a posting was refused.
-pub(super) fn transaction(body: &[u8], error: Option<&serde_json::Error>, key: KeyPlace) -> Problem {
+pub(super) fn transaction(body: &[u8], error: Option<&serde_json::Error>, key: KeyLocation) -> Problem {
     let mut fields = match Fields::of(body, error) {
         Ok(fields) => fields,
         Err(malformed) => return malformed,
     };
-    if key == KeyPlace::Item {
+    if key == KeyLocation::Item {
         fields.required("idempotency_key", IdempotencyKey::parse);
     } else if fields.object.remove("idempotency_key").is_some() {
-        fields.wrong(
+        fields.add_error(
             "idempotency_key",
             "is not a field of a single transaction; send it as the header Idempotency-Key",
         );
@@ -76,10 +76,10 @@ pub(super) fn transaction(body: &[u8], error: Option<&serde_json::Error>, key: K
         None | Some(Value::Null) => {}
         Some(Value::Object(entries)) => {
             if let Err(error) = Metadata::from_json(&entries.into_iter().collect()) {
-                fields.wrong("metadata", error);
+                fields.add_error("metadata", error);
             }
         }
-        Some(_) => fields.wrong("metadata", "must be an object"),
+        Some(_) => fields.add_error("metadata", "must be an object"),
     }
     fields.problem(error)
 }
@@ -91,9 +91,9 @@ pub(super) fn batch(body: &[u8], error: &serde_json::Error) -> Problem {
         Err(malformed) => return malformed,
     };
     match fields.object.remove("transactions") {
-        None => fields.wrong("transactions", "is required"),
+        None => fields.add_error("transactions", "is required"),
         Some(Value::Array(_)) => {}
-        Some(_) => fields.wrong("transactions", "must be an array of transactions"),
+        Some(_) => fields.add_error("transactions", "must be an array of transactions"),
     }
     fields.problem(Some(error))
 }
@@ -111,7 +111,7 @@ pub(super) fn account_terms(account_id: &str, body: &[u8], error: Option<&serde_
         Err(malformed) => return malformed,
     };
     if let Err(error) = AccountId::parse(account_id) {
-        fields.wrong("account_id", error);
+        fields.add_error("account_id", error);
     }
     let limit = |currency: Option<Currency>| {
         move |text: &str| match currency {
@@ -123,7 +123,7 @@ pub(super) fn account_terms(account_id: &str, body: &[u8], error: Option<&serde_
     match fields.object.get("min_balance") {
         Some(Value::Number(_)) => {
             fields.object.remove("min_balance");
-            fields.wrong("min_balance", NOT_EXACT);
+            fields.add_error("min_balance", NOT_EXACT);
         }
         _ => drop(fields.optional("min_balance", limit(currency))),
     }
@@ -160,13 +160,13 @@ impl Fields {
         if let Some(error) = repeated {
             return Err(malformed(format!("the body is not valid: {error}")));
         }
-        match serde_json::from_slice::<Unique>(body) {
-            Ok(Unique(object)) => Ok(Self { object, errors: Vec::new() }),
+        match serde_json::from_slice::<UniqueObject>(body) {
+            Ok(UniqueObject(object)) => Ok(Self { object, errors: Vec::new() }),
             Err(error) => Err(malformed(format!("the body is not valid: {error}"))),
         }
     }
 
-    fn wrong(&mut self, field: &str, message: impl ToString) {
+    fn add_error(&mut self, field: &str, message: impl ToString) {
         self.errors.push(FieldProblem { field: field.into(), message: message.to_string() });
     }
 
@@ -178,7 +178,7 @@ impl Fields {
         if self.object.contains_key(field) {
             return self.text(field, parse);
         }
-        self.wrong(field, "is required");
+        self.add_error(field, "is required");
         None
     }
 
@@ -203,9 +203,9 @@ impl Fields {
         match self.object.remove(field) {
             Some(Value::String(text)) => match parse(&text) {
                 Ok(value) => return Some(value),
-                Err(error) => self.wrong(field, error),
+                Err(error) => self.add_error(field, error),
             },
-            _ => self.wrong(field, "must be a string"),
+            _ => self.add_error(field, "must be a string"),
         }
         None
     }
@@ -216,7 +216,7 @@ impl Fields {
         let currency = self.required("currency", Currency::parse);
         if matches!(self.object.get("amount"), Some(Value::Number(_))) {
             self.object.remove("amount");
-            return self.wrong("amount", NOT_EXACT);
+            return self.add_error("amount", NOT_EXACT);
         }
         self.required("amount", |text| match (currency, Currency::parse(MOST_DECIMALS)) {
             (Some(currency), _) => Amount::parse(text, currency).map(drop),
@@ -231,7 +231,7 @@ impl Fields {
     /// Returns the problem with all errors. The fields that were not taken out are unknown.
     fn problem(mut self, error: Option<&serde_json::Error>) -> Problem {
         for field in std::mem::take(&mut self.object).into_keys() {
-            self.wrong(&field, "is not a known field");
+            self.add_error(&field, "is not a known field");
         }
         if self.errors.is_empty() {
             // Only the strict parse found an error, so its message is the explanation.
