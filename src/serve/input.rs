@@ -69,7 +69,7 @@ pub enum MetadataValue {
     Number(i64),
 }
 
-/// 1 to 255 visible ASCII characters, bare or in double quotes. UniqueObject within the account.
+/// 1 to 255 visible ASCII characters, bare or in double quotes. Unique within the account.
 #[derive(ToSchema)]
 #[schema(
     min_length = 1,

@@ -30,7 +30,7 @@ const REPLAYED: &str = "Idempotent-Replayed";
 /// Idempotent for ever: the same request with the same key is answered 200 with exactly the first answer's body.
 #[utoipa::path(
     post, path = "/transactions", tag = "transactions",
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes. UniqueObject within the account",
+    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes. Unique within the account",
             min_length = 1, max_length = 257, pattern = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#)),
     request_body(content = TransactionIn, content_type = "application/json"),
     responses(

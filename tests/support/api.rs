@@ -18,7 +18,7 @@ pub struct Api {
     running: JoinHandle<anyhow::Result<()>>,
 }
 
-/// An answer, read whole.
+/// An answer with its complete body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -33,7 +33,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// Asserts a problem of that status and type.
+    /// Asserts that the answer is a problem with this status and type.
     pub fn is_problem(&self, status: u16, name: &str) {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.content_type, "application/problem+json", "{self:?}");
@@ -42,7 +42,7 @@ impl Answer {
         assert_eq!(json["status"], status, "{self:?}");
     }
 
-    /// The fields that a problem blames.
+    /// Returns the names of the fields with wrong values.
     pub fn fields(&self) -> Vec<String> {
         let errors = self.json()["errors"].as_array().cloned().unwrap_or_default();
         errors.iter().map(|error| error["field"].as_str().expect("a name").to_owned()).collect()

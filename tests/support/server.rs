@@ -21,7 +21,7 @@ pub struct Server {
     directory: PathBuf,
     port: u16,
     settings: Vec<String>,
-    /// Its programs, if they are not the usual ones.
+    /// The programs of a server with German messages.
     german: Option<GermanPostgres>,
     cluster: Option<Cluster>,
 }
@@ -33,7 +33,7 @@ impl Server {
         Self::at(directory, settings).await.migrated().await
     }
 
-    /// Starts one whose messages are in German. Returns None if the machine has no German; see [`GermanPostgres`].
+    /// Starts a server with German messages. Returns None if the machine has no German locale; see [`GermanPostgres`].
     pub async fn german(settings: &[&str]) -> Option<Self> {
         let german = GermanPostgres::make()?;
         let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
