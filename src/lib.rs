@@ -1,9 +1,17 @@
 //! `ledger`: an event-driven transaction and risk platform in one binary.
 //!
-//! Reading order is from the bottom up: [`domain`] decides, [`event`] is the wire contract, [`risk`] scores,
-//! [`repository`] and [`broker`] keep, [`runtime`] runs, [`posting`] commits groups, and the roles ([`serve`],
-//! [`relay`], [`consume_risk`], [`aggregate`]) put them to work. [`dev`] and [`ops`] are for people. `ARCHITECTURE.md`
-//! tells why.
+//! The rooms from the bottom up:
+//!
+//! - [`config`] and [`domain`]: settings, and the rules of money, accounts and transactions.
+//! - [`event`]: the format of published events.
+//! - [`risk`]: the rules that score a transaction. [`repository`]: all SQL.
+//! - [`broker`]: Kafka, or topics in PostgreSQL.
+//! - [`runtime`]: boot, shutdown, telemetry and leases.
+//! - [`posting`]: the group commit.
+//! - [`serve`], [`relay`], [`consume_risk`], [`aggregate`] and [`import`]: the roles.
+//! - [`dev`] and [`ops`]: commands for developers and operators.
+//!
+//! `ARCHITECTURE.md` explains the design.
 
 pub mod config;
 pub mod domain;

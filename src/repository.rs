@@ -35,10 +35,13 @@ mod statement;
 mod tls;
 mod transaction;
 
-pub use connection::{Connection, connect, connect_for_long_statements, database_address, prepare_writer};
+pub use connection::{connect, connect_for_long_statements, database_address, prepare_writer};
 pub use error::RepositoryError;
 pub use paging::{Cursor, Page, PageRequest};
 pub use pool::{Pool, PooledConnection, evict, pool, pooled};
 pub use server::{server_started_at, takes_writes};
 pub use statement::{Bind, Statement, statement};
 pub use transaction::{Isolation, Work, transaction, transaction_with};
+
+/// A connection to PostgreSQL.
+pub type Connection = diesel_async::AsyncPgConnection;

@@ -3,7 +3,8 @@
 //! An exponent can never change once a ledger holds money in that currency: amounts are stored in minor units. Nor does
 //! a code leave the list when it ends, as BGN did with that year. Codes without a minor unit (metals, testing) are
 //! deliberately absent, and so are funds codes but for CLF and UYW, units of account with four decimals. The migrations
-//! seed the table `currencies` from the same list; a test holds the two together.
+//! fill the table `currencies` from the same list; `the_currency_table_equals_the_compiled_list` in `tests/http.rs`
+//! compares the two.
 
 use std::fmt;
 

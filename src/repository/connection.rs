@@ -18,15 +18,12 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    RepositoryError,
+    Connection, RepositoryError,
     server::takes_writes,
     sqlstate::{Encrypted, PlainText, Stream},
     tls,
 };
 use crate::config::Database;
-
-/// A connection.
-pub type Connection = AsyncPgConnection;
 
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
