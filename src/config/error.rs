@@ -1,8 +1,8 @@
-//! The reasons for which a configuration is refused.
+//! The error of a refused configuration.
 
 use std::path::PathBuf;
 
-/// Why the configuration is refused. Each text names the key or the file and what to do.
+/// The reason to refuse a configuration. Each text names the key or the file, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is missing, unreadable or not valid TOML.

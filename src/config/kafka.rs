@@ -1,11 +1,11 @@
-//! The choices of `[broker.kafka]`: how record batches are compressed and how the client authenticates.
+//! The choices of `[broker.kafka]`: compression and authentication.
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// How the record batches that the relay publishes are compressed.
+/// The compression of the record batches that the relay publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not compressed.
+    /// No compression.
     None,
     /// gzip.
     Gzip,
@@ -17,10 +17,10 @@ pub enum Compression {
     Zstd,
 }
 
-/// How the client proves who it is.
+/// The authentication of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SaslMechanism {
-    /// Sends the password as it is.
+    /// PLAIN: sends the password in clear text inside the connection.
     Plain,
     /// SCRAM with SHA-256.
     ScramSha256,

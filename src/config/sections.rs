@@ -368,7 +368,7 @@ impl Config {
         if let Some((key, _)) = leases.iter().find(|(_, ttl)| *ttl < LEASE_TTL_MIN) {
             return Err(format!("{key} must be at least 1s"));
         }
-        // With zero, every request would time out, or an idle loop would never sleep.
+        // Zero would make every request time out, or keep an idle loop busy.
         let more_than_zero = [
             ("serve.client_timeout", self.serve.client_timeout),
             ("serve.request_timeout", self.serve.request_timeout),
@@ -385,5 +385,5 @@ impl Config {
 
 /// The number of outbox lanes. Each writer needs at least one lane of its own.
 pub const WRITERS_MAX: usize = 32;
-/// With a shorter ttl, a busy machine would lose leases because its heartbeats are late.
+/// A busy machine would lose leases with a shorter ttl, because its heartbeats are late.
 const LEASE_TTL_MIN: Duration = Duration::from_secs(1);

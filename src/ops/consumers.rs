@@ -178,7 +178,7 @@ pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCo
     }
 }
 
-/// Returns every partition in which a group has a position, and those in which the configured group has none yet.
+/// Returns every partition with a position of a group, and the partitions that the configured group has not begun.
 async fn names(
     context: &Context,
     connection: &mut Connection,

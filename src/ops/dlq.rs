@@ -33,7 +33,7 @@ pub enum DlqCommand {
     /// Show one dead letter: its record, its offset, the reason, and every replay
     #[command(after_help = "Example:\n  ledger dlq show 01a206a6-4f5f-7c41-87f5-c48b0979c33c")]
     Show(ShowArgs),
-    /// Retry dead letters; exit 1 if any of them still fails
+    /// Retry dead letters; exit 1 if one of them still fails
     #[command(
         after_help = "A record of transactions.v1 is scored with the configured rules. The assessment, its event and a row of the audit are\none commit, so repeating a replay has no further effect. The record is not published again. A record that was too large\nfor the dead-letter topic goes back into the outbox.\n\nExamples:\n  ledger dlq replay 01a206a6-4f5f-7c41-87f5-c48b0979c33c --dry-run\n  ledger dlq replay --all --reason rule_error --rate 50/s --rules fixed.toml"
     )]
@@ -84,7 +84,7 @@ pub struct ListArgs {
     /// Only dead letters that no replay has handled
     #[arg(long, env = "LEDGER_DLQ_OPEN")]
     open: bool,
-    /// Only dead letters older than this one: the last one of the previous page
+    /// Only dead letters older than this id: the last of the previous page
     #[arg(long, env = "LEDGER_DLQ_BEFORE", value_name = "ID")]
     before: Option<Uuid>,
     /// The largest number of dead letters
@@ -117,7 +117,7 @@ pub struct ReplayArgs {
     all: bool,
     #[command(flatten)]
     filter: FilterArgs,
-    /// The largest number of dead letters with --all; only those that exist at the start are retried
+    /// The largest number of dead letters with --all
     #[arg(long, env = "LEDGER_DLQ_REPLAY_LIMIT", value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..))]
     limit: Option<i64>,
     /// The highest rate, such as 50/s
@@ -175,7 +175,7 @@ async fn dead_letter(
     found.ok_or_else(|| anyhow::anyhow!("there is no dead letter {id}"))
 }
 
-/// Returns `topic/partition@offset`, as far as they are known.
+/// Returns `topic/partition@offset`, without unknown parts.
 fn record_name(letter: &repository::dead_letters::DeadLetter) -> String {
     let partition = letter.partition.map(|partition| format!("/{partition}")).unwrap_or_default();
     let offset = letter.record_offset.map(|offset| format!("@{offset}")).unwrap_or_default();

@@ -31,7 +31,7 @@ pub struct Boot<'a> {
     uses_broker: bool,
 }
 
-/// What one role adds to its start line.
+/// The part of the start line that differs between roles.
 #[derive(Debug, Default)]
 pub struct StartDetails<'a> {
     /// The address of the API.

@@ -24,7 +24,7 @@ use nix::{
 
 const VARIABLE: &str = "LEDGER_FAIL_POINT";
 
-/// All points, in the order in which an event reaches them.
+/// All points, in the order of the event flow.
 pub const FAIL_POINTS: [&str; 11] = [
     // A group is committed, and no request is answered yet.
     "serve/committed",
@@ -50,7 +50,7 @@ pub const FAIL_POINTS: [&str; 11] = [
     "consume-risk/dead-lettered",
 ];
 
-/// What happens at the point.
+/// The effect of an armed point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Kill,

@@ -243,7 +243,7 @@ impl Member {
         }
     }
 
-    /// Releases the surplus. Runs after publishing, so that the only clones of a surplus lease are those in use.
+    /// Releases the surplus. Runs after publishing, so that every remaining clone of a surplus lease is in use.
     async fn release_surplus(&mut self, connection: &mut Connection) -> Result<(), RepositoryError> {
         let deadline = tokio::time::Instant::now() + self.ttl / 8;
         while self.surplus.iter().any(|(lease, _)| lease.is_in_use()) {

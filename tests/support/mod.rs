@@ -1,4 +1,4 @@
-//! What the tests share: a real PostgreSQL with a database per test, the real binary, a real Kafka.
+//! The helpers of the tests: a real PostgreSQL with a database per test, the real binary, a real Kafka.
 //! All of it ends with the test process and leaves nothing behind.
 
 pub mod api;

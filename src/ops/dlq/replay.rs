@@ -39,7 +39,7 @@ const PAGE_SIZE: i64 = 1_000;
 const ALREADY_QUEUED: &str = "an earlier replay put it into the outbox; if it was too large again, there is a new \
                               dead letter for it";
 
-/// What a replay does with a dead letter.
+/// The treatment of a dead letter.
 enum Action {
     Retry(RetriedRecord),
     Queue(Option<Vec<u8>>),
@@ -84,8 +84,8 @@ pub(super) async fn run(
     Ok(if report.count(Outcome::Failing) > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The dead letters to retry: the given ids, or page by page those that existed at the start. A dead letter that still
-/// fails does not block the others, and new dead letters are not retried.
+/// The dead letters to retry: the given ids, or all matching ones that existed at the start, page by page. A dead letter
+/// that still fails does not block the others, and new dead letters are not retried.
 struct Selection {
     page: VecDeque<Uuid>,
     /// None if ids were given.
@@ -162,7 +162,7 @@ async fn replay(
 ) -> Result<Replayed, RepositoryError> {
     let action = action(connection, ruleset, letter).await?;
     let (outcome, detail) = match dry_run {
-        true => foreseen(&action, letter),
+        true => predicted(&action, letter),
         false => carry_out(connection, &action, letter.id, by).await?,
     };
     Ok(Replayed { id: letter.id, record: record_name(letter), outcome, detail })
@@ -196,7 +196,8 @@ async fn action(
     }
 }
 
-fn foreseen(action: &Action, letter: &DeadLetter) -> (Outcome, String) {
+/// Returns the outcome that a dry run reports.
+fn predicted(action: &Action, letter: &DeadLetter) -> (Outcome, String) {
     match action {
         Action::Retry(RetriedRecord::Assessed(verdict)) => (Outcome::Assessed, verdict.summary()),
         Action::Retry(RetriedRecord::AlreadyAssessed) => (Outcome::AlreadyAssessed, String::new()),

@@ -59,7 +59,7 @@ pub struct AssessArgs {
 struct Tally {
     found: usize,
     done: Backfilled,
-    /// The number of failing transactions. `done` holds those that are printed.
+    /// The number of failing transactions. `done` holds the printed ones.
     failing: usize,
 }
 
