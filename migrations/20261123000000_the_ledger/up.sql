@@ -74,7 +74,7 @@ CREATE TRIGGER transactions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON t
   FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse_change();
 -- A restore or a replica runs with session_replication_role = replica, so the trigger does not stop it.
 
--- Ends the fast path's statement when an account moved on since the writer last saw it.
+-- Fails the statement of the expected path if an account differs from the state that the writer expects.
 CREATE FUNCTION ledger_stale_group() RETURNS integer LANGUAGE plpgsql AS $$
 BEGIN
   RAISE EXCEPTION 'an account of the group has moved on' USING ERRCODE = 'LG001';

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! snapshot ─▶ ledger against itself ─▶ topic from its first record ─▶ other transactions against the outbox
-//! (outbox, positions, last rows)                                  ─▶ assessments ─▶ dead letters ─▶ facts by day
+//! (outbox, positions, last numbers)                               ─▶ assessments ─▶ dead letters ─▶ facts by day
 //! ```
 //!
 //! Guarantees:
@@ -92,25 +92,25 @@ async fn check_ledger(connection: &mut Connection, report: &mut Report) -> anyho
     let counts = verification::table_counts(connection).await?;
     report.push(Check::of(
         "idempotency keys",
-        "one row per account and key",
+        "an account has each key once",
         counts.transactions,
         verification::duplicate_keys(connection).await?,
     ));
     report.push(Check::of(
         "sequences",
-        "rows are numbered 1, 2, 3 … with running balances, and no row is older than the one before",
+        "transactions of an account are numbered 1, 2, 3 … in the order of their times, with running balances",
         counts.transactions,
         verification::sequence_errors(connection).await?,
     ));
     report.push(Check::of(
         "balances",
-        "each balance is the sum of the rows of its account",
+        "each balance is the sum of the transactions of its account",
         counts.accounts,
         verification::balance_mismatches(connection).await?,
     ));
     report.push(Check::of(
         "reversals",
-        "each reverses one row of its account, once",
+        "each reverses one transaction of its account, once",
         counts.reversals,
         verification::reversal_errors(connection).await?,
     ));
@@ -127,7 +127,7 @@ async fn check_events(
 ) -> anyhow::Result<i64> {
     report.push(Check::of(
         "outbox",
-        "each event there has its row in the ledger",
+        "each event there has its transaction in the ledger",
         snapshot.outbox_transactions,
         verification::outbox_without_transaction(connection).await?,
     ));
@@ -151,13 +151,13 @@ async fn check_assessments(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let counts = verification::table_counts(connection).await?;
-    let mut found = verification::duplicate_assessments(connection).await?;
-    found.add(verification::assessment_mismatches(connection).await?);
+    let mut mismatches = verification::duplicate_assessments(connection).await?;
+    mismatches.add(verification::assessment_mismatches(connection).await?);
     report.push(Check::of(
         "assessments",
-        "each row has at most one, with the id of its transaction",
+        "each transaction has at most one, with its id",
         counts.assessments,
-        found,
+        mismatches,
     ));
     let pending = verification::unassessed(connection, &context.config.consume_risk.group).await?;
     let waited = args.wait.is_some();
@@ -165,14 +165,14 @@ async fn check_assessments(
     let is_lost = lost.differences > 0;
     let check = Check::of(
         "pending",
-        "each row without an assessment has an event in flight",
+        "each transaction without an assessment has an event in flight",
         pending.differences,
         lost,
     );
     report.push(match pending.differences {
         0 => check,
         count if is_lost => check.with_note(format!(
-            "{count} pending, up to {in_flight} in flight; `ledger risk assess` assesses rows whose events are lost"
+            "{count} pending, up to {in_flight} in flight; `ledger risk assess` assesses transactions whose events are lost"
         )),
         count => check.with_note(format!("{count} pending, up to {in_flight} in flight")),
     });

@@ -1,5 +1,5 @@
-//! The checks of the topic of transactions, from its first record: each event equals its row, first occurrences are in
-//! order, the consumer group handled every record below its position, and no event is missing.
+//! The checks of the topic of transactions, from its first record: each event equals its transaction, first occurrences
+//! are in order, the consumer group handled every record below its position, and no event is missing.
 
 use std::collections::HashMap;
 
@@ -19,24 +19,24 @@ use crate::{
 
 /// Events or ranges in one statement.
 const CHUNK_SIZE_MAX: usize = 5_000;
-/// Accounts in one page of the search for unpublished rows.
+/// Accounts in one page of the search for unpublished transactions.
 const ACCOUNTS_PAGE_MAX: i64 = 10_000;
 
 /// The results of reading the topic.
 #[derive(Default)]
 pub(super) struct TopicScan {
     order: Order,
-    /// Events whose row is missing or differs.
+    /// Events whose transaction is missing or differs.
     mismatches: Findings,
     /// Records that are not TransactionCreated events. The group dead-letters them.
     foreign: i64,
-    /// Events whose row is missing or differs, and which a group dead-lettered.
+    /// Events whose transaction is missing or differs, and which a group dead-lettered.
     dead_lettered: i64,
     /// Records below the group's position with neither an assessment nor a dead letter.
     unhandled: Findings,
     records: i64,
-    /// The transactions of the snapshot.
-    rows: i64,
+    /// The number of transactions in the snapshot.
+    transactions: i64,
     handled: i64,
     partitions: i32,
     /// The partitions whose first records were removed by retention.
@@ -72,7 +72,7 @@ impl TopicScan {
             .collect();
         let mut scan = Self {
             partitions: partitions(broker, TRANSACTIONS_TOPIC).await?,
-            rows: snapshot.transactions,
+            transactions: snapshot.transactions,
             ..Self::default()
         };
         for partition in 0..scan.partitions {
@@ -104,7 +104,7 @@ impl TopicScan {
         self.foreign += count(foreign.len());
         let mismatches = verification::transaction_mismatches(connection, &events).await?;
         for event in &events {
-            // An event without a row does not count for the order.
+            // An event without a transaction does not count for the order.
             if mismatches.binary_search_by_key(&event.offset, |mismatch| mismatch.record_offset).is_err() {
                 self.order.observe(Occurrence {
                     account_id: &event.account_id,
@@ -156,10 +156,14 @@ impl TopicScan {
         late.add(verification::gaps_in_outbox(connection).await?);
         let (events_note, published_note) = (self.note(), self.trimmed_note(unchecked));
         let accounts = count(self.order.accounts());
-        let published =
-            Check::of("published", "each row's event is in the topic or in the outbox", self.rows, missing);
+        let published = Check::of(
+            "published",
+            "the event of each transaction is in the topic or in the outbox",
+            self.transactions,
+            missing,
+        );
         Ok(vec![
-            Check::of("events", "each published event equals its row", self.records, self.mismatches)
+            Check::of("events", "each published event equals its transaction", self.records, self.mismatches)
                 .with_note(events_note),
             Check { note: published_note, ..published },
             Check::of("order", "first occurrences of each account are in account_seq order", accounts, late),
@@ -211,8 +215,8 @@ impl TopicScan {
         Ok(())
     }
 
-    /// Adds the rows that are neither in the topic nor in the outbox to `missing`. Returns how many accounts cannot be
-    /// checked, because retention removed the start of their partition.
+    /// Adds the transactions that are neither in the topic nor in the outbox to `missing`. Returns how many accounts
+    /// cannot be checked, because retention removed the start of their partition.
     async fn find_unpublished(
         &self,
         connection: &mut Connection,
@@ -228,17 +232,17 @@ impl TopicScan {
                 let partition = partition_of(account.account_id.as_bytes(), self.partitions);
                 match !account.seen && self.trimmed.contains(&partition) {
                     true => unchecked += 1,
-                    false => missing.add(missing_rows(&account)),
+                    false => missing.add(never_published(&account)),
                 }
             }
         }
     }
 }
 
-fn missing_rows(account: &UnpublishedRows) -> Findings {
+fn never_published(account: &UnpublishedRows) -> Findings {
     let UnpublishedRows { account_id, rows, first_seq, .. } = account;
     let example = format!(
-        "account {account_id}: {rows} rows from {first_seq} on are neither in the topic nor in the outbox"
+        "account {account_id}: {rows} transactions from number {first_seq} on are neither in the topic nor in the outbox"
     );
     Findings { differences: *rows, examples: vec![example] }
 }

@@ -8,8 +8,8 @@ use crate::repository::{
 
 /// Compares day by day, each day in its own snapshot.
 pub(super) async fn check(connection: &mut Connection, report: &mut Report) -> Result<(), RepositoryError> {
-    let (mut rows, mut accounts) = (Findings::default(), Findings::default());
-    let (mut rows_checked, mut accounts_checked, mut days, mut marked) = (0, 0, 0, 0);
+    let (mut differences, mut account_differences) = (Findings::default(), Findings::default());
+    let (mut transactions_checked, mut accounts_checked, mut days, mut marked) = (0, 0, 0, 0);
     for day in facts::days_between(connection, None, None).await? {
         let compared = verification::compare_day(connection, day).await?;
         let DayFacts::Compared { transactions, account_days, transactions_differ, account_days_differ } =
@@ -19,21 +19,26 @@ pub(super) async fn check(connection: &mut Connection, report: &mut Report) -> R
             continue;
         };
         days += 1;
-        rows_checked += transactions;
+        transactions_checked += transactions;
         accounts_checked += account_days;
-        rows.add(on(day, transactions_differ));
-        accounts.add(on(day, account_days_differ));
+        differences.add(on(day, transactions_differ));
+        account_differences.add(on(day, account_days_differ));
     }
     let note = format!("{days} days; {marked} more wait for `ledger aggregate`");
     report.push(
-        Check::of("facts", "each row of a closed day equals its fact, field by field", rows_checked, rows)
-            .with_note(note),
+        Check::of(
+            "facts",
+            "each transaction of a closed day equals its fact, field by field",
+            transactions_checked,
+            differences,
+        )
+        .with_note(note),
     );
     report.push(Check::of(
         "account days",
-        "sums, counts and balances of each account and closed day equal those of its rows",
+        "sums, counts and balances of each account and closed day equal those of its transactions",
         accounts_checked,
-        accounts,
+        account_differences,
     ));
     Ok(())
 }

@@ -74,7 +74,7 @@ impl Order {
     fn observe_earlier(&mut self, seen: Occurrence<'_>) {
         match self.fill_gap(seen) {
             Some(()) => {
-                self.late.push(|| format!("{} comes after later rows of its account", describe(seen)))
+                self.late.push(|| format!("{} comes after later events of its account", describe(seen)))
             }
             None => self.duplicates += 1,
         }
@@ -121,7 +121,7 @@ impl Order {
 
 fn describe(seen: Occurrence<'_>) -> String {
     let Occurrence { account_id, account_seq, partition, offset, .. } = seen;
-    format!("account {account_id} row {account_seq} (partition {partition} offset {offset})")
+    format!("transaction {account_seq} of account {account_id} (partition {partition} offset {offset})")
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 -- name: append_broker_records
+-- Not in the DSL: one statement draws the offsets and inserts the records from arrays.
 WITH drawn AS (
   -- Draws the offsets. The row lock lasts until the commit, so offsets become visible in order.
   UPDATE broker_partitions

@@ -1,4 +1,5 @@
 -- name: read_broker_records
+-- Not in the DSL: a window function over a bounded query.
 SELECT record_offset, key, value, headers, created_at FROM (
   SELECT *, sum(coalesce(octet_length(value), 0) + coalesce(octet_length(key), 0))
     OVER (ORDER BY record_offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS bytes_before

@@ -1,4 +1,5 @@
 -- name: remove_front_of_broker_partition
+-- Not in the DSL: one statement finds, deletes and counts.
 WITH held AS (
   -- How many bytes are too many (null: no limit), and the first offset that a consumer group still needs.
   SELECT p.bytes - /* bytes at most */ $1 AS excess, coalesce((

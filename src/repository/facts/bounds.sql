@@ -1,4 +1,5 @@
 -- name: fact_day_bounds
+-- Not in the DSL: a union of the ends of several indexes.
 -- The oldest and the newest day with a transaction, a fact or a mark. Each branch reads one end of an index.
 SELECT min(day) AS first, max(day) AS last FROM (
   (SELECT (created_at AT TIME ZONE 'UTC')::date AS day FROM transactions ORDER BY id LIMIT 1)

@@ -1,4 +1,5 @@
 -- name: fact_days_with_rows
+-- Not in the DSL: it joins arrays as a table.
 SELECT c.day
 FROM unnest(/* days */ $1, /* first ids */ $2, /* first ids of the next days */ $3) AS c (day, begin_id, end_id)
 WHERE EXISTS (SELECT FROM transactions t WHERE t.id >= c.begin_id AND t.id < c.end_id)

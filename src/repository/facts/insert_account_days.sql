@@ -1,4 +1,5 @@
 -- name: insert_fact_account_days
+-- Not in the DSL: an insert from filtered aggregates.
 -- The opening and the closing balance come from the smallest and the largest pair of sequence number and balance: one
 -- pass and constant memory for each account, however many transactions it has on the day.
 INSERT INTO fact_account_day (business_date, account_id, currency, transaction_count, credit_count,

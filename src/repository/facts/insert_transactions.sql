@@ -1,4 +1,5 @@
 -- name: insert_fact_transactions
+-- Not in the DSL: an insert from a join, with numeric conversions.
 -- Minor units become decimals by multiplication, which is exact at any size; a numeric division chooses its own scale.
 INSERT INTO fact_transactions (business_date, transaction_id, account_id, account_seq, created_at, hour,
   currency, direction, amount, signed_amount, balance_after, counterparty, description, metadata, reverses,

@@ -1,4 +1,5 @@
 -- name: hold_leases
+-- Not in the DSL: a CTE that locks rows in name order, joined with the leases of the caller.
 WITH mine AS (
   -- Locks, in name order, the leases whose owner and epoch are still those of the caller.
   SELECT l.name, m.ttl_ms

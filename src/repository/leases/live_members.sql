@@ -1,4 +1,5 @@
 -- name: live_lease_members
+-- Not in the DSL: a CTE that deletes and skips locked rows.
 WITH expired AS (
   -- Skips rows that another member is deleting at the same time.
   SELECT lease_group, member FROM lease_members

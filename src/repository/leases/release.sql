@@ -1,4 +1,5 @@
 -- name: release_leases
+-- Not in the DSL: a CTE that locks rows in name order.
 WITH mine AS (
   -- Locks in name order.
   SELECT name FROM leases WHERE owner = /* owner */ $1 AND name = ANY(/* names */ $2) ORDER BY name FOR UPDATE)

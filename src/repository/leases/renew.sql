@@ -1,4 +1,5 @@
 -- name: renew_leases
+-- Not in the DSL: a CTE that skips locked rows, and arithmetic on the database's clock.
 WITH mine AS (
   -- Skips leases that a database transaction of the owner holds: renewing never waits for a lock.
   SELECT name FROM leases WHERE owner = /* owner */ $1 AND name = ANY(/* names */ $2) FOR UPDATE SKIP LOCKED),

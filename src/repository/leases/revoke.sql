@@ -1,4 +1,5 @@
 -- name: revoke_leases
+-- Not in the DSL: a CTE that locks rows in name order.
 WITH held AS (
   -- Locks in name order.
   SELECT name, owner, expires_at FROM leases WHERE name = ANY(/* names */ $1) ORDER BY name FOR UPDATE)

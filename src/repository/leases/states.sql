@@ -1,4 +1,5 @@
 -- name: lease_states
+-- Not in the DSL: arithmetic on the database's clock.
 SELECT name, owner, epoch,
   -- A lease without an owner expired at '-infinity'.
   CASE WHEN owner IS NOT NULL

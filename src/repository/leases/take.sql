@@ -1,4 +1,5 @@
 -- name: take_leases
+-- Not in the DSL: a CTE that skips locked rows, and arithmetic on the database's clock.
 WITH free AS (
   -- Skips locked leases: they are being taken, or a database transaction of their owner is at work.
   SELECT name FROM leases

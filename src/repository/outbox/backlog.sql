@@ -1,4 +1,5 @@
 -- name: outbox_backlog
+-- Not in the DSL: bounded counts over one range of the primary key for each lane.
 WITH lane AS (
   -- The first row and the bounded count of each lane that is not empty.
   SELECT first.created_at, counted.rows

@@ -1,4 +1,5 @@
 -- name: dead_letter_outbox_row
+-- Not in the DSL: one statement deletes a row and inserts it elsewhere.
 WITH taken AS (
   -- Deletes the row, if it is still present and still the same event.
   DELETE FROM outbox WHERE lane = /* lane */ $1 AND id = /* id */ $2 AND event_id = /* event id */ $3

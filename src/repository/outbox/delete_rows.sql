@@ -1,4 +1,5 @@
 -- name: delete_outbox_rows
+-- Not in the DSL: it joins arrays as a table.
 -- Reads the index once for each lane, from the first to the last id, instead of once for each row. `IS TRUE` keeps the
 -- planner from turning the list into a join: as it is, the list is a hashed subplan.
 DELETE FROM outbox o

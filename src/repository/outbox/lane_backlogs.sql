@@ -1,4 +1,5 @@
 -- name: outbox_lane_backlogs
+-- Not in the DSL: bounded counts over one range of the primary key for each lane.
 SELECT l.lane, counted.rows, first.oldest_age_seconds, first.topic
 FROM unnest(/* lanes */ $1) AS l (lane)
 LEFT JOIN LATERAL (

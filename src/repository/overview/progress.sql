@@ -1,4 +1,5 @@
 -- name: progress
+-- Not in the DSL: one snapshot of many tables.
 SELECT (SELECT count(*) FROM transactions) AS transactions,
        (SELECT count(*) FROM accounts WHERE account_seq > 0) AS accounts,
        (SELECT count(*) FROM outbox) AS outbox,

@@ -1,4 +1,5 @@
 -- name: verify_snapshot
+-- Not in the DSL: it creates temporary tables.
 -- The moment that everything is compared with.
 CREATE TEMP TABLE verify_accounts AS SELECT account_id, account_seq FROM accounts;
 CREATE TEMP TABLE verify_outbox AS SELECT topic, event_id FROM outbox;

@@ -1,4 +1,5 @@
 -- name: verify_announcement_mismatches
+-- Not in the DSL: it compares whole tables.
 WITH e AS MATERIALIZED (
   SELECT *
   FROM unnest(/* account_ids */ $1, /* account_seqs */ $2, /* transaction_ids */ $3, /* risk_scores */ $4,
@@ -7,7 +8,7 @@ WITH e AS MATERIALIZED (
 recorded AS (
   INSERT INTO verify_announced SELECT transaction_id FROM e)
 SELECT count(*) OVER () AS total,
-  'account ' || e.account_id || ' row ' || e.account_seq || ' is announced as ' || e.risk_score || ' '
+  'transaction ' || e.account_seq || ' of account ' || e.account_id || ' is announced as ' || e.risk_score || ' '
     || e.risk_level || ' by ' || e.ruleset || ', but its assessment is '
     || coalesce(r.risk_score || ' ' || r.risk_level || ' by ' || r.ruleset, 'missing') AS example
 FROM e LEFT JOIN risk_assessments r ON r.account_id = e.account_id AND r.account_seq = e.account_seq

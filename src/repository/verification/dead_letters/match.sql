@@ -1,4 +1,5 @@
 -- name: verify_match_dead_letters
+-- Not in the DSL: it fills a temporary table from arrays.
 WITH found AS (
   INSERT INTO verify_sent
   SELECT d.id

@@ -1,4 +1,5 @@
 -- name: verify_unpublished_dead_letters
+-- Not in the DSL: it compares whole tables.
 SELECT count(*) OVER () AS total,
   'dead letter ' || d.id || ' (' || d.topic || '/' || d.partition || ' offset ' || d.record_offset
     || ') is neither in the outbox nor in the dead-letter topic' AS example

@@ -1,4 +1,5 @@
 -- name: verify_fact_account_days
+-- Not in the DSL: it compares whole tables.
 WITH sums AS (
   -- Sums, counts and balances of each account's transactions of the day, in minor units.
   SELECT t.account_id, count(*) AS rows,
@@ -24,9 +25,9 @@ WITH sums AS (
 )
 SELECT count(*) OVER () AS total,
   'account ' || coalesce(l.account_id, f.account_id)
-    || CASE WHEN l.account_id IS NULL THEN ' has a fact but no rows on that day'
-            WHEN f.account_id IS NULL THEN ' has rows on that day but no fact'
-            ELSE ': rows ' || l.rows || ' / ' || f.transaction_count || ', credits ' || l.credit_sum
+    || CASE WHEN l.account_id IS NULL THEN ' has a fact but no transactions on that day'
+            WHEN f.account_id IS NULL THEN ' has transactions on that day but no fact'
+            ELSE ': transactions ' || l.rows || ' / ' || f.transaction_count || ', credits ' || l.credit_sum
               || ' / ' || f.credit_sum || ', debits ' || l.debit_sum || ' / ' || f.debit_sum
               || ', closing ' || l.closing || ' / ' || f.closing_balance END AS example
 FROM ledger l FULL JOIN facts f ON f.account_id = l.account_id

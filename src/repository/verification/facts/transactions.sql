@@ -1,4 +1,5 @@
 -- name: verify_fact_transactions
+-- Not in the DSL: it compares whole tables.
 WITH ledger AS (
   -- The transactions of the day with their assessments.
   SELECT t.id, t.account_id, t.account_seq, t.created_at, a.currency, t.amount, t.balance_after,

@@ -1,10 +1,11 @@
 -- name: verify_assessment_mismatches
+-- Not in the DSL: it compares whole tables.
 WITH mismatch AS MATERIALIZED (
   -- Materialised: for ten ordered examples, the planner would read both tables in key order, at random positions.
   SELECT r.account_id, r.account_seq, r.transaction_id, t.id FROM risk_assessments r
   LEFT JOIN transactions t ON t.account_id = r.account_id AND t.account_seq = r.account_seq
   WHERE t.id IS DISTINCT FROM r.transaction_id)
 SELECT count(*) OVER () AS total,
-  'the assessment of account ' || account_id || ' row ' || account_seq || ' names transaction '
-    || transaction_id || ', but the ledger has ' || coalesce(id::text, 'no such row') AS example
+  'the assessment of transaction ' || account_seq || ' of account ' || account_id || ' names transaction '
+    || transaction_id || ', but the ledger has ' || coalesce(id::text, 'none with this number') AS example
 FROM mismatch ORDER BY account_id, account_seq LIMIT 10

@@ -1,8 +1,9 @@
 -- name: verify_balance_mismatches
+-- Not in the DSL: it compares whole tables.
 SELECT count(*) OVER () AS total,
   'account ' || coalesce(a.account_id, t.account_id) || ': balance '
-    || coalesce(a.balance::text, 'none') || ' at row ' || coalesce(a.account_seq::text, 'none')
-    || ', but ' || coalesce(t.rows, 0) || ' rows up to ' || coalesce(t.last_seq, 0) || ' sum to '
+    || coalesce(a.balance::text, 'none') || ' at transaction ' || coalesce(a.account_seq::text, 'none')
+    || ', but ' || coalesce(t.rows, 0) || ' transactions up to ' || coalesce(t.last_seq, 0) || ' sum to '
     || coalesce(t.sum, 0) || ' (minor units)' AS example
 FROM accounts a
 FULL JOIN (SELECT account_id, count(*) AS rows, max(account_seq) AS last_seq, sum(amount) AS sum

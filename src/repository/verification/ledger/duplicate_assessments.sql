@@ -1,5 +1,6 @@
 -- name: verify_duplicate_assessments
+-- Not in the DSL: it compares whole tables.
 SELECT count(*) OVER () AS total,
-  'account ' || account_id || ' row ' || account_seq || ' has ' || count(*) || ' assessments' AS example
+  'transaction ' || account_seq || ' of account ' || account_id || ' has ' || count(*) || ' assessments' AS example
 FROM risk_assessments GROUP BY account_id, account_seq HAVING count(*) > 1
 ORDER BY account_id, account_seq LIMIT 10

@@ -1,4 +1,5 @@
 -- name: verify_duplicate_keys
+-- Not in the DSL: it compares whole tables.
 SELECT count(*) OVER () AS total,
   'account ' || account_id || ' has key ' || idempotency_key || ' ' || count(*) || ' times' AS example
 FROM transactions GROUP BY account_id, idempotency_key HAVING count(*) > 1

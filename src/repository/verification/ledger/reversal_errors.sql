@@ -1,6 +1,7 @@
 -- name: verify_reversal_errors
+-- Not in the DSL: it compares whole tables.
 SELECT count(*) OVER () AS total,
-  'account ' || account_id || ' row ' || account_seq || ' reverses ' || reverses || ', '
+  'transaction ' || account_seq || ' of account ' || account_id || ' reverses ' || reverses || ', '
     || CASE WHEN amount_reversed IS NULL THEN 'which its account does not have'
             WHEN times > 1 THEN 'which is reversed ' || times || ' times'
             ELSE 'of amount ' || amount_reversed || ', by ' || amount || ' (minor units)' END AS example

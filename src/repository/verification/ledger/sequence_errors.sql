@@ -1,7 +1,8 @@
 -- name: verify_sequence_errors
+-- Not in the DSL: it compares whole tables.
 SELECT count(*) OVER () AS total,
-  'account ' || account_id || ' row ' || account_seq || ' (balance ' || balance_after || ', amount '
-    || amount || ', minor units) follows row ' || last_seq || ' (balance ' || last_balance || ')'
+  'transaction ' || account_seq || ' of account ' || account_id || ' (balance ' || balance_after || ', amount '
+    || amount || ', minor units) follows transaction ' || last_seq || ' (balance ' || last_balance || ')'
     || CASE WHEN created_at < last_created_at THEN ' and is older' ELSE '' END AS example
 FROM (SELECT account_id, account_seq, amount, balance_after, created_at,
         lag(account_seq, 1, 0::bigint) OVER of_account AS last_seq,

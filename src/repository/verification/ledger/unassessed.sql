@@ -1,4 +1,5 @@
 -- name: verify_unassessed
+-- Not in the DSL: it compares whole tables.
 WITH pending AS MATERIALIZED (
   -- A dead letter without an offset is an outbox row that the relay could not publish.
   SELECT t.account_id, t.account_seq, t.id FROM transactions t
@@ -8,5 +9,5 @@ WITH pending AS MATERIALIZED (
     AND NOT EXISTS (SELECT FROM dead_letters d
                     WHERE d.event_id = t.id AND (d.consumer_group = /* group */ $1 OR d.record_offset IS NULL)))
 SELECT count(*) OVER () AS total,
-  'account ' || account_id || ' row ' || account_seq || ' (' || id || ')' AS example
+  'transaction ' || account_seq || ' of account ' || account_id || ' (' || id || ')' AS example
 FROM pending ORDER BY id LIMIT 10

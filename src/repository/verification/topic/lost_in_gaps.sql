@@ -1,6 +1,7 @@
 -- name: verify_lost_in_gaps
+-- Not in the DSL: it compares whole tables.
 SELECT count(*) OVER () AS total,
-  'account ' || t.account_id || ' row ' || t.account_seq || ' (' || t.id
+  'transaction ' || t.account_seq || ' of account ' || t.account_id || ' (' || t.id
     || ') is neither in the topic nor in the outbox' AS example
 FROM verify_gaps g
 JOIN transactions t ON t.account_id = g.account_id AND t.account_seq BETWEEN g.from_seq AND g.to_seq

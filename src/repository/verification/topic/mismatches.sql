@@ -1,14 +1,15 @@
 -- name: verify_transaction_mismatches
+-- Not in the DSL: it compares whole tables.
 SELECT e.record_offset,
   EXISTS (SELECT FROM dead_letters d WHERE d.topic = 'transactions.v1' AND d.partition = e.partition
           AND d.record_offset = e.record_offset) AS dead_lettered,
-  'partition ' || e.partition || ' offset ' || e.record_offset || ' describes account ' || e.account_id
-    || ' row ' || e.account_seq || ' (' || e.event_id || ', amount ' || e.amount || ', balance '
+  'partition ' || e.partition || ' offset ' || e.record_offset || ' describes transaction ' || e.account_seq
+    || ' of account ' || e.account_id || ' (' || e.event_id || ', amount ' || e.amount || ', balance '
     || e.balance_after || '), but the ledger has '
     || coalesce(t.id || ', amount ' || t.amount || ', balance ' || t.balance_after
                 || CASE WHEN (t.id, t.amount, t.balance_after) = (e.event_id, e.amount, e.balance_after)
                         THEN ' with another currency, time, text, metadata or reversal' ELSE '' END,
-                'no such row') AS example
+                'no such transaction') AS example
 FROM unnest(/* partitions */ $1, /* offsets */ $2, /* account_ids */ $3, /* account_seqs */ $4, /* event_ids */ $5,
             /* amounts */ $6, /* balances_after */ $7, /* currencies */ $8, /* created_at */ $9,
             /* counterparties */ $10, /* descriptions */ $11, /* metadata */ $12, /* reverses */ $13)

@@ -1,7 +1,8 @@
 -- name: verify_unhandled_events
+-- Not in the DSL: it compares whole tables.
 SELECT count(*) OVER () AS total,
-  'partition ' || e.partition || ' offset ' || e.record_offset || ' (account ' || e.account_id || ' row '
-    || e.account_seq || ') was passed without an assessment or a dead letter' AS example
+  'partition ' || e.partition || ' offset ' || e.record_offset || ' (transaction ' || e.account_seq
+    || ' of account ' || e.account_id || ') was passed without an assessment or a dead letter' AS example
 FROM unnest(/* partitions */ $1, /* offsets */ $2, /* account_ids */ $3, /* account_seqs */ $4, /* event_ids */ $5)
   AS e (partition, record_offset, account_id, account_seq, event_id)
 WHERE NOT EXISTS (SELECT FROM risk_assessments r

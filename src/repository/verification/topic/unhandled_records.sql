@@ -1,4 +1,5 @@
 -- name: verify_unhandled_records
+-- Not in the DSL: it compares whole tables.
 SELECT count(*) OVER () AS total,
   'partition ' || e.partition || ' offset ' || e.record_offset
     || ' cannot be handled and was passed without a dead letter' AS example

@@ -1,4 +1,5 @@
 -- name: verify_unpublished
+-- Not in the DSL: it compares whole tables.
 SELECT a.account_id, count(*) AS rows, min(t.account_seq) AS first_seq, bool_or(p.account_id IS NOT NULL) AS seen
 FROM verify_accounts a
 LEFT JOIN verify_published p ON p.account_id = a.account_id
