@@ -2,6 +2,7 @@
 //! says what it is for, and each library stays in its room.
 //!
 //! The checks read `use` lines and paths that begin with `crate`, `self` or `super`. Macros are not expanded.
+//! `docs/faults.md` is checked too: every test that it names must exist.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,27 +54,34 @@ impl Module {
     }
 }
 
-/// Every module under `src`, by its path.
-fn modules() -> BTreeMap<ModulePath, Module> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = BTreeMap::new();
-    let mut folders = vec![source.clone()];
+/// Every Rust file below a folder of the project.
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
     while let Some(folder) = folders.pop() {
         for file in fs::read_dir(folder).expect("readable").map(|entry| entry.expect("entry").path()) {
             if file.is_dir() {
                 folders.push(file);
             } else if file.extension().is_some_and(|extension| extension == "rs") {
-                let inside = file.strip_prefix(&source).expect("below src").with_extension("");
-                let mut path: ModulePath =
-                    inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-                path.retain(|name| name != "mod" && name != "lib");
-                let text = fs::read_to_string(&file).expect("text");
-                found.insert(path, Module { file, text });
+                found.push(file);
             }
         }
     }
-    assert!(found.len() > 20, "the sources were found");
+    assert!(found.len() > 20, "the files were found");
     found
+}
+
+/// Every module under `src`, by its path.
+fn modules() -> BTreeMap<ModulePath, Module> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let module = |file: PathBuf| {
+        let inside = file.strip_prefix(&source).expect("below src").with_extension("");
+        let mut path: ModulePath = inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        path.retain(|name| name != "mod" && name != "lib");
+        let text = fs::read_to_string(&file).expect("text");
+        (path, Module { file, text })
+    };
+    rust_files("src").into_iter().map(module).collect()
 }
 
 fn without_comments(text: &str) -> String {
@@ -323,4 +331,19 @@ fn only_the_repository_uses_diesel_and_only_the_broker_speaks_kafka() {
             assert!(is_home || !module.text.contains(library), "{} uses {library}", module.file.display());
         }
     }
+}
+
+#[test]
+fn every_test_that_the_list_of_faults_names_exists() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
+    let page = fs::read_to_string(page).expect("docs/faults.md");
+    let files = rust_files("src").into_iter().chain(rust_files("tests"));
+    let code: String = files.map(|file| fs::read_to_string(file).expect("text")).collect();
+    let is_name = |text: &&str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'));
+    let quoted = page.split('`').skip(1).step_by(2).filter(is_name);
+    let tests: Vec<&str> = quoted.filter_map(|name| name.rsplit("::").next()).collect();
+    let is_test = |name: &&&str| name.matches('_').count() > 2 && !name.starts_with("ledger_");
+    let missing: Vec<&&str> =
+        tests.iter().filter(is_test).filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "docs/faults.md names tests that do not exist: {missing:?}");
 }
