@@ -1,11 +1,17 @@
-//! Explainable rules, pure: a rule file in, a [`Ruleset`] out; a transaction and its account's history in, an
-//! [`Assessment`] out. Used by `consume-risk`, `ledger risk` and `ledger dlq` alike.
+//! Explainable risk rules, used by `consume-risk`, `ledger risk` and `ledger dlq`.
 //!
-//! What it guarantees: the result is a function of the rule file, the transaction, and the account's rows before it
-//! (at most `history_rows` of them, by `account_seq`). Nothing here is async, speaks SQL, or reads a clock, so scoring
-//! the same event again gives the same result. Money is whole minor units; there is no float
-//! to be had in a rule. A file is tried on made-up transactions before it is accepted ([`Ruleset::parse`]), so what
-//! would fail on the first missing field fails at the analyst's desk instead.
+//! ```text
+//! rule file ──────────────────────────▶ Ruleset
+//! transaction + account history ──────▶ Assessment
+//! ```
+//!
+//! Guarantees:
+//! - The result is a function of the rule file, the transaction and at most `history_rows` rows of the account, the
+//!   transaction's own row included. Nothing here is async, uses SQL or reads a clock, so scoring an event again gives
+//!   the same result.
+//! - Money is whole minor units. A rule cannot use floats.
+//! - [`Ruleset::parse`] tries each rule on made-up transactions. A rule that would fail on the first transaction without
+//!   some field is refused, so the analyst sees the error before production does.
 
 mod build;
 mod expression;

@@ -1,4 +1,4 @@
-//! From a rule file's shape to a [`Ruleset`]: gives every name its place and works out every amount for every currency.
+//! Builds a [`Ruleset`] from a parsed rule file: gives every name an index and converts every amount for every currency.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,32 +9,32 @@ use super::{
     expression::{Expression, minor_units, root_context},
     feature::{Aggregate, Feature, Measure},
     reason::Reason,
-    rule_file::{AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, Source, did_you_mean},
-    ruleset::{DECIMALS_MAX, Mode, Rule, Symbol, Tracked, VARIABLES},
+    rule_file::{AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, did_you_mean},
+    ruleset::{DECIMALS_MAX, Mode, Rule, Symbol, TrackedText, VARIABLES},
 };
 use crate::domain::{CURRENCIES, Currency, Direction};
 
-/// Rows looked back where the file does not say.
+/// `history_rows` if the file does not set it.
 const HISTORY_ROWS_DEFAULT: usize = 500;
-/// Most rows a file may ask for: each account in memory holds this many.
+/// The largest `history_rows`: each account in memory may hold this many rows.
 const HISTORY_ROWS_MAX: usize = 5_000;
-/// Longest window: ten years.
+/// The longest window: ten years.
 const WINDOW_SECONDS_MAX: u64 = 10 * 366 * 86_400;
 const RULES_MAX: usize = 500;
 const FEATURES_MAX: usize = 200;
-/// The name of an amount for currencies that are not listed.
+/// The key of the amount for all currencies that are not listed.
 const DEFAULT_CURRENCY: &str = "default";
 
 pub(super) struct Builder<'a> {
-    pub source: Source<'a>,
+    pub source: RuleText<'a>,
     pub file: &'a RuleFile,
 }
 
-/// The parts of a ruleset that the rules refer to.
+/// The names that rules can use.
 struct Names {
     symbols: HashMap<Box<str>, Symbol>,
     amount_names: Vec<Box<str>>,
-    tracked: Vec<Tracked>,
+    tracked: Vec<TrackedText>,
 }
 
 impl Names {
@@ -48,7 +48,7 @@ impl Names {
 }
 
 impl Builder<'_> {
-    /// Checks the meaning of everything in the file.
+    /// Builds the ruleset, or returns the first error in the meaning of the file.
     pub fn build(&self, version: &str) -> Result<Ruleset, RuleFileError> {
         let levels = self.levels(&self.file.levels)?;
         let mut names = Names {
@@ -96,7 +96,7 @@ impl Builder<'_> {
         Err(self.source.error(levels.span(), "levels", "must satisfy 0 < medium < high <= 100"))
     }
 
-    /// Gives every amount its place and works it out for every currency.
+    /// Gives every amount an index and converts it for every currency.
     fn amounts(&self, names: &mut Names) -> Result<HashMap<Currency, Vec<i64>>, RuleFileError> {
         let mut by_currency: HashMap<Currency, Vec<i64>> =
             all_currencies().map(|c| (c, Vec::new())).collect();
@@ -136,11 +136,11 @@ impl Builder<'_> {
     ) -> Result<(), RuleFileError> {
         let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(word) {
-            let message = "a name is made of a-z, 0-9 and _, and begins with a letter";
+            let message = "a name consists of a-z, 0-9 and _, and begins with a letter";
             return Err(self.source.error(span, field, message));
         }
         if names.symbols.insert(name.into(), symbol).is_some() {
-            return Err(self.source.error(span, field, format!("the name {name} is taken already")));
+            return Err(self.source.error(span, field, format!("the name {name} is already taken")));
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Builder<'_> {
         for (name, written) in &self.file.features {
             let field = format!("features.{name}");
             if features.len() >= FEATURES_MAX {
-                let message = format!("more than {FEATURES_MAX} features");
+                let message = format!("there are more than {FEATURES_MAX} features");
                 return Err(self.source.error(written.span(), field, message));
             }
             self.declare(names, name, Symbol::Feature(features.len()), written.span(), &field)?;
@@ -176,7 +176,7 @@ impl Builder<'_> {
         let last = aggregate == Aggregate::SecondsSinceLast;
         let include_event = input.include_event.as_ref().map(Spanned::get_ref);
         if let (true, Some(said)) = (last, &input.include_event) {
-            let message = "does not apply: the seconds are counted from the row before the event";
+            let message = "does not apply: seconds_since_last counts from the row before the event";
             return Err(self.source.error(said.span(), field("include_event"), message));
         }
         let filter = &input.filter;
@@ -231,17 +231,17 @@ impl Builder<'_> {
             (AggregateIn::Sum | AggregateIn::Min | AggregateIn::Max, None) => wrong(MEASURES),
             (AggregateIn::Distinct, _) => match of.map(|of| of.strip_prefix("metadata.").unwrap_or(of)) {
                 Some("counterparty") if of == Some("counterparty") => {
-                    Ok(Aggregate::Distinct(names.track(Tracked::Counterparty)))
+                    Ok(Aggregate::Distinct(names.track(TrackedText::Counterparty)))
                 }
                 Some(entry) if of != Some(entry) && !entry.is_empty() => {
-                    Ok(Aggregate::Distinct(names.track(Tracked::Metadata(entry.into()))))
+                    Ok(Aggregate::Distinct(names.track(TrackedText::Metadata(entry.into()))))
                 }
                 _ => wrong("must be counterparty or metadata.NAME"),
             },
         }
     }
 
-    /// Microseconds.
+    /// Returns the window in microseconds.
     fn window(&self, name: &str, written: &Spanned<FeatureIn>) -> Result<Option<i64>, RuleFileError> {
         let field = format!("features.{name}.window");
         let Some(text) = &written.get_ref().window else {
@@ -265,7 +265,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A filter's amount: the name of one, or a decimal that every currency can express.
+    /// Returns the index of a filter's amount: the name of an amount, or a decimal that every currency can express.
     fn bound(
         &self,
         text: &Spanned<String>,
@@ -295,7 +295,7 @@ impl Builder<'_> {
         for written in &self.file.rules {
             let rule = self.rule(written.get_ref(), names)?;
             if !ids.insert(rule.id.clone()) || rules.len() >= RULES_MAX {
-                let message = format!("ids are unique, and there are at most {RULES_MAX} rules");
+                let message = format!("ids must be unique, and there may be at most {RULES_MAX} rules");
                 let field = format!("rules.{}.id", rule.id);
                 return Err(self.source.error(written.get_ref().id.span(), field, message));
             }
@@ -334,7 +334,7 @@ impl Builder<'_> {
 }
 
 impl Names {
-    fn track(&mut self, text: Tracked) -> usize {
+    fn track(&mut self, text: TrackedText) -> usize {
         self.tracked.iter().position(|known| *known == text).unwrap_or_else(|| {
             self.tracked.push(text);
             self.tracked.len() - 1

@@ -1,6 +1,6 @@
-//! CEL, held to what is exact and cheap: no floating-point literals, a short list of functions, and only variables
-//! that exist. Programs are compiled once; an evaluation borrows the transaction through a resolver and copies nothing
-//! but what it computes.
+//! CEL expressions, limited to exact and cheap operations: no floating-point literals, a short list of functions, and
+//! only variables that exist. A program is compiled once. An evaluation borrows the transaction through a resolver and
+//! copies only computed values.
 
 use std::collections::BTreeSet;
 
@@ -13,19 +13,19 @@ use cel::{
     context::VariableResolver,
 };
 
-/// The functions a rule may call. `matches` is absent because it compiles its pattern at each use.
+/// The functions that a rule may call. `matches` is absent because it compiles its pattern at each call.
 pub(super) const FUNCTIONS: &[&str] =
     &["money", "size", "contains", "startsWith", "endsWith", "int", "string", "type"];
-/// Names of types, for `type(metadata.n) == int`.
+/// The names of types, for `type(metadata.n) == int`.
 const TYPE_NAMES: &[&str] = &["int", "string", "bool"];
 
-/// A compiled expression and what it mentions.
+/// A compiled expression and the names in it.
 #[derive(Debug)]
 pub(super) struct Expression {
     program: Program,
-    /// Free variables.
+    /// The free variables.
     pub variables: BTreeSet<String>,
-    /// Names looked up in `metadata`.
+    /// The entries of `metadata` that it reads.
     pub metadata_names: BTreeSet<String>,
 }
 
@@ -39,13 +39,15 @@ struct Mentions {
 }
 
 impl Expression {
-    /// Compiles and checks what can be checked without a transaction. The error is for the analyst.
+    /// Compiles the text and makes all checks that need no transaction. The error text is for the analyst.
     pub fn compile(text: &str) -> Result<Self, String> {
         let program = Program::compile(text).map_err(|error| error.to_string())?;
         let mut mentions = Mentions::default();
         mentions.walk(program.expression());
         if mentions.has_float {
-            return Err("a number with a point is a float and never exact; write money(\"10.50\")".into());
+            return Err(
+                "a number with a decimal point is a float, which is not exact; write money(\"10.50\")".into(),
+            );
         }
         let operator = |name: &str| !name.starts_with(|first: char| first.is_ascii_alphabetic());
         if let Some(unknown) =
@@ -59,8 +61,8 @@ impl Expression {
         Ok(Self { program, variables, metadata_names: mentions.metadata_names })
     }
 
-    /// Whether it holds. `root` knows the functions, `variables` the transaction.
-    pub fn holds<'a>(
+    /// Evaluates the expression. `root` holds the functions, `variables` the transaction.
+    pub fn evaluate<'a>(
         &self,
         root: &'a Context<'a, 'a>,
         variables: &'a dyn VariableResolver,
@@ -131,7 +133,7 @@ impl Mentions {
     }
 }
 
-/// The functions for currencies with that many decimals.
+/// Returns the functions for currencies with this many decimals.
 pub(super) fn root_context(decimals: u8) -> Result<Context<'static, 'static>, String> {
     let mut root = Context::default();
     let money = move |text: std::sync::Arc<String>| -> Result<i64, cel::ExecutionError> {
@@ -141,19 +143,19 @@ pub(super) fn root_context(decimals: u8) -> Result<Context<'static, 'static>, St
     Ok(root)
 }
 
-/// A decimal text in minor units. Decimals that the currency lacks may be written if they are zero, so that one text
-/// serves yen and euro alike; other ones are an error, because nothing here rounds.
+/// Converts a decimal text to minor units. Zeros after the currency's last decimal are allowed, so that one text serves
+/// yen and euro. Other digits there are an error, because amounts are never rounded.
 pub(super) fn minor_units(text: &str, decimals: u8) -> Result<i64, String> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let (negative, whole) = whole.strip_prefix('-').map_or((false, whole), |rest| (true, rest));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || !digits(whole) || !digits(fraction) || text.ends_with('.') {
-        return Err(format!("\"{text}\" is no plain decimal number such as \"125.50\""));
+        return Err(format!("\"{text}\" is not a plain decimal number such as \"125.50\""));
     }
     let decimals = usize::from(decimals);
     let fraction = fraction.trim_end_matches('0');
     if fraction.len() > decimals {
-        return Err(format!("\"{text}\" has more decimals than a currency with {decimals}"));
+        return Err(format!("\"{text}\" has more decimals than a currency with {decimals} decimals"));
     }
     let padded = format!("{whole}{fraction:0<decimals$}");
     let minor = padded.parse::<i64>().ok().filter(|minor| *minor <= crate::domain::AMOUNT_MINOR_MAX);

@@ -1,34 +1,34 @@
-//! Features: what a rule may ask about the account's history, and the windows that answer it.
+//! Features: aggregates over an account's history, and the windows that compute them.
 //!
-//! A window is kept up to date row by row: adding one row costs the rows that leave, not the rows that stay, so a busy
-//! account is scored as fast as a quiet one. The result is the same as if it had been computed from the rows anew.
+//! A window is updated row by row. The cost of a new row depends on the rows that leave, not on the rows that stay, so a
+//! busy account is scored as fast as a quiet one. The result equals a computation from all rows of the window.
 
 use std::collections::VecDeque;
 
-use super::rows::{HeldRow, Label};
+use super::rows::{HeldRow, TextHash};
 use crate::domain::Direction;
 
-/// What is taken over the rows of the window.
+/// The aggregate over the rows of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aggregate {
-    /// How many.
+    /// The number of rows.
     Count,
-    /// Total of the amounts; stays at the ends of `i64` instead of wrapping.
+    /// The sum of the amounts. Saturates at the limits of `i64`.
     Sum(Measure),
-    /// Smallest amount, 0 for no rows.
+    /// The smallest amount, 0 without rows.
     Min(Measure),
-    /// Largest amount, 0 for no rows.
+    /// The largest amount, 0 without rows.
     Max(Measure),
-    /// How many different texts of a kind (by its place among the tracked ones); rows without one do not count.
+    /// The number of different texts of one tracked kind, given by its index. Rows without such a text do not count.
     Distinct(usize),
-    /// Whole seconds from the last row before the event, −1 if there is none.
+    /// The whole seconds since the last row before the event, −1 without such a row.
     SecondsSinceLast,
 }
 
-/// Which amount.
+/// The amount that is aggregated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Measure {
-    /// Positive.
+    /// Always positive.
     Amount,
     /// Negative for a debit.
     SignedAmount,
@@ -50,12 +50,12 @@ pub(super) enum Unit {
 pub(super) struct Feature {
     pub name: Box<str>,
     pub aggregate: Aggregate,
-    /// Microseconds; None: as far back as the history reaches.
+    /// The width in microseconds. None: the whole history.
     pub window: Option<i64>,
     /// Whether the event itself counts.
     pub include_event: bool,
     pub direction: Option<Direction>,
-    /// Positions in the currency's amounts.
+    /// Indexes of the filter's amounts among the amounts of a currency.
     pub at_least: Option<usize>,
     pub below: Option<usize>,
     pub multiple_of: Option<usize>,
@@ -80,67 +80,69 @@ impl Feature {
     }
 }
 
-/// The rows that are inside a feature's window now, summed up.
+/// The rows that are inside a feature's window now, aggregated.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// The first row inside, counted from the first row ever.
+    /// The number of the first row inside, counted from the first row of the account's history.
     first: u64,
-    state: State,
+    state: WindowState,
 }
 
-/// Rows that are or can still become the extreme, best first.
+/// The rows that are, or can still become, the minimum or maximum; the current one first.
 #[derive(Debug, Default)]
 struct Candidates(VecDeque<(u64, i64)>);
 
-/// An account has one for each feature, so what only some need lies elsewhere.
+/// An account has one for each feature, so large values are boxed.
 #[derive(Debug)]
-enum State {
+enum WindowState {
     Count(i64),
     Sum(Box<i128>),
     Extreme(Box<Candidates>),
-    /// How often each occurs, sorted.
-    Distinct(Vec<(Label, u32)>),
-    /// Number and time of the last row.
+    /// Each text with its number of rows, sorted.
+    Distinct(Vec<(TextHash, u32)>),
+    /// The number and the time of the last row.
     Last(Option<(u64, i64)>),
 }
 
 impl Window {
     pub fn new(feature: &Feature) -> Self {
         let state = match feature.aggregate {
-            Aggregate::Count => State::Count(0),
-            Aggregate::Sum(_) => State::Sum(Box::default()),
-            Aggregate::Min(_) | Aggregate::Max(_) => State::Extreme(Box::default()),
-            Aggregate::Distinct(_) => State::Distinct(Vec::new()),
-            Aggregate::SecondsSinceLast => State::Last(None),
+            Aggregate::Count => WindowState::Count(0),
+            Aggregate::Sum(_) => WindowState::Sum(Box::default()),
+            Aggregate::Min(_) | Aggregate::Max(_) => WindowState::Extreme(Box::default()),
+            Aggregate::Distinct(_) => WindowState::Distinct(Vec::new()),
+            Aggregate::SecondsSinceLast => WindowState::Last(None),
         };
         Self { first: 0, state }
     }
 
-    /// About how many bytes of memory it takes.
+    /// Returns about how many bytes of memory the window takes.
     pub fn bytes(&self) -> usize {
-        let beside = match &self.state {
-            State::Count(_) | State::Last(_) => 0,
-            State::Sum(_) => size_of::<i128>(),
-            State::Extreme(rows) => size_of::<Candidates>() + rows.0.capacity() * size_of::<(u64, i64)>(),
-            State::Distinct(values) => values.capacity() * size_of::<(Label, u32)>(),
+        let extra = match &self.state {
+            WindowState::Count(_) | WindowState::Last(_) => 0,
+            WindowState::Sum(_) => size_of::<i128>(),
+            WindowState::Extreme(rows) => {
+                size_of::<Candidates>() + rows.0.capacity() * size_of::<(u64, i64)>()
+            }
+            WindowState::Distinct(values) => values.capacity() * size_of::<(TextHash, u32)>(),
         };
-        size_of::<Self>() + beside
+        size_of::<Self>() + extra
     }
 
-    /// The first row that has not left yet.
+    /// The number of the first row inside.
     pub fn first(&self) -> u64 {
         self.first
     }
 
-    /// Takes a new row in.
+    /// Adds a new row.
     pub fn enter(&mut self, feature: &Feature, amounts: &[i64], number: u64, row: HeldRow<'_>) {
         if !feature.takes(row, amounts) {
             return;
         }
         match &mut self.state {
-            State::Count(count) => *count += 1,
-            State::Sum(sum) => **sum += i128::from(measured(feature, row)),
-            State::Extreme(rows) => {
+            WindowState::Count(count) => *count += 1,
+            WindowState::Sum(sum) => **sum += i128::from(measured(feature, row)),
+            WindowState::Extreme(rows) => {
                 let value = measured(feature, row);
                 let smallest = matches!(feature.aggregate, Aggregate::Min(_));
                 let beaten = |old: i64| if smallest { old >= value } else { old <= value };
@@ -149,12 +151,12 @@ impl Window {
                 }
                 rows.0.push_back((number, value));
             }
-            State::Distinct(values) => note(values, labelled(feature, row)),
-            State::Last(last) => *last = Some((number, row.numbers.at_micros)),
+            WindowState::Distinct(values) => add_text(values, hash_of(feature, row)),
+            WindowState::Last(last) => *last = Some((number, row.numbers.at_micros)),
         }
     }
 
-    /// Lets the first row inside go; it must be `row`, number `first()`.
+    /// Removes the first row, which must be `row`, with the number `first()`.
     pub fn leave(&mut self, feature: &Feature, amounts: &[i64], row: HeldRow<'_>) {
         let number = self.first;
         self.first += 1;
@@ -162,29 +164,29 @@ impl Window {
             return;
         }
         match &mut self.state {
-            State::Count(count) => *count -= 1,
-            State::Sum(sum) => **sum -= i128::from(measured(feature, row)),
-            State::Extreme(rows) => {
+            WindowState::Count(count) => *count -= 1,
+            WindowState::Sum(sum) => **sum -= i128::from(measured(feature, row)),
+            WindowState::Extreme(rows) => {
                 if rows.0.front().is_some_and(|(front, _)| *front == number) {
                     rows.0.pop_front();
                 }
             }
-            State::Distinct(values) => forget(values, labelled(feature, row)),
-            State::Last(last) => *last = last.filter(|(known, _)| *known > number),
+            WindowState::Distinct(values) => remove_text(values, hash_of(feature, row)),
+            WindowState::Last(last) => *last = last.filter(|(known, _)| *known > number),
         }
     }
 
-    /// The feature's value at `now_micros`.
+    /// Returns the feature's value at `now_micros`.
     pub fn value(&self, now_micros: i64) -> i64 {
         match &self.state {
-            State::Count(count) => *count,
-            State::Sum(sum) => {
+            WindowState::Count(count) => *count,
+            WindowState::Sum(sum) => {
                 let bounded = (**sum).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
                 i64::try_from(bounded).unwrap_or_default()
             }
-            State::Extreme(rows) => rows.0.front().map_or(0, |(_, value)| *value),
-            State::Distinct(values) => i64::try_from(values.len()).unwrap_or(i64::MAX),
-            State::Last(last) => last.map_or(-1, |(_, at)| (now_micros - at) / MICROS_PER_SECOND),
+            WindowState::Extreme(rows) => rows.0.front().map_or(0, |(_, value)| *value),
+            WindowState::Distinct(values) => i64::try_from(values.len()).unwrap_or(i64::MAX),
+            WindowState::Last(last) => last.map_or(-1, |(_, at)| (now_micros - at) / MICROS_PER_SECOND),
         }
     }
 }
@@ -200,29 +202,29 @@ fn measured(feature: &Feature, row: HeldRow<'_>) -> i64 {
     }
 }
 
-fn labelled(feature: &Feature, row: HeldRow<'_>) -> Option<Label> {
+fn hash_of(feature: &Feature, row: HeldRow<'_>) -> Option<TextHash> {
     match feature.aggregate {
-        Aggregate::Distinct(nth) => row.label(nth),
+        Aggregate::Distinct(nth) => row.hash(nth),
         _ => None,
     }
 }
 
-fn note(values: &mut Vec<(Label, u32)>, value: Option<Label>) {
+fn add_text(values: &mut Vec<(TextHash, u32)>, value: Option<TextHash>) {
     let Some(value) = value else { return };
     match values.binary_search_by_key(&value, |(known, _)| *known) {
-        Ok(place) => values.get_mut(place).into_iter().for_each(|(_, count)| *count += 1),
-        Err(place) => values.insert(place, (value, 1)),
+        Ok(index) => values.get_mut(index).into_iter().for_each(|(_, count)| *count += 1),
+        Err(index) => values.insert(index, (value, 1)),
     }
 }
 
-fn forget(values: &mut Vec<(Label, u32)>, value: Option<Label>) {
+fn remove_text(values: &mut Vec<(TextHash, u32)>, value: Option<TextHash>) {
     let Some(value) = value else { return };
-    if let Ok(place) = values.binary_search_by_key(&value, |(known, _)| *known)
-        && let Some((_, count)) = values.get_mut(place)
+    if let Ok(index) = values.binary_search_by_key(&value, |(known, _)| *known)
+        && let Some((_, count)) = values.get_mut(index)
     {
         *count -= 1;
         if *count == 0 {
-            values.remove(place);
+            values.remove(index);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! An account's recent rows and the windows over them, kept from one event to the next.
 //!
-//! What an event sees is bounded twice: by each feature's own window in event time, half open as `(t − window, t]`, and
-//! by `history_rows`: rows whose `account_seq` lies within that many of the event's own, the event included. Both are
-//! functions of the rows alone, so a history that was carried along and one that was loaded afresh give the same values.
+//! Two limits decide which rows an event sees:
+//! - the window of each feature in event time, half open: `(t − window, t]`,
+//! - `history_rows`: the last rows by `account_seq`, the event included.
+//!
+//! Both depend only on the rows, so a history that is kept in memory and one that is loaded again give the same values.
 
 use super::{
     Ruleset,
@@ -10,47 +12,47 @@ use super::{
     rows::{HeldRow, HistoryRow, Rows},
 };
 
-/// One account's rows under one ruleset and in one currency.
+/// The history of one account for one ruleset and one currency.
 #[derive(Debug)]
 pub struct AccountHistory {
     rows: Rows,
-    /// The number of the first row in `rows`, counted from the first row this history ever held.
+    /// The number of the first row in `rows`, counted from the first row that this history ever held.
     first: u64,
     windows: Box<[Window]>,
-    /// Whether the rows that it began with are in the windows.
+    /// Whether the earlier rows have been added to the windows.
     entered: bool,
 }
 
 impl AccountHistory {
-    /// Of an account without rows.
+    /// The history of an account without rows.
     pub fn new(ruleset: &Ruleset) -> Self {
         Self::with_room(ruleset, 0)
     }
 
-    /// For an account of which so many rows will be added.
+    /// An empty history with room for this many rows.
     pub fn with_room(ruleset: &Ruleset, rows: usize) -> Self {
         let windows = ruleset.features().iter().map(Window::new).collect();
-        let rows = Rows::with_capacity(rows.min(ruleset.history_rows()), ruleset.labels_per_row());
+        let rows = Rows::with_capacity(rows.min(ruleset.history_rows()), ruleset.hashes_per_row());
         Self { rows, first: 0, windows, entered: false }
     }
 
-    /// Adds a row of before the first event that is scored. They come in any order, each at most once.
+    /// Adds a row from before the first scored event. Rows may come in any order, each at most once.
     pub fn add_earlier(&mut self, row: &HistoryRow) {
         debug_assert!(!self.entered, "no event was scored yet");
         self.rows.add(row);
     }
 
-    /// The last row it knows, 0 for none.
+    /// The `account_seq` of the last row, 0 without rows.
     pub fn last_account_seq(&self) -> i64 {
         self.rows.last_seq().unwrap_or(0)
     }
 
-    /// About how many bytes of memory it takes.
+    /// Returns about how many bytes of memory the history takes.
     pub fn bytes(&self) -> usize {
         self.rows.bytes() + self.windows.iter().map(Window::bytes).sum::<usize>()
     }
 
-    /// Adds the event's own row and gives each feature's value at that moment.
+    /// Adds the event's own row and returns the value of each feature at that moment.
     pub(super) fn advance(&mut self, ruleset: &Ruleset, amounts: &[i64], row: &HistoryRow) -> Vec<i64> {
         let features = ruleset.features();
         self.fill_new_windows(features, amounts);
@@ -84,8 +86,8 @@ impl AccountHistory {
         self.first + u64::try_from(self.rows.len()).unwrap_or(u64::MAX)
     }
 
-    /// The rows of before enter the windows at the first event, when the amounts that the
-    /// filters compare with are known.
+    /// Adds the earlier rows to the windows at the first event: only then are the currency's amounts known, which the
+    /// filters need.
     fn fill_new_windows(&mut self, features: &[Feature], amounts: &[i64]) {
         if self.entered {
             return;
@@ -105,9 +107,9 @@ impl AccountHistory {
         features: &[Feature],
         amounts: &[i64],
     ) {
-        let reach = i64::try_from(history_rows).unwrap_or(i64::MAX);
+        let rows_back = i64::try_from(history_rows).unwrap_or(i64::MAX);
         while let Some(oldest) = self.rows.get(0)
-            && oldest.numbers.account_seq <= account_seq.saturating_sub(reach)
+            && oldest.numbers.account_seq <= account_seq.saturating_sub(rows_back)
         {
             for (window, feature) in self.windows.iter_mut().zip(features) {
                 if window.first() == self.first {

@@ -1,4 +1,4 @@
-//! A rule's reason: text with `{names}` that are filled with what was observed. `{{` and `}}` are braces.
+//! The reason of a rule: a text with `{names}` that are replaced by values. `{{` and `}}` stand for braces.
 
 use std::{fmt::Write, time::Duration};
 
@@ -10,19 +10,19 @@ use super::{
 use crate::domain::{Currency, format_minor};
 
 #[derive(Debug)]
-pub(super) struct Reason(Vec<Piece>);
+pub(super) struct Reason(Vec<ReasonPart>);
 
 #[derive(Debug)]
-enum Piece {
+enum ReasonPart {
     Text(String),
     Value(Symbol),
     Metadata(String),
 }
 
 impl Reason {
-    /// Parses the text; `lookup` knows the names. The error is for the analyst.
+    /// Parses the text and resolves its names with `lookup`. The error text is for the analyst.
     pub fn parse(text: &str, lookup: impl Fn(&str) -> Result<Symbol, String>) -> Result<Self, String> {
-        let mut pieces = Vec::new();
+        let mut parts = Vec::new();
         let mut plain = String::new();
         let mut rest = text.chars().peekable();
         while let Some(character) = rest.next() {
@@ -33,30 +33,30 @@ impl Reason {
                 }
                 '{' => {
                     let name: String = rest.by_ref().take_while(|next| *next != '}').collect();
-                    pieces.push(Piece::Text(std::mem::take(&mut plain)));
-                    pieces.push(placeholder(&name, &lookup)?);
+                    parts.push(ReasonPart::Text(std::mem::take(&mut plain)));
+                    parts.push(placeholder(&name, &lookup)?);
                 }
-                '}' => return Err("a } stands alone; write }} for a brace".into()),
+                '}' => return Err("a single }; write }} for a brace".into()),
                 other => plain.push(other),
             }
         }
-        pieces.push(Piece::Text(plain));
-        Ok(Self(pieces))
+        parts.push(ReasonPart::Text(plain));
+        Ok(Self(parts))
     }
 
-    /// The names looked up in `metadata`.
+    /// Returns whether the text uses an entry of `metadata`.
     pub fn mentions_metadata(&self) -> bool {
-        self.0.iter().any(|piece| matches!(piece, Piece::Metadata(_)))
+        self.0.iter().any(|part| matches!(part, ReasonPart::Metadata(_)))
     }
 
-    /// The text with what was observed.
+    /// Returns the text with the values of one transaction.
     pub fn fill(&self, observation: &Observation<'_>) -> String {
         let mut text = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Text(plain) => text.push_str(plain),
-                Piece::Value(symbol) => write_value(&mut text, *symbol, observation),
-                Piece::Metadata(name) => match observation.metadata_text(name) {
+        for part in &self.0 {
+            match part {
+                ReasonPart::Text(plain) => text.push_str(plain),
+                ReasonPart::Value(symbol) => write_value(&mut text, *symbol, observation),
+                ReasonPart::Metadata(name) => match observation.metadata_text(name) {
                     Some(value) => text.push_str(&value),
                     None => text.push_str("none"),
                 },
@@ -66,25 +66,27 @@ impl Reason {
     }
 }
 
-fn placeholder(name: &str, lookup: impl Fn(&str) -> Result<Symbol, String>) -> Result<Piece, String> {
+fn placeholder(name: &str, lookup: impl Fn(&str) -> Result<Symbol, String>) -> Result<ReasonPart, String> {
     if let Some(field) = name.strip_prefix("metadata.") {
-        return Ok(Piece::Metadata(field.to_owned()));
+        return Ok(ReasonPart::Metadata(field.to_owned()));
     }
     match lookup(name)? {
-        Symbol::Variable(Variable::Metadata) => Err("name one entry, such as {metadata.country}".into()),
-        symbol => Ok(Piece::Value(symbol)),
+        Symbol::Variable(Variable::Metadata) => {
+            Err("name one entry of metadata, such as {metadata.country}".into())
+        }
+        symbol => Ok(ReasonPart::Value(symbol)),
     }
 }
 
 fn write_value(text: &mut String, symbol: Symbol, observation: &Observation<'_>) {
     let subject = observation.subject;
-    let money = |minor: i64| shown_money(minor, subject.currency);
-    let shown = match symbol {
+    let money = |minor: i64| money_text(minor, subject.currency);
+    let value = match symbol {
         Symbol::Amount(at) => money(observation.amount_at(at)),
         Symbol::Feature(at) => match observation.unit_at(at) {
             Unit::Number => observation.feature_at(at).to_string(),
             Unit::Money => money(observation.feature_at(at)),
-            Unit::Seconds => shown_seconds(observation.feature_at(at)),
+            Unit::Seconds => duration_text(observation.feature_at(at)),
         },
         Symbol::Variable(variable) => match variable {
             Variable::Amount => money(subject.amount.saturating_abs()),
@@ -104,14 +106,14 @@ fn write_value(text: &mut String, symbol: Symbol, observation: &Observation<'_>)
         },
     };
     // Writing to a String cannot fail.
-    let _ = write!(text, "{shown}");
+    let _ = write!(text, "{value}");
 }
 
-fn shown_money(minor: i64, currency: Currency) -> String {
+fn money_text(minor: i64, currency: Currency) -> String {
     format!("{} {currency}", format_minor(minor, currency))
 }
 
-fn shown_seconds(seconds: i64) -> String {
+fn duration_text(seconds: i64) -> String {
     match u64::try_from(seconds) {
         Ok(seconds) => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
         Err(_) => "never".into(),

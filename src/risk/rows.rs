@@ -1,7 +1,7 @@
-//! The rows of one account, as a history holds them.
+//! The rows of one account's history.
 //!
-//! Histories are most of what `consume-risk` keeps in memory, so a row has no allocation of its own: its numbers lie in
-//! one queue and its labels, as many for each row, in another.
+//! Histories are most of the memory of `consume-risk`, so a row has no allocation of its own: one queue holds the numbers
+//! of all rows, another one the text hashes, the same count for each row.
 
 use std::{
     collections::VecDeque,
@@ -9,15 +9,15 @@ use std::{
     num::NonZeroU64,
 };
 
-/// Room for this many rows at least is made at once, and for an eighth of what there is.
+/// The queues grow by an eighth and at least by this many rows.
 const ROWS_RESERVED_MIN: usize = 4;
 
-/// A text of which only matters whether another one is the same, as 64 bits of its hash: the texts themselves would take
-/// most of a history's memory. That two of the few hundred texts of an account meet in one has a chance of 1 in 10^14.
+/// A hash of 64 bits in place of a text that is only compared for equality. The texts themselves would take most of a
+/// history's memory. The chance that two of an account's few hundred texts have the same hash is 1 in 10^14.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Label(NonZeroU64);
+pub(super) struct TextHash(NonZeroU64);
 
-impl Label {
+impl TextHash {
     pub(super) fn of(text: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
@@ -27,50 +27,49 @@ impl Label {
 
 /// The numbers of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Numbers {
+pub(super) struct RowNumbers {
     pub account_seq: i64,
     pub at_micros: i64,
     /// Minor units, negative for a debit.
     pub amount: i64,
 }
 
-/// What the features need of a ledger row. Made by [`super::Ruleset::history_row`], which keeps only what its features
-/// ask for.
+/// The parts of a ledger row that the features of a ruleset need. Made by [`super::Ruleset::history_row`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryRow {
-    pub(super) numbers: Numbers,
-    /// One for each text that the ruleset tracks, in its order.
-    pub(super) labels: Box<[Option<Label>]>,
+    pub(super) numbers: RowNumbers,
+    /// One for each text that the ruleset tracks, in the same order.
+    pub(super) hashes: Box<[Option<TextHash>]>,
 }
 
-/// A row where it is held.
+/// A row inside [`Rows`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeldRow<'a> {
-    pub numbers: Numbers,
+    pub numbers: RowNumbers,
     rows: &'a Rows,
-    place: usize,
+    index: usize,
 }
 
 impl HeldRow<'_> {
-    pub fn label(&self, nth: usize) -> Option<Label> {
-        self.rows.labels.get(self.place * self.rows.labels_per_row + nth).copied().flatten()
+    pub fn hash(&self, nth: usize) -> Option<TextHash> {
+        self.rows.hashes.get(self.index * self.rows.hashes_per_row + nth).copied().flatten()
     }
 }
 
-/// In the order of `account_seq`.
+/// Rows in the order of `account_seq`.
 #[derive(Debug)]
 pub(super) struct Rows {
-    numbers: VecDeque<Numbers>,
-    labels: VecDeque<Option<Label>>,
-    labels_per_row: usize,
+    numbers: VecDeque<RowNumbers>,
+    hashes: VecDeque<Option<TextHash>>,
+    hashes_per_row: usize,
 }
 
 impl Rows {
-    pub fn with_capacity(capacity: usize, labels_per_row: usize) -> Self {
+    pub fn with_capacity(capacity: usize, hashes_per_row: usize) -> Self {
         Self {
             numbers: VecDeque::with_capacity(capacity),
-            labels: VecDeque::with_capacity(capacity * labels_per_row),
-            labels_per_row,
+            hashes: VecDeque::with_capacity(capacity * hashes_per_row),
+            hashes_per_row,
         }
     }
 
@@ -82,51 +81,52 @@ impl Rows {
         self.numbers.back().map(|row| row.account_seq)
     }
 
-    pub fn get(&self, place: usize) -> Option<HeldRow<'_>> {
-        self.numbers.get(place).map(|numbers| HeldRow { numbers: *numbers, rows: self, place })
+    pub fn get(&self, index: usize) -> Option<HeldRow<'_>> {
+        self.numbers.get(index).map(|numbers| HeldRow { numbers: *numbers, rows: self, index })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = HeldRow<'_>> {
-        self.numbers.iter().enumerate().map(|(place, numbers)| HeldRow {
+        self.numbers.iter().enumerate().map(|(index, numbers)| HeldRow {
             numbers: *numbers,
             rows: self,
-            place,
+            index,
         })
     }
 
-    /// Adds a row, at the end or, which is slow, where it belongs.
+    /// Adds a row at its place in the order. This is fast only at the end.
     pub fn add(&mut self, row: &HistoryRow) {
         if self.numbers.len() == self.numbers.capacity() {
-            // Not as much again, as a queue does by itself.
+            // By itself a queue would double its capacity.
             let more = self.numbers.len() / 8 + ROWS_RESERVED_MIN;
             self.numbers.reserve_exact(more);
-            self.labels.reserve_exact(more * self.labels_per_row);
+            self.hashes.reserve_exact(more * self.hashes_per_row);
         }
-        let labels = (0..self.labels_per_row).map(|nth| row.labels.get(nth).copied().flatten());
+        let hashes = (0..self.hashes_per_row).map(|nth| row.hashes.get(nth).copied().flatten());
         if self.last_seq().is_none_or(|last| last < row.numbers.account_seq) {
             self.numbers.push_back(row.numbers);
-            self.labels.extend(labels);
+            self.hashes.extend(hashes);
         } else {
-            let place = self.numbers.partition_point(|held| held.account_seq < row.numbers.account_seq);
-            self.numbers.insert(place, row.numbers);
-            for (nth, label) in labels.enumerate() {
-                self.labels.insert(place * self.labels_per_row + nth, label);
+            let index = self.numbers.partition_point(|held| held.account_seq < row.numbers.account_seq);
+            self.numbers.insert(index, row.numbers);
+            for (nth, hash) in hashes.enumerate() {
+                self.hashes.insert(index * self.hashes_per_row + nth, hash);
             }
         }
     }
 
     pub fn remove_first(&mut self) {
         self.numbers.pop_front();
-        self.labels.drain(..self.labels_per_row.min(self.labels.len()));
+        self.hashes.drain(..self.hashes_per_row.min(self.hashes.len()));
     }
 
-    /// How many bytes of memory they take.
+    /// Returns how many bytes of memory the rows take.
     pub fn bytes(&self) -> usize {
-        self.numbers.capacity() * size_of::<Numbers>() + self.labels.capacity() * size_of::<Option<Label>>()
+        self.numbers.capacity() * size_of::<RowNumbers>()
+            + self.hashes.capacity() * size_of::<Option<TextHash>>()
     }
 
-    /// How many bytes of memory one such row takes.
-    pub fn bytes_of_row(labels_per_row: usize) -> usize {
-        size_of::<Numbers>() + labels_per_row * size_of::<Option<Label>>()
+    /// Returns how many bytes of memory one row takes.
+    pub fn bytes_of_row(hashes_per_row: usize) -> usize {
+        size_of::<RowNumbers>() + hashes_per_row * size_of::<Option<TextHash>>()
     }
 }

@@ -1,5 +1,5 @@
-//! The rule file as written: TOML with a fixed shape. Everything that is refused names the line, the field and, for a
-//! misspelt name, the nearest right one. Meaning (do the names exist, does the expression compile) is checked later.
+//! The rule file as written: TOML with fixed fields. An error names the line, the field and, for a misspelt name, the
+//! nearest correct one. [`super::build`] checks the meaning: whether names exist and expressions compile.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
-/// Hexadecimal digits of the content hash that name a ruleset.
+/// The number of hexadecimal digits of a version.
 const VERSION_LENGTH: usize = 12;
 
 /// Why a rule file is refused.
@@ -16,9 +16,9 @@ const VERSION_LENGTH: usize = 12;
 pub struct RuleFileError {
     /// Counted from 1.
     pub line: usize,
-    /// Where in the file's structure, such as `rules.large_amount.when`.
+    /// The field, such as `rules.large_amount.when`.
     pub field: String,
-    /// What is wrong and, where that is known, what would be right.
+    /// What is wrong and, if that is known, what would be right.
     pub message: String,
 }
 
@@ -91,12 +91,12 @@ pub(super) enum ModeIn {
     Off,
 }
 
-/// The text of a rule file, for turning positions into lines.
+/// The text of a rule file. Turns positions into line numbers.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a>(pub &'a str);
+pub(super) struct RuleText<'a>(pub &'a str);
 
-impl Source<'_> {
-    /// An error about what stands at `span`.
+impl RuleText<'_> {
+    /// Returns an error about the text at `span`.
     pub fn error(
         self,
         span: std::ops::Range<usize>,
@@ -109,9 +109,9 @@ impl Source<'_> {
     }
 }
 
-/// Reads the shape, and the content hash that names the version.
+/// Parses the file and computes its version.
 pub(super) fn read(text: &str) -> Result<(RuleFile, String), RuleFileError> {
-    let source = Source(text);
+    let source = RuleText(text);
     let refused = |error: toml::de::Error| {
         let message = with_nearest(error.message());
         source.error(error.span().unwrap_or(0..0), field_of(text, error.span()), message)
@@ -121,8 +121,8 @@ pub(super) fn read(text: &str) -> Result<(RuleFile, String), RuleFileError> {
     Ok((file, version_of(&table)))
 }
 
-/// The first digits of the SHA-256 of the content with its keys sorted: comments, order of keys and white space do
-/// not make another version.
+/// Returns the first digits of the SHA-256 of the content with its keys sorted. Comments, white space and the order of
+/// keys do not change the version.
 fn version_of(table: &toml::Table) -> String {
     let canonical = serde_json::to_value(table).map(|value| sorted(value).to_string()).unwrap_or_default();
     let hash = Sha256::digest(canonical.as_bytes());
@@ -142,7 +142,7 @@ fn sorted(value: serde_json::Value) -> serde_json::Value {
     }
 }
 
-/// The line's own text is the best name of a place that serde could not make sense of.
+/// Returns the line at `span`, as the name of a field that serde could not parse.
 fn field_of(text: &str, span: Option<std::ops::Range<usize>>) -> String {
     let Some(span) = span else { return "rule file".into() };
     let start = text.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
@@ -150,7 +150,7 @@ fn field_of(text: &str, span: Option<std::ops::Range<usize>>) -> String {
     if line.is_empty() { "rule file".into() } else { format!("`{line}`") }
 }
 
-/// serde says "unknown field `x`, expected one of `a`, `b`": adds which of those `x` was meant to be.
+/// Adds a suggestion to serde's "unknown field `x`, expected one of `a`, `b`".
 fn with_nearest(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     match (message.starts_with("unknown"), quoted.next()) {
@@ -159,7 +159,7 @@ fn with_nearest(message: &str) -> String {
     }
 }
 
-/// `; did you mean …?`, or nothing if there is nothing to mean.
+/// Returns `; did you mean …?` with the nearest known name, or nothing if no name is known.
 pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
     known
         .max_by(|a, b| strsim::jaro_winkler(a, written).total_cmp(&strsim::jaro_winkler(b, written)))

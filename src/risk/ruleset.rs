@@ -1,4 +1,4 @@
-//! A rule file made ready: names resolved, expressions compiled, amounts worked out for every currency.
+//! A rule file ready to score with: names resolved, expressions compiled, amounts converted for every currency.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,27 +11,27 @@ use super::{
     expression::Expression,
     feature::Feature,
     reason::Reason,
-    rows::{Label, Numbers, Rows},
-    rule_file::{Source, read},
+    rows::{RowNumbers, Rows, TextHash},
+    rule_file::{RuleText, read},
     score::scalar_text,
     trial,
 };
 use crate::domain::Currency;
 
-/// The rule file that the binary carries.
+/// The rule file in the binary.
 pub const SHIPPED_RULES: &str = include_str!("../../config/rules.toml");
 
-/// ISO 4217 knows 0 to 4 decimals.
+/// ISO 4217 has currencies with 0 to 4 decimals.
 pub(super) const DECIMALS_MAX: u8 = 4;
 
-/// What a rule is for.
+/// How a rule takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Counts.
+    /// It adds to the score.
     Live,
-    /// Is reported but does not count.
+    /// It is reported apart and adds nothing.
     Shadow,
-    /// Is not evaluated.
+    /// It is not evaluated.
     Off,
 }
 
@@ -46,14 +46,14 @@ impl Mode {
     }
 }
 
-/// A rule as people list it.
+/// A rule as `ledger risk check` lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSummary<'a> {
     /// Its id.
     pub id: &'a str,
-    /// What it adds.
+    /// The score that it adds.
     pub score: i16,
-    /// Whether it counts.
+    /// How it takes part.
     pub mode: Mode,
 }
 
@@ -66,17 +66,17 @@ pub(super) struct Rule {
     pub mode: Mode,
 }
 
-/// What a rule can name.
+/// The meaning of a name in a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Symbol {
     Variable(Variable),
-    /// Position among the amounts.
+    /// The index of an amount.
     Amount(usize),
-    /// Position among the features.
+    /// The index of a feature.
     Feature(usize),
 }
 
-/// Facts of the transaction itself.
+/// The variables of the transaction itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Variable {
     Amount,
@@ -112,11 +112,11 @@ pub(super) const VARIABLES: &[(&str, Variable)] = &[
     ("is_reversal", Variable::IsReversal),
 ];
 
-/// A text of a row of which features ask how many different ones there are.
+/// A text of each row whose different values a feature counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Tracked {
+pub(super) enum TrackedText {
     Counterparty,
-    /// The entry of this name.
+    /// The metadata entry of this name.
     Metadata(Box<str>),
 }
 
@@ -128,12 +128,12 @@ pub struct Ruleset {
     pub(super) symbols: HashMap<Box<str>, Symbol>,
     pub(super) features: Vec<Feature>,
     pub(super) rules: Vec<Rule>,
-    /// Texts that the history keeps.
-    pub(super) tracked: Vec<Tracked>,
+    /// The texts that the history keeps as hashes.
+    pub(super) tracked: Vec<TrackedText>,
     pub(super) rules_read_metadata: bool,
-    /// By currency, in minor units of it.
+    /// The amounts of each currency in its minor units.
     pub(super) amounts: HashMap<Currency, Box<[i64]>>,
-    /// By number of decimals.
+    /// The CEL functions for each number of decimals.
     pub(super) roots: Vec<Context<'static, 'static>>,
 }
 
@@ -144,20 +144,20 @@ impl std::fmt::Debug for Ruleset {
 }
 
 impl Ruleset {
-    /// Reads a rule file, and tries it on made-up transactions: a rule that fails on one of them is refused.
+    /// Parses a rule file and tries it on made-up transactions. A file with a rule that fails on one of them is refused.
     pub fn parse(text: &str) -> Result<Self, RuleFileError> {
         let (file, version) = read(text)?;
-        let ruleset = Builder { source: Source(text), file: &file }.build(&version)?;
-        trial::run(&ruleset, &file, Source(text))?;
+        let ruleset = Builder { source: RuleText(text), file: &file }.build(&version)?;
+        trial::run(&ruleset, &file, RuleText(text))?;
         Ok(ruleset)
     }
 
-    /// Content hash of the file: what assessments name as their `ruleset`.
+    /// The version: a hash of the file's content. Assessments store it as `ruleset`.
     pub fn version(&self) -> Arc<str> {
         Arc::clone(&self.version)
     }
 
-    /// How far back an event can see, in rows of its account, itself included.
+    /// How many rows of its account an event sees, itself included.
     pub fn history_rows(&self) -> usize {
         self.history_rows
     }
@@ -167,12 +167,12 @@ impl Ruleset {
         self.rules.iter().map(|rule| RuleSummary { id: &rule.id, score: rule.score, mode: rule.mode })
     }
 
-    /// The features' names.
+    /// The names of the features.
     pub fn feature_names(&self) -> impl Iterator<Item = &str> {
         self.features.iter().map(|feature| &*feature.name)
     }
 
-    /// A ledger row as history. `metadata` is the row's JSON, if any; what is no flat object counts as none.
+    /// Returns a ledger row for the history. `metadata` is the row's JSON; anything but an object counts as no metadata.
     pub fn history_row(
         &self,
         account_seq: i64,
@@ -182,17 +182,17 @@ impl Ruleset {
         metadata: Option<&str>,
     ) -> HistoryRow {
         let wanted =
-            metadata.filter(|_| self.tracked.iter().any(|tracked| *tracked != Tracked::Counterparty));
+            metadata.filter(|_| self.tracked.iter().any(|tracked| *tracked != TrackedText::Counterparty));
         let parsed = wanted.and_then(|text| serde_json::from_str(text).ok());
         self.make_row(account_seq, created_at, amount, counterparty, parsed.as_ref())
     }
 
-    /// How many bytes of memory a row takes in a history.
+    /// Returns how many bytes of memory a row takes in a history.
     pub fn history_row_bytes(&self) -> usize {
-        Rows::bytes_of_row(self.labels_per_row())
+        Rows::bytes_of_row(self.hashes_per_row())
     }
 
-    pub(super) fn labels_per_row(&self) -> usize {
+    pub(super) fn hashes_per_row(&self) -> usize {
         self.tracked.len()
     }
 
@@ -209,15 +209,15 @@ impl Ruleset {
         counterparty: Option<&str>,
         metadata: Option<&serde_json::Map<String, serde_json::Value>>,
     ) -> HistoryRow {
-        let label = |tracked: &Tracked| match tracked {
-            Tracked::Counterparty => counterparty.map(Label::of),
-            Tracked::Metadata(name) => metadata?.get(&**name).map(|value| match value {
-                serde_json::Value::String(text) => Label::of(text),
-                other => Label::of(&scalar_text(other)),
+        let hash_of = |tracked: &TrackedText| match tracked {
+            TrackedText::Counterparty => counterparty.map(TextHash::of),
+            TrackedText::Metadata(name) => metadata?.get(&**name).map(|value| match value {
+                serde_json::Value::String(text) => TextHash::of(text),
+                other => TextHash::of(&scalar_text(other)),
             }),
         };
-        let numbers = Numbers { account_seq, at_micros: created_at.timestamp_micros(), amount };
-        HistoryRow { numbers, labels: self.tracked.iter().map(label).collect() }
+        let numbers = RowNumbers { account_seq, at_micros: created_at.timestamp_micros(), amount };
+        HistoryRow { numbers, hashes: self.tracked.iter().map(hash_of).collect() }
     }
 
     pub(super) fn features(&self) -> &[Feature] {
@@ -240,7 +240,7 @@ impl Ruleset {
         self.rules_read_metadata
     }
 
-    #[expect(clippy::indexing_slicing, reason = "one root for each number of decimals, made by `build`")]
+    #[expect(clippy::indexing_slicing, reason = "`build` makes one root for each number of decimals")]
     pub(super) fn root(&self, currency: Currency) -> &Context<'static, 'static> {
         &self.roots[usize::from(currency.decimals().min(DECIMALS_MAX))]
     }

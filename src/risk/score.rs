@@ -1,4 +1,4 @@
-//! Scoring one transaction: what a rule sees, and what comes out.
+//! Scores one transaction: the values that a rule sees, and the assessment.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -22,29 +22,29 @@ use crate::{
     event::RiskReason,
 };
 
-/// Scores add up to at most this.
+/// The highest total score.
 const SCORE_MAX: i16 = 100;
 
-/// The transaction to score, borrowed from an event or from a ledger row.
+/// A transaction to score, borrowed from an event or a ledger row.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
     /// The account.
     pub account_id: &'a str,
-    /// 1, 2, 3 … per account.
+    /// Its number in the account: 1, 2, 3 …
     pub account_seq: i64,
     /// Minor units: positive for a credit, negative for a debit.
     pub amount: i64,
-    /// The account's.
+    /// The currency of the account.
     pub currency: Currency,
     /// Minor units.
     pub balance_after: i64,
-    /// Event time.
+    /// The event time.
     pub created_at: DateTime<Utc>,
-    /// The other side.
+    /// The counterparty.
     pub counterparty: Option<&'a str>,
-    /// Free text.
+    /// The description, a free text.
     pub description: Option<&'a str>,
-    /// Flat object.
+    /// The metadata, a flat object.
     pub metadata: Option<&'a serde_json::Map<String, Json>>,
     /// Whether it reverses another transaction.
     pub is_reversal: bool,
@@ -57,16 +57,16 @@ impl Subject<'_> {
     }
 }
 
-/// What the rules say about one transaction.
+/// The result of scoring one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assessment {
-    /// 0–100: the scores of the live rules that fired, capped.
+    /// The sum of the scores of the live rules that fired, at most 100.
     pub risk_score: i16,
-    /// By the thresholds of the rule file.
+    /// The level by the thresholds of the rule file.
     pub risk_level: RiskLevel,
-    /// Live rules that fired, in the order of the file.
+    /// The live rules that fired, in the order of the file.
     pub reasons: Vec<RiskReason>,
-    /// Shadow rules that would have fired.
+    /// The shadow rules that fired.
     pub shadow_reasons: Vec<RiskReason>,
     /// The version of the rules.
     pub ruleset: Arc<str>,
@@ -75,27 +75,27 @@ pub struct Assessment {
 /// Why there is no assessment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScoreError {
-    /// An expression failed on this transaction: a fault of the rule, the same at every try.
+    /// An expression failed on this transaction. It fails the same way at each attempt.
     #[error("rule {rule}: {cause}")]
     Rule {
         /// The rule's id.
         rule: String,
-        /// What the expression ran into.
+        /// The error of the expression.
         cause: String,
     },
-    /// The history already holds this row or a later one: a fault of the caller.
-    #[error("transaction {account_seq} cannot be scored on a history that reaches to {last}")]
+    /// The history already holds this row or a later one. This is a bug of the caller.
+    #[error("transaction {account_seq} cannot be scored: the history already ends at {last}")]
     NotNext {
-        /// Of the transaction.
+        /// The `account_seq` of the transaction.
         account_seq: i64,
-        /// Of the history's last row.
+        /// The `account_seq` of the history's last row.
         last: i64,
     },
 }
 
 impl Ruleset {
-    /// Scores the transaction on its account's history so far and adds it to that history (also when a rule fails:
-    /// the row is in the ledger all the same).
+    /// Scores the transaction with the history of its account and adds it to that history. If a rule fails, the row is
+    /// added too, because it is in the ledger all the same.
     pub fn score(
         &self,
         history: &mut AccountHistory,
@@ -111,8 +111,8 @@ impl Ruleset {
         self.assess(&observation)
     }
 
-    /// Adds a row to the history without scoring it: it was assessed before. Like [`Ruleset::score`], the row must come
-    /// after those that the history holds; otherwise nothing happens.
+    /// Adds a row to the history without scoring it, because it already has an assessment. A row that does not come after
+    /// the rows in the history is ignored.
     pub fn remember(&self, history: &mut AccountHistory, subject: &Subject<'_>) {
         if history.last_account_seq() < subject.account_seq {
             history.advance(self, self.amounts_in(subject.currency), &self.row_of(subject));
@@ -126,7 +126,7 @@ impl Ruleset {
         for rule in self.rules().iter().filter(|rule| rule.mode != Mode::Off) {
             let fired = rule
                 .when
-                .holds(root, observation)
+                .evaluate(root, observation)
                 .map_err(|cause| ScoreError::Rule { rule: rule.id.to_string(), cause })?;
             if !fired {
                 continue;
@@ -151,7 +151,7 @@ impl Ruleset {
     }
 }
 
-/// Everything that a rule can name, for one transaction.
+/// The values of all names for one transaction.
 pub(super) struct Observation<'a> {
     ruleset: &'a Ruleset,
     pub subject: &'a Subject<'a>,
@@ -187,12 +187,12 @@ impl<'a> Observation<'a> {
         self.subject.balance_after.saturating_sub(self.subject.amount)
     }
 
-    /// 0–23, UTC.
+    /// The hour from 0 to 23, in UTC.
     pub fn hour(&self) -> i64 {
         i64::from(self.subject.created_at.hour())
     }
 
-    /// 1 for Monday to 7 for Sunday, UTC.
+    /// The weekday from 1 (Monday) to 7 (Sunday), in UTC.
     pub fn weekday(&self) -> i64 {
         i64::from(self.subject.created_at.weekday().number_from_monday())
     }
@@ -202,7 +202,7 @@ impl<'a> Observation<'a> {
     }
 }
 
-/// A metadata value as text: strings as they are, the rest as JSON writes it.
+/// Returns a metadata value as text: a string unchanged, any other value as JSON.
 pub(super) fn scalar_text(value: &Json) -> String {
     match value {
         Json::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! The promises of the rules, on the shipped file and on small ones.
+//! The guarantees of the rules, with the shipped file and with small ones.
 
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
@@ -46,8 +46,8 @@ fn subject<'a>(account_seq: i64, row: &'a Row) -> Subject<'a> {
     }
 }
 
-/// Scores the rows one after the other on a history that is carried along.
-fn carried(ruleset: &Ruleset, rows: &[Row]) -> Vec<Assessment> {
+/// Scores the rows one after the other with a history that is kept in memory.
+fn score_all(ruleset: &Ruleset, rows: &[Row]) -> Vec<Assessment> {
     let mut history = AccountHistory::new(ruleset);
     (1..)
         .zip(rows)
@@ -55,7 +55,7 @@ fn carried(ruleset: &Ruleset, rows: &[Row]) -> Vec<Assessment> {
         .collect()
 }
 
-/// The same row as the database would hand it back.
+/// Returns the row as the database returns it.
 fn stored(ruleset: &Ruleset, account_seq: i64, row: &Row) -> HistoryRow {
     let metadata = row.metadata.as_ref().map(|map| Value::Object(map.clone()).to_string());
     ruleset.history_row(account_seq, at(row.seconds), row.amount, row.counterparty, metadata.as_deref())
@@ -66,7 +66,7 @@ fn fired(assessment: &Assessment) -> Vec<&str> {
 }
 
 fn last(ruleset: &Ruleset, rows: &[Row]) -> Assessment {
-    carried(ruleset, rows).pop().expect("at least one row")
+    score_all(ruleset, rows).pop().expect("at least one row")
 }
 
 fn shipped() -> Ruleset {
@@ -94,7 +94,7 @@ fn an_ordinary_payment_is_low_and_has_no_reasons() {
 }
 
 #[test]
-fn each_shipped_rule_fires_on_what_it_is_for() {
+fn each_shipped_rule_fires_on_its_case() {
     let ruleset = shipped();
     let series = |count: i64, gap: i64, amount: i64| (0..count).map(move |n| row(n * gap, amount));
     let mut cases: Vec<(&str, Vec<Row>)> = vec![
@@ -114,14 +114,14 @@ fn each_shipped_rule_fires_on_what_it_is_for() {
         ..row
     };
     cases.push(("many_counterparties", (0..10).map(|n| named(n, row(n, -100))).collect()));
-    let from = |place: &str, value: &str, row: Row| Row {
-        metadata: json!({place: value}).as_object().cloned(),
+    let from = |entry: &str, value: &str, row: Row| Row {
+        metadata: json!({entry: value}).as_object().cloned(),
         ..row
     };
-    for (name, place) in [("unusual_country", "country"), ("unusual_channel", "channel")] {
-        let mut rows: Vec<Row> = series(6, 3_600, -100).map(|row| from(place, "usual", row)).collect();
+    for (name, entry) in [("unusual_country", "country"), ("unusual_channel", "channel")] {
+        let mut rows: Vec<Row> = series(6, 3_600, -100).map(|row| from(entry, "usual", row)).collect();
         assert!(!fired(&last(&ruleset, &rows)).contains(&name));
-        rows.push(from(place, "other", row(30_000, -100)));
+        rows.push(from(entry, "other", row(30_000, -100)));
         cases.push((name, rows));
     }
     for (name, rows) in &cases {
@@ -132,7 +132,7 @@ fn each_shipped_rule_fires_on_what_it_is_for() {
     assert_eq!(live, cases.len(), "every live rule has a case");
 }
 
-/// Bug that this caught: an amount of some euros in a currency that some of the tables did not list.
+/// Seen to fail when some tables did not list a currency: its large amount was then worth a few euros.
 #[test]
 fn the_shipped_amounts_are_listed_for_the_same_currencies() {
     let file: toml::Table = SHIPPED_RULES.parse().expect("TOML");
@@ -203,7 +203,7 @@ fn the_version_is_the_content_without_comments_and_order() {
 }
 
 #[test]
-fn what_is_misspelt_is_refused_with_line_field_and_the_nearest_name() {
+fn a_misspelt_name_is_refused_with_line_field_and_the_nearest_name() {
     let cases = [
         ("[features.f]\nagregate = \"count\"\nwindow = \"1h\"\n", 5, "did you mean aggregate?"),
         ("[features.f]\naggregate = \"cuont\"\nwindow = \"1h\"\n", 5, "did you mean count?"),
@@ -232,7 +232,7 @@ fn what_is_misspelt_is_refused_with_line_field_and_the_nearest_name() {
 }
 
 #[test]
-fn what_would_fail_or_be_inexact_in_production_is_refused_at_the_desk() {
+fn a_rule_that_could_fail_or_be_inexact_in_production_is_refused() {
     let cases = [
         ("amount > 10.5", "float"),
         ("metadata.country == 'DE'", "ask has(metadata.NAME) first"),
@@ -253,7 +253,7 @@ fn what_would_fail_or_be_inexact_in_production_is_refused_at_the_desk() {
         ),
         ("amount", "instead of true or false"),
         ("counterparty.matches('a.*')", "there is no function matches()"),
-        ("amount > money('ten')", "no plain decimal number"),
+        ("amount > money('ten')", "not a plain decimal number"),
         ("amount >", "Syntax"),
     ];
     for (when, part) in cases {
@@ -267,7 +267,7 @@ fn what_would_fail_or_be_inexact_in_production_is_refused_at_the_desk() {
 }
 
 #[test]
-fn a_rule_that_fails_all_the_same_is_an_error_that_names_it() {
+fn a_rule_that_fails_on_a_transaction_is_an_error_that_names_the_rule() {
     let ruleset = with(&rule("description != 'boom' || 1 / (account_seq - account_seq) > 0")).expect("valid");
     let row = row(0, 1);
     let subject = Subject { description: Some("boom"), ..subject(1, &row) };
@@ -278,7 +278,7 @@ fn a_rule_that_fails_all_the_same_is_an_error_that_names_it() {
     assert!(matches!(ruleset.score(&mut history, &subject), Err(ScoreError::NotNext { .. })));
 }
 
-/// Shows every kind of feature as the reason of a rule that always fires.
+/// Returns rules that show every kind of feature in the reason of a rule that always fires.
 fn revealing(history_rows: i64) -> Ruleset {
     let text = format!(
         "history_rows = {history_rows}\n{LEVELS}[amounts.some]\ndefault = \"10\"\n\
@@ -295,12 +295,12 @@ fn revealing(history_rows: i64) -> Ruleset {
     Ruleset::parse(&text).expect("valid")
 }
 
-/// What [`revealing`] should say, computed from all rows in the plainest way.
-fn plainly(rows: &[Row], index: usize, history_rows: usize) -> String {
+/// Computes the reason of [`revealing`] from all rows in the simplest way.
+fn expected_reason(rows: &[Row], index: usize, history_rows: usize) -> String {
     let event = &rows[index];
-    let reach = &rows[(index + 1).saturating_sub(history_rows)..=index];
+    let visible = &rows[(index + 1).saturating_sub(history_rows)..=index];
     let inside = |width: i64, with_event: bool| {
-        let kept = if with_event { reach } else { &reach[..reach.len() - 1] };
+        let kept = if with_event { visible } else { &visible[..visible.len() - 1] };
         kept.iter().filter(move |row| row.seconds > event.seconds - width)
     };
     let debit = |row: &&Row| row.amount < 0;
@@ -309,7 +309,7 @@ fn plainly(rows: &[Row], index: usize, history_rows: usize) -> String {
     let parties = inside(90, true).filter_map(|row| row.counterparty.map(String::from)).collect();
     let places =
         inside(40, true).filter_map(|row| Some(row.metadata.as_ref()?.get("c")?.to_string())).collect();
-    let earlier = &reach[..reach.len() - 1];
+    let earlier = &visible[..visible.len() - 1];
     let since = earlier.iter().rev().find(|row| row.amount.abs() >= 1_000);
     let small = inside(30, true).filter(|row| row.amount.abs() < 1_000 && row.amount % 500 == 0);
     format!(
@@ -352,17 +352,17 @@ fn any_rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 proptest! {
-    // Seen to fail with `<` instead of `<=` where rows leave a window.
+    // Seen to fail with `<` instead of `<=` in the condition for rows to leave a window.
     #[test]
-    fn windows_that_are_carried_along_equal_the_plain_computation(rows in any_rows(), history_rows in 1_usize..40) {
+    fn windows_kept_in_memory_equal_the_simple_computation(rows in any_rows(), history_rows in 1_usize..40) {
         let ruleset = revealing(i64::try_from(history_rows).unwrap());
-        for (index, assessment) in carried(&ruleset, &rows).iter().enumerate() {
-            prop_assert_eq!(&assessment.reasons[0].reason, &plainly(&rows, index, history_rows));
+        for (index, assessment) in score_all(&ruleset, &rows).iter().enumerate() {
+            prop_assert_eq!(&assessment.reasons[0].reason, &expected_reason(&rows, index, history_rows));
         }
     }
 
     #[test]
-    fn a_loaded_history_in_any_order_gives_the_same_as_a_carried_one(
+    fn a_history_loaded_in_any_order_equals_one_kept_in_memory(
         (rows, order) in any_rows().prop_flat_map(|rows| {
             let indexes: Vec<usize> = (0..rows.len() - 1).collect();
             (Just(rows), Just(indexes).prop_shuffle())
@@ -384,20 +384,20 @@ proptest! {
     fn rows_outside_the_windows_change_nothing(older in any_rows(), newer in any_rows()) {
         let ruleset = revealing(1_000);
         let gap = older.last().map_or(0, |row| row.seconds) + 101;
-        // Large enough for `seconds_since_last`, which has no window here, to look no further.
+        // Large enough that `seconds_since_last`, which has no window here, looks no further back.
         let mut moved = vec![Row { amount: 70_000, ..newer[0].clone() }];
         moved.extend(newer);
         let shift = |row: &Row| Row { seconds: row.seconds + gap, ..row.clone() };
-        let alone = carried(&ruleset, &moved.iter().map(shift).collect::<Vec<_>>());
+        let alone = score_all(&ruleset, &moved.iter().map(shift).collect::<Vec<_>>());
         let both: Vec<Row> = older.iter().cloned().chain(moved.iter().map(shift)).collect();
-        let after = carried(&ruleset, &both);
+        let after = score_all(&ruleset, &both);
         for (one, other) in alone.iter().zip(&after[older.len()..]).skip(1) {
             prop_assert_eq!(&one.reasons[0].reason, &other.reasons[0].reason);
         }
     }
 
     #[test]
-    fn any_text_is_a_rule_file_or_refused_without_panic(text in ".{0,200}") {
+    fn any_text_is_accepted_or_refused_without_a_panic(text in ".{0,200}") {
         let _ = Ruleset::parse(&text);
         let _ = with(&rule(&text));
     }
@@ -408,7 +408,7 @@ fn direction_is_the_sign_of_the_amount() {
     assert_eq!(subject(1, &row(0, -1)).direction(), Direction::Debit);
 }
 
-/// The analyst's guide, held to the code: it names everything there is, and its files are valid.
+/// docs/rules.md names every variable, function and field, and its examples are valid.
 #[test]
 fn the_guide_names_everything_and_its_examples_are_valid() {
     let guide = include_str!("../../docs/rules.md");

@@ -1,9 +1,13 @@
-//! Tries every rule on made-up transactions before a file is accepted: with and without counterparty, the metadata that
-//! it asks for there, partly there or of any type, every number of decimals, amounts and balances at their ends and at
-//! zero, empty and full histories. What fails here would have become a dead letter in production.
+//! Tries every rule on made-up transactions before a file is accepted. A failure here would be a dead letter in
+//! production. The transactions vary
+//! - counterparty and description: present or not,
+//! - the metadata entries that the rule names: all present, some missing, of any type,
+//! - the decimals of the currency,
+//! - amounts and balances: the smallest, the largest, and balances of zero,
+//! - the history: empty and full.
 //!
-//! Deliberately absent: every combination. Rules that ask for the same entries of metadata are tried together, and only
-//! on those; past a bound of combinations, entries are only tried all at once.
+//! Deliberately absent: all combinations. Rules that read the same metadata entries are tried together, and only with
+//! those entries. Above a limit of combinations, all entries get the same value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,33 +16,33 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AccountHistory, Mode, RuleFileError, Ruleset, Subject,
-    rule_file::{RuleFile, Source},
-    ruleset::{Rule, Tracked},
+    rule_file::{RuleFile, RuleText},
+    ruleset::{Rule, TrackedText},
     score::Observation,
 };
 use crate::domain::{AMOUNT_MINOR_MAX, Currency, format_minor};
 
-/// Currencies with 0, 2, 3 and 4 decimals.
+/// These currencies have 0, 2, 3 and 4 decimals.
 const CURRENCIES_TRIED: [&str; 4] = ["JPY", "EUR", "BHD", "CLF"];
 const AMOUNTS_TRIED: [i64; 4] = [1, -1, AMOUNT_MINOR_MAX, -AMOUNT_MINOR_MAX];
-/// More than any of it: enough for a sum to reach the end of `i64`.
+/// Enough rows for a sum to reach the limit of `i64`.
 const ROWS_TRIED: i64 = 12;
-/// Combinations of entries of metadata, over all rules.
+/// The most combinations of metadata entries, over all rules.
 const COMBINATIONS_MAX: usize = 1_000;
 /// 2026-01-01, a Thursday.
 const FIRST_MICROS: i64 = 1_767_225_600_000_000;
 
 type Metadata = Option<Map<String, Value>>;
 
-/// A rule that fails, and on what.
-struct Failure<'a> {
+/// A rule that fails, and the transaction on which it fails.
+struct TrialFailure<'a> {
     rule: &'a str,
     cause: String,
     on: String,
 }
 
-/// Refuses the file if a rule that is not off fails on any of them.
-pub(super) fn run(ruleset: &Ruleset, file: &RuleFile, source: Source<'_>) -> Result<(), RuleFileError> {
+/// Refuses the file if a rule that is not off fails on one of the transactions.
+pub(super) fn run(ruleset: &Ruleset, file: &RuleFile, source: RuleText<'_>) -> Result<(), RuleFileError> {
     let mut groups: BTreeMap<&BTreeSet<String>, Vec<&Rule>> = BTreeMap::new();
     for rule in ruleset.rules().iter().filter(|rule| rule.mode != Mode::Off) {
         groups.entry(&rule.when.metadata_names).or_default().push(rule);
@@ -57,7 +61,11 @@ pub(super) fn run(ruleset: &Ruleset, file: &RuleFile, source: Source<'_>) -> Res
     Ok(())
 }
 
-fn try_metadata<'a>(ruleset: &Ruleset, rules: &[&'a Rule], metadata: &Metadata) -> Result<(), Failure<'a>> {
+fn try_metadata<'a>(
+    ruleset: &Ruleset,
+    rules: &[&'a Rule],
+    metadata: &Metadata,
+) -> Result<(), TrialFailure<'a>> {
     for currency in CURRENCIES_TRIED.iter().filter_map(|code| Currency::parse(code).ok()) {
         for amount in AMOUNTS_TRIED {
             try_account(ruleset, rules, currency, amount, metadata.as_ref())?;
@@ -72,10 +80,10 @@ fn try_account<'a>(
     currency: Currency,
     amount: i64,
     metadata: Option<&Map<String, Value>>,
-) -> Result<(), Failure<'a>> {
+) -> Result<(), TrialFailure<'a>> {
     let (root, amounts) = (ruleset.root(currency), ruleset.amounts_in(currency));
     let mut history = AccountHistory::new(ruleset);
-    // From zero, to zero, and both ends of what a balance can be; each for two rows.
+    // Balances from zero, to zero, and at both limits; each for two rows.
     let furthest = amount.signum() * AMOUNT_MINOR_MAX;
     let balances = [amount, 0, furthest, amount - furthest].map(|balance| [balance; 2]);
     for (account_seq, balance_after) in (1..=ROWS_TRIED).zip(balances.as_flattened().iter().cycle()) {
@@ -96,23 +104,23 @@ fn try_account<'a>(
         let features = history.advance(ruleset, amounts, &ruleset.row_of(&subject));
         let observation = Observation::new(ruleset, &subject, &features, amounts);
         for rule in rules {
-            let failed = |cause| Failure { rule: &rule.id, cause, on: described(&subject) };
-            rule.when.holds(root, &observation).map_err(failed)?;
+            let failed = |cause| TrialFailure { rule: &rule.id, cause, on: describe(&subject) };
+            rule.when.evaluate(root, &observation).map_err(failed)?;
         }
     }
     Ok(())
 }
 
-/// What an entry may hold; numbers at their ends, and what divides badly.
+/// Values of a metadata entry, with the limits of numbers and with zero.
 fn values() -> [Value; 8] {
     [json!("trial"), json!("7"), json!(7), json!(0), json!(-1), json!(i64::MIN), json!(i64::MAX), json!(true)]
 }
 
-/// None, empty, and all entries with each of the values. The features' own entries are among them.
+/// Returns no metadata, empty metadata, and all entries with each of the values. Entries that features read are included.
 fn all_at_once(ruleset: &Ruleset, names: &BTreeSet<String>) -> Vec<Metadata> {
     let tracked = ruleset.tracked.iter().filter_map(|tracked| match tracked {
-        Tracked::Counterparty => None,
-        Tracked::Metadata(name) => Some(name.to_string()),
+        TrackedText::Counterparty => None,
+        TrackedText::Metadata(name) => Some(name.to_string()),
     });
     let all: BTreeSet<String> = names.iter().cloned().chain(tracked).collect();
     let same = |value: Value| Some(all.iter().map(|name| (name.clone(), value.clone())).collect());
@@ -120,7 +128,7 @@ fn all_at_once(ruleset: &Ruleset, names: &BTreeSet<String>) -> Vec<Metadata> {
     [None, Some(Map::new())].into_iter().chain(values().into_iter().take(values_tried).map(same)).collect()
 }
 
-/// Each entry with each of the values or missing, while the others are missing, texts or numbers.
+/// Returns each entry with each value or missing, while the others are missing, texts or numbers.
 fn combinations(names: &BTreeSet<String>) -> impl Iterator<Item = Map<String, Value>> {
     let of_one = |name| values().into_iter().map(Some).chain([None]).map(move |value| (name, value));
     let others = || [None, Some(json!("trial")), Some(json!(7))];
@@ -132,7 +140,7 @@ fn combinations(names: &BTreeSet<String>) -> impl Iterator<Item = Map<String, Va
     })
 }
 
-fn described(subject: &Subject<'_>) -> String {
+fn describe(subject: &Subject<'_>) -> String {
     let currency = subject.currency;
     let money = |minor| format_minor(minor, currency);
     let metadata = match subject.metadata {
@@ -143,8 +151,8 @@ fn described(subject: &Subject<'_>) -> String {
     format!("a transaction of {amount} {currency} to a balance of {balance}, {metadata}")
 }
 
-fn refused(file: &RuleFile, source: Source<'_>, failure: &Failure<'_>) -> RuleFileError {
-    let Failure { rule, cause, on } = failure;
+fn refused(file: &RuleFile, source: RuleText<'_>, failure: &TrialFailure<'_>) -> RuleFileError {
+    let TrialFailure { rule, cause, on } = failure;
     let found =
         file.rules.iter().map(|written| written.get_ref()).find(|written| written.id.get_ref() == rule);
     let span = found.map_or(0..0, |written| written.when.span());
