@@ -1,30 +1,38 @@
-//! `ledger relay`: publishes the outbox, in order per account, to whatever broker is configured.
+//! `ledger relay`: publishes the outbox to the configured broker, in order per account.
 //!
 //! ```text
 //!            lanes held by lease                     one request in flight per partition
-//! outbox ──▶ look: one query, rows ──▶ sort into ──▶ produce, wait until durable ──▶ remove exactly the
-//!    ▲       still present, in order   partitions         (all partitions at once)   acknowledged rows,
+//! outbox ──▶ scan: one query, rows ──▶ sort into ──▶ produce, wait until durable ──▶ remove exactly the
+//!    ▲       still present, in order   partitions       (all partitions in parallel) acknowledged rows,
 //!    └─────── while one share of the lanes is published, the next is read ◀───────── holding the leases
 //! ```
 //!
-//! Guarantees: a row leaves the outbox only after the broker has it, so nothing is lost; the first occurrences of a
-//! key's events leave in the order of its rows, whatever crashes; a relay that lost its leases removes nothing.
-//! Duplicates may follow a crash; consumers drop them by event id. A partition that fails holds up its own keys and no
-//! others. A record that the broker finds too large is kept as a dead letter and its lane goes on.
+//! Guarantees:
 //!
-//! Deliberately absent: a cursor (a row that commits late with a lower id would be skipped; a look begins where no row
-//! can appear any more, see [`floors`], and no later), notifications (they
-//! serialise commits), and any order between different keys.
+//! - A row leaves the outbox only after the broker has stored its record, so no event is lost.
+//! - The first occurrences of a key's events are published in the order of its rows, also across crashes.
+//! - A relay that lost a lease removes nothing from that lane.
+//! - A partition that fails delays only its own keys.
+//!
+//! After a crash, events may be published twice; consumers drop duplicates by event id. A record that is too large for
+//! the broker becomes a dead letter.
+//!
+//! Deliberately absent:
+//!
+//! - A cursor: it would skip a row that commits late with a lower id. A scan starts at the scan floor, below which no
+//!   row can appear (see [`scan_floors`]).
+//! - Notifications (`NOTIFY`): they serialize commits.
+//! - An order between different keys.
 
 mod backlog;
+mod connections;
 mod delivery;
-mod floors;
 mod lanes;
 mod partitions;
-mod past;
 mod request;
+mod resume_points;
 mod retention;
-mod sessions;
+mod scan_floors;
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,20 +45,20 @@ use tokio::{
 pub use delivery::{Batch, Delivered, Relay, RelayError};
 pub use lanes::lease_name;
 
-use self::lanes::{Lanes, Share};
+use self::lanes::{LaneSchedule, Share};
 use crate::{
     broker::topic_specs,
     runtime::{Backoff, Boot, Context, LeaseGroup, OutageLog, StartDetails},
 };
 
-/// Time for what is in flight to finish after a stop; the rest of the 5 s is for giving up the leases.
+/// How long requests in flight may take to finish after a stop. The rest of the 5 s is for releasing the leases.
 const STOP_GRACE: Duration = Duration::from_millis(2500);
 const RETRY_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(5);
-/// Batches in flight at once: while one is read, others are being published and removed.
+/// Batches in flight in parallel: while one is read, others are published and removed.
 const BATCHES_MAX: usize = 3;
 
-/// Runs the role until asked to stop.
+/// Runs the role until it is asked to stop.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut boot = Boot::new(&context, "relay");
     drop(boot.connect().await?);
@@ -72,9 +80,11 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 async fn relay_until_stopped(context: &Context, relay: &Arc<Relay>) -> anyhow::Result<()> {
     let mut group = LeaseGroup::join(context, "relay", lanes::lease_names(), context.config.relay.lease_ttl);
     let mut in_flight = JoinSet::new();
-    let outcome = look_and_deliver(context, relay, &mut group, &mut in_flight).await;
+    let outcome = scan_and_deliver(context, relay, &mut group, &mut in_flight).await;
     if timeout(STOP_GRACE, async { while in_flight.join_next().await.is_some() {} }).await.is_err() {
-        tracing::warn!("what is in flight is left to the next relay, which may publish it again");
+        tracing::warn!(
+            "requests are still in flight; the next owner of their lanes may publish their rows again"
+        );
     }
     in_flight.shutdown().await;
     relay.abandon().await;
@@ -82,8 +92,9 @@ async fn relay_until_stopped(context: &Context, relay: &Arc<Relay>) -> anyhow::R
     outcome
 }
 
-/// The loop: looks at the lanes that are free, hands what it finds over for delivery, waits when there is nothing.
-async fn look_and_deliver(
+/// The loop: scans the lanes that are not being delivered, delivers the rows in the background, and waits if there are
+/// none.
+async fn scan_and_deliver(
     context: &Context,
     relay: &Arc<Relay>,
     group: &mut LeaseGroup,
@@ -93,10 +104,10 @@ async fn look_and_deliver(
     let mut polling = Backoff::new(settings.poll_interval_min, settings.poll_interval_max);
     let mut retrying = Backoff::new(RETRY_INTERVAL_MIN, RETRY_INTERVAL_MAX);
     let mut outage = OutageLog::new("reading the outbox");
-    let mut lanes = Lanes::default();
+    let mut lanes = LaneSchedule::default();
     while !context.stop.is_requested() {
         if let Some(refusal) = relay.refusal() {
-            return Err(refusal).context("set the broker right and start the relay again");
+            return Err(refusal).context("fix the broker and start the relay again");
         }
         let mut wait = settings.poll_interval_max;
         let share = if in_flight.len() < BATCHES_MAX { lanes.next_share(&group.held()) } else { None };
@@ -112,7 +123,7 @@ async fn look_and_deliver(
                     context.health.set_ready(true);
                 }
                 Err(RelayError::Broker(refusal)) if !refusal.is_transient() => {
-                    read.context("set the broker right and start the relay again")?;
+                    read.context("fix the broker and start the relay again")?;
                     continue;
                 }
                 Err(error) => {
@@ -122,7 +133,7 @@ async fn look_and_deliver(
                 }
             }
             match read {
-                Ok(batch) if batch.is_empty() && batch.looks_on() => continue,
+                Ok(batch) if batch.is_empty() && batch.resumes() => continue,
                 Ok(batch) if batch.is_empty() => match lanes.found_nothing() {
                     true => wait = polling.next_wait(),
                     false => continue,
@@ -142,7 +153,7 @@ async fn look_and_deliver(
         }
         tokio::select! {
             Some(ended) = in_flight.join_next() => {
-                lanes.give_back(&ended.context("a delivery ended by a bug")?);
+                lanes.give_back(&ended.context("a delivery panicked")?);
             }
             () = sleep(wait) => {}
             () = group.changed() => {}

@@ -1,4 +1,4 @@
-//! How far the outbox is behind, as gauges. Every relay shows the whole outbox, not only its own lanes.
+//! Reports the size and age of the outbox as gauges. Every relay reports the whole outbox, not only its own lanes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,10 +9,10 @@ use crate::{
 };
 
 const INTERVAL: Duration = Duration::from_secs(5);
-/// A gauge that stands still looks like an outbox that does: trouble is to be told.
+/// A measurement that takes longer is logged as an outage, because the gauges are out of date.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Measures again and again until asked to stop.
+/// Measures at every interval until the role is asked to stop.
 pub(super) async fn watch(context: Context, pool: Pool, relay: Arc<Relay>) {
     let mut outage = OutageLog::new("measuring the outbox");
     while !context.stop.is_requested() {

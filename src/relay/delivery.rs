@@ -1,8 +1,10 @@
-//! One batch on its way: read, sorted into partitions, published, removed.
+//! Moves one batch: reads rows, sorts them into partitions, publishes them, and removes them.
 //!
-//! Each partition gets one request at a time. One that takes long does not hold up the batch: it goes on by itself,
-//! left alone until its rows are removed. What was acknowledged is removed and nothing else; removing is tried until it
-//! succeeds or a lease turns out to be lost, for rows that stay are published again.
+//! - Each partition has one request in flight.
+//! - A slow request does not delay the batch: it continues in the background, and its partition is paused until its rows
+//!   are removed.
+//! - Only acknowledged rows are removed. Removal is retried until it succeeds or a lease is lost, because rows that stay
+//!   are published again.
 
 mod removal;
 
@@ -22,12 +24,12 @@ use tokio::{
 
 use self::removal::Removal;
 use super::{
-    floors::{Floors, Settled},
+    connections::{Connections, RelayConnection},
     lanes::lane_of_lease,
-    partitions::{LeftAlone, Partition, PartitionCounts, partition_number, sort},
-    past::Past,
+    partitions::{Partition, PartitionCounts, PausedPartitions, partition_number, sort},
     request::{Outcome, publish},
-    sessions::{Session, Sessions},
+    resume_points::ResumePoints,
+    scan_floors::{ScanFloors, SettledLanes},
 };
 use crate::{
     broker::{BrokerError, SharedBroker},
@@ -40,72 +42,72 @@ use crate::{
     runtime::{Lease, fail_point},
 };
 
-/// How long a batch waits for its slowest partition before it goes on without it.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Values of one look, over all lanes.
+/// A request that takes longer continues in the background, and the batch goes on without it.
+const SLOW_AFTER: Duration = Duration::from_millis(500);
+/// The size of the values of one scan, over all lanes.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Rows of one look that are looked through for some that can be published while others cannot.
-const LOOK_PAST_MAX: usize = 50_000;
+/// Rows that one scan reads at most to find some that are not of paused partitions.
+const ROWS_SKIPPED_MAX: usize = 50_000;
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why there is no batch.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// The database did not answer as it should.
+    /// The database failed.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    /// The broker did not say how many partitions there are, or refuses for good.
+    /// The broker failed, or refuses for good.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// The database did not answer at all.
+    /// The database did not answer in time.
     #[error("no answer from the database within {DATABASE_TIMEOUT:?}")]
-    Silent,
+    NoAnswer,
 }
 
-/// Rows to be delivered together.
+/// Rows to deliver together.
 #[derive(Debug)]
 pub struct Batch {
     partitions: BTreeMap<Partition, Vec<OutboxRow>>,
     is_full: bool,
-    looks_on: bool,
-    settled: Settled,
+    resumes: bool,
+    settled: SettledLanes,
 }
 
 impl Batch {
-    /// Whether there is nothing to be delivered.
+    /// Returns whether there is no row to deliver.
     pub fn is_empty(&self) -> bool {
         self.partitions.is_empty()
     }
 
-    /// Whether rows were passed that have to stay, and the next look begins behind them.
-    pub(super) fn looks_on(&self) -> bool {
-        self.looks_on
+    /// Returns whether rows of paused partitions were skipped. The next scan then resumes behind them at once.
+    pub(super) fn resumes(&self) -> bool {
+        self.resumes
     }
 
-    /// Whether there is probably more where this came from.
+    /// Returns whether the outbox probably holds more rows of these lanes.
     pub fn is_full(&self) -> bool {
         self.is_full
     }
 }
 
-/// What became of a batch, as far as its delivery did not have to wait.
+/// The result of a batch, without its slow requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delivered {
     /// Rows acknowledged by the broker.
     pub published: usize,
-    /// Rows kept as dead letters.
-    pub parked: usize,
+    /// Rows stored as dead letters.
+    pub dead_lettered: usize,
 }
 
 /// The part of the role that moves rows.
 pub struct Relay {
     broker: SharedBroker,
-    sessions: Sessions,
+    connections: Connections,
     batch_size_max: i64,
     row_bytes: AtomicUsize,
-    floors: Floors,
-    left_alone: LeftAlone,
-    past: Mutex<Past>,
+    floors: ScanFloors,
+    paused: PausedPartitions,
+    resume_points: Mutex<ResumePoints>,
     slow: Mutex<JoinSet<()>>,
     refusal: Mutex<Option<BrokerError>>,
 }
@@ -115,22 +117,22 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Relay {
-    /// Opens no connection yet.
+    /// Creates a relay without opening a connection.
     pub fn new(config: &Config, broker: SharedBroker) -> Self {
         Self {
             broker,
-            sessions: Sessions::new(config.database.clone()),
+            connections: Connections::new(config.database.clone()),
             batch_size_max: i64::try_from(config.relay.batch_size_max).unwrap_or(i64::MAX),
             row_bytes: AtomicUsize::default(),
-            floors: Floors::default(),
-            left_alone: LeftAlone::default(),
-            past: Mutex::default(),
+            floors: ScanFloors::default(),
+            paused: PausedPartitions::default(),
+            resume_points: Mutex::default(),
             slow: Mutex::default(),
             refusal: Mutex::default(),
         }
     }
 
-    /// One bounded batch of the lanes that these leases are for.
+    /// Moves one bounded batch of the lanes of these leases.
     pub async fn run_once(self: &Arc<Self>, leases: &[Lease]) -> Result<Delivered, RelayError> {
         let batch = self.read(leases).await?;
         let delivered = self.deliver(batch, leases).await;
@@ -140,38 +142,38 @@ impl Relay {
         }
     }
 
-    /// What the broker refused for good, if it did; no retry helps.
+    /// Returns the broker's refusal, if a request was refused for good. A retry does not help.
     pub fn refusal(&self) -> Option<BrokerError> {
         locked(&self.refusal).take()
     }
 
-    /// Ends what is still under way; its rows stay and are published again by whoever holds their lanes then.
+    /// Stops the requests in flight. Their rows stay, and the next owner of their lanes publishes them again.
     pub(super) async fn abandon(&self) {
         let mut slow = std::mem::take(&mut *locked(&self.slow));
         slow.shutdown().await;
     }
 
-    /// The first rows of the lanes that can be published now.
+    /// Reads the first rows of the lanes that can be published now.
     pub async fn read(&self, leases: &[Lease]) -> Result<Batch, RelayError> {
         let lanes: Vec<i16> = leases.iter().filter_map(lane_of_lease).collect();
         let reading = async {
-            match self.left_alone.is_any() {
+            match self.paused.is_any() {
                 false => self.read_first(&lanes).await,
-                true => self.read_past(&lanes).await,
+                true => self.read_past_paused(&lanes).await,
             }
         };
-        timeout(DATABASE_TIMEOUT, reading).await.unwrap_or(Err(RelayError::Silent))
+        timeout(DATABASE_TIMEOUT, reading).await.unwrap_or(Err(RelayError::NoAnswer))
     }
 
-    async fn session(&self) -> Result<Session, RepositoryError> {
-        let (session, is_new) = self.sessions.take().await?;
+    async fn session(&self) -> Result<RelayConnection, RepositoryError> {
+        let (session, is_new) = self.connections.take().await?;
         if is_new {
-            self.floors.forget();
+            self.floors.discard();
         }
         Ok(session)
     }
 
-    /// Where looks at all lanes may begin.
+    /// Returns the scan floors of all lanes.
     pub(super) fn floors(&self) -> Vec<i64> {
         let lanes: Vec<i16> = (0..LANES).collect();
         self.floors.begin(&lanes).floors
@@ -191,43 +193,48 @@ impl Relay {
         let begin = self.floors.begin(lanes);
         let (floors, rows_max) = (&begin.floors, self.batch_size_max);
         let connection = &mut session.connection;
-        let look = outbox::scan(connection, lanes, floors, per_lane.max(1), bytes_per_lane, rows_max).await?;
-        self.sessions.give_back(session);
-        self.floors.raise(lanes, &begin, &look);
-        let settled = begin.settled(&look);
-        self.note_row_bytes(&look.rows);
-        let counts = self.partition_counts(look.rows.iter().map(|row| &row.topic)).await?;
-        Ok(Batch { partitions: sort(look.rows, &counts), is_full: look.is_full, looks_on: false, settled })
+        let scan = outbox::scan(connection, lanes, floors, per_lane.max(1), bytes_per_lane, rows_max).await?;
+        self.connections.give_back(session);
+        self.floors.raise(lanes, &begin, &scan);
+        let settled = begin.settled(&scan);
+        self.record_row_bytes(&scan.rows);
+        let counts = self.partition_counts(scan.rows.iter().map(|row| &row.topic)).await?;
+        Ok(Batch { partitions: sort(scan.rows, &counts), is_full: scan.is_full, resumes: false, settled })
     }
 
-    /// The mean of the last look decides how many rows the next one asks for.
-    fn note_row_bytes(&self, rows: &[OutboxRow]) {
+    /// Records the mean size of a row. It decides how many rows the next scan asks for.
+    fn record_row_bytes(&self, rows: &[OutboxRow]) {
         let bytes: usize = rows.iter().map(OutboxRow::bytes).sum();
         self.row_bytes.store(bytes / rows.len().max(1), Relaxed);
     }
 
-    /// Some partitions are to be left alone: looks past their rows, so many at once, and next time on from there.
-    async fn read_past(&self, lanes: &[i16]) -> Result<Batch, RelayError> {
-        let per_lane = LOOK_PAST_MAX / lanes.len().max(1);
+    /// Reads rows while partitions are paused: skips at most [`ROWS_SKIPPED_MAX`] of their rows, and resumes there next
+    /// time.
+    async fn read_past_paused(&self, lanes: &[i16]) -> Result<Batch, RelayError> {
+        let per_lane = ROWS_SKIPPED_MAX / lanes.len().max(1);
         let mut session = self.session().await?;
-        // One answer for the whole look: a pause that ended in the middle would let a row overtake one of its own key.
-        let left_alone = self.left_alone.all();
-        let starts = locked(&self.past).starts(&left_alone, lanes, &self.floors.begin(lanes).floors);
+        // One answer for the whole scan: if a pause ended during it, a row could overtake another of its key.
+        let paused = self.paused.all();
+        let starts = locked(&self.resume_points).starts(&paused, lanes, &self.floors.begin(lanes).floors);
         let connection = &mut session.connection;
         let limit = i64::try_from(per_lane).unwrap_or(i64::MAX);
         let mut addresses = outbox::scan_addresses(connection, lanes, &starts, limit).await?;
         let counts = self.partition_counts(addresses.iter().map(|address| &address.topic)).await?;
-        let is_left_alone =
-            |address: &OutboxAddress| left_alone.contains(&partition_of_address(address, &counts));
-        let looks_on = locked(&self.past).looked(&left_alone, &addresses, per_lane, is_left_alone);
-        addresses.retain(|address| !is_left_alone(address));
+        let is_paused = |address: &OutboxAddress| paused.contains(&partition_of_address(address, &counts));
+        let resumes = locked(&self.resume_points).record_scan(&paused, &addresses, per_lane, is_paused);
+        addresses.retain(|address| !is_paused(address));
         addresses.truncate(usize::try_from(self.batch_size_max).unwrap_or(usize::MAX));
         let rows = match addresses.is_empty() {
             true => Vec::new(),
             false => outbox::read_rows(connection, &addresses, BATCH_BYTES_MAX).await?,
         };
-        self.sessions.give_back(session);
-        Ok(Batch { partitions: sort(rows, &counts), is_full: false, looks_on, settled: Settled::default() })
+        self.connections.give_back(session);
+        Ok(Batch {
+            partitions: sort(rows, &counts),
+            is_full: false,
+            resumes,
+            settled: SettledLanes::default(),
+        })
     }
 
     async fn partition_counts<'a>(
@@ -242,26 +249,26 @@ impl Relay {
         Ok(counts)
     }
 
-    /// Publishes all partitions of the batch at once and removes what was acknowledged.
+    /// Publishes all partitions of the batch in parallel and removes the acknowledged rows.
     pub async fn deliver(self: &Arc<Self>, batch: Batch, leases: &[Lease]) -> Delivered {
         fail_point::reach("relay/read");
         let mut waiting: BTreeSet<Partition> = batch.partitions.keys().cloned().collect();
         let mut requests = JoinSet::new();
         for (partition, rows) in batch.partitions {
             let broker = Arc::clone(&self.broker);
-            let invalid_in_a_row = self.left_alone.invalid_in_a_row(&partition);
+            let invalid_in_a_row = self.paused.invalid_in_a_row(&partition);
             requests.spawn(async move { publish(&*broker, partition, rows, invalid_in_a_row).await });
         }
-        let outcomes = collect(&mut requests, &mut waiting, Some(Instant::now() + PATIENCE)).await;
+        let outcomes = collect(&mut requests, &mut waiting, Some(Instant::now() + SLOW_AFTER)).await;
         if !requests.is_empty() {
-            self.go_on_without(requests, waiting, leases.to_vec());
+            self.finish_in_background(requests, waiting, leases.to_vec());
         }
         let delivered = self.remove_settled(&outcomes, leases, batch.settled).await;
-        self.judge(outcomes);
+        self.apply_outcomes(outcomes);
         delivered
     }
 
-    fn go_on_without(
+    fn finish_in_background(
         self: &Arc<Self>,
         mut requests: JoinSet<Outcome>,
         mut waiting: BTreeSet<Partition>,
@@ -269,47 +276,52 @@ impl Relay {
     ) {
         let slow_ones = waiting.clone();
         for partition in &slow_ones {
-            self.left_alone.slow(partition);
+            self.paused.mark_slow(partition);
         }
         let relay = Arc::clone(self);
         let mut slow = locked(&self.slow);
         while slow.try_join_next().is_some() {}
         slow.spawn(async move {
             let outcomes = collect(&mut requests, &mut waiting, None).await;
-            relay.remove_settled(&outcomes, &leases, Settled::default()).await;
+            relay.remove_settled(&outcomes, &leases, SettledLanes::default()).await;
             for partition in &slow_ones {
-                relay.left_alone.no_longer_slow(partition);
+                relay.paused.clear_slow(partition);
             }
-            relay.judge(outcomes);
+            relay.apply_outcomes(outcomes);
             for partition in waiting {
-                relay.left_alone.failed(&partition, &"the request ended without an outcome");
+                relay.paused.failed(&partition, &"the request ended without a result");
             }
         });
     }
 
-    /// Removes what was acknowledged.
-    async fn remove_settled(&self, outcomes: &[Outcome], leases: &[Lease], settled: Settled) -> Delivered {
+    /// Removes the acknowledged rows.
+    async fn remove_settled(
+        &self,
+        outcomes: &[Outcome],
+        leases: &[Lease],
+        settled: SettledLanes,
+    ) -> Delivered {
         let published: Vec<OutboxRowId> =
             outcomes.iter().flat_map(|outcome| outcome.published.iter().copied()).collect();
-        let parked: Vec<RejectedRow> =
-            outcomes.iter().flat_map(|outcome| outcome.parked.iter().cloned()).collect();
-        let delivered = Delivered { published: published.len(), parked: parked.len() };
-        if !published.is_empty() || !parked.is_empty() {
+        let dead_lettered: Vec<RejectedRow> =
+            outcomes.iter().flat_map(|outcome| outcome.dead_lettered.iter().cloned()).collect();
+        let delivered = Delivered { published: published.len(), dead_lettered: dead_lettered.len() };
+        if !published.is_empty() || !dead_lettered.is_empty() {
             fail_point::reach("relay/published");
-            self.remove(Removal { published, parked, settled }, leases).await;
+            self.remove(Removal { published, dead_lettered, settled }, leases).await;
             fail_point::reach("relay/removed");
         }
         delivered
     }
 
-    /// Lets each partition go on, pause, or stop the role; only after its rows were removed.
-    fn judge(&self, outcomes: Vec<Outcome>) {
+    /// Continues or pauses each partition, or stops the role. Call it only after the rows were removed.
+    fn apply_outcomes(&self, outcomes: Vec<Outcome>) {
         for outcome in outcomes {
-            self.left_alone.note_invalid_in_a_row(&outcome.partition, outcome.invalid_in_a_row);
+            self.paused.record_invalid_in_a_row(&outcome.partition, outcome.invalid_in_a_row);
             match outcome.error {
-                None => self.left_alone.works(&outcome.partition),
+                None => self.paused.succeeded(&outcome.partition),
                 Some(error) => {
-                    self.left_alone.failed(&outcome.partition, &error);
+                    self.paused.failed(&outcome.partition, &error);
                     if !error.is_transient() {
                         locked(&self.refusal).get_or_insert(error);
                     }
@@ -319,7 +331,7 @@ impl Relay {
     }
 }
 
-/// Outcomes in the order in which they come, until the deadline if there is one.
+/// Collects outcomes as they arrive, until the deadline if there is one.
 async fn collect(
     requests: &mut JoinSet<Outcome>,
     waiting: &mut BTreeSet<Partition>,
@@ -337,7 +349,7 @@ async fn collect(
                 waiting.remove(&outcome.partition);
                 outcomes.push(outcome);
             }
-            Some(Err(error)) => tracing::error!(%error, "a request to the broker ended by a bug"),
+            Some(Err(error)) => tracing::error!(%error, "a request to the broker panicked"),
         }
     }
 }

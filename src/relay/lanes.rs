@@ -1,9 +1,10 @@
-//! Which lanes to look at next.
+//! Chooses the lanes to scan next.
 //!
-//! An outbox that is nearly empty is looked at whole: one query. One that is behind is taken in shares, so that one
-//! share is read while others are published and removed. A share holds the lanes of equal remainder, since the same
-//! hash gives lane and partition: shares then meet on few partitions, or on none where their number is a multiple of
-//! the shares. A lane is in one batch at a time, which is what keeps its order.
+//! - While the outbox is nearly empty, one query scans all lanes.
+//! - While it is behind, the lanes are scanned in shares, so that one share is read while others are published and
+//!   removed. A share holds the lanes of equal remainder. Lane and partition come from the same hash, so two shares have
+//!   few partitions in common, and none if the number of partitions is a multiple of the number of shares.
+//! - A lane is in at most one batch at a time. This keeps its order.
 
 use std::collections::BTreeSet;
 
@@ -12,22 +13,22 @@ use crate::{event::LANES, runtime::Lease};
 const PREFIX: &str = "relay/lane/";
 const SHARES: i16 = 4;
 
-/// The leases that relays share.
+/// Returns the names of all lane leases.
 pub(super) fn lease_names() -> Vec<String> {
     (0..LANES).map(lease_name).collect()
 }
 
-/// The lease of a lane.
+/// Returns the name of a lane's lease.
 pub fn lease_name(lane: i16) -> String {
     format!("{PREFIX}{lane}")
 }
 
-/// The lane that a lease is for.
+/// Returns the lane of a lease.
 pub(super) fn lane_of_lease(lease: &Lease) -> Option<i16> {
     lease.name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-/// Lanes to look at together.
+/// Lanes to scan together.
 #[derive(Debug)]
 pub(super) struct Share {
     pub(super) leases: Vec<Lease>,
@@ -39,18 +40,18 @@ impl Share {
     }
 }
 
-/// What is taken, and how far behind we are.
+/// The lanes that are being delivered, and whether the outbox is behind.
 #[derive(Debug, Default)]
-pub(super) struct Lanes {
+pub(super) struct LaneSchedule {
     taken: BTreeSet<i16>,
     behind: bool,
     next: i16,
-    /// Shares in a row that had nothing.
+    /// The number of consecutive shares without rows.
     empty: i16,
 }
 
-impl Lanes {
-    /// The lanes to look at now, of those that are held and free.
+impl LaneSchedule {
+    /// Returns the lanes to scan now: held by lease and not being delivered.
     pub(super) fn next_share(&mut self, held: &[Lease]) -> Option<Share> {
         let free = |lease: &&Lease| lane_of_lease(lease).is_some_and(|lane| !self.taken.contains(&lane));
         if !self.behind {
@@ -70,15 +71,15 @@ impl Lanes {
         None
     }
 
-    /// Rows of this share are being delivered.
+    /// Records that rows of this share are being delivered.
     pub(super) fn take(&mut self, share: &Share, full: bool) {
         self.taken.extend(share.lanes());
         self.behind = self.behind || full;
         self.empty = 0;
     }
 
-    /// Nothing was there in the share looked at last. Answers whether that goes for all that are free; if not, the
-    /// next share is to be looked at.
+    /// Records that the last scan found no rows. Returns whether the caller may wait; if not, it should scan the next
+    /// share.
     pub(super) fn found_nothing(&mut self) -> bool {
         if !self.behind {
             return true;
@@ -90,7 +91,7 @@ impl Lanes {
         false
     }
 
-    /// The share's rows are delivered, or were tried.
+    /// Records that the delivery of this share has ended, successfully or not.
     pub(super) fn give_back(&mut self, share: &Share) {
         for lane in share.lanes() {
             self.taken.remove(&lane);

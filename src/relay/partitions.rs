@@ -1,4 +1,4 @@
-//! Rows sorted into partitions, and which partitions are to be left alone for now.
+//! Sorts rows into partitions, and keeps the partitions that are paused.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -29,10 +29,10 @@ impl fmt::Display for Partition {
     }
 }
 
-/// How many partitions each topic has.
+/// The number of partitions of each topic.
 pub(super) type PartitionCounts = HashMap<String, i32>;
 
-/// Where a row goes: by its key, or by its lane if it has none, so that a lane keeps its order all the same.
+/// Returns the partition of a row: by its key, or by its lane if it has no key. Both keep the order of the lane.
 pub(super) fn partition_number(key: Option<&[u8]>, lane: i16, count: i32) -> i32 {
     match key {
         Some(key) => partition_of(key, count),
@@ -40,9 +40,9 @@ pub(super) fn partition_number(key: Option<&[u8]>, lane: i16, count: i32) -> i32
     }
 }
 
-/// Rows by partition, each partition's in the order in which they came: lane by lane, so a key's are in id order.
+/// Sorts rows by partition. Each partition keeps the order of the scan, lane by lane, so the rows of a key are in id order.
 pub(super) fn sort(rows: Vec<OutboxRow>, counts: &PartitionCounts) -> BTreeMap<Partition, Vec<OutboxRow>> {
-    // There are few, and most of them differ by number: to look through them costs less than a name for each row.
+    // There are few partitions, so a linear search is cheaper than hashing a topic name for each row.
     let mut sorted: Vec<(Partition, Vec<OutboxRow>)> = Vec::new();
     for row in rows {
         let count = counts.get(&row.topic).copied().unwrap_or(1);
@@ -56,10 +56,10 @@ pub(super) fn sort(rows: Vec<OutboxRow>, counts: &PartitionCounts) -> BTreeMap<P
     sorted.into_iter().collect()
 }
 
-/// Partitions to be left alone: some failed and pause, some are busy with a request that takes long. While a partition
-/// is here none of its rows is sent, so no row overtakes another.
+/// The paused partitions: a request to them failed, or takes long and is still in flight. No row of a paused partition is
+/// sent, so no row overtakes another.
 #[derive(Default)]
-pub(super) struct LeftAlone(Mutex<State>);
+pub(super) struct PausedPartitions(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -70,7 +70,7 @@ struct State {
 
 struct Pause {
     backoff: Backoff,
-    /// Requests under way that take long. Another batch's, which was sent before they were known to, may end before.
+    /// The number of slow requests in flight. A request of another batch, sent before this one was slow, may end first.
     slow: usize,
     ends: Instant,
 }
@@ -81,37 +81,37 @@ impl Pause {
     }
 }
 
-impl LeftAlone {
+impl PausedPartitions {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is any now.
+    /// Returns whether any partition is paused.
     pub(super) fn is_any(&self) -> bool {
         let now = Instant::now();
         self.state().partitions.values().any(|pause| pause.lasts(now))
     }
 
-    /// Those whose rows must stay, as of this moment. Judge all rows of a look by one answer.
+    /// Returns the partitions that are paused at this moment. Use one answer for all rows of a scan.
     pub(super) fn all(&self) -> HashSet<Partition> {
         let now = Instant::now();
         let state = self.state();
         state.partitions.iter().filter(|(_, pause)| pause.lasts(now)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// A request to it takes long.
-    pub(super) fn slow(&self, partition: &Partition) {
+    /// Records that a request takes long.
+    pub(super) fn mark_slow(&self, partition: &Partition) {
         State::pause(&mut self.state(), partition).slow += 1;
     }
 
-    /// One that took long has ended; say then whether it [`LeftAlone::works`] or [`LeftAlone::failed`].
-    pub(super) fn no_longer_slow(&self, partition: &Partition) {
+    /// Records that a slow request has ended. Call [`PausedPartitions::succeeded`] or [`PausedPartitions::failed`] next.
+    pub(super) fn clear_slow(&self, partition: &Partition) {
         if let Some(pause) = self.state().partitions.get_mut(partition) {
             pause.slow = pause.slow.saturating_sub(1);
         }
     }
 
-    /// A request to it failed: it pauses, longer each time.
+    /// Records that a request failed, and pauses the partition, longer each time.
     pub(super) fn failed(&self, partition: &Partition, error: &dyn fmt::Display) {
         let mut state = self.state();
         let pause = State::pause(&mut state, partition);
@@ -120,8 +120,8 @@ impl LeftAlone {
         outage.failed(&format!("{partition}: {error}"));
     }
 
-    /// A request to it succeeded.
-    pub(super) fn works(&self, partition: &Partition) {
+    /// Records that a request succeeded.
+    pub(super) fn succeeded(&self, partition: &Partition) {
         let mut state = self.state();
         if let Some(pause) = state.partitions.get_mut(partition)
             && pause.slow > 0
@@ -138,14 +138,14 @@ impl LeftAlone {
     }
 }
 
-impl LeftAlone {
-    /// How many of its records were invalid, one after the other, since the last that it took.
+impl PausedPartitions {
+    /// Returns the number of consecutive invalid records since the last accepted one.
     pub(super) fn invalid_in_a_row(&self, partition: &Partition) -> usize {
         self.state().invalid.get(partition).copied().unwrap_or_default()
     }
 
-    /// Takes note of that.
-    pub(super) fn note_invalid_in_a_row(&self, partition: &Partition, count: usize) {
+    /// Records that number.
+    pub(super) fn record_invalid_in_a_row(&self, partition: &Partition, count: usize) {
         let mut state = self.state();
         match count {
             0 => state.invalid.remove(partition),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keys_rows_meet_in_one_partition_in_their_order() {
+    fn the_rows_of_a_key_go_to_one_partition_in_order() {
         let counts = PartitionCounts::from([("t".to_owned(), 12)]);
         let rows =
             (0..100).map(|id| row(3, id, "t", Some(["a", "b", "c"][usize::try_from(id).unwrap() % 3])));
@@ -207,19 +207,19 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_left_alone_while_busy_and_while_it_pauses() {
+    fn a_partition_is_paused_while_a_request_is_slow_and_after_a_failure() {
         let partition = Partition { topic: "t".into(), number: 1 };
-        let left_alone = LeftAlone::default();
-        assert!(!left_alone.all().contains(&partition));
-        left_alone.slow(&partition);
-        assert!(left_alone.all().contains(&partition));
-        // Planted bug that this catches: another batch's success, which lets rows overtake those of the slow request.
-        left_alone.works(&partition);
-        assert!(left_alone.all().contains(&partition));
-        left_alone.no_longer_slow(&partition);
-        left_alone.failed(&partition, &"no leader");
-        assert!(left_alone.all().contains(&partition));
-        left_alone.works(&partition);
-        assert!(!left_alone.is_any() && left_alone.all().is_empty());
+        let paused = PausedPartitions::default();
+        assert!(!paused.all().contains(&partition));
+        paused.mark_slow(&partition);
+        assert!(paused.all().contains(&partition));
+        // Seen to fail when the success of another batch ended the pause: rows then overtake those of the slow request.
+        paused.succeeded(&partition);
+        assert!(paused.all().contains(&partition));
+        paused.clear_slow(&partition);
+        paused.failed(&partition, &"no leader");
+        assert!(paused.all().contains(&partition));
+        paused.succeeded(&partition);
+        assert!(!paused.is_any() && paused.all().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! One partition's rows as requests to the broker, one after the other.
+//! Publishes the rows of one partition, one request at a time.
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -12,38 +12,43 @@ use crate::{
     repository::outbox::{OutboxRow, OutboxRowId, RejectedRow},
 };
 
-/// Kafka takes 1 MiB a request unless told otherwise.
+/// Kafka's default limit is 1 MiB per request.
 const REQUEST_BYTES_MAX: usize = 900_000;
-/// Headers and framing.
+/// The size of headers and framing.
 const RECORD_OVERHEAD_BYTES: usize = 300;
 const TOO_LARGE: &str = "record_too_large";
 const INVALID: &str = "record_invalid";
-/// Invalid records one after the other beyond which the topic is to blame, and its rows stay.
+/// With more consecutive invalid records than this, the topic is at fault: its rows stay in the outbox.
 const INVALID_IN_A_ROW_MAX: usize = 20;
 
-/// What became of one partition's rows. Those that are neither published nor parked stay.
+/// The result of publishing the rows of one partition. Rows that are neither published nor dead-lettered stay.
 pub(super) struct Outcome {
     pub(super) partition: Partition,
-    /// What the broker has.
+    /// Rows that the broker has stored.
     pub(super) published: Vec<OutboxRowId>,
-    /// What the broker will never take.
-    pub(super) parked: Vec<RejectedRow>,
-    /// Invalid ones, one after the other, since the last that was published.
+    /// Rows that the broker will never accept.
+    pub(super) dead_lettered: Vec<RejectedRow>,
+    /// Consecutive invalid records since the last published one.
     pub(super) invalid_in_a_row: usize,
-    /// Why the rest was not tried.
+    /// Why the remaining rows were not sent.
     pub(super) error: Option<BrokerError>,
 }
 
-/// Publishes the rows in order. After a failure nothing more is sent: a later row of the same key must not overtake.
-/// `invalid_in_a_row` is what the partition's last batch ended with.
+/// Publishes the rows in order. After a failure nothing more is sent, so that no row overtakes another of its key.
+/// `invalid_in_a_row` is the value after the partition's last batch.
 pub(super) async fn publish(
     broker: &dyn Broker,
     partition: Partition,
     rows: Vec<OutboxRow>,
     invalid_in_a_row: usize,
 ) -> Outcome {
-    let mut outcome =
-        Outcome { partition, published: Vec::new(), parked: Vec::new(), invalid_in_a_row, error: None };
+    let mut outcome = Outcome {
+        partition,
+        published: Vec::new(),
+        dead_lettered: Vec::new(),
+        invalid_in_a_row,
+        error: None,
+    };
     let mut requests = into_requests(&rows);
     let mut invalid = Vec::new();
     while let Some(range) = requests.pop_front() {
@@ -52,7 +57,7 @@ pub(super) async fn publish(
         let records = part.iter().map(|row| record(row, published_at)).collect();
         match broker.produce(&outcome.partition.topic, outcome.partition.number, records).await {
             Ok(()) => {
-                outcome.parked.append(&mut invalid);
+                outcome.dead_lettered.append(&mut invalid);
                 outcome.invalid_in_a_row = 0;
                 outcome.published.extend(part.iter().map(OutboxRow::row_id));
             }
@@ -62,10 +67,12 @@ pub(super) async fn publish(
                 requests.push_front(range.start..middle);
             }
             Err(error @ BrokerError::RecordTooLarge) => {
-                outcome.parked.extend(part.iter().map(|row| parked(row, outcome.partition.number, &error)));
+                outcome
+                    .dead_lettered
+                    .extend(part.iter().map(|row| dead_lettered(row, outcome.partition.number, &error)));
             }
             Err(error @ BrokerError::RecordInvalid { .. }) => {
-                invalid.extend(part.iter().map(|row| parked(row, outcome.partition.number, &error)));
+                invalid.extend(part.iter().map(|row| dead_lettered(row, outcome.partition.number, &error)));
                 outcome.invalid_in_a_row += part.len();
                 let in_a_row = outcome.invalid_in_a_row;
                 if in_a_row > INVALID_IN_A_ROW_MAX {
@@ -81,12 +88,12 @@ pub(super) async fn publish(
             }
         }
     }
-    outcome.parked.append(&mut invalid);
+    outcome.dead_lettered.append(&mut invalid);
     count(&outcome);
     outcome
 }
 
-/// Ranges of rows that fit into one request each; a row that is too large by itself stands alone.
+/// Splits the rows into ranges that fit into one request each. A row that is too large gets a request of its own.
 fn into_requests(rows: &[OutboxRow]) -> VecDeque<Range<usize>> {
     let mut requests = VecDeque::new();
     let (mut start, mut bytes) = (0, 0);
@@ -109,14 +116,14 @@ fn size(row: &OutboxRow) -> usize {
 }
 
 fn headers(row: &OutboxRow) -> Headers {
-    let as_they_are = row.headers.as_ref().and_then(Headers::from_json);
-    as_they_are.unwrap_or_else(|| {
+    let stored = row.headers.as_ref().and_then(Headers::from_json);
+    stored.unwrap_or_else(|| {
         cloud_event_headers(row.event_id, &row.event_type, row.created_at, row.traceparent.as_deref())
     })
 }
 
-/// Brokers throw records away by the age of their timestamp. An event may tell of something that is older than that,
-/// as after an import of history, so the timestamp is that of its publication; `ce_time` tells when it happened.
+/// Makes a record with the time of publication as its timestamp. Brokers delete records by the age of the timestamp, and
+/// an event may be older than the retention, as after an import of history. `ce_time` holds the time of the event.
 fn record(row: &OutboxRow, published_at: DateTime<Utc>) -> OutgoingRecord {
     OutgoingRecord {
         key: row.key.as_deref().map(Bytes::copy_from_slice),
@@ -126,7 +133,7 @@ fn record(row: &OutboxRow, published_at: DateTime<Utc>) -> OutgoingRecord {
     }
 }
 
-fn parked(row: &OutboxRow, partition: i32, error: &BrokerError) -> RejectedRow {
+fn dead_lettered(row: &OutboxRow, partition: i32, error: &BrokerError) -> RejectedRow {
     RejectedRow {
         row: row.clone(),
         headers: headers(row),
@@ -178,9 +185,9 @@ mod tests {
         assert!(into_requests(&[]).is_empty());
     }
 
-    /// With the row's own time as the timestamp Kafka deleted imported events before they were consumed.
+    /// Seen to fail with the row's own time as the timestamp: Kafka deleted imported events before they were consumed.
     #[test]
-    fn an_event_of_long_ago_is_as_young_as_its_publication() {
+    fn the_timestamp_of_an_old_event_is_its_time_of_publication() {
         let (now, long_ago) = (Utc::now(), Utc::now() - TimeDelta::days(400));
         let record = record(&OutboxRow { created_at: long_ago, ..row(1) }, now);
         assert_eq!(record.timestamp, now);
@@ -189,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_row_win_over_the_cloud_events_ones() {
+    fn headers_of_the_row_replace_the_cloudevents_headers() {
         let mut row = row(1);
         assert_eq!(headers(&row).attribute("traceparent"), Some("00-1-2-01"));
         row.headers = Some(serde_json::json!([["a", "eA=="]]));

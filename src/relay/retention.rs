@@ -1,6 +1,7 @@
-//! Has the broker forget what retention lets go, where it does not do so by itself: at the start and every minute.
+//! Removes records past their retention from the PostgreSQL broker, at the start and every minute. Kafka does this by
+//! itself.
 //!
-//! Every relay does it, without a lease: two at once do no harm, since the second finds nothing left.
+//! Every relay does it, without a lease: two at once do no harm, since the second finds nothing to remove.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::{
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Again and again until asked to stop.
+/// Enforces retention at every interval until the role is asked to stop.
 pub(super) async fn watch(context: Context, broker: SharedBroker) {
     if context.config.broker.kind != BrokerKind::Postgres {
         return;
@@ -24,7 +25,7 @@ pub(super) async fn watch(context: Context, broker: SharedBroker) {
             Ok(removed) => {
                 outage.succeeded();
                 if removed > 0 {
-                    tracing::debug!(removed, "records are beyond their retention");
+                    tracing::debug!(removed, "removed records past their retention");
                 }
             }
             Err(error) => outage.failed(&error),

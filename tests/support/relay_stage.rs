@@ -120,7 +120,7 @@ impl RelayStage {
             assert!(Instant::now() < deadline, "{} rows are left", self.outbox.rows().await);
             let delivered = self.relay.run_once(&self.group.held()).await.expect("no refusal");
             published += delivered.published;
-            dead_lettered += delivered.parked;
+            dead_lettered += delivered.dead_lettered;
         }
         (published, dead_lettered)
     }

@@ -1,5 +1,5 @@
-//! Removing what was acknowledged: tried until it succeeds or the leases are lost, for rows that stay are published
-//! again.
+//! Removes acknowledged rows from the outbox. Retries until it succeeds or the leases are lost, because rows that stay are
+//! published again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{DATABASE_TIMEOUT, Relay, RelayError};
 use crate::{
-    relay::{floors::Settled, lanes::lane_of_lease},
+    relay::{lanes::lane_of_lease, scan_floors::SettledLanes},
     repository::{
         RepositoryError,
         outbox::{self, OutboxRowId, RejectedRow},
@@ -21,22 +21,22 @@ use crate::{
 const INTERVAL_MIN: Duration = Duration::from_millis(50);
 const INTERVAL_MAX: Duration = Duration::from_secs(2);
 
-/// What is to be removed.
+/// Rows to remove.
 pub(super) struct Removal {
-    /// What the broker has.
+    /// Rows that the broker has stored.
     pub(super) published: Vec<OutboxRowId>,
-    /// To be kept as dead letters.
-    pub(super) parked: Vec<RejectedRow>,
-    pub(super) settled: Settled,
+    /// Rows to store as dead letters.
+    pub(super) dead_lettered: Vec<RejectedRow>,
+    pub(super) settled: SettledLanes,
 }
 
 impl Removal {
     fn lanes(&self) -> impl Iterator<Item = i16> {
-        let of_parked = self.parked.iter().map(|parked| parked.row.lane);
-        self.published.iter().map(|row| row.lane).chain(of_parked)
+        let of_dead_lettered = self.dead_lettered.iter().map(|dead_lettered| dead_lettered.row.lane);
+        self.published.iter().map(|row| row.lane).chain(of_dead_lettered)
     }
 
-    /// The lanes of which everything goes that is between the first and the last row: one span says it all.
+    /// Returns the lanes of which all rows between the first and the last one are removed. One range suffices for each.
     fn whole_lanes(&self) -> BTreeSet<i16> {
         let mut counts: BTreeMap<i16, usize> = BTreeMap::new();
         for lane in self.lanes() {
@@ -46,7 +46,7 @@ impl Removal {
         counts.into_iter().filter(is_whole).map(|(lane, _)| lane).collect()
     }
 
-    /// The leases that these rows need.
+    /// Returns the leases of the lanes of these rows.
     fn leases(&self, leases: &[Lease]) -> Vec<Lease> {
         let lanes: BTreeSet<i16> = self.lanes().collect();
         let needed = |lease: &&Lease| lane_of_lease(lease).is_some_and(|lane| lanes.contains(&lane));
@@ -55,7 +55,8 @@ impl Removal {
 }
 
 impl Relay {
-    /// Tries until it is done. A lane whose lease is lost is its new owner's, who publishes the rows again.
+    /// Removes the rows, and retries until it succeeds. If a lease is lost, the rows of its lane are left to the new owner,
+    /// which publishes them again.
     pub(super) async fn remove(&self, mut removal: Removal, leases: &[Lease]) {
         let mut leases = removal.leases(leases);
         let mut whole = removal.whole_lanes();
@@ -63,21 +64,24 @@ impl Relay {
         let mut backoff = Backoff::new(INTERVAL_MIN, INTERVAL_MAX);
         while !leases.is_empty() {
             let removing = self.try_remove(&leases, &removal, &whole);
-            let outcome = timeout(DATABASE_TIMEOUT, removing).await.unwrap_or(Err(RelayError::Silent));
-            // It may have been done after all, and then the rest is no whole any more.
+            let outcome = timeout(DATABASE_TIMEOUT, removing).await.unwrap_or(Err(RelayError::NoAnswer));
+            // The failed attempt may have been committed. Then the ranges are no longer exact.
             whole.clear();
             match outcome {
                 Ok(()) => {
-                    count_parked(&removal.parked);
+                    count_dead_lettered(&removal.dead_lettered);
                     outage.succeeded();
                     return;
                 }
                 Err(RelayError::Repository(RepositoryError::LeaseLost(name))) => {
-                    tracing::info!(lease = name, "lost while publishing: its new owner publishes again");
+                    tracing::info!(
+                        lease = name,
+                        "lost a lease while publishing; the new owner publishes the rows again"
+                    );
                     leases.retain(|lease| lease.name != name);
                     let kept: BTreeSet<i16> = leases.iter().filter_map(lane_of_lease).collect();
                     removal.published.retain(|row| kept.contains(&row.lane));
-                    removal.parked.retain(|parked| kept.contains(&parked.row.lane));
+                    removal.dead_lettered.retain(|dead_lettered| kept.contains(&dead_lettered.row.lane));
                 }
                 Err(error) => {
                     outage.failed(&error);
@@ -94,19 +98,20 @@ impl Relay {
         whole: &BTreeSet<i16>,
     ) -> Result<(), RelayError> {
         let mut session = self.session().await?;
-        // What was settled on one server need not be on another.
+        // Ids that are settled on one server may not be on another.
         let nothing = BTreeSet::new();
-        let whole = if self.floors.still_hold(&removal.settled) { whole } else { &nothing };
-        outbox::remove(&mut session.connection, leases, &removal.published, whole, &removal.parked).await?;
-        self.sessions.give_back(session);
+        let whole = if self.floors.is_current(&removal.settled) { whole } else { &nothing };
+        outbox::remove(&mut session.connection, leases, &removal.published, whole, &removal.dead_lettered)
+            .await?;
+        self.connections.give_back(session);
         Ok(())
     }
 }
 
-fn count_parked(parked: &[RejectedRow]) {
-    for parked in parked {
-        metrics::counter!("ledger_dead_letters_total", "reason" => parked.reason).increment(1);
-        let (topic, event) = (&parked.row.topic, parked.row.event_id);
-        tracing::warn!(%topic, %event, reason = parked.reason, "kept as a dead letter");
+fn count_dead_lettered(dead_lettered: &[RejectedRow]) {
+    for dead_lettered in dead_lettered {
+        metrics::counter!("ledger_dead_letters_total", "reason" => dead_lettered.reason).increment(1);
+        let (topic, event) = (&dead_lettered.row.topic, dead_lettered.row.event_id);
+        tracing::warn!(%topic, %event, reason = dead_lettered.reason, "stored a record as a dead letter");
     }
 }
