@@ -2,17 +2,17 @@
 # Installs the system packages that building and testing need, and names them.
 #
 #   scripts/setup.sh build   a C compiler and linker, for the crates that hold C
-#   scripts/setup.sh test    the same, and Java, Maven and OpenSSL, which a real Kafka needs
+#   scripts/setup.sh test    the same; Java, Maven and OpenSSL for a real Kafka; PostgreSQL and locales for a German one
 #   scripts/setup.sh bench   the same as test, and PostgreSQL, wrk and Python, for the benchmarks
 #   scripts/setup.sh checks  the same as build, and Python, for checkers from the Python package index
 #
-# Tests do not need the PostgreSQL package: `ledger` uses an installed server, or downloads a portable one.
+# Most tests use an installed PostgreSQL or download a portable one. The tests of translated messages need the package.
 set -euo pipefail
 
 case "${1:-}" in
   build) wanted=(cc:gcc make:make) ;;
   test) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven openssl:openssl) ;;
-  bench) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven psql:postgresql wrk:wrk python3:python3) ;;
+  bench) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven wrk:wrk python3:python3) ;;
   checks) wanted=(cc:gcc make:make python3:python3) ;;
   *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
@@ -28,6 +28,10 @@ for pair in "${wanted[@]}"; do
 done
 if [[ $1 == checks || $1 == bench ]] && ! python3 -c 'import ensurepip' 2>/dev/null; then
   packages+=(python3-venv)
+fi
+if [[ $1 == test || $1 == bench ]]; then
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
+  [ -e /usr/share/i18n/locales/de_DE ] || packages+=(locales)
 fi
 [ ${#packages[@]} -eq 0 ] && exit 0
 

@@ -1,4 +1,5 @@
-//! The PostgreSQL broker forgets by age and by size, never what a group has still to handle, and says so as Kafka does.
+//! The PostgreSQL broker deletes records by age and by size, but none that a consumer group has not handled, and reports
+//! missing offsets as Kafka does.
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ async fn topic(age: Option<Duration>, bytes: Option<u64>) -> (TestDatabase, Shar
     (database, broker, spec)
 }
 
-/// What is counted is what is there.
+/// Checks the counters of the partitions against their records.
 async fn counts_right(database: &TestDatabase) {
     let difference = "SELECT sum(p.bytes) - (SELECT coalesce(sum(octet_length(key) + octet_length(value)), 0)
                                              FROM broker_records) FROM broker_partitions p";
@@ -39,20 +40,20 @@ async fn counts_right(database: &TestDatabase) {
 }
 
 #[tokio::test]
-async fn what_is_too_old_goes_and_the_earliest_offset_follows() {
+async fn records_that_are_too_old_are_deleted_and_the_earliest_offset_rises() {
     let (database, broker, spec) = topic(Some(HOUR), None).await;
-    // More than one removal takes at once.
+    // More records than one removal deletes.
     let old = Utc::now() - TimeDelta::hours(2);
     broker.produce("t", 0, records(7_000, old)).await.expect("published");
     broker.produce("t", 0, records(5, Utc::now())).await.expect("published");
-    // Behind a record that is to stay nothing goes: what is there has no gaps.
+    // A record behind one that stays is not deleted, so the offsets have no gaps.
     broker.produce("t", 0, records(5, old)).await.expect("published");
     let topics = [spec];
     assert_eq!(broker.enforce_retention(&topics).await.expect("removed"), 7_000);
     assert_eq!(broker.enforce_retention(&topics).await.expect("nothing left"), 0);
     let range = broker.offset_range("t", 0).await.expect("a range");
     assert_eq!(range, OffsetRange { earliest: 7_000, latest: 7_010 });
-    // A reader that is further behind is told so, and never sent on.
+    // A reader that is further behind gets an error and is not moved forward.
     let error = broker.fetch("t", 0, 6_999, 1 << 20, Duration::ZERO).await.expect_err("gone");
     assert!(
         matches!(error, BrokerError::OffsetOutOfRange { offset: 6_999, earliest: 7_000, latest: 7_010, .. }),
@@ -61,7 +62,7 @@ async fn what_is_too_old_goes_and_the_earliest_offset_follows() {
     let found = broker.fetch("t", 0, 7_000, 1 << 20, Duration::ZERO).await.expect("there");
     assert_eq!(found.records.len(), 10);
     counts_right(&database).await;
-    // All of it may go, and offsets go on where they were.
+    // All records may be deleted, and the offsets continue.
     database
         .client()
         .await
@@ -76,18 +77,18 @@ async fn what_is_too_old_goes_and_the_earliest_offset_follows() {
 }
 
 #[tokio::test]
-async fn what_is_beyond_the_size_goes_from_the_front() {
+async fn records_beyond_the_size_limit_are_deleted_from_the_front() {
     let (database, broker, spec) = topic(None, Some(5_050)).await;
     broker.produce("t", 0, records(80, Utc::now())).await.expect("published");
     broker.produce("t", 0, records(20, Utc::now())).await.expect("published");
-    // 100 bytes each: at least the size is kept, and less than one record more.
+    // 100 bytes each: at least the limit is kept, and less than one record more.
     assert_eq!(broker.enforce_retention(&[spec]).await.expect("removed"), 49);
     assert_eq!(broker.offset_range("t", 0).await.expect("a range").earliest, 49);
     counts_right(&database).await;
 }
 
 #[tokio::test]
-async fn what_a_group_has_still_to_handle_stays() {
+async fn records_that_a_group_has_not_handled_stay() {
     let (database, broker, spec) = topic(Some(HOUR), Some(1)).await;
     broker.produce("t", 0, records(10, Utc::now() - TimeDelta::hours(2))).await.expect("published");
     let client = database.client().await;
@@ -95,7 +96,7 @@ async fn what_a_group_has_still_to_handle_stays() {
                      VALUES ('slow', 't', 0, 4), ('quick', 't', 0, 9), ('slow', 'other', 0, 0)";
     client.batch_execute(positions).await.expect("inserted");
     let topics = [spec];
-    // Planted bug that this catches: retention that does not look at positions.
+    // Seen to fail when retention ignored the positions.
     assert_eq!(broker.enforce_retention(&topics).await.expect("removed"), 4);
     assert_eq!(broker.offset_range("t", 0).await.expect("a range").earliest, 4);
     client
@@ -107,7 +108,7 @@ async fn what_a_group_has_still_to_handle_stays() {
 }
 
 #[tokio::test]
-async fn the_relay_sees_to_it() {
+async fn the_relay_enforces_retention() {
     let database = TestDatabase::new().await;
     let context = database.context_with(&[("broker.topics.transactions_retention", "1h")]);
     let broker = broker::connect(&context.config, database.pool()).await.expect("PostgreSQL");
@@ -123,5 +124,5 @@ async fn the_relay_sees_to_it() {
     context.stop.request();
     running.await.expect("no panic").expect("a clean stop");
     let range = broker.offset_range("risk-assessments.v1", 3).await.expect("a range");
-    assert_eq!(range.earliest, 0, "those are kept for a week");
+    assert_eq!(range.earliest, 0, "assessments are kept for a week");
 }

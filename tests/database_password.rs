@@ -1,11 +1,11 @@
-//! A password that is changed in the database and in the file of `database.url_file` is taken up by roles at work.
+//! Running roles use a password that is changed in the database and in the file of `database.url_file`.
 //!
-//! Seen to fail when planted: the URL of the start used for ever, as it was.
+//! Seen to fail when roles kept the URL that they started with.
 
 use crate::support::{api::transaction, eventually, system::System};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_password_is_taken_up_by_roles_at_work() {
+async fn running_roles_use_a_changed_password() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let system = System::on_postgres().await;
     let user = format!("rotating_{}", std::process::id());
@@ -39,12 +39,12 @@ async fn a_changed_password_is_taken_up_by_roles_at_work() {
     write("second").unwrap();
     let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{user}'");
     administrator.batch_execute(&end).await.unwrap();
-    eventually("a posting is taken", async || [200, 201].contains(&post("2").await)).await;
+    eventually("a posting is accepted", async || [200, 201].contains(&post("2").await)).await;
     assessed("2").await;
     for role in [serve, relay, consumer] {
         role.stop();
     }
-    eventually("nobody is connected any more", async || {
+    eventually("no session is connected", async || {
         administrator.batch_execute(&format!("DROP ROLE IF EXISTS {user}")).await.is_ok()
     })
     .await;

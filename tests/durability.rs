@@ -1,7 +1,7 @@
-//! What was acknowledged is in the ledger, once, whatever happens to the process or to its connections.
+//! Every acknowledged transaction is in the ledger, once, whatever happens to the process or to its connections.
 //!
-//! Seen to fail when planted: answering before the commit (kill -9 loses acknowledged rows), answering 500 for a lost
-//! connection, and dropping queued requests at SIGTERM.
+//! Seen to fail when requests were answered before the commit (`kill -9` lost acknowledged transactions), when a lost
+//! connection was answered 500, and when queued requests were dropped at SIGTERM.
 
 use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 
@@ -24,7 +24,7 @@ fn start(database: &TestDatabase, more: &[(&str, &str)]) -> (Binary, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_loses_nothing_that_was_acknowledged() {
+async fn kill_9_loses_no_acknowledged_transaction() {
     let database = TestDatabase::new().await;
     let (binary, url) = start(&database, &[]);
     let load = load(&url);
@@ -34,9 +34,9 @@ async fn kill_9_loses_nothing_that_was_acknowledged() {
     nothing_is_lost_or_doubled(&database, &known).await;
 }
 
-/// Seen to fail when nobody waited for the end of a writer: the process went on without it.
+/// Seen to fail when the process did not wait for the end of its writers: it continued without one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_that_panics_ends_the_process_and_loses_nothing_that_was_acknowledged() {
+async fn a_writer_that_panics_ends_the_process_and_loses_no_acknowledged_transaction() {
     let database = TestDatabase::new().await;
     let (binary, url) = start(&database, &[("LEDGER_FAIL_POINT", "serve/committed@50:panic")]);
     let load = load(&url);
@@ -48,28 +48,28 @@ async fn a_writer_that_panics_ends_the_process_and_loses_nothing_that_was_acknow
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_under_load_answers_everything_accepted_and_ends_within_5_s() {
+async fn sigterm_under_load_answers_all_accepted_requests_and_ends_within_5_s() {
     let database = TestDatabase::new().await;
     let (binary, url) = start(&database, &[]);
     let load = load(&url);
     load.until_acknowledged(300).await;
     binary.stop();
     let known = load.ended().await;
-    // A client stops at its first lost connection, so each has at most one request without an answer.
+    // A client stops at its first lost connection, so it has at most one request without an answer.
     let unanswered: HashSet<_> = known.iter().filter(|(_, id)| id.is_none()).map(|(key, _)| key).collect();
     assert!(unanswered.len() <= usize::try_from(CLIENTS).unwrap(), "{unanswered:?}");
     nothing_is_lost_or_doubled(&database, &known).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lost_database_connections_are_503_and_heal_by_themselves() {
+async fn lost_database_connections_are_503_and_are_replaced() {
     let database = TestDatabase::new().await;
     let (binary, url) = start(&database, &[]);
     let load = load(&url);
     let client = database.client().await;
     let mut wanted = 0;
     for _ in 0..10 {
-        // Progress between the blows: it heals each time.
+        // The service makes progress between the losses.
         wanted += 20;
         load.until_acknowledged(wanted).await;
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

@@ -1,10 +1,12 @@
-//! A standby takes over: `serve` follows without a restart, whether the primary is gone, has become read-only or
-//! hangs, and nothing that was acknowledged is lost.
+//! A standby takes over. `serve` follows without a restart, whether the primary is down, read-only or hangs, and no
+//! acknowledged transaction is lost.
 //!
-//! Seen to fail when planted: leaving the hosts to the driver (a hanging primary uses up all the time and nobody asks
-//! the standby), no look at pooled connections (readers stay on the old primary for ever), and a writer's memory that
-//! outlives its connection (balances of a history that is gone), a relay that does not ask whether its server takes
-//! writes (it looks into the old outbox for ever).
+//! Seen to fail with these bugs:
+//!
+//! - the driver tries the hosts by itself (a hanging primary uses up all the time, and the standby is never tried);
+//! - pooled connections are not checked (readers stay on the old primary for ever);
+//! - a writer's memory outlives its connection (balances of a lost history);
+//! - the relay does not check whether its server accepts writes (it scans the old outbox for ever).
 
 use std::sync::atomic::Ordering;
 
@@ -59,10 +61,10 @@ async fn a_promoted_standby_takes_over_under_load_and_nothing_acknowledged_is_lo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_has_become_read_only_is_left_by_writers_and_readers() {
+async fn writers_and_readers_leave_a_primary_that_became_read_only() {
     let (primary, standby) = pair().await;
     let api = Api::on(TestDatabase::at(&both(&primary, &standby)), &[]).await;
-    // A relay that has nothing to do meanwhile: only its leases meet the read-only server, its looks succeed there.
+    // An idle relay: only its leases fail on the read-only server, its scans succeed there.
     let relaying = api.database.context_with(&[("relay.lease_ttl", "2s")]);
     let relay = tokio::spawn(relay::run(relaying.clone()));
     assert_eq!(api.post("1", &transaction("a", "credit", "1.00", "EUR")).await.status, 201);
@@ -76,21 +78,21 @@ async fn a_primary_that_has_become_read_only_is_left_by_writers_and_readers() {
     })
     .await;
     promote(&standby).await;
-    // It stays up and answers; its sessions, open ones too, are read-only from now on.
+    // The old primary stays up. All its sessions are read-only from now on, open ones too.
     let old = client(&primary.url()).await;
     old.batch_execute("ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
     old.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     let set = "SELECT current_setting('default_transaction_read_only')";
     eventually("read-only", async || old.query_one(set, &[]).await.unwrap().get::<_, String>(0) == "on")
         .await;
-    // 25006 on the writer's connection, once; then on the new primary.
-    eventually("a posting is taken", async || {
+    // The writer's connection fails once with 25006; then the writer uses the new primary.
+    eventually("a posting is accepted", async || {
         let answer = api.post("2", &transaction("a", "credit", "2.00", "EUR")).await;
         assert!([201, 503].contains(&answer.status), "{answer:?}");
         answer.status == 201
     })
     .await;
-    // Readers see it at once where their connection rested, and PUT finds a server that takes it.
+    // Idle connections of readers are checked at once, and PUT reaches a server that accepts writes.
     eventually("readers have followed", async || {
         api.get("/accounts/a/balance").await.json()["balance"] == "3.00"
     })
@@ -114,7 +116,7 @@ async fn a_primary_that_has_become_read_only_is_left_by_writers_and_readers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_hangs_is_passed_over() {
+async fn a_primary_that_hangs_is_skipped() {
     let (primary, standby) = pair().await;
     let proxy = Proxy::start(([127, 0, 0, 1], primary.port()).into()).await;
     let url = primary.url_at(&format!("{},127.0.0.1:{}", proxy.address, standby.port()));
@@ -127,10 +129,10 @@ async fn a_primary_that_hangs_is_passed_over() {
         standby.query_one("SELECT count(*) FROM transactions", &[]).await.unwrap().get::<_, i64>(0) == 1
     })
     .await;
-    // Connections stay open and new ones are taken, but nobody answers.
+    // Connections stay open and new ones are accepted, but get no answer.
     proxy.swallow(true);
     promote(&standby).await;
-    eventually("a posting is taken", async || {
+    eventually("a posting is accepted", async || {
         let answer = api.post("2", &transaction("a", "credit", "2.00", "EUR")).await;
         assert!([200, 201, 503].contains(&answer.status), "{answer:?}");
         answer.status != 503
@@ -141,10 +143,10 @@ async fn a_primary_that_hangs_is_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_writer_remembers_ends_with_its_connection() {
+async fn the_memory_of_a_writer_ends_with_its_connection() {
     let api = Api::start_with(&[("serve.writers", "1")]).await;
     assert_eq!(api.post("1", &transaction("a", "credit", "5.00", "EUR")).await.status, 201);
-    // What an asynchronous failover leaves: our commit never came, and another instance's took its place.
+    // As after an asynchronous failover: our commit is lost, and another instance's commit took its place.
     let client = api.database.client().await;
     let other_history = "SET session_replication_role = replica;
         UPDATE transactions SET amount = 700, balance_after = 700, idempotency_key = 'other';
@@ -152,12 +154,12 @@ async fn what_a_writer_remembers_ends_with_its_connection() {
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'ledger serve%'";
     client.batch_execute(other_history).await.unwrap();
-    // The loss shows on another account.
+    // The lost connection shows on another account.
     eventually("the writer is back", async || {
         api.post("2", &transaction("b", "credit", "1.00", "EUR")).await.status == 201
     })
     .await;
     let answer = api.post("3", &transaction("a", "credit", "1.00", "EUR")).await;
     assert_eq!((answer.status, answer.json()["balance_after"].as_str()), (201, Some("8.00")));
-    assert_eq!(api.post("1", &transaction("a", "credit", "5.00", "EUR")).await.status, 201, "posted anew");
+    assert_eq!(api.post("1", &transaction("a", "credit", "5.00", "EUR")).await.status, 201, "posted again");
 }

@@ -1,7 +1,7 @@
 //! Every row of the idempotency table, through the HTTP surface.
 //!
-//! Seen to fail when planted: deciding before the keys are read (64 clients get 64 rows), answering a replay with
-//! today's balance instead of the row's, comparing raw bodies instead of requests.
+//! Seen to fail when the decision came before the read of the keys (64 clients got 64 transactions), when a replay was
+//! answered with the current balance instead of the transaction's, and when raw bodies were compared instead of requests.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -25,7 +25,7 @@ async fn a_missing_or_malformed_key_is_refused_and_stores_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_request_again_gives_the_first_answers_body_to_the_byte() {
+async fn the_same_request_again_gets_the_same_body_to_the_byte() {
     let api = Api::start().await;
     let mut body = transaction("a", "credit", "1.50", "EUR");
     body["metadata"] = json!({"b": 1, "a": "x"});
@@ -34,7 +34,7 @@ async fn the_same_request_again_gives_the_first_answers_body_to_the_byte() {
     assert_eq!((first.status, first.replayed), (201, false));
     let location = first.headers["location"].to_str().unwrap().to_owned();
     assert_eq!(location, format!("/transactions/{}", first.json()["id"].as_str().unwrap()));
-    // The account moves on; the answer does not.
+    // The account changes; the answer does not.
     assert_eq!(api.post("other", &transaction("a", "debit", "9.00", "EUR")).await.status, 201);
     let reordered = r#" { "metadata":{"a":"x","b":1}, "description":"ä \"quoted\" \\ text",
         "currency":"EUR", "amount":"1.5", "direction":"credit", "account_id":"a" } "#;
@@ -42,7 +42,7 @@ async fn the_same_request_again_gives_the_first_answers_body_to_the_byte() {
         let again = api.post_text(key, &text).await;
         assert_eq!((again.status, again.replayed, &again.body), (200, true, &first.body));
     }
-    // So it does after a restart, from nothing but the row.
+    // The same holds after a restart, when only the row is left.
     let database = api.stop().await;
     let api = Api::on(database, &[]).await;
     let again = api.post("k", &body).await;
@@ -51,7 +51,7 @@ async fn the_same_request_again_gives_the_first_answers_body_to_the_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_request_under_the_same_key_is_refused_naming_the_field() {
+async fn another_request_under_the_same_key_is_refused_and_names_the_field() {
     let api = Api::start().await;
     let mut first = transaction("a", "credit", "1.00", "EUR");
     first["counterparty"] = "shop".into();
@@ -86,9 +86,9 @@ async fn another_request_under_the_same_key_is_refused_naming_the_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixty_four_posts_with_one_key_make_one_row() {
+async fn sixty_four_posts_with_one_key_create_one_transaction() {
     let api = Arc::new(Api::start_with(&[("serve.writers", "4")]).await);
-    // A second instance on the same database: the keys race between processes, too.
+    // A second instance on the same database: keys race between processes too.
     let url = api.database.url.clone();
     let other = Arc::new(Api::on(crate::support::postgres::TestDatabase::at(&url), &[]).await);
     let body = transaction("a", "credit", "5.00", "EUR");
@@ -103,7 +103,7 @@ async fn sixty_four_posts_with_one_key_make_one_row() {
     assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1, "{answers:?}");
     assert!(answers.iter().all(|answer| answer.status == 201 || (answer.status == 200 && answer.replayed)));
     let bodies: HashSet<_> = answers.iter().map(|answer| &answer.body).collect();
-    assert_eq!(bodies.len(), 1, "all are the same to the byte");
+    assert_eq!(bodies.len(), 1, "all bodies are equal to the byte");
     assert_eq!(api.database.value("SELECT count(*) || ' ' || sum(amount) FROM transactions").await, "1 500");
     assert_eq!(api.database.value("SELECT balance || ' ' || account_seq FROM accounts").await, "500 1");
 }
@@ -119,7 +119,7 @@ async fn a_refused_request_leaves_the_key_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stale_memory_of_another_instance_never_doubles_or_skips() {
+async fn a_stale_memory_neither_duplicates_nor_skips_a_transaction() {
     let one = Api::start().await;
     let other = Api::on(crate::support::postgres::TestDatabase::at(&one.database.url), &[]).await;
     for n in 0..20 {
@@ -128,7 +128,7 @@ async fn a_stale_memory_of_another_instance_never_doubles_or_skips() {
         assert_eq!(answer.status, 201);
         assert_eq!(answer.json()["account_seq"], n + 1);
         assert_eq!(answer.json()["balance_after"], format!("{}.00", n + 1));
-        // And the key of the other instance is found.
+        // The other instance's key is found.
         let replay = if n % 2 == 0 { &other } else { &one };
         assert!(replay.post(&format!("k{n}"), &transaction("a", "credit", "1.00", "EUR")).await.replayed);
     }

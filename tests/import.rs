@@ -386,7 +386,7 @@ async fn a_dry_run_that_lost_its_session_ends() {
         .await;
     let report = running.await.unwrap().unwrap();
     let Ending::Failed { reason } = &report.ending else { panic!("{report:?}") };
-    assert!(reason.contains("what the dry run remembered; run it again"), "{reason}");
+    assert!(reason.contains("the state of the dry run; run it again"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

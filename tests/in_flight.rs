@@ -1,9 +1,11 @@
-//! A key whose first request is still under way, or whose answer was lost in the middle of the commit.
+//! A key whose first request is still in flight, or whose answer was lost during the commit.
 //!
-//! Seen to fail when planted: reading which keys exist before the account is locked (the second instance answers
-//! 500), a statement time-out a thousand times as long, and a queue a hundred times as long; a commit whose outcome is
-//! unknown answered 500, or tried again under another key, or its connection kept; no end to the waiting for an answer
-//! and for a commit (one of the two alone still keeps the time).
+//! Seen to fail with these bugs:
+//!
+//! - the existing keys are read before the account is locked (the second instance answers 500);
+//! - the statement timeout is a thousand times as long, or the queue a hundred times as long;
+//! - a commit with an unknown result is answered 500, or retried under another key, or its connection is kept;
+//! - neither the wait for an answer nor the wait for a commit has a limit (either limit alone is enough).
 
 use std::{sync::Arc, time::Instant};
 
@@ -17,7 +19,7 @@ use crate::support::{
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
     AND datname = current_database() AND application_name LIKE 'ledger serve%'";
 
-/// Holds the account's row in a transaction of its own until it is told to end.
+/// Locks the account's row in a separate transaction. The lock lasts until the client commits.
 async fn hold(database: &TestDatabase, account: &str) -> tokio_postgres::Client {
     let client = database.client().await;
     let lock = format!("BEGIN; SELECT 1 FROM accounts WHERE account_id = '{account}' FOR UPDATE");
@@ -31,7 +33,7 @@ fn post(api: &Arc<Api>, key: &str, account: &str) -> tokio::task::JoinHandle<Ans
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_in_flight_on_another_instance_is_waited_for_and_replayed() {
+async fn a_key_in_flight_on_another_instance_is_awaited_and_replayed() {
     let one = Arc::new(Api::start().await);
     let other = Arc::new(Api::on(TestDatabase::at(&one.database.url), &[]).await);
     assert_eq!(one.post("0", &transaction("a", "credit", "1.00", "EUR")).await.status, 201);
@@ -48,16 +50,16 @@ async fn a_key_in_flight_on_another_instance_is_waited_for_and_replayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_lost_in_the_middle_of_the_commit_is_503_and_the_retry_replays() {
+async fn an_answer_lost_during_the_commit_is_503_and_the_retry_replays() {
     let database = TestDatabase::new().await;
     let config: tokio_postgres::Config = database.url.parse().unwrap();
     let port = config.get_ports()[0];
     let proxy = Proxy::start(([127, 0, 0, 1], port).into()).await;
     let through = database.url.replace(&format!("127.0.0.1:{port}"), &proxy.address.to_string());
     let api = Arc::new(Api::on(TestDatabase::at(&through), &[]).await);
-    // New accounts go the locked way, known ones the other; both end in a commit.
+    // New accounts take the locked path, known ones the expected path. Both end in a commit.
     for (round, account) in ["a", "a", "b"].into_iter().enumerate() {
-        // Cut in the round before, the other writer's connection shows it only now.
+        // The previous round cut the other writer's connection too, and its writer notices only now.
         eventually("the account is open", async || {
             api.post(&format!("0{round}"), &transaction(account, "credit", "1.00", "EUR")).await.status < 300
         })
@@ -66,7 +68,7 @@ async fn an_answer_lost_in_the_middle_of_the_commit_is_503_and_the_retry_replays
         let key = format!("k{round}");
         let lost = post(&api, &key, account);
         eventually("it waits", async || database.value(WAITING).await == "1").await;
-        // The server has the request; what it answers will vanish.
+        // The server has the request; its answer will be lost.
         proxy.swallow(true);
         held.batch_execute("COMMIT").await.unwrap();
         let id = format!("SELECT id FROM transactions WHERE idempotency_key = '{key}'");
@@ -91,7 +93,7 @@ async fn an_answer_lost_in_the_middle_of_the_commit_is_503_and_the_retry_replays
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_too_long_is_told_so_in_time_and_it_heals() {
+async fn a_request_that_waits_too_long_is_503_in_time_and_the_service_recovers() {
     let api = Arc::new(Api::start_with(&[("serve.request_timeout", "1s")]).await);
     assert_eq!(api.post("0", &transaction("a", "credit", "1.00", "EUR")).await.status, 201);
     let held = hold(&api.database, "a").await;
@@ -105,7 +107,7 @@ async fn who_waits_too_long_is_told_so_in_time_and_it_heals() {
     api.get("/transactions").await.is_problem(503, "unavailable");
     assert!(started.elapsed().as_secs() < 4, "{:?}", started.elapsed());
     held.batch_execute("COMMIT").await.unwrap();
-    eventually("a posting is taken", async || {
+    eventually("a posting is accepted", async || {
         let answer = api.post("1", &transaction("a", "credit", "1.00", "EUR")).await;
         assert!([200, 201, 503].contains(&answer.status), "{answer:?}");
         answer.status != 503
@@ -115,7 +117,7 @@ async fn who_waits_too_long_is_told_so_in_time_and_it_heals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_ends_a_statement_that_runs_too_long() {
+async fn a_statement_that_runs_too_long_is_cancelled() {
     let api = Api::start_with(&[("database.statement_timeout", "300ms")]).await;
     let held = api.database.client().await;
     held.batch_execute("BEGIN; LOCK TABLE transactions IN ACCESS EXCLUSIVE MODE").await.unwrap();
@@ -127,7 +129,7 @@ async fn the_server_ends_a_statement_that_runs_too_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_is_told_at_once() {
+async fn a_full_queue_is_503_at_once() {
     let few = [("serve.writers", "1"), ("serve.queue_size_max", "2")];
     let api = Arc::new(Api::start_with(&few).await);
     assert_eq!(api.post("0", &transaction("a", "credit", "1.00", "EUR")).await.status, 201);
@@ -135,7 +137,7 @@ async fn a_full_queue_is_told_at_once() {
     let mut waiting = vec![post(&api, "first", "a")];
     eventually("the writer waits", async || api.database.value(WAITING).await == "1").await;
     waiting.extend((0..10).map(|n| post(&api, &format!("k{n}"), &format!("b{n}"))));
-    // Two of the ten find a place; the others are answered while the writer still waits.
+    // Two of the ten fit into the queue; the others are answered while the writer still waits.
     eventually("the others are answered", async || {
         waiting.iter().filter(|post| post.is_finished()).count() == 8
     })

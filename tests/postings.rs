@@ -1,7 +1,7 @@
 //! Batches, reversals and account limits, through the HTTP surface.
 //!
-//! Seen to fail when planted: refusing a whole batch for one bad item, a reversal key that is not made from the row,
-//! and a fast path that does not compare the limit it remembers.
+//! Seen to fail when a whole batch was refused for one bad item, when a reversal's key was not derived from the
+//! transaction, and when the expected path did not compare the limit.
 
 use serde_json::{Value, json};
 
@@ -52,9 +52,9 @@ async fn each_item_of_a_batch_succeeds_or_fails_alone_in_order() {
     assert_eq!(api.database.value("SELECT count(*) FROM outbox").await, "3");
 }
 
-/// What is committed together has one moment. Seen to fail with ids whose tail is random.
+/// Transactions of one commit have the same `created_at`. Seen to fail with ids whose last bits are all random.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_one_moment_are_newest_first_by_their_number_in_the_lists_of_all() {
+async fn transactions_of_one_moment_are_listed_by_descending_account_seq() {
     let api = Api::start().await;
     let items = (1..=20).map(|n| keyed(&format!("k{n}"), transaction("a", "credit", "1.00", "EUR")));
     assert_eq!(batch(&api, items.collect()).await.status, 200);
@@ -72,17 +72,18 @@ async fn rows_of_one_moment_are_newest_first_by_their_number_in_the_lists_of_all
     }
 }
 
-/// A relay reads a lane at a time. Seen to fail with events in the order of the group, and with those of an account
-/// turned round.
+/// A relay reads one lane at a time. Seen to fail with events in the order of the group, and with reversed events of an
+/// account.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_groups_events_stand_lane_by_lane_and_each_accounts_in_order() {
+async fn the_events_of_a_group_are_sorted_by_lane_and_in_order_per_account() {
     let api = Api::on(TestDatabase::new().await, &[("serve.writers", "1")]).await;
     let item = |n| keyed(&format!("k{n}"), transaction(&format!("a{}", n % 97), "credit", "1.00", "EUR"));
     assert_eq!(batch(&api, (0..900).map(item).collect()).await.status, 200);
     let changes = "SELECT count(*) FROM (
                      SELECT lane <> lag(lane) OVER (ORDER BY id) AS changes FROM outbox) l WHERE changes";
     let changes: usize = api.database.value(changes).await.parse().unwrap();
-    // In the order of the group it would be nearly all of them; the writer may have taken the items as a few groups.
+    // In the order of the group, nearly every row would change the lane. The writer may have split the items into a few
+    // groups.
     assert!(changes < 32 * 9, "{changes}");
     let disorder = "SELECT count(*) FROM (
                       SELECT (convert_from(value, 'UTF8')::json ->> 'account_seq')::bigint AS seq,
@@ -92,7 +93,7 @@ async fn a_groups_events_stand_lane_by_lane_and_each_accounts_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_a_thousand_is_posted_in_order_and_replays_whole() {
+async fn a_batch_of_a_thousand_is_posted_in_order_and_replayed() {
     let api = Api::start().await;
     let items: Vec<_> = (0..1000)
         .map(|n| keyed(&format!("k{n}"), transaction(&format!("a{}", n % 7), "credit", "1.00", "EUR")))
@@ -116,7 +117,7 @@ async fn a_batch_of_a_thousand_is_posted_in_order_and_replays_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_is_reversed_once_and_a_reversal_never() {
+async fn a_transaction_is_reversed_once_and_a_reversal_is_never_reversed() {
     let api = Api::start().await;
     let first = api.post("k", &transaction("a", "credit", "5.00", "EUR")).await.json();
     let path = format!("/transactions/{}/reversal", first["id"].as_str().unwrap());
@@ -143,7 +144,7 @@ async fn a_transaction_is_reversed_once_and_a_reversal_never() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reversal_obeys_the_limit_and_nobody_can_take_its_key() {
+async fn a_reversal_obeys_the_limit_and_no_client_can_use_its_key() {
     let api = Api::start().await;
     let headers = [("content-type", "application/json")];
     let terms = br#"{"currency":"EUR","min_balance":"0.00"}"#.to_vec();
@@ -164,7 +165,7 @@ async fn a_reversal_obeys_the_limit_and_nobody_can_take_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_holds_against_debits_at_once_on_two_instances() {
+async fn a_limit_holds_against_parallel_debits_on_two_instances() {
     let api = std::sync::Arc::new(Api::start().await);
     let other = std::sync::Arc::new(Api::on(TestDatabase::at(&api.database.url), &[]).await);
     assert_eq!(api.post("0", &transaction("a", "credit", "20.00", "EUR")).await.status, 201);
@@ -182,7 +183,7 @@ async fn a_limit_holds_against_debits_at_once_on_two_instances() {
             )
         })
         .collect();
-    // The same limit again and again, in the middle of it.
+    // The limit is set repeatedly meanwhile.
     for _ in 0..5 {
         put(&other, "5.00").await;
     }
@@ -198,9 +199,9 @@ async fn a_limit_holds_against_debits_at_once_on_two_instances() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_is_refused_whole_only_for_its_frame() {
+async fn a_batch_is_refused_as_a_whole_only_if_the_envelope_is_invalid() {
     let api = Api::start().await;
-    // One key in two accounts is two keys.
+    // The same key in two accounts is two keys.
     let items = vec![
         keyed("k", transaction("a", "credit", "1.00", "EUR")),
         keyed("k", transaction("b", "credit", "1.00", "EUR")),
@@ -223,7 +224,7 @@ async fn a_batch_is_refused_whole_only_for_its_frame() {
         answer.is_problem(422, "validation");
         assert_eq!(answer.fields(), fields, "{body}");
     }
-    // What is wrong inside an item is the item's affair, whatever it is.
+    // An error inside an item concerns that item only.
     let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
     let answer = send(&format!(r#"{{"transactions":[{deep},{{"a":1,"a":2}},"x",{{}}]}}"#)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -238,7 +239,7 @@ async fn a_batch_is_refused_whole_only_for_its_frame() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_is_set_ahead_and_seen_by_every_instance_at_once() {
+async fn a_limit_can_be_set_before_the_first_transaction_and_applies_on_every_instance_at_once() {
     let api = Api::start().await;
     let headers = [("content-type", "application/json")];
     let put = async |body: &str| api.send("PUT", "/accounts/a", &headers, body.as_bytes().to_vec()).await;
@@ -252,12 +253,12 @@ async fn a_limit_is_set_ahead_and_seen_by_every_instance_at_once() {
     assert_eq!(api.post("1", &transaction("a", "debit", "10.00", "EUR")).await.status, 201);
     api.post("2", &transaction("a", "debit", "0.01", "EUR")).await.is_problem(422, "limit-exceeded");
     assert_eq!(api.post("3", &transaction("a", "credit", "5.00", "EUR")).await.status, 201);
-    // Another instance tightens the limit; this one remembers the old one and must not act on it.
+    // Another instance tightens the limit. This one remembers the old limit and must not use it.
     let other = Api::on(TestDatabase::at(&api.database.url), &[]).await;
     let tightened = br#"{"currency":"EUR","min_balance":"0.00"}"#.to_vec();
     assert_eq!(other.send("PUT", "/accounts/a", &headers, tightened).await.status, 200);
     api.post("4", &transaction("a", "debit", "1.00", "EUR")).await.is_problem(422, "limit-exceeded");
-    // And loosens it: what was refused is accepted.
+    // Then it loosens the limit, and the refused debit is accepted.
     assert_eq!(
         other.send("PUT", "/accounts/a", &headers, br#"{"currency":"EUR"}"#.to_vec()).await.status,
         200

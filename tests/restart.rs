@@ -1,6 +1,6 @@
-//! PostgreSQL stops and comes back while clients post: 503 and nothing else in between, and it heals unaided.
+//! PostgreSQL restarts while clients post: requests get 503 meanwhile, and `serve` recovers by itself.
 //!
-//! Seen to fail when planted: taking a refused connection for a bug of ours (500 instead of 503).
+//! Seen to fail when a refused connection was treated as a bug (500 instead of 503).
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_postgresql_under_load_is_503_and_heals_by_itself() {
+async fn a_restart_of_postgresql_under_load_is_503_and_serve_recovers() {
     let mut server = Server::start(&[]).await;
     let api = Api::on(TestDatabase::at(&server.url()), &[("serve.request_timeout", "2s")]).await;
     let load = load(&api.url);

@@ -1,7 +1,6 @@
-//! TLS to PostgreSQL, against a real server with a certificate: verified by chain and by name, never replaced by
-//! plain text.
+//! TLS to a real PostgreSQL with a certificate: chain and name are verified, and there is no fallback to plain text.
 //!
-//! Seen to fail when planted: plain text for a URL without a mode although a CA file is configured.
+//! Seen to fail when a URL without a mode meant plain text although a CA file was configured.
 
 use std::path::Path;
 
@@ -20,7 +19,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(parameters, KeyPair::generate().expect("a key")).expect("an authority")
 }
 
-/// Writes a server's certificate for `name` and its key, so that the server's user and nobody else can read it.
+/// Writes a server certificate for `name` and its key. Only the server's user can read them.
 fn certify(authority: &CertifiedIssuer<'_, KeyPair>, name: &str, directory: &Path) {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     let key = KeyPair::generate().expect("a key");
@@ -35,7 +34,7 @@ fn certify(authority: &CertifiedIssuer<'_, KeyPair>, name: &str, directory: &Pat
     }
 }
 
-/// A server with a certificate for `localhost`; its URL says so by that name.
+/// Starts a server with a certificate for `localhost`. Its URL uses that name.
 async fn server(authority: &CertifiedIssuer<'_, KeyPair>) -> (Server, String) {
     let mut server = Server::start(&[]).await;
     certify(authority, "localhost", &server.directory().join("postgresql"));
@@ -55,7 +54,7 @@ async fn refused(url: &str, ca_file: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_is_verified_by_chain_and_by_name_or_nothing_is_sent() {
+async fn nothing_is_sent_unless_chain_and_name_of_the_certificate_are_valid() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (right, wrong) = (authority(), authority());
     let (server, url) = server(&right).await;
@@ -67,7 +66,7 @@ async fn a_certificate_is_verified_by_chain_and_by_name_or_nothing_is_sent() {
     };
     let (right, wrong) = (file("right.pem", &right.pem()), file("wrong.pem", &wrong.pem()));
 
-    // Every mode with TLS verifies both; the server says that all connections are encrypted.
+    // Every mode with TLS verifies both. The server reports all connections as encrypted.
     for mode in ["verify-full", "verify-ca", "require"] {
         let tls = [("database.tls_ca_file", right.as_str())];
         let api = Api::on(TestDatabase::at(&format!("{url}?sslmode={mode}")), &tls).await;
@@ -93,7 +92,7 @@ async fn a_certificate_is_verified_by_chain_and_by_name_or_nothing_is_sent() {
     let empty = refused(&format!("{url}?sslmode=verify-full"), &file("empty.pem", "")).await;
     assert!(empty.contains("holds no certificate"), "{empty}");
 
-    // Nothing that may end in plain text is begun.
+    // A mode that may fall back to plain text is refused.
     for url in
         [format!("{url}?sslmode=prefer"), format!("{url}?sslmode=pre%66er"), format!("{url}?sslmode=allow")]
     {
@@ -107,7 +106,7 @@ async fn a_certificate_is_verified_by_chain_and_by_name_or_nothing_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_tls_is_refused_where_tls_is_asked_for() {
+async fn a_server_without_tls_is_refused_if_the_url_asks_for_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let database = TestDatabase::new().await;
     for mode in ["verify-full", "verify-ca", "require"] {

@@ -77,7 +77,7 @@ CREATE TRIGGER transactions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON t
 -- Fails the statement of the expected path if an account differs from the state that the writer expects.
 CREATE FUNCTION ledger_stale_group() RETURNS integer LANGUAGE plpgsql AS $$
 BEGIN
-  RAISE EXCEPTION 'an account of the group has moved on' USING ERRCODE = 'LG001';
+  RAISE EXCEPTION 'an account of the group differs from its expected state' USING ERRCODE = 'LG001';
 END $$;
 
 -- The days whose facts must be rebuilt. Writers only insert marks, and aggregate deletes only the marks that its

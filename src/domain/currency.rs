@@ -1,18 +1,20 @@
-//! Currencies and their minor-unit exponents, from ISO 4217 (list one, active codes, as it was in 2025).
+//! Currencies and their decimals, from ISO 4217 (list one, active codes of 2025).
 //!
-//! An exponent can never change once a ledger holds money in that currency: amounts are stored in minor units. Nor does
-//! a code leave the list when it ends, as BGN did with that year. Codes without a minor unit (metals, testing) are
-//! deliberately absent, and so are funds codes but for CLF and UYW, units of account with four decimals. The migrations
-//! fill the table `currencies` from the same list; `the_currency_table_equals_the_compiled_list` in `tests/http.rs`
-//! compares the two.
+//! - The decimals of a currency can never change once a ledger holds money in it: amounts are stored in minor units.
+//! - A code stays in the list after its end, as BGN after 2025.
+//! - The migrations fill the table `currencies` with the same list; `the_currency_table_equals_the_compiled_list` in
+//!   `tests/http.rs` compares the two.
+//!
+//! Deliberately absent: codes without a minor unit (metals, testing), and codes of funds except CLF and UYW, units of
+//! account with four decimals.
 
 use std::fmt;
 
-/// An ISO 4217 currency: an index into [`CURRENCIES`], so it is copied for nothing.
+/// An ISO 4217 currency, as an index into [`CURRENCIES`]. Cheap to copy.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency(u8);
 
-/// `(code, decimals)`, sorted by code.
+/// Code and decimals of each currency, sorted by code.
 pub const CURRENCIES: &[(&str, u8)] = &[
     ("AED", 2),
     ("AFN", 2),
@@ -174,25 +176,25 @@ pub const CURRENCIES: &[(&str, u8)] = &[
     ("ZWG", 2),
 ];
 
-/// The text is no active ISO 4217 code with a minor unit (codes are upper case).
+/// The error for a text that is not a supported ISO 4217 code in capitals.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be an active ISO 4217 currency code in capitals, such as EUR")]
 pub struct UnknownCurrency;
 
 impl Currency {
-    /// Looks a code up. Upper case only: `eur` is refused rather than guessed at.
+    /// Parses a code in capitals. `eur` is refused.
     pub fn parse(code: &str) -> Result<Self, UnknownCurrency> {
         let index =
             CURRENCIES.binary_search_by(|(known, _)| (*known).cmp(code)).map_err(|_| UnknownCurrency)?;
         u8::try_from(index).map(Self).map_err(|_| UnknownCurrency)
     }
 
-    /// The three-letter code.
+    /// Returns the three-letter code.
     pub fn code(self) -> &'static str {
         CURRENCIES.get(usize::from(self.0)).map_or("", |(code, _)| code)
     }
 
-    /// How many decimals the currency has: 0 for JPY, 2 for EUR, 3 for BHD.
+    /// Returns the number of decimals: 0 for JPY, 2 for EUR, 3 for BHD.
     pub fn decimals(self) -> u8 {
         CURRENCIES.get(usize::from(self.0)).map_or(0, |(_, decimals)| *decimals)
     }

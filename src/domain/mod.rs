@@ -1,7 +1,7 @@
-//! The ledger's own rules, pure: money, currencies, accounts, transactions and the posting decision.
+//! The rules of the ledger: money, currencies, accounts, transactions and the posting decision.
 //!
-//! Nothing here is async, speaks SQL or HTTP, or reads a clock: time and identifiers are handed in.
-//! Values are valid by construction; whoever holds an [`AccountId`] or an [`Amount`] need not check it again.
+//! The domain is pure: no async code, no SQL, no HTTP and no clock. Time and random bits are passed in. Values are valid by
+//! construction: an [`AccountId`] or an [`Amount`] never needs a second check.
 
 mod account;
 mod currency;

@@ -1,11 +1,11 @@
-//! A moment as text, read and printed: RFC 3339 in UTC with six digits of a second, always of the same length. It
-//! stands in every event and answer, so it is put together without a formatter.
+//! Parses and formats moments: RFC 3339 in UTC with six fractional digits, always of the same length. Every event and
+//! every response contains one, so it is formatted by hand, for speed.
 
 use chrono::{DateTime, Datelike, SecondsFormat, TimeDelta, Timelike, Utc};
 
-/// `2026-01-31T12:00:00.000001Z`, cut to the microsecond.
+/// Formats a moment as `2026-01-31T12:00:00.000001Z`, truncated to the microsecond.
 pub fn format_moment(at: DateTime<Utc>) -> String {
-    // Leap seconds and years of more than four digits are nothing that the ledger keeps.
+    // chrono formats leap seconds and years of more than four digits. The ledger stores neither.
     digits_of(at).unwrap_or_else(|| at.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
@@ -26,12 +26,13 @@ fn digits_of(at: DateTime<Utc>) -> Option<String> {
     String::from_utf8(text.into()).ok()
 }
 
-/// Reads an RFC 3339 moment of any offset.
+/// Parses an RFC 3339 moment with any offset.
 pub fn parse_moment(text: &str) -> Option<DateTime<Utc>> {
     without_leap_second(DateTime::parse_from_rfc3339(text).ok()?.to_utc())
 }
 
-/// A leap second as the second after it, which is what PostgreSQL keeps; none anywhere but at the end of a day.
+/// Replaces a leap second by the following second, as PostgreSQL does. Returns None for a leap second that is not at the
+/// end of a day.
 pub fn without_leap_second(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
     const NANOS: u32 = 1_000_000_000;
     let Some(nanos) = at.nanosecond().checked_sub(NANOS) else { return Some(at) };
@@ -40,7 +41,7 @@ pub fn without_leap_second(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
     second.checked_add_signed(TimeDelta::seconds(1))
 }
 
-/// The last `N` decimal digits.
+/// Returns the last `N` decimal digits.
 fn digits<const N: usize>(mut number: u32) -> [u8; N] {
     let mut digits = [b'0'; N];
     for digit in digits.iter_mut().rev() {
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_as_long_whatever_the_fraction_and_right_at_the_edges() {
+    fn the_length_does_not_depend_on_the_fraction_and_the_edges_are_right() {
         let moment = |text: &str| text.parse::<DateTime<Utc>>().expect("a moment");
         assert_eq!(format_moment(moment("2026-01-31T12:00:00Z")), "2026-01-31T12:00:00.000000Z");
         assert_eq!(format_moment(moment("2026-01-31T12:00:00.1204569Z")), "2026-01-31T12:00:00.120456Z");
@@ -73,19 +74,19 @@ mod tests {
     }
 
     #[test]
-    fn a_leap_second_is_the_second_after_it() {
+    fn a_leap_second_becomes_the_following_second() {
         let read = |text: &str| parse_moment(text).map(format_moment);
         let next_day = Some("2017-01-01T00:00:00.500000Z".to_owned());
         assert_eq!(read("2016-12-31T23:59:60.5Z"), next_day);
         assert_eq!(read("2017-01-01T01:59:60.5+02:00"), next_day);
-        assert_eq!(read("2026-01-01T12:00:60Z"), None, "there is none in the middle of a day");
+        assert_eq!(read("2026-01-01T12:00:60Z"), None, "leap seconds end a day");
         assert_eq!(read("2016-12-31T23:59:59.999Z").as_deref(), Some("2016-12-31T23:59:59.999000Z"));
     }
 
     proptest! {
-        /// From year 0 to 9999.
+        /// The years 0 to 9999.
         #[test]
-        fn it_is_as_chrono_prints_it(seconds in -62_167_219_200_i64..253_402_300_800, nanos in 0_u32..1_000_000_000) {
+        fn the_text_equals_chronos(seconds in -62_167_219_200_i64..253_402_300_800, nanos in 0_u32..1_000_000_000) {
             let at = DateTime::from_timestamp(seconds, nanos).expect("in range");
             prop_assert_eq!(format_moment(at), as_chrono_prints(at));
         }

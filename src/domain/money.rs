@@ -1,39 +1,39 @@
-//! Exact money: whole minor units in an `i64`, parsed from and printed as decimal strings. Never a float.
+//! Exact money: whole minor units in an `i64`, parsed from decimal strings and formatted as such. Never a float.
 
 use super::Currency;
 
-/// The largest amount and the largest distance of a balance from zero that is accepted, in minor units: 10^18 − 1.
-/// It leaves room below `i64::MAX`, so one addition of two such values never wraps.
+/// The largest amount, and the largest absolute balance, in minor units: 10^18 − 1. The sum of two such values fits into
+/// an `i64`.
 pub const AMOUNT_MINOR_MAX: i64 = 999_999_999_999_999_999;
 
 /// A positive amount in minor units of its currency, 1 ..= [`AMOUNT_MINOR_MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash)]
 pub struct Amount(i64);
 
-/// Why a text is no amount. The messages are written for the caller of the API.
+/// Why a text is not an amount. The messages are for clients of the API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
-    /// Signs other than a leading minus where one is allowed, exponents, blanks, `NaN`, an empty text.
+    /// The text is empty or has exponents, blanks, `NaN`, or a sign other than a permitted leading minus.
     #[error("must be a plain decimal number such as \"125.50\"")]
     Malformed,
-    /// More decimals than the currency has.
+    /// The text has more decimals than the currency.
     #[error("has more than the {decimals} decimals of {code}")]
     TooManyDecimals {
         /// The ISO 4217 code.
         code: &'static str,
-        /// What it allows.
+        /// The decimals of the currency.
         decimals: u8,
     },
-    /// Beyond [`AMOUNT_MINOR_MAX`].
+    /// The amount is larger than [`AMOUNT_MINOR_MAX`].
     #[error("is larger than the ledger accepts (18 digits including decimals)")]
     TooLarge,
-    /// Zero or negative where a positive amount is wanted.
+    /// The amount is zero or negative.
     #[error("must be greater than zero")]
     NotPositive,
 }
 
 impl Amount {
-    /// Wraps minor units that are already known to be positive and in range.
+    /// Makes an amount of minor units.
     pub fn from_minor(minor: i64) -> Result<Self, AmountError> {
         match minor {
             1..=AMOUNT_MINOR_MAX => Ok(Self(minor)),
@@ -47,20 +47,19 @@ impl Amount {
         Self::from_minor(parse_minor(text, currency)?)
     }
 
-    /// The amount in minor units.
+    /// Returns the amount in minor units.
     pub fn minor(self) -> i64 {
         self.0
     }
 }
 
-/// More, leading zeros too, are no amount that anybody writes.
+/// The most digits before the decimal point, with leading zeros.
 const WHOLE_DIGITS_MAX: usize = 18;
 
 /// Parses `[-]digits[.digits]` into minor units of `currency`, at most [`AMOUNT_MINOR_MAX`] away from zero.
 ///
-/// `1.5` and `1.50` are the same EUR amount; `1.500` is refused even though its last digit is zero, because the
-/// caller then means a currency with other decimals. Leading zeros are accepted up to 18 digits in all before the point;
-/// a bare point is not.
+/// `1.5` and `1.50` are the same EUR amount. `1.500` is refused although its last digit is zero, because the client
+/// probably means a currency with other decimals. Leading zeros are accepted, up to 18 digits before the point.
 pub fn parse_minor(text: &str, currency: Currency) -> Result<i64, AmountError> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -92,7 +91,7 @@ pub fn parse_minor(text: &str, currency: Currency) -> Result<i64, AmountError> {
     Ok(if negative { -minor } else { minor })
 }
 
-/// Prints minor units with exactly the decimals of `currency`: `-12550` EUR is `-125.50`, `7` JPY is `7`.
+/// Formats minor units with exactly the decimals of `currency`: `-12550` EUR is `-125.50`, `7` JPY is `7`.
 pub fn format_minor(minor: i64, currency: Currency) -> String {
     let decimals = usize::from(currency.decimals());
     let sign = if minor < 0 { "-" } else { "" };
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plain_decimal_is_refused() {
+    fn a_text_that_is_not_a_plain_decimal_is_refused() {
         for text in [
             "", ".", "1.", ".5", "+1", "1e3", "NaN", "Infinity", " 1", "1 ", "1,5", "--1", "٣", "0x1",
             "1_000",
@@ -154,7 +153,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printing_then_parsing_gives_the_same_minor_units(
+        fn formatting_then_parsing_gives_the_same_minor_units(
             minor in -AMOUNT_MINOR_MAX..=AMOUNT_MINOR_MAX, index in 0..CURRENCIES_COUNT
         ) {
             let currency = currency(super::super::CURRENCIES[index].0);

@@ -1,8 +1,8 @@
-//! The posting decision: given accounts under lock, the keys already used and a group of requests, what happens to
-//! each. Pure and total; the caller must handle every [`Decision`].
+//! The posting decision: decides each request of a group from the states of the accounts and the keys already used. Pure
+//! and total; the caller must handle every [`Decision`].
 //!
-//! Requests are decided in order, each seeing the effect of those before it in the same group, so a group behaves
-//! exactly as the same requests posted one after the other.
+//! Requests are decided in order, and each sees the effect of the earlier ones. So a group has the same result as the same
+//! requests posted one after the other.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -16,61 +16,61 @@ use super::{
     TRANSACTION_ID_SEQS, Transaction, transaction_id,
 };
 
-/// Rows already in the ledger under the keys that a group uses.
+/// The existing transactions under the idempotency keys of a group.
 pub type ExistingKeys = HashMap<(AccountId, IdempotencyKey), Transaction>;
 
-/// The only things a decision takes from outside the ledger: the time and randomness for ids.
+/// The time and the random bits for a decision.
 pub struct PostingClock<'a> {
-    /// The moment of the decision, truncated to microseconds as PostgreSQL keeps it.
+    /// The moment of the decision, truncated to microseconds, the precision of PostgreSQL.
     pub now: DateTime<Utc>,
     /// Random bits for the next id.
     pub random: &'a mut dyn FnMut() -> u64,
 }
 
-/// What becomes of one request.
+/// The decision on one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// A new row; the account's state has moved on.
+    /// Creates a transaction. The account's state is updated.
     Create(Transaction),
-    /// The same request was posted before (or earlier in this group): answer with that row.
+    /// The same request was posted before, or earlier in this group. Answer with that transaction.
     Replay(Transaction),
     /// The key was used for a different request.
     Mismatch {
         /// The first field that differs.
         field: &'static str,
     },
-    /// The ledger's rules forbid it; nothing is stored and the key stays free.
+    /// The ledger's rules forbid the request. Nothing is stored, and the key stays free.
     Refused(Refusal),
 }
 
 /// Why a well-formed request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The account holds another currency.
+    /// The account has another currency.
     CurrencyMismatch {
-        /// What the account holds.
+        /// The currency of the account.
         account_currency: Currency,
     },
-    /// The debit would leave less than the account's `min_balance`. Minor units.
+    /// The balance after the debit would be below the account's `min_balance`. Minor units.
     LimitExceeded {
-        /// The balance before.
+        /// The balance before the debit.
         balance: i64,
         /// The limit.
         min_balance: i64,
-        /// What both are in.
+        /// The currency of both.
         currency: Currency,
     },
-    /// The balance would leave the range that the ledger keeps.
+    /// The balance would exceed [`AMOUNT_MINOR_MAX`].
     BalanceOutOfRange,
-    /// An imported row is older than the account's last one.
+    /// An imported transaction is older than the account's last one.
     BeforeLastTransaction {
         /// When the account's last transaction was created.
         last_created_at: DateTime<Utc>,
     },
 }
 
-/// Decides a group. `accounts` holds the accounts known to exist; one that is missing opens with its first
-/// transaction. On return `accounts` is the state after all created rows.
+/// Decides a group. `accounts` holds the existing accounts; a missing account is opened by its first transaction. On return,
+/// `accounts` holds the states after all created transactions.
 pub fn decide(
     accounts: &mut HashMap<AccountId, AccountState>,
     existing: &ExistingKeys,
@@ -155,9 +155,9 @@ fn apply(
     })
 }
 
-/// Now, but never before the account's last row: clocks of several instances differ. Where the number within an id
-/// begins anew, a microsecond later, so that the ids of an account rise with its numbers. An imported moment is not
-/// moved; it is refused instead, because moving it would change history.
+/// Returns the creation time: now, but never before the account's last transaction, since the clocks of instances differ.
+/// When the sequence number within an id wraps to zero, the time is at least a microsecond later, so that the ids of an
+/// account rise with `account_seq`. An imported moment is never moved, because that would change history; it is refused.
 fn creation_time(
     account: &AccountState,
     posting: &Posting,
@@ -169,8 +169,8 @@ fn creation_time(
         }
         (Some(at), _) => Ok(at),
         (None, Some(last)) => {
-            let begins_anew = (account.account_seq + 1) % TRANSACTION_ID_SEQS == 0;
-            let pause = TimeDelta::microseconds(i64::from(begins_anew));
+            let wraps = (account.account_seq + 1) % TRANSACTION_ID_SEQS == 0;
+            let pause = TimeDelta::microseconds(i64::from(wraps));
             Ok(now.max(last.checked_add_signed(pause).unwrap_or(last)))
         }
         (None, None) => Ok(now),

@@ -1,4 +1,4 @@
-//! Transactions: what a caller asks for ([`Posting`]) and what the ledger keeps ([`Transaction`]).
+//! Transactions: the validated request ([`Posting`]) and the immutable row of the ledger ([`Transaction`]).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,28 +9,28 @@ use uuid::Uuid;
 
 use super::{AccountId, Amount, Currency};
 
-/// Longest `counterparty`, in characters.
+/// The longest `counterparty`, in characters.
 pub const COUNTERPARTY_LENGTH_MAX: usize = 128;
-/// Longest `description`, in characters.
+/// The longest `description`, in characters.
 pub const DESCRIPTION_LENGTH_MAX: usize = 500;
-/// Most entries of `metadata`.
+/// The most entries of `metadata`.
 pub const METADATA_ENTRIES_MAX: usize = 20;
-/// Largest `metadata` as canonical JSON, in bytes.
+/// The largest `metadata` as canonical JSON, in bytes.
 pub const METADATA_BYTES_MAX: usize = 2048;
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 255;
 
-/// Why a field's value is refused; the text is shown to the caller beside the field's name.
+/// Why the value of a field is refused. The client sees the text with the field's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct FieldError(pub String);
 
-/// Which way the money moves, seen from the account: a credit adds, a debit takes.
+/// The direction of a transaction, seen from the account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// Adds to the balance.
+    /// Increases the balance.
     Credit,
-    /// Takes from the balance.
+    /// Decreases the balance.
     Debit,
 }
 
@@ -44,12 +44,12 @@ impl Direction {
         }
     }
 
-    /// Of an amount that is negative for a debit.
+    /// Returns the direction of a signed amount: negative is a debit.
     pub fn of(amount: i64) -> Self {
         if amount < 0 { Self::Debit } else { Self::Credit }
     }
 
-    /// `credit` or `debit`.
+    /// Returns `credit` or `debit`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Credit => "credit",
@@ -57,7 +57,7 @@ impl Direction {
         }
     }
 
-    /// The other direction, as a reversal takes it.
+    /// Returns the other direction, which a reversal has.
     pub fn opposite(self) -> Self {
         match self {
             Self::Credit => Self::Debit,
@@ -66,12 +66,12 @@ impl Direction {
     }
 }
 
-/// A caller's key for one request on one account: 1–255 visible ASCII characters.
+/// The client's key for one request on one account: 1–255 visible ASCII characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct IdempotencyKey(Arc<str>);
 
 impl IdempotencyKey {
-    /// Takes the key bare, or as a quoted string as RFC 8941 writes it; both forms name the same key.
+    /// Parses a bare key, or a quoted string of RFC 8941. Both forms are the same key.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         let bare = match text.strip_prefix('"') {
             Some(rest) => rest.strip_suffix('"').filter(|inner| !inner.contains('"')),
@@ -86,24 +86,24 @@ impl IdempotencyKey {
         })
     }
 
-    /// The key of a transaction's one reversal. Its blank is what no caller's key can have, so nobody can take it
-    /// first.
+    /// Returns the key of a transaction's only reversal. It contains a blank, which no client's key can, so no client can
+    /// use it first.
     pub fn of_reversal(reversed: Uuid) -> Self {
         Self(format!("reversal {reversed}").into())
     }
 
-    /// Takes a key that the ledger keeps, as the database hands it back.
+    /// Wraps a key that was read from the ledger.
     pub fn from_ledger(key: String) -> Self {
         Self(key.into())
     }
 
-    /// The bare key.
+    /// Returns the bare key.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Checks a free text: not empty, at most `length_max` characters, no U+0000 (PostgreSQL cannot hold it).
+/// Checks a free text: not empty, at most `length_max` characters, no U+0000 (PostgreSQL cannot store it).
 pub fn bounded_text(text: &str, length_max: usize) -> Result<Box<str>, FieldError> {
     if text.is_empty() {
         return Err(FieldError("must not be empty; leave it out instead".into()));
@@ -117,14 +117,14 @@ pub fn bounded_text(text: &str, length_max: usize) -> Result<Box<str>, FieldErro
     Ok(text.into())
 }
 
-/// A flat object of short scalars, kept as canonical JSON: keys sorted, no white space. Two metadata are equal
-/// when their canonical texts are, so field order and white space do not matter to idempotency.
+/// A flat object of short scalars, stored as canonical JSON: keys sorted, no white space. Two objects are equal if their
+/// canonical texts are equal, so the order of fields and white space do not matter for idempotency.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Metadata(Box<str>);
 
 impl Metadata {
-    /// Checks and canonicalises an object. Values are strings, booleans or whole numbers: a fraction would be a
-    /// float somewhere, and nothing here is.
+    /// Checks an object and makes its canonical text. Values are strings, booleans or whole numbers. Fractions are refused,
+    /// because some reader would treat them as floats.
     pub fn from_json(entries: &BTreeMap<String, serde_json::Value>) -> Result<Self, FieldError> {
         if entries.len() > METADATA_ENTRIES_MAX {
             return Err(FieldError(format!("must have at most {METADATA_ENTRIES_MAX} entries")));
@@ -154,44 +154,44 @@ impl Metadata {
         Ok(Self(text.into()))
     }
 
-    /// Takes a text that [`Metadata::from_json`] made before, as the database hands it back.
+    /// Wraps a canonical text that was read from the ledger.
     pub fn from_canonical(text: String) -> Self {
         Self(text.into())
     }
 
-    /// The canonical JSON.
+    /// Returns the canonical JSON.
     pub fn as_json(&self) -> &str {
         &self.0
     }
 }
 
-/// One request to move money on one account, already validated.
+/// A validated request to create a transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Posting {
     /// The account.
     pub account_id: AccountId,
-    /// The caller's key; unique per account for ever.
+    /// The client's key. It is unique per account for ever.
     pub idempotency_key: IdempotencyKey,
     /// Credit or debit.
     pub direction: Direction,
     /// Positive, in minor units of `currency`.
     pub amount: Amount,
-    /// Must be the account's, or becomes it with the account's first transaction.
+    /// The account's currency. The first transaction of an account sets it.
     pub currency: Currency,
-    /// Who is on the other side, in the caller's words.
+    /// The other party, in the client's words.
     pub counterparty: Option<Box<str>>,
     /// Free text.
     pub description: Option<Box<str>>,
-    /// Flat object of the caller's own facts.
+    /// The client's own data.
     pub metadata: Option<Metadata>,
     /// The transaction that this one reverses.
     pub reverses: Option<Uuid>,
-    /// When it happened in the system it is imported from. None: now.
+    /// The time in the system that it is imported from. None means now.
     pub created_at: Option<DateTime<Utc>>,
 }
 
 impl Posting {
-    /// What the transaction adds to the balance, in minor units: negative for a debit.
+    /// Returns the signed amount in minor units: negative for a debit.
     pub fn signed_minor(&self) -> i64 {
         match self.direction {
             Direction::Credit => self.amount.minor(),
@@ -199,8 +199,8 @@ impl Posting {
         }
     }
 
-    /// The first field in which two requests with the same key differ, or None if they ask for the same thing.
-    /// `created_at` is the row's affair, since most requests give none: see [`super::decide`].
+    /// Returns the first field in which two requests with the same key differ, or None if they are equal. `created_at` is
+    /// not compared here, because most requests have none: see [`super::decide`].
     pub fn differing_field(&self, other: &Self) -> Option<&'static str> {
         let differences = [
             ("direction", self.direction != other.direction),
@@ -215,34 +215,40 @@ impl Posting {
     }
 }
 
-/// A row of the ledger: immutable once written.
+/// An immutable row of the ledger.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transaction {
     /// UUIDv7 made from `created_at` and `account_seq`.
     pub id: Uuid,
-    /// What was asked for.
+    /// The request.
     pub posting: Arc<Posting>,
-    /// 1, 2, 3 … per account.
+    /// The sequence number in the account: 1, 2, 3 …
     pub account_seq: i64,
-    /// The account's balance after it, in minor units.
+    /// The account's balance after this transaction, in minor units.
     pub balance_after: i64,
-    /// Microsecond precision; never earlier than the account's previous one.
+    /// The time of creation, in microseconds. Never earlier than that of the account's previous transaction.
     pub created_at: DateTime<Utc>,
 }
 
-/// Rows of one account that one microsecond can hold with their ids in the order of their numbers: the numbers from one
-/// multiple of it up to the next.
+/// The number of transactions of one account within one microsecond whose ids sort by `account_seq`: from one multiple of
+/// this number up to the next.
 pub const TRANSACTION_ID_SEQS: i64 = 1 << SEQ_BITS;
 const SEQ_BITS: u32 = 12;
-/// What is left of an id after the time, the version, the variant and the number.
+/// The bits of an id that are not used by time, version, variant and sequence number.
 const RANDOM_BITS: u32 = 62 - SEQ_BITS;
 
-/// Makes a transaction's id: a UUIDv7 (RFC 9562) whose first 48 bits are `created_at` in milliseconds and whose next
-/// 12 bits are the microseconds within it scaled to 4096ths (method 3 of its section 6.2); then come the low 12 bits of
-/// `account_seq`, and 50 bits of `random`.
-/// Ids therefore sort by `created_at` to the microsecond, and one index serves look-ups and time ranges. Those of one
-/// account and microsecond sort by `account_seq` between multiples of [`TRANSACTION_ID_SEQS`].
-/// Moments before 1970 have no such id; callers refuse them first.
+/// Makes the id of a transaction, a UUIDv7 (RFC 9562):
+///
+/// | bits | content |
+/// | --- | --- |
+/// | 48 | `created_at` in milliseconds |
+/// | 12 | the microseconds within the millisecond, in 4096ths (RFC 9562, section 6.2, method 3) |
+/// | 12 | the low bits of `account_seq` |
+/// | 50 | `random` |
+///
+/// So ids sort by `created_at` to the microsecond, and one index serves look-ups and time ranges. Ids of one account and
+/// microsecond sort by `account_seq` between multiples of [`TRANSACTION_ID_SEQS`]. Moments before 1970 have no such id;
+/// callers refuse them first.
 pub fn transaction_id(created_at: DateTime<Utc>, account_seq: i64, random: u64) -> Uuid {
     let micros = created_at.timestamp_micros().max(0).unsigned_abs();
     let fraction = (micros % 1000) * 4096 / 1000;
@@ -252,7 +258,7 @@ pub fn transaction_id(created_at: DateTime<Utc>, account_seq: i64, random: u64) 
     Uuid::from_u64_pair(high, low)
 }
 
-/// The smallest id that a transaction created at or after `moment` can have.
+/// Returns the smallest id of a transaction created at or after `moment`.
 pub fn transaction_id_floor(moment: DateTime<Utc>) -> Uuid {
     let with_variant = transaction_id(moment, 0, 0);
     let (high, _) = with_variant.as_u64_pair();
@@ -272,7 +278,7 @@ mod tests {
         }
         assert!(IdempotencyKey::parse(&"k".repeat(255)).is_ok());
         let reversal = IdempotencyKey::of_reversal(Uuid::nil());
-        assert!(IdempotencyKey::parse(reversal.as_str()).is_err(), "no caller can take it");
+        assert!(IdempotencyKey::parse(reversal.as_str()).is_err(), "no client can use it");
     }
 
     #[test]
@@ -302,7 +308,7 @@ mod tests {
         }
 
         #[test]
-        fn within_a_microsecond_ids_sort_by_number_up_to_the_next_multiple(
+        fn within_a_microsecond_ids_sort_by_account_seq_up_to_the_next_multiple(
             a in 0_i64..4_000_000_000_000_000, block in 0_i64..1_000_000,
             m in 0..TRANSACTION_ID_SEQS - 1, gap in 1..TRANSACTION_ID_SEQS, (r, s) in any::<(u64, u64)>(),
         ) {
@@ -311,7 +317,7 @@ mod tests {
             let later = (number + gap).min((block + 1) * TRANSACTION_ID_SEQS - 1);
             let (first, second) = (transaction_id(at, number, r), transaction_id(at, later, s));
             prop_assert!(first < second);
-            prop_assert_ne!(transaction_id(at, number, r), transaction_id(at, number, !r), "the rest is random");
+            prop_assert_ne!(transaction_id(at, number, r), transaction_id(at, number, !r), "the remaining bits are random");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Opening connections to PostgreSQL: hosts in turn, with or without TLS, with every time-out set.
+//! Opens connections to PostgreSQL, with or without TLS, with all timeouts set.
 //!
-//! A URL may name several hosts: each is tried for its share of the time until one takes writes, so that a primary
-//! which is gone, hangs or has become a standby is passed over. TLS that is asked for never falls back to plain text,
-//! and there is no TLS without verification of chain and host name (see [`super::tls`]).
+//! - A URL may name several hosts. Each host gets an equal share of the time until one accepts writes. A primary that is
+//!   down, hangs or has become a standby is skipped.
+//! - A connection with TLS never falls back to plain text, and TLS always verifies certificate chain and host name (see
+//!   [`super::tls`]).
 
 use std::{path::Path, str::FromStr, time::Duration};
 
@@ -29,8 +30,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 const PORT_DEFAULT: u16 = 5432;
 
-/// Opens one connection. `role` becomes the `application_name`. Takes at most `database.connect_timeout`, however
-/// many hosts there are.
+/// Opens one connection. `role` becomes the `application_name`. Takes at most `database.connect_timeout` for all hosts
+/// together.
 pub async fn connect(database: &Database, role: &str) -> Result<Connection, RepositoryError> {
     let hosts = one_for_each_host(&options(database, role)?);
     let share = database.connect_timeout / u32::try_from(hosts.len()).unwrap_or(1).max(1);
@@ -43,14 +44,14 @@ pub async fn connect(database: &Database, role: &str) -> Result<Connection, Repo
             Ok(Err(detail)) => detail,
             Err(_) => format!("no answer within {share:?}"),
         };
-        details.push(if hosts.len() == 1 { detail } else { format!("{address} says {detail}") });
+        details.push(if hosts.len() == 1 { detail } else { format!("{address}: {detail}") });
         addresses.push(address);
     }
     Err(RepositoryError::Connect { address: addresses.join(","), detail: details.join("; ") })
 }
 
-/// Opens a connection for work that takes long: its statements may run for `statement_timeout`, sort and hash in more
-/// memory than those of a request, and the server ends them by itself when this process is gone.
+/// Opens a connection for long statements: they may run for `statement_timeout` and use more memory to sort and hash, and
+/// the server cancels them when this process is gone.
 pub async fn connect_for_long_statements(
     database: &Database,
     role: &str,
@@ -63,7 +64,7 @@ pub async fn connect_for_long_statements(
         "SET client_connection_check_interval = '1s'",
         "SET work_mem = '64MB'",
         "SET jit = off",
-        // One day is a million rows and the next is ten: no plan suits both.
+        // One day may have a million rows and the next one ten: no plan fits both.
         "SET plan_cache_mode = force_custom_plan",
     ];
     for setting in settings {
@@ -147,7 +148,7 @@ async fn open_unix(options: &tokio_postgres::Config, directory: &Path) -> Result
     }
 }
 
-/// The driver's errors say little by themselves; their sources tell the rest.
+/// Returns the message of an error with those of its sources, because the driver's own messages say little.
 fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -161,7 +162,7 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What the URL says, and what every connection of ours has beside it.
+/// Returns the options of the URL, and the settings that every connection has.
 pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres::Config, RepositoryError> {
     let invalid = |detail: String| RepositoryError::Connect { address: "database.url".into(), detail };
     let url = database.url_now().map_err(|error| invalid(describe(&error)))?;
@@ -186,8 +187,8 @@ pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres:
     Ok(options)
 }
 
-/// The driver goes through its hosts by itself, but a host that takes the connection and then says nothing would use
-/// up all the time. So each host gets options of its own.
+/// Returns separate options for each host. The driver can try several hosts by itself, but a host that accepts the
+/// connection and then does not answer would use up all the time.
 fn one_for_each_host(all: &tokio_postgres::Config) -> Vec<tokio_postgres::Config> {
     if all.get_hosts().len() < 2 || !all.get_hostaddrs().is_empty() {
         return vec![all.clone()];

@@ -1,4 +1,4 @@
-//! Databases of a private cluster. Nothing here is for a database that somebody else looks after.
+//! Creates databases in a private cluster of `ledger dev` and the tests. Production databases are never created here.
 
 use diesel::{QueryableByName, sql_types::Bool};
 use diesel_async::RunQueryDsl;
@@ -11,7 +11,7 @@ struct Exists {
     exists: bool,
 }
 
-/// Makes the database if it is missing and says whether it did. `name` must be a plain lower-case identifier.
+/// Creates the database if it is missing, and returns whether it did. `name` must be a plain lower-case identifier.
 pub async fn create_if_missing(connection: &mut Connection, name: &str) -> Result<bool, RepositoryError> {
     debug_assert!(
         name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
@@ -21,7 +21,7 @@ pub async fn create_if_missing(connection: &mut Connection, name: &str) -> Resul
         .get_result::<Exists>(connection)
         .await?;
     if !found.exists {
-        // CREATE DATABASE takes no parameters and runs in no transaction.
+        // CREATE DATABASE takes no binds and cannot run in a transaction.
         diesel::sql_query(format!("CREATE DATABASE \"{name}\"")).execute(connection).await?;
     }
     Ok(!found.exists)

@@ -22,51 +22,51 @@ const REQUEST_FAULTS: [&str; 6] = ["22", "23", "42", "54", "LG", "P0"];
 /// An error of this layer.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
-    /// No connection could be had: refused, timed out, wrong credentials, TLS. The text says which and where.
+    /// Connecting failed: refused, timed out, wrong credentials, TLS. The text says which, and where.
     #[error("cannot connect to PostgreSQL at {address}: {detail}")]
     Connect {
         /// Host and port, never the password.
         address: String,
-        /// What the driver or the server said.
+        /// The message of the driver or the server.
         detail: String,
     },
-    /// All pooled connections are busy.
+    /// All pooled connections are in use.
     #[error("no free database connection within {0:?}")]
     PoolExhausted(std::time::Duration),
-    /// The server did not answer in time and may still be at it: the outcome is unknown, and the connection must go.
+    /// The server did not answer in time and may still be working. The result is unknown, and the connection must be closed.
     #[error("no answer from PostgreSQL within {0:?}")]
     NoAnswer(std::time::Duration),
-    /// The lease's epoch moved on: somebody else holds it now. Roll back and stop.
+    /// The epoch of the lease has changed: another process owns it. Roll back and stop.
     #[error("the lease {0} was lost")]
     LeaseLost(String),
-    /// A consumer's position is not where this transaction expected it. Roll back and read it again.
-    #[error("the position of {0} has moved")]
+    /// The position of a consumer differs from the expected one. Roll back and read it again.
+    #[error("the position of {0} has changed")]
     PositionMoved(String),
-    /// The outbox does not hold what was to be removed from it and nothing else. Roll back and remove row by row.
-    #[error("the outbox holds {found} rows where {expected} were to be removed")]
+    /// The outbox does not hold exactly the rows to remove. Roll back and remove them one by one.
+    #[error("the outbox holds {found} rows instead of the {expected} rows to remove")]
     OutboxDiffers {
         /// Rows to be removed.
         expected: usize,
         /// Rows found there.
         found: usize,
     },
-    /// A request of a group that was to be posted whole is not taken; nothing was written.
-    #[error("request {position} of the group is not taken")]
+    /// A request of a group was refused, and the group must be posted as a whole. Nothing was written.
+    #[error("request {position} of the group was refused")]
     GroupRefused {
-        /// Its place in the group, from 0.
+        /// The index of the request in the group.
         position: usize,
         /// Why.
         decision: Box<Decision>,
     },
     /// A dry run lost its session, and with it the effect of its earlier groups.
-    #[error("the connection was lost, and with it what the dry run remembered; run it again")]
+    #[error("the connection was lost, and with it the state of the dry run; run it again")]
     DryRunLost,
     /// The schema is older or newer than this binary.
     #[error("the database schema is at version {found}, but this binary needs {wanted}; {advice}")]
     SchemaMismatch {
-        /// Newest applied migration, or `none`.
+        /// The newest applied migration, or `none`.
         found: String,
-        /// Newest compiled-in migration.
+        /// The newest migration in this binary.
         wanted: String,
         /// What to do.
         advice: &'static str,
@@ -74,15 +74,15 @@ pub enum RepositoryError {
     /// A migration failed.
     #[error("a migration failed: {0}")]
     Migration(String),
-    /// A row holds what the domain does not know; the database was changed by hand.
+    /// A row holds a value that the domain does not know: the database was changed by hand.
     #[error("the database holds an invalid {what}: {detail}")]
     Corrupt {
-        /// Which value.
+        /// The kind of value.
         what: &'static str,
         /// Why.
         detail: String,
     },
-    /// Anything PostgreSQL or the driver said.
+    /// An error of PostgreSQL or of the driver.
     #[error("database error: {0}")]
     Database(#[from] DieselError),
 }

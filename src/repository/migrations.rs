@@ -1,4 +1,4 @@
-//! The embedded migrations: applying them, and refusing to run on a schema that is not ours.
+//! The embedded migrations: applies them, and refuses to run on a schema of another version.
 
 use std::time::Duration;
 
@@ -16,19 +16,20 @@ use super::{Connection, RepositoryError};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
-/// Key of the advisory lock that only one `migrate` at a time can hold. Any constant does.
+/// The key of the advisory lock of `migrate`. Any constant works.
 const ADVISORY_LOCK: i64 = 0x6c65_6467_6572;
 
 const MIGRATE_FIRST: &str = "run `ledger migrate` against this database first";
 const UPGRADE_FIRST: &str =
     "the schema is newer than this binary: upgrade `ledger` to the release that migrated it";
 
-/// The indexes that migrations build concurrently. A build that is cut off leaves an index that is not valid and would
-/// be in the way of the next attempt for ever.
+/// The indexes that migrations build concurrently. An interrupted build leaves an invalid index, and with it every further
+/// attempt would fail.
 const BUILT_CONCURRENTLY: [&str; 1] = ["risk_assessments_by_level"];
 
-/// How long to wait for another `migrate`, and between two looks.
+/// How long to wait for another `migrate`.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause between two attempts to take the lock.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(QueryableByName)]
@@ -43,8 +44,8 @@ struct Version {
     version: Option<String>,
 }
 
-/// Applies what is missing, one `migrate` at a time, and says what was applied. Takes the connection, because the
-/// harness needs to own it. Refuses a schema that is newer than this binary.
+/// Applies the missing migrations and returns their versions. Only one `migrate` runs at a time. Refuses a schema that is
+/// newer than this binary. Takes the connection by value, because the harness must own it.
 pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, RepositoryError> {
     diesel::sql_query("SET lock_timeout = '60s'").execute(&mut connection).await?;
     diesel::sql_query("SET statement_timeout = 0").execute(&mut connection).await?;
@@ -56,7 +57,7 @@ pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, Reposito
         return Err(RepositoryError::SchemaMismatch { found, wanted, advice: UPGRADE_FIRST });
     }
     remove_unfinished_indexes(&mut connection).await?;
-    // The harness is synchronous inside; the lock ends with the connection, which is dropped with it.
+    // The harness is synchronous. The lock ends with the connection, which the harness drops.
     let applied = tokio::task::spawn_blocking(move || {
         let mut harness = AsyncMigrationHarness::new(connection);
         let versions = harness.run_pending_migrations(MIGRATIONS).map_err(|error| error.to_string())?;
@@ -68,9 +69,9 @@ pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, Reposito
         .map_err(RepositoryError::Migration)
 }
 
-/// Takes the lock of `migrate`, which ends with the connection. Asking again and again instead of waiting inside
-/// PostgreSQL: a statement that waits holds a snapshot, and an index that another `migrate` builds concurrently would
-/// wait for it, each for the other.
+/// Takes the lock of `migrate`, which ends with the connection. It polls instead of waiting inside PostgreSQL: a waiting
+/// statement holds a snapshot, and a concurrent index build of the other `migrate` waits for all snapshots. They would
+/// wait for each other.
 async fn lock(connection: &mut Connection) -> Result<(), RepositoryError> {
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
@@ -80,7 +81,7 @@ async fn lock(connection: &mut Connection) -> Result<(), RepositoryError> {
         }
         if Instant::now() >= deadline {
             let what = format!(
-                "another `ledger migrate` is at work for more than {LOCK_TIMEOUT:?}; try again later"
+                "another `ledger migrate` has been running for more than {LOCK_TIMEOUT:?}; try again later"
             );
             return Err(RepositoryError::Migration(what));
         }
@@ -88,7 +89,8 @@ async fn lock(connection: &mut Connection) -> Result<(), RepositoryError> {
     }
 }
 
-/// Removes what a `migrate` left that was killed, or waited too long for somebody's snapshot, while it built an index.
+/// Removes invalid indexes. A `migrate` leaves one if it is killed, or times out on another session's snapshot, during a
+/// concurrent index build.
 async fn remove_unfinished_indexes(connection: &mut Connection) -> Result<(), RepositoryError> {
     for index in BUILT_CONCURRENTLY {
         let unfinished = diesel::sql_query(
@@ -98,7 +100,7 @@ async fn remove_unfinished_indexes(connection: &mut Connection) -> Result<(), Re
         .get_result::<Answer>(connection)
         .await?;
         if unfinished.holds {
-            tracing::info!(index, "an earlier migration did not finish it; building it again");
+            tracing::info!(index, "an earlier migration did not finish this index; building it again");
             diesel::sql_query(format!("DROP INDEX CONCURRENTLY {index}")).execute(connection).await?;
         }
     }
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_index_that_is_built_concurrently_is_known() {
+    fn every_index_that_is_built_concurrently_is_listed() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
         let mut built = Vec::new();
         for entry in std::fs::read_dir(folder).unwrap() {

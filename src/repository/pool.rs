@@ -1,9 +1,9 @@
-//! Pooled connections for readers and for short writes.
+//! Pooled connections for reads and short writes.
 //!
-//! A pool must not outlive a failover: a connection that stays open to a primary which became read-only answers every
-//! `SELECT 1` and would serve stale rows for ever. So a connection is looked at before it is given out, whenever it
-//! has rested for a moment and every so many uses: it must still be able to write. Whoever meets a lost or read-only
-//! connection calls [`evict`], which has all others opened anew as well.
+//! The pool must follow a failover. A connection to a primary that became read-only still answers `SELECT 1`, and would
+//! return stale rows for ever. So a pooled connection is checked before it is used, if it was idle for a moment and every
+//! so many uses: its server must accept writes. A caller that finds a lost or read-only connection calls [`evict`], so
+//! that all other connections are opened again too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,16 +22,16 @@ use crate::config::Database;
 
 /// A pool of connections.
 pub type Pool = diesel_pool::Pool<AsyncPgConnection>;
-/// A connection out of a [`Pool`]; goes back when dropped.
+/// A connection from a [`Pool`]. It returns to the pool when it is dropped.
 pub type PooledConnection = diesel_pool::Object<AsyncPgConnection>;
 
-/// A connection that was out a moment ago is given out as it is.
-const RESTED: Duration = Duration::from_secs(1);
-/// One that is always in use is looked at once in so many uses.
+/// A connection that was used more recently is not checked.
+const IDLE_UNCHECKED_MAX: Duration = Duration::from_secs(1);
+/// A connection that is always in use is checked once in this many uses.
 const USES_UNCHECKED_MAX: usize = 64;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Makes a pool. No connection is opened before the first is asked for.
+/// Creates a pool. It opens connections on demand.
 pub fn pool(database: &Database, role: &'static str) -> Result<Pool, RepositoryError> {
     options(database, role)?;
     let settings = Arc::new(database.clone());
@@ -43,7 +43,7 @@ pub fn pool(database: &Database, role: &'static str) -> Result<Pool, RepositoryE
         }
         .boxed()
     });
-    // Only whether it is closed or inside a broken transaction; the hook asks for more, but not each time.
+    // This checks only for a closed connection or a broken transaction. The hook checks more, but not each time.
     manager_config.recycling_method = RecyclingMethod::Fast;
     let manager = AsyncDieselConnectionManager::new_with_config("", manager_config);
     diesel_pool::Pool::builder(manager)
@@ -58,7 +58,7 @@ pub fn pool(database: &Database, role: &'static str) -> Result<Pool, RepositoryE
 }
 
 async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Result<(), HookError<PoolError>> {
-    if metrics.last_used() < RESTED && !metrics.recycle_count.is_multiple_of(USES_UNCHECKED_MAX) {
+    if metrics.last_used() < IDLE_UNCHECKED_MAX && !metrics.recycle_count.is_multiple_of(USES_UNCHECKED_MAX) {
         return Ok(());
     }
     match tokio::time::timeout(CHECK_TIMEOUT, takes_writes(connection)).await {
@@ -69,13 +69,13 @@ async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Resul
     }
 }
 
-/// Closes all connections that nobody uses: the next ones are opened anew, wherever the primary is then.
+/// Closes all idle connections. The next ones are opened to the current primary.
 pub fn evict(pool: &Pool) {
     let closed = pool.retain(|_, _| false).removed.len();
-    tracing::debug!(closed, "closed the pooled connections");
+    tracing::debug!(closed, "closed the idle pooled connections");
 }
 
-/// Takes a connection out of the pool, waiting at most `database.pool_wait_timeout`.
+/// Returns a connection from the pool. Waits at most `database.pool_wait_timeout`.
 pub async fn pooled(pool: &Pool) -> Result<PooledConnection, RepositoryError> {
     use ::deadpool::managed::{PoolError as Deadpool, TimeoutType};
     pool.get().await.map_err(|error| match error {
@@ -83,7 +83,7 @@ pub async fn pooled(pool: &Pool) -> Result<PooledConnection, RepositoryError> {
             RepositoryError::PoolExhausted(pool.timeouts().wait.unwrap_or_default())
         }
         Deadpool::Backend(PoolError::ConnectionError(ConnectionError::BadConnection(detail))) => {
-            // `connect` has put the address into the text already.
+            // The text of `connect` contains the address.
             let detail =
                 detail.strip_prefix("cannot connect to PostgreSQL at ").unwrap_or(&detail).to_owned();
             match detail.split_once(": ") {

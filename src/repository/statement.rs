@@ -54,8 +54,8 @@ pub trait Bind: Sized {
     /// Returns the number of values so far.
     fn count(&self) -> usize;
 
-    /// Collects the values, in order.
-    fn push_values<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()>;
+    /// Pushes the text and the values, in order.
+    fn push<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()>;
 
     /// Adds the value of the next `$n`, with its SQL type.
     fn bind<SqlType, Value>(self, value: Value) -> Bound<Self, SqlType, Value> {
@@ -72,12 +72,8 @@ impl Bind for Statement {
         0
     }
 
-    fn push_values<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        if !has_question_marks(self.sql) {
-            out.push_sql(self.sql);
-            return Ok(());
-        }
-        out.push_sql(piece(self.sql, 0));
+    fn push<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(self.sql);
         Ok(())
     }
 }
@@ -96,24 +92,10 @@ where
         self.before.count() + 1
     }
 
-    fn push_values<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        self.before.push_values(out.reborrow())?;
-        if !has_question_marks(self.sql()) {
-            return out.push_bind_param_value_only::<SqlType, Value>(&self.value);
-        }
-        out.push_bind_param::<SqlType, Value>(&self.value)?;
-        out.push_sql(piece(self.sql(), self.count()));
-        Ok(())
+    fn push<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.before.push(out.reborrow())?;
+        out.push_bind_param_value_only::<SqlType, Value>(&self.value)
     }
-}
-
-// Texts with `?` for each bind are being replaced by texts with `$n`.
-fn has_question_marks(sql: &str) -> bool {
-    sql.contains('?')
-}
-
-fn piece(sql: &'static str, number: usize) -> &'static str {
-    sql.split('?').nth(number).unwrap_or_default()
 }
 
 /// Returns the numbers of the binds that a text names.
@@ -126,7 +108,7 @@ fn numbers(sql: &str) -> BTreeSet<usize> {
 
 fn check(statement: &impl Bind) {
     debug_assert!(
-        has_question_marks(statement.sql()) || numbers(statement.sql()).into_iter().eq(1..=statement.count()),
+        numbers(statement.sql()).into_iter().eq(1..=statement.count()),
         "{} values for: {}",
         statement.count(),
         statement.sql()
@@ -136,7 +118,7 @@ fn check(statement: &impl Bind) {
 impl QueryFragment<Pg> for Statement {
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         check(self);
-        self.push_values(out)
+        self.push(out)
     }
 }
 
@@ -148,7 +130,7 @@ where
 {
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         check(self);
-        self.push_values(out)
+        self.push(out)
     }
 }
 

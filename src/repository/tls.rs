@@ -1,8 +1,8 @@
-//! TLS to PostgreSQL: what the URL's `sslmode` means here, and whom to trust.
+//! TLS to PostgreSQL: the meaning of the URL's `sslmode`, and the trusted certificates.
 //!
-//! There are two modes only: plain text (`disable`, or no `sslmode`) and TLS with the certificate's chain *and* host
-//! name verified (`verify-full`; `verify-ca` and `require` are taken and are as strict). `prefer` and `allow` are
-//! refused, because they may fall back to plain text, and so is a CA file beside a URL that asks for no TLS.
+//! There are two modes: plain text (`disable`, or no `sslmode`), and TLS that verifies certificate chain *and* host name
+//! (`verify-full`; `verify-ca` and `require` are accepted and are as strict). `prefer` and `allow` are refused, because
+//! they may fall back to plain text. A CA file with a URL that does not ask for TLS is refused too.
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -12,8 +12,8 @@ use tokio_postgres::config::SslMode;
 
 use crate::config::Database;
 
-/// The URL as the driver knows it: of the modes with TLS it has `require` alone, which verifies all with our
-/// [`client_config`].
+/// Returns the URL in the driver's terms. Its only mode that enforces TLS is `require`, and with our [`client_config`] that
+/// verifies everything.
 pub(super) fn driver_url(url: &str) -> String {
     let (before, parameters) = split_parameters(url);
     let parameters = parameters
@@ -22,7 +22,7 @@ pub(super) fn driver_url(url: &str) -> String {
     format!("{before}{parameters}")
 }
 
-/// Plain text or TLS, never the one for want of the other.
+/// Returns plain text or TLS. Neither is a fallback of the other.
 pub(super) fn mode(
     url: &str,
     has_ca_file: bool,
@@ -31,9 +31,9 @@ pub(super) fn mode(
     let says_so = split_parameters(url).1.contains("sslmode");
     match options.get_ssl_mode() {
         SslMode::Prefer if says_so => {
-            Err("sslmode=prefer may fall back to plain text; say disable or verify-full".into())
+            Err("sslmode=prefer may fall back to plain text; use disable or verify-full".into())
         }
-        // The driver's own default; here it is plain text, which nobody can mistake for more.
+        // The driver's default for a URL without `sslmode`. Here it means plain text.
         SslMode::Prefer | SslMode::Disable => match has_ca_file {
             false => Ok(SslMode::Disable),
             true => Err("database.tls_ca_file is set, but the URL does not ask for TLS; add \
@@ -44,7 +44,8 @@ pub(super) fn mode(
     }
 }
 
-/// A URL's parameters begin behind its question mark; the other form of a connection string is nothing but parameters.
+/// Splits a connection string before its parameters. In a URL they follow the question mark; the other form consists of
+/// parameters only.
 fn split_parameters(url: &str) -> (&str, &str) {
     let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
     match url.find('?') {
@@ -54,8 +55,8 @@ fn split_parameters(url: &str) -> (&str, &str) {
     }
 }
 
-/// Verifies chain and host name against `database.tls_ca_file`, or the Mozilla roots where none is given. The file
-/// is read for each new connection, so a renewed one is taken up without a restart.
+/// Returns a TLS configuration that verifies chain and host name against `database.tls_ca_file`, or against the Mozilla
+/// roots by default. The file is read for each new connection, so a renewed one needs no restart.
 pub(super) fn client_config(database: &Database) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     match &database.tls_ca_file {

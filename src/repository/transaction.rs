@@ -1,4 +1,5 @@
-//! The one way to run a transaction: named, retried a bounded number of times on conflicts, counted.
+//! The only way to run a database transaction: it has a name, retries conflicts a bounded number of times, and counts the
+//! retries.
 
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use super::{Connection, RepositoryError};
 const RETRIES_MAX: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// What a transaction's body is: an async closure over the connection that may be run again. A trait of its own,
-/// because a bound on `AsyncFn` alone leaves the future without `Send`.
+/// The body of a database transaction: an async closure over the connection that may run more than once. It is a trait,
+/// because a bound on `AsyncFn` cannot require that the future is `Send`.
 pub trait Work<'c, T>: Fn(&'c mut Connection) -> <Self as Work<'c, T>>::Done {
-    /// The body's future.
+    /// The future of the body.
     type Done: Future<Output = Result<T, RepositoryError>> + Send;
 }
 
@@ -24,16 +25,16 @@ where
     type Done = Done;
 }
 
-/// How much a transaction sees of others.
+/// The isolation level of a database transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// Each statement sees what was committed before it.
+    /// Each statement sees the transactions that committed before it.
     ReadCommitted,
     /// All statements see one snapshot.
     RepeatableRead,
 }
 
-/// Runs `work` in a READ COMMITTED transaction. See [`transaction_with`].
+/// Runs `work` in a database transaction with READ COMMITTED. See [`transaction_with`].
 pub async fn transaction<T, F>(
     name: &'static str,
     connection: &mut Connection,
@@ -46,8 +47,8 @@ where
     transaction_with(Isolation::ReadCommitted, name, connection, work).await
 }
 
-/// Runs `work` in a transaction and commits if it answers `Ok`; rolls back otherwise. A serialisation failure or a
-/// deadlock runs it again, at most three times. Any other error is the caller's.
+/// Runs `work` in a database transaction. Commits if it returns `Ok`, and rolls back otherwise. After a serialization
+/// failure or a deadlock it runs again, at most three times. Any other error is returned to the caller.
 pub async fn transaction_with<T, F>(
     isolation: Isolation,
     name: &'static str,
@@ -65,11 +66,11 @@ where
             Err(error) if error.is_conflict() && retries < RETRIES_MAX => {
                 retries += 1;
                 metrics::counter!("ledger_transaction_retries_total", "transaction" => name).increment(1);
-                tracing::debug!(transaction = name, retries, %error, "conflict, running the transaction again");
+                tracing::debug!(transaction = name, retries, %error, "conflict; retrying the database transaction");
                 tokio::time::sleep(RETRY_PAUSE * retries).await;
             }
             Err(error) => {
-                tracing::debug!(transaction = name, %error, "transaction rolled back");
+                tracing::debug!(transaction = name, %error, "rolled back a database transaction");
                 return Err(error);
             }
             Ok(value) => return Ok(value),
@@ -107,7 +108,7 @@ where
     }
 }
 
-/// A rollback that fails leaves the connection marked as broken; the pool drops it. The first error is the one told.
+/// Rolls back. If that fails, the connection is marked as broken and the pool drops it; the caller gets the first error.
 #[expect(clippy::disallowed_methods, reason = "this is the wrapper that the ban points to")]
 async fn roll_back(connection: &mut Connection) {
     if let Err(error) = AnsiTransactionManager::rollback_transaction(connection).await {

@@ -1,16 +1,17 @@
-//! Group commit: a few writers, each with a connection of its own, take all that waits and commit it at once.
+//! Group commit: a few writers, each with its own connection, commit all waiting requests together.
 //!
 //! ```text
-//! HTTP workers ──lane of account─▶ bounded queue ──▶ writer ──one commit a group──▶ PostgreSQL
-//!      ▲                                              │
-//!      └───────────── oneshot, after the commit ──────┘
+//! HTTP workers ──by lane ─▶ bounded queue ──▶ writer ──one commit per group──▶ PostgreSQL
+//!      ▲                                     │
+//!      └───────── oneshot, after the commit ─┘
 //! ```
 //!
-//! Requests of one account always meet the same writer, so they queue here instead of on a row lock. Each writer has a
-//! thread and a runtime of its own, so that it, its connection and its timers wake nobody else. While one group
-//! commits, the next gathers; who is alone waits for no company. A full queue is told at once. An answer is given only
-//! after the commit; when the connection is lost in the middle nobody knows the outcome, so the answer is "try again",
-//! and the retry finds out by its key.
+//! - Requests of one account always go to the same writer, so they queue in memory instead of on a row lock.
+//! - Each writer has its own thread and runtime, so that its connection and its timers do not wake other threads.
+//! - While one group commits, the next one gathers. A request that arrives alone commits immediately.
+//! - When a queue is full, `post` fails at once with [`Undecided::QueueFull`].
+//! - A request is answered only after the commit. If the connection is lost during the commit, the result is unknown and
+//!   the answer is [`Undecided::Unavailable`]; a retry finds the result by its idempotency key.
 
 use std::{
     collections::HashMap,
@@ -33,16 +34,16 @@ use crate::{
     runtime::{OutageLog, fail_point},
 };
 
-/// Why a posting has no decision.
+/// Why a request has no decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undecided {
-    /// The queue is full: nothing was tried.
+    /// The queue is full; nothing was attempted.
     QueueFull,
-    /// The service is stopping: nothing was tried.
+    /// The service is stopping; nothing was attempted.
     Stopping,
-    /// The database is away or the connection was lost: it may or may not be in the ledger.
+    /// The database is unavailable. The transaction may or may not be in the ledger.
     Unavailable,
-    /// The database refuses this very request: a bug.
+    /// The database refuses this request: a bug.
     Failed,
 }
 
@@ -57,26 +58,26 @@ pub struct Writers {
     queues: Arc<[mpsc::Sender<Job>]>,
 }
 
-/// A group smaller than this is not worth a commit beside another writer's: it waits for its turn and grows meanwhile.
-/// What a commit costs by itself is spread over ten or so requests then, and most of it gone.
+/// A smaller group waits while another writer commits, and grows meanwhile. From about ten requests on, the fixed cost of
+/// a commit no longer matters.
 const GROUP_SIZE_SMALL: usize = 16;
-/// It does not wait for longer than this, whatever holds the other writer up.
-const TURN_WAIT_MAX: Duration = Duration::from_millis(1);
+/// The longest such wait.
+const PERMIT_WAIT_MAX: Duration = Duration::from_millis(1);
 
-/// After a failed connection, requests are refused at once for this long instead of each waiting for another try.
+/// After a failed attempt to connect, requests fail at once for this long instead of each waiting for another attempt.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 
 impl Writers {
-    /// Starts the writers. They end when all clones of the handle are gone and their queues are empty; wait for that
-    /// with the join set.
+    /// Starts the writers. They end when all clones of the handle are dropped and the queues are empty; the join set waits
+    /// for that.
     pub fn start(config: &Arc<Config>) -> std::io::Result<(Self, JoinSet<()>)> {
         let mut running = JoinSet::new();
         let writers = config.serve.writers;
         let mut queues = Vec::with_capacity(writers);
-        let turns = Arc::new(Semaphore::new(1));
+        let small_groups = Arc::new(Semaphore::new(1));
         for number in 0..writers {
             let (sender, receiver) = mpsc::channel(config.serve.queue_size_max);
-            let writer = Writer::new(number, Arc::clone(config), receiver, Arc::clone(&turns));
+            let writer = Writer::new(number, Arc::clone(config), receiver, Arc::clone(&small_groups));
             let ended = start_thread(format!("writer {number}"), writer.run())?;
             running.spawn(async move { drop(ended.await) });
             queues.push(sender);
@@ -90,8 +91,8 @@ impl Writers {
         answer.await.unwrap_or(Err(Undecided::Unavailable))
     }
 
-    /// Posts many at once, each for itself, and waits for all. Those of one account are posted in order; behind one
-    /// that finds no room, none of its account is tried.
+    /// Posts many requests, each independent of the others, and waits for all of them. The requests of an account are
+    /// posted in order. If one of them finds the queue full, no later one of its account is attempted.
     pub async fn post_many(&self, requests: Vec<Request>) -> Vec<Result<Decision, Undecided>> {
         let waiting = self.enqueue_all(requests);
         let mut outcomes = Vec::with_capacity(waiting.len());
@@ -104,8 +105,8 @@ impl Writers {
         outcomes
     }
 
-    /// Room may be made in a queue at any moment: without the memory of what was refused, a later request of an account
-    /// would get past an earlier one.
+    /// Enqueues the requests in order. The queue may get room at any moment, so refused accounts are remembered: otherwise a
+    /// later request of an account could overtake an earlier one.
     fn enqueue_all(&self, requests: impl IntoIterator<Item = Request>) -> Vec<Result<Answer, Undecided>> {
         let mut refused: HashMap<AccountId, Undecided> = HashMap::new();
         let in_order = requests.into_iter().map(|request| {
@@ -121,7 +122,7 @@ impl Writers {
     }
 
     fn enqueue(&self, request: Request) -> Result<Answer, Undecided> {
-        // By lane, so that a group's events are of few lanes; see how they are written.
+        // By lane, so that the events of a group belong to few lanes and share pages of the outbox.
         let lane = usize::from(lane_of(request.posting.account_id.as_str().as_bytes()).unsigned_abs());
         let number = lane % self.queues.len().max(1);
         let Some(queue) = self.queues.get(number) else { return Err(Undecided::Stopping) };
@@ -134,8 +135,9 @@ impl Writers {
     }
 }
 
-/// Runs a task on a thread and a runtime of its own. What it returns resolves when the thread ends, however it ends. The
-/// runtime is made there: where no thread can be had, one made here would be dropped among tasks, which panics.
+/// Runs a task on its own thread and runtime. The returned receiver resolves when the thread ends, also by a panic. The
+/// thread builds the runtime: if the thread cannot start, a runtime built here would be dropped inside another runtime,
+/// which panics.
 fn start_thread(
     name: String,
     task: impl Future<Output = ()> + Send + 'static,
@@ -144,18 +146,18 @@ fn start_thread(
     std::thread::Builder::new().name(name.clone()).spawn(move || {
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(task),
-            Err(error) => tracing::error!(thread = name, %error, "it has no runtime"),
+            Err(error) => tracing::error!(thread = name, %error, "cannot build the runtime of a writer"),
         }
         drop(ending);
     })?;
     Ok(ended)
 }
 
-/// Where a decision arrives, and who waits for it.
+/// The two ends of the channel for one decision.
 type Answer = oneshot::Receiver<Result<Decision, Undecided>>;
 type Reply = oneshot::Sender<Result<Decision, Undecided>>;
 
-/// Requests that are posted together, and who waits for each.
+/// Requests that are committed together, with their reply channels.
 #[derive(Default)]
 struct Group {
     requests: Vec<Request>,
@@ -163,7 +165,7 @@ struct Group {
 }
 
 impl Group {
-    /// Those of the jobs that somebody still waits for; the others were told to try again.
+    /// Returns the jobs whose callers still wait. The other callers were already answered 503.
     fn of_waiting(jobs: impl Iterator<Item = Job>) -> Self {
         let waiting = jobs.filter(|job| !job.reply.is_closed());
         let (requests, replies) = waiting.map(|job| (job.request, job.reply)).unzip();
@@ -177,7 +179,7 @@ impl Group {
 
     fn answer(self, decisions: Vec<Decision>) {
         for (reply, decision) in self.replies.into_iter().zip(decisions) {
-            // Nobody waits any more: the row is there all the same, and the retry finds it.
+            // The caller may be gone. The transaction is committed, and a retry finds it.
             let _ = reply.send(Ok(decision));
         }
     }
@@ -193,22 +195,27 @@ struct Writer {
     name: String,
     config: Arc<Config>,
     queue: mpsc::Receiver<Job>,
-    /// Whose turn it is to commit a small group; shared by all writers.
-    turns: Arc<Semaphore>,
+    /// The permit to commit a small group. All writers share it.
+    small_groups: Arc<Semaphore>,
     poster: Option<GroupPoster>,
-    /// When the last attempt failed, where and why.
+    /// The last failed attempt to connect: when, where and why.
     connect_failed: Option<(Instant, String, String)>,
     meter: Meter,
     outage: OutageLog,
 }
 
 impl Writer {
-    fn new(number: usize, config: Arc<Config>, queue: mpsc::Receiver<Job>, turns: Arc<Semaphore>) -> Self {
+    fn new(
+        number: usize,
+        config: Arc<Config>,
+        queue: mpsc::Receiver<Job>,
+        small_groups: Arc<Semaphore>,
+    ) -> Self {
         let name = format!("writer {number}");
         Self {
             config,
             queue,
-            turns,
+            small_groups,
             poster: None,
             connect_failed: None,
             meter: Meter::new(&name),
@@ -220,42 +227,43 @@ impl Writer {
     async fn run(mut self) {
         let group_size_max = self.config.serve.group_size_max;
         let mut jobs = Vec::with_capacity(group_size_max);
-        // A connection before the first request, so that it need not wait for one.
+        // Connects before the first request, so that the request does not wait for it.
         let _ = self.poster().await;
         while self.queue.recv_many(&mut jobs, group_size_max).await > 0 {
-            let turn = self.turn(jobs.len()).await;
+            let permit = self.small_group_permit(jobs.len()).await;
             while jobs.len() < group_size_max
                 && let Ok(job) = self.queue.try_recv()
             {
                 jobs.push(job);
             }
             self.meter.queue_depth.set(count(self.queue.len()));
-            self.run_once(Group::of_waiting(jobs.drain(..)), turn).await;
+            self.run_once(Group::of_waiting(jobs.drain(..)), permit).await;
         }
-        tracing::debug!(writer = self.name, "all requests are answered");
+        tracing::debug!(writer = self.name, "the queue is closed and empty");
     }
 
-    /// Waits a moment for another writer's commit if there is little to commit: many small commits at once cost more
-    /// processor time than they save of anybody's waiting.
-    async fn turn(&self, requests: usize) -> Option<OwnedSemaphorePermit> {
+    /// Waits at most [`PERMIT_WAIT_MAX`] for another writer's commit if the group is small: many small commits in parallel
+    /// cost more processor time than they save latency.
+    async fn small_group_permit(&self, requests: usize) -> Option<OwnedSemaphorePermit> {
         if requests >= GROUP_SIZE_SMALL {
             return None;
         }
-        let turn = tokio::time::timeout(TURN_WAIT_MAX, Arc::clone(&self.turns).acquire_owned()).await;
-        turn.ok()?.ok()
+        let permit =
+            tokio::time::timeout(PERMIT_WAIT_MAX, Arc::clone(&self.small_groups).acquire_owned()).await;
+        permit.ok()?.ok()
     }
 
-    /// Commits a group and answers each request. If PostgreSQL refuses the group for a reason of its content, it is
-    /// halved until the item stands alone.
-    async fn run_once(&mut self, group: Group, mut turn: Option<OwnedSemaphorePermit>) {
+    /// Commits a group and answers each request. If PostgreSQL refuses the group because of a request in it, the group is
+    /// halved until that request stands alone.
+    async fn run_once(&mut self, group: Group, mut permit: Option<OwnedSemaphorePermit>) {
         let mut pending = vec![group];
         while let Some(mut group) = pending.pop() {
             if group.requests.is_empty() {
                 continue;
             }
             let outcome = self.post(&group.requests).await;
-            // The next may commit while this one answers.
-            drop(turn.take());
+            // Another writer may commit while this one answers.
+            drop(permit.take());
             match outcome {
                 Ok(decisions) => {
                     fail_point::reach("serve/committed");
@@ -268,12 +276,12 @@ impl Writer {
                     group.refuse(Undecided::Unavailable);
                 }
                 Err(error) if group.requests.len() == 1 => {
-                    tracing::error!(writer = self.name, %error, "the database refuses a request");
+                    tracing::error!(writer = self.name, %error, "the database refused a request");
                     group.refuse(Undecided::Failed);
                 }
                 Err(error) => {
                     let requests = group.requests.len();
-                    tracing::warn!(writer = self.name, requests, %error, "halving a refused group");
+                    tracing::warn!(writer = self.name, requests, %error, "the database refused a group; halving it");
                     pending.push(group.split_off_half());
                     pending.push(group);
                 }
@@ -283,8 +291,8 @@ impl Writer {
 
     async fn post(&mut self, group: &[Request]) -> Result<Vec<Decision>, RepositoryError> {
         let started = Instant::now();
-        // The server's own time-outs are of no use when the server hangs: whoever asked was answered 503 by then,
-        // and another connection, perhaps to another host, may fare better.
+        // The server's own timeouts do not help when the server hangs. After this time the callers have been answered 503,
+        // and a new connection, perhaps to another host, may work.
         let limit = self.config.serve.request_timeout;
         let outcome = tokio::time::timeout(limit, self.poster().await?.post(group)).await;
         let outcome = outcome.unwrap_or(Err(RepositoryError::NoAnswer(limit)));
@@ -335,7 +343,7 @@ fn unavailable(detail: &str) -> RepositoryError {
     RepositoryError::Connect { address: "database.url".into(), detail: detail.into() }
 }
 
-/// A writer's metrics, looked up once: at thousands of requests a second the look-ups would be seen.
+/// A writer's metrics. They are looked up once, because at thousands of requests per second the look-ups would cost time.
 struct Meter {
     queue_depth: Gauge,
     group_size: Histogram,
@@ -399,9 +407,9 @@ mod tests {
         event::LANES,
     };
 
-    /// Seen to fail when only a task that came to its end was told of.
+    /// Seen to fail when only the regular end of a task was reported.
     #[tokio::test]
-    async fn a_thread_has_ended_whether_its_task_is_done_or_panics() {
+    async fn the_end_of_a_thread_is_reported_also_after_a_panic() {
         let done = start_thread("done".into(), async {}).expect("a thread");
         let panicked = start_thread("panics".into(), async { panic!("on purpose") }).expect("a thread");
         let both = futures::future::join(done, panicked);
@@ -424,10 +432,10 @@ mod tests {
         Request { posting: Arc::new(posting), traceparent: None }
     }
 
-    /// A group's events are of few lanes then, and an account's requests meet one writer.
+    /// The events of a group then belong to few lanes, and the requests of an account go to one writer.
     #[test]
-    fn a_writer_has_lanes_of_its_own() {
-        assert_eq!(WRITERS_MAX, usize::from(LANES.unsigned_abs()), "none without a lane");
+    fn each_lane_belongs_to_one_writer() {
+        assert_eq!(WRITERS_MAX, usize::from(LANES.unsigned_abs()), "every writer has a lane");
         let (senders, mut queues): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel(1)).unzip();
         let writers = Writers { queues: senders.into() };
         for number in 0..200 {
@@ -439,11 +447,11 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_behind_an_item_without_room_does_not_get_past_it() {
+    fn no_request_overtakes_a_refused_one_of_its_account() {
         let (sender, mut queue) = mpsc::channel(1);
         let writers = Writers { queues: vec![sender].into() };
         let items = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1")].into_iter().map(|(account, key)| {
-            // The writer takes what waits after the second was refused.
+            // The queue gets room after the second request was refused.
             if key == "3" {
                 queue.try_recv().expect("the first");
             }

@@ -40,7 +40,8 @@ async fn a_relay_that_freezes_after_publishing_removes_nothing_when_it_thaws() {
     let rival = system.start("relay", &[long, ("LEDGER_FAIL_POINT", "relay/read:stop")]);
     eventually("the rival takes over and freezes", async || rival.is_frozen()).await;
     frozen.signal(Signal::SIGCONT);
-    eventually("the first relay notices", async || frozen.stderr().contains("lost while publishing")).await;
+    eventually("the first relay notices", async || frozen.stderr().contains("lost a lease while publishing"))
+        .await;
     assert_eq!(system.count("outbox").await, 300, "nothing is removed under a lost lease");
     rival.signal(Signal::SIGCONT);
     system.post(300, 300, 40, |_| None).await;

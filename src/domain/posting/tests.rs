@@ -1,4 +1,4 @@
-//! The decision against a model that posts one request at a time, and the idempotency table row by row.
+//! Compares the decision with a model that posts one request at a time, and checks each case of idempotency.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ fn the_first_transaction_opens_the_account_and_fixes_its_currency() {
 }
 
 #[test]
-fn the_same_key_in_one_group_replays_and_another_request_under_it_is_named() {
+fn the_same_key_in_one_group_replays_and_another_request_under_it_is_refused() {
     let mut accounts = HashMap::new();
     let group = [
         posting("a", "k", Direction::Credit, 500, "EUR"),
@@ -71,11 +71,11 @@ fn the_same_key_in_one_group_replays_and_another_request_under_it_is_named() {
     let Decision::Create(first) = &decisions[0] else { panic!("{decisions:?}") };
     assert_eq!(decisions[1], Decision::Replay(first.clone()));
     assert_eq!(decisions[2], Decision::Mismatch { field: "amount" });
-    assert!(matches!(decisions[3], Decision::Create(_)), "a key's scope is its account");
+    assert!(matches!(decisions[3], Decision::Create(_)), "a key belongs to its account");
 }
 
 #[test]
-fn a_key_is_looked_up_before_the_rules_so_a_replay_survives_a_later_limit() {
+fn a_key_is_checked_before_the_rules_so_a_later_limit_does_not_refuse_a_replay() {
     let mut accounts = HashMap::new();
     let debit = posting("a", "k", Direction::Debit, 500, "EUR");
     let first = run(&mut accounts, &ExistingKeys::new(), std::slice::from_ref(&debit));
@@ -88,7 +88,7 @@ fn a_key_is_looked_up_before_the_rules_so_a_replay_survives_a_later_limit() {
 }
 
 #[test]
-fn a_limit_stops_debits_but_never_credits_and_is_seen_within_a_group() {
+fn a_limit_refuses_debits_but_never_credits_also_within_a_group() {
     let mut accounts = HashMap::new();
     let mut account = AccountState::opened(Currency::parse("EUR").expect("known"));
     account.min_balance = Some(-100);
@@ -116,7 +116,7 @@ fn a_limit_stops_debits_but_never_credits_and_is_seen_within_a_group() {
 }
 
 #[test]
-fn time_never_runs_backwards_in_an_account() {
+fn time_never_goes_backwards_in_an_account() {
     let mut accounts = HashMap::new();
     let mut account = AccountState::opened(Currency::parse("EUR").expect("known"));
     account.last_created_at = Some(moment(2_000_000));
@@ -136,7 +136,7 @@ fn time_never_runs_backwards_in_an_account() {
 }
 
 #[test]
-fn the_ids_of_an_account_rise_with_its_numbers_however_many_rows_a_moment_has() {
+fn the_ids_of_an_account_rise_with_account_seq_however_many_transactions_a_moment_has() {
     let mut accounts = HashMap::new();
     let group: Vec<_> = (0..2 * TRANSACTION_ID_SEQS + 2)
         .map(|n| posting("a", &n.to_string(), Direction::Credit, 1, "EUR"))
@@ -150,11 +150,15 @@ fn the_ids_of_an_account_rise_with_its_numbers_however_many_rows_a_moment_has() 
     });
     let rows: Vec<_> = rows.collect();
     assert!(rows.is_sorted_by(|(a, _), (b, _)| a < b));
-    assert_eq!(rows.last().map(|(_, at)| *at), Some(moment(1_000_002)), "moved where numbers begin anew");
+    assert_eq!(
+        rows.last().map(|(_, at)| *at),
+        Some(moment(1_000_002)),
+        "later where the sequence number wraps"
+    );
 }
 
 #[test]
-fn a_replay_that_names_another_moment_is_another_request() {
+fn a_replay_with_another_created_at_is_another_request() {
     let mut accounts = HashMap::new();
     let at = |micros| {
         let mut imported = (*posting("a", "1", Direction::Credit, 1, "EUR")).clone();
@@ -165,7 +169,7 @@ fn a_replay_that_names_another_moment_is_another_request() {
     let decisions = run(&mut accounts, &ExistingKeys::new(), &group);
     assert!(matches!(decisions[1], Decision::Replay(_)));
     assert_eq!(decisions[2], Decision::Mismatch { field: "created_at" });
-    assert!(matches!(decisions[3], Decision::Replay(_)), "an API caller names none");
+    assert!(matches!(decisions[3], Decision::Replay(_)), "clients of the API send none");
 }
 
 #[test]
@@ -180,9 +184,9 @@ fn a_balance_that_would_leave_the_range_is_refused() {
 }
 
 proptest! {
-    /// However requests are cut into groups, the rows, balances and sequence numbers are the same.
+    /// The transactions, balances and sequence numbers do not depend on how requests are split into groups.
     #[test]
-    fn cutting_requests_into_groups_changes_nothing(
+    fn the_split_into_groups_changes_nothing(
         requests in prop::collection::vec((0_u8..4, 0_u8..12, any::<bool>(), 1_i64..50), 1..60),
         cut in 1_usize..20,
     ) {

@@ -1,9 +1,9 @@
-//! The writer's fast path against the lock-first path as the model: the same requests, the same answers, the same
-//! rows, however wrong the memory of a writer is.
+//! The expected path, with the locked path as its model: the same requests give the same answers and the same rows,
+//! however wrong the memory of a writer is.
 //!
-//! Seen to fail when planted: a statement that does not count the accounts it moved (a stale memory forks an
-//! account), one that does not compare the limit, a refusal that rests on the memory, and a memory of rows that keeps
-//! the oldest or everything.
+//! Seen to fail with a statement that does not count the accounts it updated (a stale memory forks an account), with one
+//! that does not compare the limit, with a refusal based on the memory, and with a memory of transactions that keeps the
+//! oldest ones or all of them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -38,8 +38,8 @@ fn request((account, key, minor, code): Wanted<'_>) -> Request {
     Request { posting: posting.into(), traceparent: None }
 }
 
-/// What a client is told, without the id and the moment, which no two databases share.
-fn told(decision: &Decision) -> String {
+/// Returns a decision as text, without the id and the moment, which differ between databases.
+fn answer(decision: &Decision) -> String {
     match decision {
         Decision::Create(row) => format!("created {} {}", row.account_seq, row.balance_after),
         Decision::Replay(row) => format!("replayed {} {}", row.account_seq, row.balance_after),
@@ -51,8 +51,8 @@ fn told(decision: &Decision) -> String {
 const ROOMY: MemoryLimits = MemoryLimits { accounts_max: 100, transactions_max: 100 };
 const CRAMPED: MemoryLimits = MemoryLimits { accounts_max: 3, transactions_max: 2 };
 
-/// All that is stored of accounts with a prefix, without ids and moments: rows, accounts, events in their order, and
-/// that each row has its event.
+/// Queries for everything stored of the accounts with a prefix, without ids and moments: transactions, accounts, events in
+/// order, and whether each transaction has its event.
 const STORED: [&str; 4] = [
     "SELECT string_agg(concat_ws(' ', account_id, account_seq, amount, balance_after, idempotency_key), E'\\n'
                        ORDER BY account_id, account_seq)
@@ -70,8 +70,8 @@ const STORED: [&str; 4] = [
      WHERE account_id LIKE '{prefix}%'",
 ];
 
-/// What must not be there, whatever was posted: a gap, a balance that is not the sum, an event out of order. The model
-/// writes with the same statement, so comparing with it would not tell.
+/// Queries for violations: a gap, a balance that is not the sum, an event out of order. The model writes with the same
+/// statement, so a comparison with it would not show these.
 const NEVER: [&str; 2] = [
     "SELECT count(*) FROM (
        SELECT account_seq, balance_after, row_number() OVER w AS n, sum(amount) OVER w AS total
@@ -91,7 +91,7 @@ struct Twins<'a> {
     model_database: &'a TestDatabase,
     instances: [GroupPoster; 2],
     model: Connection,
-    /// Of all account names, so that several can share the databases.
+    /// The prefix of all account names, so that several scenes can share the databases.
     prefix: String,
 }
 
@@ -109,22 +109,22 @@ impl<'a> Twins<'a> {
         }
     }
 
-    /// Posts a group on one instance and on the model; answers which way the instance went.
+    /// Posts a group on one instance and on the model. Returns the path that the instance took.
     async fn group(&mut self, instance: usize, wanted: &[Wanted<'_>]) -> CommitPath {
         let prefix = &self.prefix;
         let named = |(account, key, minor, code): &Wanted<'_>| {
             request((&format!("{prefix}{account}"), key, *minor, code))
         };
         let requests: Vec<Request> = wanted.iter().map(named).collect();
-        let (decisions, way) = self.instances[instance].post(&requests).await.unwrap();
+        let (decisions, path) = self.instances[instance].post(&requests).await.unwrap();
         let expected = post_locked(&mut self.model, &requests).await.unwrap().decisions;
         let [decisions, expected] =
-            [decisions, expected].map(|decisions| decisions.iter().map(told).collect::<Vec<_>>());
-        assert_eq!(decisions, expected, "{wanted:?} {way:?}");
-        way
+            [decisions, expected].map(|decisions| decisions.iter().map(answer).collect::<Vec<_>>());
+        assert_eq!(decisions, expected, "{wanted:?} {path:?}");
+        path
     }
 
-    /// Sets an account's limit behind the back of both instances.
+    /// Sets an account's limit without the knowledge of both instances.
     async fn limit(&mut self, account: &str, min_balance: Option<i64>) {
         let account_id = AccountId::parse(&format!("{}{account}", self.prefix)).unwrap();
         let currency = Currency::parse("EUR").unwrap();
@@ -134,7 +134,7 @@ impl<'a> Twins<'a> {
         }
     }
 
-    /// All that is stored, on both sides.
+    /// Checks that the databases hold the same.
     async fn stored_the_same(&self) {
         let questions = STORED.map(|question| question.replace("{prefix}", &self.prefix));
         for question in &questions {
@@ -153,7 +153,7 @@ async fn databases() -> (TestDatabase, TestDatabase) {
 }
 
 #[tokio::test]
-async fn known_and_freshly_read_accounts_go_the_fast_way_new_ones_do_not() {
+async fn known_accounts_take_the_expected_path_and_new_ones_the_locked_path() {
     let (database, model) = databases().await;
     let mut twins = Twins::on(&database, &model).await;
     assert_eq!(
@@ -162,7 +162,7 @@ async fn known_and_freshly_read_accounts_go_the_fast_way_new_ones_do_not() {
         "both are new"
     );
     assert_eq!(twins.group(0, &[("a", "2", -7, "EUR"), ("a", "3", 1, "EUR")]).await, CommitPath::Expected);
-    // The other instance has never seen them, and reads them without a lock.
+    // The other instance does not know these accounts and reads them without a lock.
     assert_eq!(twins.group(1, &[("a", "4", 5, "EUR"), ("b", "4", 5, "JPY")]).await, CommitPath::Expected);
     assert_eq!(
         twins.group(1, &[("b", "5", 5, "JPY"), ("c", "5", 5, "EUR")]).await,
@@ -173,23 +173,23 @@ async fn known_and_freshly_read_accounts_go_the_fast_way_new_ones_do_not() {
 }
 
 #[tokio::test]
-async fn a_stale_memory_costs_a_second_try_and_nothing_else() {
+async fn a_stale_memory_costs_a_second_attempt_and_nothing_else() {
     let (database, model) = databases().await;
     let mut twins = Twins::on(&database, &model).await;
     twins.group(0, &[("a", "1", 5, "EUR"), ("b", "1", 5, "EUR")]).await;
     twins.group(1, &[("a", "2", 50, "EUR")]).await;
-    // One account of the two moved on: the whole group goes the other way, and is remembered rightly after it.
+    // One of the two accounts has changed: the whole group takes the locked path, and the memory is correct afterwards.
     assert_eq!(twins.group(0, &[("b", "3", 7, "EUR"), ("a", "3", 7, "EUR")]).await, CommitPath::Locked);
     assert_eq!(twins.group(0, &[("b", "4", 7, "EUR"), ("a", "4", 7, "EUR")]).await, CommitPath::Expected);
     twins.stored_the_same().await;
 }
 
 #[tokio::test]
-async fn an_account_with_another_history_is_not_taken_for_the_remembered_one() {
+async fn an_account_with_another_history_is_recognised() {
     let (database, model) = databases().await;
     let mut twins = Twins::on(&database, &model).await;
     twins.group(0, &[("a", "1", 5, "EUR")]).await;
-    // As after a failover that lost the last commit: the same sequence number stands for another balance.
+    // As after a failover that lost the last commit: the same sequence number has another balance.
     for database in [&database, &model] {
         let lost = "SET session_replication_role = replica;
                     UPDATE transactions SET amount = 7, balance_after = 7; UPDATE accounts SET balance = 7";
@@ -200,7 +200,7 @@ async fn an_account_with_another_history_is_not_taken_for_the_remembered_one() {
 }
 
 #[tokio::test]
-async fn a_replayed_key_in_the_middle_of_a_group_is_answered_with_its_row() {
+async fn a_replayed_key_inside_a_group_is_answered_with_its_transaction() {
     let (database, model) = databases().await;
     let mut twins = Twins::on(&database, &model).await;
     twins.group(0, &[("a", "1", 5, "EUR")]).await;
@@ -211,8 +211,8 @@ async fn a_replayed_key_in_the_middle_of_a_group_is_answered_with_its_row() {
         ("a", "1", 6, "EUR"),
         ("a", "2", 7, "EUR"),
     ];
-    assert_eq!(twins.group(0, &group).await, CommitPath::Expected, "remembered, so nothing is in doubt");
-    // The other instance knows neither key: the unique index tells, and the row is read.
+    assert_eq!(twins.group(0, &group).await, CommitPath::Expected, "the key is remembered");
+    // The other instance does not know the keys: the unique index fails the statement, and the transactions are read.
     let again = [("a", "4", 7, "EUR"), ("a", "1", 5, "EUR"), ("a", "5", 9, "EUR"), ("b", "1", 5, "EUR")];
     twins.group(1, &[("b", "0", 1, "EUR")]).await;
     assert_eq!(twins.group(1, &again).await, CommitPath::Locked);
@@ -220,26 +220,26 @@ async fn a_replayed_key_in_the_middle_of_a_group_is_answered_with_its_row() {
 }
 
 #[tokio::test]
-async fn the_memory_of_rows_is_bounded_and_the_latest_stay() {
+async fn the_memory_of_transactions_is_bounded_and_keeps_the_latest() {
     let (database, model) = databases().await;
     let mut twins = Twins::on(&database, &model).await;
     for key in ["1", "2", "3", "4"] {
         twins.group(1, &[("a", key, 5, "EUR")]).await;
     }
-    // Two rows have room, and what was read under the lock is not kept.
-    for (key, way) in [
+    // There is room for two transactions. A transaction read under the lock is not remembered.
+    for (key, path) in [
         ("4", CommitPath::Expected),
         ("3", CommitPath::Expected),
         ("2", CommitPath::Locked),
         ("2", CommitPath::Locked),
     ] {
-        assert_eq!(twins.group(1, &[("a", key, 5, "EUR")]).await, way, "{key}");
+        assert_eq!(twins.group(1, &[("a", key, 5, "EUR")]).await, path, "{key}");
     }
     twins.stored_the_same().await;
 }
 
 #[tokio::test]
-async fn a_limit_reached_within_a_group_stops_the_same_requests() {
+async fn a_limit_reached_within_a_group_refuses_the_same_requests() {
     let (database, model) = databases().await;
     let mut twins = Twins::on(&database, &model).await;
     twins.limit("a", Some(-100)).await;
@@ -250,8 +250,8 @@ async fn a_limit_reached_within_a_group_stops_the_same_requests() {
         ("a", "3", -40, "EUR"),
         ("a", "4", 1, "EUR"),
     ];
-    assert_eq!(twins.group(0, &group).await, CommitPath::Locked, "a refusal is looked at under the lock");
-    // Loosened and tightened by somebody else: neither an accepted nor a refused debit rests on the memory.
+    assert_eq!(twins.group(0, &group).await, CommitPath::Locked, "a refusal is decided under the lock");
+    // Another instance loosens and tightens the limit: neither an accepted nor a refused debit depends on the memory.
     twins.limit("a", None).await;
     twins.group(0, &[("a", "5", -500, "EUR")]).await;
     twins.limit("a", Some(0)).await;
@@ -259,7 +259,7 @@ async fn a_limit_reached_within_a_group_stops_the_same_requests() {
     twins.stored_the_same().await;
 }
 
-/// What happens next in a random history.
+/// The next step of a random history.
 #[derive(Debug, Clone)]
 enum Step {
     Group(usize, Vec<(u8, u8, i64, bool)>),
@@ -279,10 +279,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 #[test]
-fn random_groups_on_two_instances_leave_what_the_lock_first_path_leaves() {
+fn random_groups_on_two_instances_leave_what_the_locked_path_leaves() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (database, model) = runtime.block_on(databases());
-    let fast = AtomicU32::new(0);
+    let expected_path = AtomicU32::new(0);
     let mut runner = TestRunner::new(Config { cases: 48, failure_persistence: None, ..Config::default() });
     let history = |steps: Vec<Step>| async {
         let mut twins = Twins::on(&database, &model).await;
@@ -305,7 +305,7 @@ fn random_groups_on_two_instances_leave_what_the_lock_first_path_leaves() {
                         })
                         .collect();
                     if twins.group(instance, &wanted).await == CommitPath::Expected {
-                        fast.fetch_add(1, Ordering::Relaxed);
+                        expected_path.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             }
@@ -317,6 +317,6 @@ fn random_groups_on_two_instances_leave_what_the_lock_first_path_leaves() {
         Ok(())
     });
     outcome.unwrap();
-    let fast = fast.into_inner();
-    assert!(fast > 48, "the fast path was tried: {fast}");
+    let expected_path = expected_path.into_inner();
+    assert!(expected_path > 48, "the expected path was taken: {expected_path}");
 }
