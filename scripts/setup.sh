@@ -29,7 +29,7 @@ done
 if [[ $1 == checks || $1 == bench ]] && ! python3 -c 'import ensurepip' 2>/dev/null; then
   packages+=(python3-venv)
 fi
-if [[ $1 == test || $1 == bench ]]; then
+if [[ $1 == test || $1 == bench ]] && command -v apt-get >/dev/null; then
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
   [ -e /usr/share/i18n/locales/de_DE ] || packages+=(locales)
 fi
