@@ -29,7 +29,7 @@ pub(super) struct NamedColumn {
 
 /// Reads the footer, without the statistics, which only queries need.
 ///
-/// The types are those that Parquet declares, not the Arrow types that a writer may have stored beside them: Parquet
+/// The types are those that Parquet declares, not the Arrow types that a writer may have stored as well: Parquet
 /// has fewer types, and no dictionaries. Timestamps in whole seconds are the exception: Parquet cannot declare them, so
 /// their type is taken from the stored Arrow schema.
 pub(super) fn read_footer(file: &File) -> anyhow::Result<ArrowReaderMetadata> {

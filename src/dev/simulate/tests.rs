@@ -84,7 +84,7 @@ fn answer(ledger: &Ledger, request: &HttpRequest, mut answer: Value) -> HttpResp
         return HttpResponse::InternalServerError().body("ä".repeat(100_000));
     }
     if ledger.fault == Fault::Stalls && number == 50 {
-        // This blocks the server's only thread, so no request is answered meanwhile.
+        // This blocks the server's only thread, so no request is answered until it ends.
         stall();
     }
     let key = request.headers().get("idempotency-key").expect("a key").to_str().expect("ascii").to_owned();
