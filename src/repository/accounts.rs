@@ -1,4 +1,4 @@
-//! Accounts: look-ups, the states that posting decides from, opening, and balances in the past.
+//! Accounts: look-ups, the states that posting decides from, opening an account, and balances in the past.
 
 mod look_up;
 mod opening;

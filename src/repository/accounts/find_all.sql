@@ -1,5 +1,6 @@
 -- name: find_all_accounts
--- Not in the DSL: one probe of the primary key for each account, whatever the statistics say (OFFSET 0 keeps it so).
+-- diesel's DSL cannot join an array as a table. OFFSET 0 keeps one probe of the primary key for each account, whatever
+-- the statistics say.
 SELECT wanted.ordinal, account.*
 FROM unnest(/* account_ids */ $1) WITH ORDINALITY AS wanted (account_id, ordinal)
 CROSS JOIN LATERAL (

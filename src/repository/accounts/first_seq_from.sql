@@ -1,9 +1,9 @@
 -- name: first_seq_from
--- Not in the DSL: recursive.
+-- diesel's DSL has no recursive queries.
 WITH RECURSIVE
--- The arguments, named once.
+-- The arguments.
 wanted (account_id, moment) AS (VALUES (/* account_id */ $1, /* from */ $2)),
--- A binary search over the primary key: the wanted number lies in low..=high. Each step halves the range.
+-- A binary search over the primary key. The result lies between `low` and `high`; each step halves the range.
 search (low, high) AS (
   SELECT 1::bigint, a.account_seq + 1 FROM wanted JOIN accounts a USING (account_id)
   UNION ALL

@@ -12,7 +12,7 @@ use crate::{
     repository::{Connection, RepositoryError, schema::accounts},
 };
 
-/// diesel keeps the statement prepared only if no column can be left to its default.
+/// `treat_none_as_default_value = false` lets diesel cache the prepared statement, since its text never changes.
 #[derive(Insertable)]
 #[diesel(table_name = accounts, treat_none_as_default_value = false)]
 struct NewAccount<'a> {

@@ -1,5 +1,6 @@
 -- name: scan_assessments
--- Not in the DSL: it filters a bounded scan, and returns the end of the scan with the page.
+-- diesel's DSL cannot filter the result of a bounded scan. The last row of a full scan is returned even if it does not
+-- match: it tells where the next page begins.
 WITH
 -- The newest 5000 rows of all accounts within the bounds. `is_last` marks the last row of a full scan.
 scanned AS (
@@ -8,14 +9,16 @@ scanned AS (
   WHERE r.transaction_id >= /* from */ $1 AND r.transaction_id < /* before */ $2
   ORDER BY r.transaction_id DESC LIMIT 5000
 ),
--- Each assessment with the answer whether it matches. A filter that is null matches every assessment.
+-- Adds to each row whether it matches the filters. A filter that is null matches every row.
 checked AS (
   SELECT s.*,
     (SELECT (f.ruleset IS NULL OR s.ruleset = f.ruleset)
         AND (f.level IS NULL OR s.risk_level = f.level)
         AND (f.rule IS NULL OR EXISTS (
                SELECT FROM json_array_elements(s.reasons) AS reason WHERE reason ->> 'rule' = f.rule))
-     FROM (SELECT /* rule */ $3::text, /* ruleset */ $4::text, /* level */ $5::text) AS f (rule, ruleset, level)) AS matches
+     FROM (SELECT /* rule */ $3::text AS rule,
+                  /* ruleset */ $4::text AS ruleset,
+                  /* level */ $5::text AS level) AS f) AS matches
   FROM scanned s
 )
 SELECT transaction_id, account_id, account_seq, risk_score, risk_level, reasons::text AS reasons,

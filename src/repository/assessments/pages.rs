@@ -1,8 +1,9 @@
 //! Pages of assessments, newest transaction first: of one account by `account_seq`, of all by the transaction's id,
 //! which sorts by time.
 //!
-//! An index gives the order; a level other than `low` has an index of its own. Other filters are applied row by row to a
-//! bounded number of rows (see [`paging`](crate::repository::paging)). So a page costs the same however many rows exist.
+//! Every page is read along an index: the levels `medium` and `high` have one of their own, all other pages use the index
+//! of the key. A filter that no index serves is applied row by row to a bounded number of rows (see
+//! [`paging`](crate::repository::paging)), so a page costs the same however many rows exist.
 
 use diesel::{
     prelude::*,

@@ -1,7 +1,9 @@
 -- name: record_assessments
--- Not in the DSL: three tables in one statement. The arrays hold one element for each assessment; they are expanded in
--- the SELECT list, since `FROM unnest(…)` would store them row by row first. `IS TRUE` makes the planner test a row
--- against a hashed list of the written ones: as a join, a writer's settings would turn it into a nested loop.
+-- diesel's DSL cannot write three tables in one statement.
+--
+-- The arrays have one element for each assessment. They are expanded in the SELECT list, since `FROM unnest(…)` would
+-- first store them row by row. `IS TRUE` makes the planner look a row up in a hash of the written ones; as a join, the
+-- settings of a connection without hash joins would turn it into a nested loop.
 WITH
 -- The assessments of transactions that have none yet.
 assessed AS (

@@ -1,5 +1,6 @@
 -- name: scan_transactions_of_account
--- Not in the DSL: it filters a bounded scan, and returns the end of the scan with the page.
+-- diesel's DSL cannot filter the result of a bounded scan. The last row of a full scan is returned even if it does not
+-- match: it tells where the next page begins.
 WITH
 -- The newest 5000 rows of the account within the bounds. `is_last` marks the last row of a full scan.
 scanned AS (
@@ -9,8 +10,8 @@ scanned AS (
     AND t.account_seq >= /* from */ $2 AND t.account_seq < /* before */ $3
   ORDER BY t.account_seq DESC LIMIT 5000
 ),
--- Each row with the answer whether it matches. A filter that is null (sign: 0) matches every row. The currency's minor
--- units come from sets that are made once: a join with `currencies` for each row costs ten times as much.
+-- Adds to each row whether it matches the filters. A filter that is null (`sign`: 0) matches every row. The two sets of
+-- currencies are built once; a join with `currencies` for each row costs ten times as much.
 checked AS (
   SELECT s.*, coalesce(
     (SELECT (f.sign = 0 OR sign(s.amount) = f.sign)
@@ -25,11 +26,14 @@ checked AS (
        AND (f.level IS NULL OR f.level = coalesce(
              (SELECT r.risk_level FROM risk_assessments r
               WHERE r.account_id = s.account_id AND r.account_seq = s.account_seq), 'pending'))
-     FROM (SELECT /* sign */ $4::smallint, /* least */ $5::numeric, /* greatest */ $6::numeric, /* level */ $7::text) AS f (sign, least, greatest, level)),
+     FROM (SELECT /* sign */ $4::smallint AS sign,
+                  /* least */ $5::numeric AS least,
+                  /* greatest */ $6::numeric AS greatest,
+                  /* level */ $7::text AS level) AS f),
     false) AS matches
   FROM scanned s
 )
--- The currency is probed for each row of the page (OFFSET 0 keeps it so): a join could hash the whole range.
+-- OFFSET 0 keeps one probe of `accounts` for each row of the page; as a join, it could hash the whole range.
 SELECT c.account_id, a.currency, c.account_seq, c.id, c.amount, c.balance_after, c.created_at, c.reverses,
        c.idempotency_key, c.counterparty, c.description, c.metadata::text AS metadata, c.matches, c.is_last
 FROM checked c

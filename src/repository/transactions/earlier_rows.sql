@@ -1,5 +1,6 @@
 -- name: earlier_rows
--- Not in the DSL: one range of the primary key for each account. OFFSET 0 keeps it so, whatever the statistics say.
+-- diesel's DSL cannot join arrays as a table. OFFSET 0 keeps one range of the primary key for each account, whatever
+-- the statistics say.
 SELECT e.ordinal, t.account_seq, t.amount, t.created_at, t.counterparty, t.metadata::text AS metadata
 FROM unnest(/* account_ids */ $1, /* before_seqs */ $2) WITH ORDINALITY AS e (account_id, before_seq, ordinal)
 CROSS JOIN LATERAL (

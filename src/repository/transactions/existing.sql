@@ -1,5 +1,5 @@
 -- name: existing_transactions
--- Not in the DSL: it joins the pairs as a table.
+-- diesel's DSL cannot join arrays as a table.
 SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
        t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata
 FROM unnest(/* account_ids */ $1, /* idempotency_keys */ $2) AS wanted (account_id, idempotency_key)

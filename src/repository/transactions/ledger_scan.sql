@@ -1,5 +1,6 @@
 -- name: scan_transactions
--- Not in the DSL: it filters a bounded scan, and returns the end of the scan with the page.
+-- diesel's DSL cannot filter the result of a bounded scan. The last row of a full scan is returned even if it does not
+-- match: it tells where the next page begins.
 WITH
 -- The newest 5000 rows of the ledger within the bounds. `is_last` marks the last row of a full scan.
 scanned AS (
@@ -8,8 +9,8 @@ scanned AS (
   WHERE t.id >= /* from */ $1 AND t.id < /* before */ $2
   ORDER BY t.id DESC LIMIT 5000
 ),
--- Each row with the answer whether it matches. A filter that is null (sign: 0) matches every row. The currency's minor
--- units come from sets that are made once: a join with `currencies` for each row costs ten times as much.
+-- Adds to each row whether it matches the filters. A filter that is null (`sign`: 0) matches every row. The two sets of
+-- currencies are built once; a join with `currencies` for each row costs ten times as much.
 checked AS (
   SELECT s.*, coalesce(
     (SELECT (f.sign = 0 OR sign(s.amount) = f.sign)
@@ -24,11 +25,14 @@ checked AS (
        AND (f.level IS NULL OR f.level = coalesce(
              (SELECT r.risk_level FROM risk_assessments r
               WHERE r.account_id = s.account_id AND r.account_seq = s.account_seq), 'pending'))
-     FROM (SELECT /* sign */ $3::smallint, /* least */ $4::numeric, /* greatest */ $5::numeric, /* level */ $6::text) AS f (sign, least, greatest, level)),
+     FROM (SELECT /* sign */ $3::smallint AS sign,
+                  /* least */ $4::numeric AS least,
+                  /* greatest */ $5::numeric AS greatest,
+                  /* level */ $6::text AS level) AS f),
     false) AS matches
   FROM scanned s
 )
--- The currency is probed for each row of the page (OFFSET 0 keeps it so): a join could hash the whole range.
+-- OFFSET 0 keeps one probe of `accounts` for each row of the page; as a join, it could hash the whole range.
 SELECT c.account_id, a.currency, c.account_seq, c.id, c.amount, c.balance_after, c.created_at, c.reverses,
        c.idempotency_key, c.counterparty, c.description, c.metadata::text AS metadata, c.matches, c.is_last
 FROM checked c

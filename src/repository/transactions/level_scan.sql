@@ -1,5 +1,6 @@
 -- name: scan_transactions_of_level
--- Not in the DSL: it filters a bounded scan, and returns the end of the scan with the page.
+-- diesel's DSL cannot filter the result of a bounded scan. The last row of a full scan is returned even if it does not
+-- match: it tells where the next page begins.
 WITH
 -- The newest 5000 transactions of a level other than `low` within the bounds, along the index of assessments by level.
 -- `is_last` marks the last row of a full scan. The literal 'low' lets the planner use that partial index.
@@ -13,8 +14,8 @@ scanned AS (
     AND r.transaction_id >= /* from */ $2 AND r.transaction_id < /* before */ $3
   ORDER BY r.transaction_id DESC LIMIT 5000
 ),
--- Each row with the answer whether it matches. A filter that is null (sign: 0) matches every row. The currency's minor
--- units come from sets that are made once: a join with `currencies` for each row costs ten times as much.
+-- Adds to each row whether it matches the filters. A filter that is null (`sign`: 0) matches every row. The two sets of
+-- currencies are built once; a join with `currencies` for each row costs ten times as much.
 checked AS (
   SELECT s.*, coalesce(
     (SELECT (f.sign = 0 OR sign(s.amount) = f.sign)
@@ -26,11 +27,13 @@ checked AS (
                                ELSE (SELECT 10::numeric ^ decimals FROM currencies WHERE code = a.currency)
                           END AS minor_units
                    FROM accounts a WHERE a.account_id = s.account_id OFFSET 0) u))
-     FROM (SELECT /* sign */ $4::smallint, /* least */ $5::numeric, /* greatest */ $6::numeric) AS f (sign, least, greatest)),
+     FROM (SELECT /* sign */ $4::smallint AS sign,
+                  /* least */ $5::numeric AS least,
+                  /* greatest */ $6::numeric AS greatest) AS f),
     false) AS matches
   FROM scanned s
 )
--- The currency is probed for each row of the page (OFFSET 0 keeps it so): a join could hash the whole range.
+-- OFFSET 0 keeps one probe of `accounts` for each row of the page; as a join, it could hash the whole range.
 SELECT c.account_id, a.currency, c.account_seq, c.id, c.amount, c.balance_after, c.created_at, c.reverses,
        c.idempotency_key, c.counterparty, c.description, c.metadata::text AS metadata, c.matches, c.is_last
 FROM checked c

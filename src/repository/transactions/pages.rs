@@ -1,12 +1,12 @@
 //! Pages of transactions, newest first: of one account by `account_seq`, of the whole ledger by id, which sorts by time.
 //!
-//! Every page is read along an index.
+//! Every page is read along an index:
 //!
-//! | filters | read along | as |
+//! | filters | index | statement |
 //! | --- | --- | --- |
-//! | none | the index of the order | a query of the DSL, as long as the page |
-//! | a level other than `low`, whole ledger | the index of assessments by level | `level_scan.sql` |
-//! | any other | the index of the order | `account_scan.sql`, `ledger_scan.sql` |
+//! | none | of the key | a query of the DSL that reads as many rows as the page holds |
+//! | `medium` or `high`, whole ledger | of assessments by level | `level_scan.sql` |
+//! | any other | of the key | `account_scan.sql`, `ledger_scan.sql` |
 //!
 //! A scan applies the filters row by row and reads a bounded number of rows; see [`paging`](crate::repository::paging).
 

@@ -1,5 +1,5 @@
 -- name: piece_end
--- Not in the DSL: a query over a query.
+-- diesel's DSL cannot query the result of a query.
 SELECT id
 FROM (
   SELECT id FROM transactions WHERE id > /* after */ $1 AND id < /* before */ $2 ORDER BY id LIMIT /* count */ $3

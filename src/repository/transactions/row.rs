@@ -39,8 +39,8 @@ pub(in crate::repository) struct TransactionRow {
     metadata: Option<String>,
 }
 
-/// Returns the subquery for the currency of a row's account. PostgreSQL probes it for each returned row; a join could be
-/// planned as a hash of the whole range of a page.
+/// Returns a subquery for the currency of a row's account. PostgreSQL runs it for each returned row; a join could be
+/// planned as a hash join over the whole range of a page.
 #[diesel::dsl::auto_type]
 fn account_currency() -> _ {
     let currency = accounts::table

@@ -55,7 +55,8 @@ pub async fn unassessed(
     let assessment = risk_assessments::table
         .filter(risk_assessments::account_id.eq(transactions::account_id))
         .filter(risk_assessments::account_seq.eq(transactions::account_seq))
-        // OFFSET keeps this a probe of the primary key for each row, whatever the statistics say.
+        .select(risk_assessments::account_seq)
+        // OFFSET keeps this one probe of the primary key for each row, whatever the statistics say.
         .offset(0);
     let is_dead_lettered = dead_letters::consumer_group.eq(group).or(dead_letters::record_offset.is_null());
     let dead_letter = dead_letters::table
