@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# One real Apache Kafka node (KRaft, no containers), for tests and for trying things on one machine.
+# Runs a real Apache Kafka node (KRaft, no containers) for tests and experiments on one machine.
 #
-# `up` starts it and prints the settings that point `ledger` at it on stdout, everything else on stderr, so that
-# `eval "$(scripts/kafka.sh up)"` works. A broker belongs to its data directory: several may run beside each other
-# with different directories. The jars are fetched once and kept in the cache. `--secure` adds listeners with TLS and
-# SASL, users and an authorizer, beside the plain one, which stays open as the administrator's: for trying how clients
-# behave. `--beside` makes it the second broker of another one's cluster, for trying what happens when a replica is lost.
-# Deliberately absent: more than one controller; this is not how to run Kafka in production.
+# `up` starts the node and prints the settings for `ledger` on stdout and everything else on stderr, so that
+# `eval "$(scripts/kafka.sh up)"` works. Each data directory is one broker; brokers with different directories run in
+# parallel. The jars are fetched once and cached.
+#
+# - `--secure` adds listeners with TLS and SASL, users and an authorizer. The plain listener stays open for the
+#   administrator.
+# - `--join` makes the node the second broker of an existing cluster, to test the loss of a replica.
+#
+# Deliberately absent: more than one controller. This is not a way to run Kafka in production.
 
 set -euo pipefail
 
@@ -23,7 +26,7 @@ port=
 advertise=
 keep=
 secure=
-beside=
+join=
 settings=()
 scram=()
 
@@ -32,23 +35,23 @@ usage() {
 Usage: scripts/kafka.sh COMMAND [OPTIONS]
 
 Commands:
-  up                 start the broker (or find it running), wait until it answers, print its settings
-  down               stop it and remove its data
-  status             say whether it runs and answers; exit 1 if not
+  up                 start the broker unless it runs, wait until it answers, print its settings
+  down               stop the broker and remove its data
+  status             print whether the broker runs and answers; exit 1 if not
   env                print the settings of a running broker
   tool CLASS ARGS…   run one of Kafka's own tools, e.g. org.apache.kafka.tools.TopicCommand
-  fetch              only put the jars into the cache
+  fetch              fetch the jars into the cache, do nothing else
 
 Options:
-  --data-dir DIR     the broker's files (default: $data_dir)
+  --data-dir DIR     directory of the broker's files (default: $data_dir)
   --port PORT        listen on this port of 127.0.0.1 (default: a free one)
-  --advertise PORT   also listen on a second free port, which tells clients to come back through PORT;
-                     for a proxy in between. The free port is in DIR/proxied-port
-  --secure           also listen with TLS, with SASL, and with both (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512); the users are
-                     "ledger", who may do everything, and "guest", who may do nothing. Addresses, the authority's
-                     certificate and the passwords are in DIR/secure; the settings printed are for TLS and SCRAM
-  --beside DIR       be the second broker of the cluster whose first one has its data in DIR
-  --set KEY=VALUE    one more line of server.properties; may be repeated
+  --advertise PORT   also listen on a second free port and advertise PORT there, for a proxy between client and
+                     broker. The second port is written to DIR/proxied-port
+  --secure           also listen with TLS, with SASL, and with both (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512). User
+                     "ledger" has every permission, user "guest" has none. DIR/secure holds the addresses, the
+                     certificate of the authority and the passwords; the printed settings use TLS and SCRAM
+  --join DIR         join the cluster of the broker with data directory DIR as its second broker
+  --set KEY=VALUE    add a line to server.properties; may be repeated
   --keep             with down: keep the data, for the next up
 
 Examples:
@@ -75,7 +78,7 @@ require_java() {
     die "$java is version ${version:-unknown}; Kafka needs $JAVA_VERSION_MIN or newer (Debian: apt-get install openjdk-17-jre-headless)"
 }
 
-# Whole or absent: the jars are gathered beside the cache and renamed into place, by one run at a time.
+# Fetches the jars into a temporary directory and renames it, so that the cache is complete or absent. One run at a time.
 fetch_jars() {
   [[ -d $cache/lib ]] && return
   command -v mvn >/dev/null || die "no mvn found; it fetches Kafka's jars once (Debian: apt-get install maven)"
@@ -94,7 +97,7 @@ fetch_jars() {
   ) 9>"$cache.lock"
 }
 
-# A tool is mostly over before a second compiler would pay; for a long run LEDGER_KAFKA_TOOL_JVM says otherwise.
+# Most tools end before the optimising compiler pays off. LEDGER_KAFKA_TOOL_JVM sets other options for a long run.
 run_class() {
   local class=$1
   shift
@@ -104,8 +107,8 @@ run_class() {
 
 port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Below the range from which the kernel hands out ports of outgoing connections. Another process may still take it
-# before Kafka does; then Kafka exits and `up` tries again with other ports.
+# Prints a free port below the range of ephemeral ports. If another process takes the port before Kafka does, Kafka
+# exits and `up` retries with other ports.
 free_port() {
   local candidate
   while :; do
@@ -115,8 +118,8 @@ free_port() {
   printf '%s' "$candidate"
 }
 
-# One Metadata request (version 7, no topics) written byte by byte: a second quicker than starting a JVM to ask, and
-# the port alone opens long before the broker answers. Ready is: the answer names at least one live broker.
+# Succeeds if the broker answers a Metadata request (version 7, no topics) with at least one live broker. An open port
+# alone does not mean that the broker is ready. The request is written byte by byte, which is a second faster than a JVM.
 answers() {
   local words
   words=$(
@@ -131,7 +134,7 @@ answers() {
   (($# == 16)) && ((${16} >= 1))
 }
 
-# The pid of this directory's broker, if it is still that broker and not a later process with the same number.
+# Prints the pid of the broker of this directory, unless the pid now belongs to another process.
 running_pid() {
   local pid
   pid=$(cat "$data_dir/pid" 2>/dev/null) || return 1
@@ -180,13 +183,13 @@ share.coordinator.state.topic.min.isr=1
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 PROPERTIES
-  [[ ! -e $data_dir/beside ]] || join_cluster "$(cat "$data_dir/beside")"
+  [[ ! -e $data_dir/joined ]] || join_cluster "$(cat "$data_dir/joined")"
   scram=()
   [[ -z $secure && ! -e $data_dir/secure/listeners ]] || secure_properties
   ((${#settings[@]} == 0)) || printf '%s\n' "${settings[@]}" >>"$data_dir/server.properties"
 }
 
-# The properties of a broker that is no controller.
+# Changes the properties so that the node is a broker and no controller.
 join_cluster() {
   local controller_port
   read -r _ controller_port <"$1/ports"
@@ -196,8 +199,8 @@ join_cluster() {
     s/^\(listeners=.*\),CONTROLLER:[^,]*/\1/" "$data_dir/server.properties"
 }
 
-# An authority of this directory's own, and a certificate for the broker: for `localhost` and for no other name, so that
-# it can be seen how a client refuses one.
+# Creates an authority and a certificate of the broker. The certificate is valid only for `localhost`, so that tests can
+# check that a client refuses any other name.
 make_certificates() {
   local dir=$data_dir/secure key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
   [[ ! -e $dir/broker.pem ]] || return 0
@@ -215,7 +218,7 @@ subjectAltName = DNS:localhost
 extendedKeyUsage = serverAuth
 OPENSSL
   {
-    openssl req -x509 "${key[@]}" -days 365 -subj "/CN=an authority for trying" -config "$dir/openssl.cnf" \
+    openssl req -x509 "${key[@]}" -days 365 -subj "/CN=authority for tests" -config "$dir/openssl.cnf" \
       -extensions authority -keyout "$dir/ca-key.pem" -out "$dir/ca.pem" &&
       openssl req -new "${key[@]}" -subj /CN=localhost -config "$dir/openssl.cnf" \
         -keyout "$dir/broker-key.pem" -out "$dir/broker.csr" &&
@@ -223,15 +226,15 @@ OPENSSL
         -extfile "$dir/openssl.cnf" -extensions broker -out "$dir/broker-certificate.pem"
   } >"$dir/openssl.log" 2>&1 || {
     tail -n 20 "$dir/openssl.log" >&2
-    die "openssl could not make the certificates"
+    die "openssl could not create the certificates"
   }
   cat "$dir/broker-key.pem" "$dir/broker-certificate.pem" >"$dir/broker.pem"
 }
 
-# Listeners, users and rights, appended to the properties. The plain listener is the administrator's.
+# Adds listeners, users and permissions to the properties. The plain listener is for the administrator.
 secure_properties() {
   local dir=$data_dir/secure ledger guest name ports
-  command -v openssl >/dev/null || die "no openssl found; it makes the certificates (Debian: apt-get install openssl)"
+  command -v openssl >/dev/null || die "no openssl found; it creates the certificates (Debian: apt-get install openssl)"
   mkdir -p "$dir"
   chmod 700 "$dir"
   make_certificates
@@ -239,7 +242,7 @@ secure_properties() {
     [[ -e $dir/$name-password ]] || head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$dir/$name-password"
   done
   ledger=$(cat "$dir/ledger-password") guest=$(cat "$dir/guest-password")
-  # Kept data comes back where its clients look for it.
+  # Kept data keeps its ports, because clients know them.
   if [[ -e $data_dir/log/meta.properties && -e $dir/listeners ]]; then
     mapfile -t ports < <(sed 's/.*://' "$dir/listeners")
   else
@@ -273,8 +276,8 @@ format_storage() {
   local id alone=(--standalone)
   [[ -e $data_dir/log/meta.properties ]] && return
   id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
-  if [[ -e $data_dir/beside ]]; then
-    id=$(sed -n 's/^cluster.id=//p' "$(cat "$data_dir/beside")/log/meta.properties")
+  if [[ -e $data_dir/joined ]]; then
+    id=$(sed -n 's/^cluster.id=//p' "$(cat "$data_dir/joined")/log/meta.properties")
     alone=()
   fi
   run_class kafka.tools.StorageTool format "${alone[@]}" -t "${id/#-/A}" -c "$data_dir/server.properties" "${scram[@]}" \
@@ -284,7 +287,7 @@ format_storage() {
   }
 }
 
-# Exit 0 when it answers, 1 when it ended or did not answer in time (then it is stopped).
+# Starts the broker. Fails if the broker ends or does not answer in time; it is stopped in the latter case.
 start_once() {
   local port=$1 pid deadline
   setsid "$(java_command)" "-Xmx${LEDGER_KAFKA_HEAP:-512m}" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
@@ -311,17 +314,17 @@ up() {
   data_dir=$(cd "$data_dir" && pwd -P)
   exec 8>"$data_dir/lock"
   flock 8
-  [[ -z $beside ]] || (cd "$beside" && pwd -P) >"$data_dir/beside"
+  [[ -z $join ]] || (cd "$join" && pwd -P) >"$data_dir/joined"
   if running_pid >/dev/null; then
-    say "already running on $(cat "$data_dir/bootstrap"); options of this call change nothing"
+    say "already running on $(cat "$data_dir/bootstrap"); the options of this call are ignored"
     print_env
     return
   fi
-  # Kept data remembers its controller's address, so it comes back on the ports it had.
+  # Kept data contains the address of its controller, so it must use the same ports.
   for ((attempt = 1; attempt <= START_ATTEMPTS_MAX; attempt++)); do
     if [[ -e $data_dir/log/meta.properties ]]; then
       read -r chosen controller_port <"$data_dir/ports"
-      [[ -z $port || $port == "$chosen" ]] || die "the data in $data_dir was made for port $chosen; down without --keep removes it"
+      [[ -z $port || $port == "$chosen" ]] || die "the data in $data_dir was created for port $chosen; down without --keep removes it"
     else
       chosen=${port:-$(free_port)}
       controller_port=$(free_port)
@@ -341,11 +344,11 @@ up() {
     rm -f "$data_dir/pid"
     [[ -z $port && ! -e $data_dir/kept ]] || break
     grep -q 'Address already in use' "$data_dir/kafka.log" || break
-    say "a port was taken meanwhile; trying others"
+    say "a port is in use; retrying with others"
     rm -rf "$data_dir/log"
   done
   tail -n 30 "$data_dir/kafka.log" >&2
-  die "Kafka did not start; its whole log is $data_dir/kafka.log"
+  die "Kafka did not start; its log is $data_dir/kafka.log"
 }
 
 stop() {
@@ -364,7 +367,7 @@ stop() {
 }
 
 down() {
-  [[ -d $data_dir ]] || { say "nothing in $data_dir"; return; }
+  [[ -d $data_dir ]] || { say "no directory $data_dir"; return; }
   data_dir=$(cd "$data_dir" && pwd -P)
   exec 8>"$data_dir/lock"
   flock 8
@@ -375,11 +378,11 @@ down() {
     say "stopped; its data stays in $data_dir"
     return
   fi
-  # Only what `up` made, by name: a mistyped --data-dir costs nothing.
+  # Removes only files that `up` created, so that a mistyped --data-dir does no harm.
   rm -rf "$data_dir/log"
   rm -f "$data_dir"/secure/{openssl.cnf,openssl.log,ca.pem,ca.srl,ca-key.pem,broker-key.pem,broker.csr,broker-certificate.pem,broker.pem,ledger-password,guest-password,listeners}
   rmdir "$data_dir/secure" 2>/dev/null || true
-  rm -f "$data_dir"/{server.properties,kafka.log,format.log,ports,bootstrap,proxied-port,beside,kept,lock}
+  rm -f "$data_dir"/{server.properties,kafka.log,format.log,ports,bootstrap,proxied-port,joined,kept,lock}
   rmdir "$data_dir" 2>/dev/null || true
   say "stopped and removed"
 }
@@ -401,14 +404,14 @@ environment() {
 options() {
   while (($#)); do
     case $1 in
-      --data-dir | --port | --advertise | --beside | --set) (($# >= 2)) || misused "$1 needs a value" ;;
+      --data-dir | --port | --advertise | --join | --set) (($# >= 2)) || misused "$1 needs a value" ;;
     esac
     case $1 in
       --data-dir) data_dir=$2; shift ;;
       --port) port=$2; shift ;;
       --advertise) advertise=$2; shift ;;
-      --beside) beside=$2; shift ;;
-      --set) [[ $2 == *=* ]] || misused "--set wants KEY=VALUE, not $2"; settings+=("$2"); shift ;;
+      --join) join=$2; shift ;;
+      --set) [[ $2 == *=* ]] || misused "--set needs KEY=VALUE, not $2"; settings+=("$2"); shift ;;
       --keep) keep=yes ;;
       --secure) secure=yes ;;
       -h | --help) usage; exit ;;

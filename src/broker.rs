@@ -135,7 +135,7 @@ pub struct OffsetRange {
     pub latest: i64,
 }
 
-/// Why a call failed, classified by what the caller can do about it.
+/// An error of a call, classified by its remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// A transient failure, such as no connection, a timeout or an election. A retry may succeed.
@@ -144,10 +144,10 @@ pub enum BrokerError {
         /// The cause.
         detail: String,
     },
-    /// The broker never accepts one of these records because of its size.
+    /// The broker permanently refuses one of the records because of its size.
     #[error("the broker refuses a record as too large")]
     RecordTooLarge,
-    /// The broker never accepts one of these records because of its content.
+    /// The broker permanently refuses one of the records because of its content.
     #[error("the broker refuses a record permanently: {detail}")]
     RecordInvalid {
         /// The reason, in the words of the broker.

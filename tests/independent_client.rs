@@ -125,7 +125,7 @@ fn by_key(contents: impl Iterator<Item = Content>) -> BTreeMap<Option<Vec<u8>>, 
     sorted
 }
 
-/// Seen to fail with an encoder and a decoder that both put the value before the key: the product's own tests pass then.
+/// Seen to fail with an encoder and a decoder that both put the value before the key.
 #[tokio::test]
 async fn rskafka_reads_every_field_of_every_record_that_the_relay_published() {
     let Some(kafka) = Kafka::get() else { return };

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// The time limit of one call, besides the wait of a fetch.
+/// The time limit of one call. The wait of a fetch is added to it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The wait between two polls of a partition without new records grows from the minimum to the maximum.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(5);

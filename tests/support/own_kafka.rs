@@ -72,10 +72,10 @@ impl OwnKafka {
         self.data.up(HEAP, &[]).await;
     }
 
-    /// Starts a second broker of its cluster.
-    pub async fn beside(&self) -> SecondBroker {
+    /// Starts the second broker of its cluster.
+    pub async fn start_second_broker(&self) -> SecondBroker {
         let data = DataDirectory::new();
-        data.up(HEAP, &["--beside", self.data.path.to_str().expect("UTF-8")]).await;
+        data.up(HEAP, &["--join", self.data.path.to_str().expect("UTF-8")]).await;
         SecondBroker(data)
     }
 

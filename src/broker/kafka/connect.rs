@@ -52,8 +52,8 @@ impl Connector {
         })
     }
 
-    /// Connects to any bootstrap server, and first to the one that answered last: a silent server of the list costs its
-    /// time limit only once.
+    /// Connects to any bootstrap server. It tries the server that answered last first, so that a silent server of the list
+    /// costs its time limit only once.
     pub(super) async fn connect_to_any(&self) -> Result<Connection, BrokerError> {
         let last = self.last_responsive.lock().unwrap_or_else(PoisonError::into_inner).take();
         let others = self.bootstrap_servers.iter().filter(|server| Some(*server) != last.as_ref()).cloned();

@@ -1,4 +1,4 @@
-//! Kafka's error codes, classified by what the caller can do about them.
+//! Kafka's error codes, classified by their remedy.
 
 use kafka_protocol::ResponseError;
 

@@ -3,8 +3,8 @@
 //! Guarantees:
 //!
 //! - A request is retried after transient errors until `broker.kafka.request_timeout` is over.
-//! - A connection on which a request failed is closed, and the leader of its partition is looked up again. Other
-//!   partitions keep theirs.
+//! - After a failed request, the connection is closed and the leader of the partition is looked up again. Other partitions
+//!   are not affected.
 //! - A quota is respected: no request is sent on a connection while the broker throttles it. This wait does not count
 //!   against `broker.kafka.request_timeout`.
 
@@ -24,8 +24,8 @@ use crate::broker::BrokerError;
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// What a connection is used for. A connection answers its requests in order, so a fetch that waits for records would
-/// delay a write.
+/// The purpose of a connection. A connection answers its requests in order, so a fetch that waits for records would delay
+/// a write on the same connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
     /// Requests that the broker answers at once.
@@ -97,33 +97,40 @@ impl LeaderConnections {
     ) -> Result<Option<T>, BrokerError> {
         let idle = self.idle(key);
         let mut idle = deadline.limit(async { Ok(idle.lock().await) }).await?;
+        let outcome = self.attempt_on(&mut idle, key, deadline, request, read).await;
+        if idle.is_none() {
+            // Another broker may lead now: the known leader says so, or does not answer.
+            self.metadata.forget_leader(&key.topic, key.partition);
+        }
+        outcome
+    }
+
+    /// Sends the request on the idle connection, or on a new one. Leaves a connection in `idle` if it is still usable.
+    async fn attempt_on<R: Request, T>(
+        &self,
+        idle: &mut Option<Connection>,
+        key: &ConnectionKey,
+        deadline: &mut Deadline,
+        request: &R,
+        read: impl Fn(R::Answer) -> Result<T, BrokerError>,
+    ) -> Result<Option<T>, BrokerError> {
+        if idle.is_none() {
+            *idle = Some(deadline.limit(self.connect(key)).await?);
+        }
         let throttle_time = idle.as_ref().map_or(Duration::ZERO, Connection::throttle_time_left);
         if !throttle_time.is_zero() {
             deadline.extend(throttle_time);
             sleep(throttle_time).await;
         }
-        // A cancelled call drops the connection, and with it the answer that nobody will read.
-        let outcome = match idle.take() {
-            Some(connection) => Ok(connection),
-            None => deadline.limit(self.connect(key)).await,
-        };
-        let outcome = match outcome {
-            Err(error) => Err(error),
-            Ok(mut connection) => {
-                let answer = deadline.limit(connection.call(request)).await;
-                let outcome = answer.and_then(|answer| match R::is_withheld(&answer) {
-                    true => Ok(None),
-                    false => read(answer).map(Some),
-                });
-                if outcome.as_ref().err().is_none_or(BrokerError::leaves_connection_usable) {
-                    *idle = Some(connection);
-                }
-                outcome
-            }
-        };
-        if idle.is_none() {
-            // Another broker may lead now: the known leader says so, or does not answer.
-            self.metadata.forget_leader(&key.topic, key.partition);
+        // The connection leaves `idle` during the call: a cancelled call drops it together with its unread answer.
+        let Some(mut connection) = idle.take() else { return Ok(None) };
+        let answer = deadline.limit(connection.call(request)).await;
+        let outcome = answer.and_then(|answer| match R::is_withheld(&answer) {
+            true => Ok(None),
+            false => read(answer).map(Some),
+        });
+        if outcome.as_ref().err().is_none_or(BrokerError::leaves_connection_usable) {
+            *idle = Some(connection);
         }
         outcome
     }

@@ -27,7 +27,7 @@ use crate::broker::BrokerError;
 /// `host:port` of the leader of each partition; `None` while the partition has no leader.
 type Leaders = BTreeMap<i32, Option<String>>;
 
-/// What the cluster says about one topic.
+/// The metadata of one topic.
 pub(super) struct TopicMetadata {
     topic: MetadataResponseTopic,
     brokers: Vec<MetadataResponseBroker>,

@@ -38,7 +38,7 @@ const DECODED_BYTES_MAX: usize = 64 * 1024 * 1024;
 const RECORDS_MAX: usize = 500_000;
 /// The longest number: 64 bits, seven in each byte.
 const VARINT_BYTES_MAX: usize = 10;
-/// The most records for which memory is reserved at once, because a batch may claim more records than it has.
+/// The most records that memory is reserved for at once, because a batch may claim more records than it has.
 const RECORDS_RESERVED_MAX: usize = 10_000;
 
 const CODEC_BITS: i16 = 0b111;

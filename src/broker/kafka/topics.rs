@@ -111,7 +111,7 @@ impl Topics {
         Ok(())
     }
 
-    /// Creates a topic with its settings. An existing topic stays as it is.
+    /// Creates a topic with its settings. An existing topic is not changed.
     async fn create(&self, topic: &TopicSpec) -> Result<(), BrokerError> {
         let settings = settings_of(topic).map(|(name, value)| {
             CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(&value)))

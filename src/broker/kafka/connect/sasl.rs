@@ -30,7 +30,7 @@ impl Credentials {
         settings.sasl_mechanism.map(|mechanism| Self { mechanism, username, password })
     }
 
-    /// Authenticates a connection on which nothing else was sent yet.
+    /// Authenticates a new connection, before any other request.
     pub(super) async fn authenticate(&self, connection: &mut Connection) -> Result<(), BrokerError> {
         let mechanism = StrBytes::from_static_str(self.mechanism_name());
         let answer = connection.call(&SaslHandshakeRequest::default().with_mechanism(mechanism)).await?;
