@@ -140,7 +140,8 @@ async fn rskafka_reads_every_field_of_every_record_that_the_relay_published() {
         let rows = rows(&topic);
         let started = Utc::now() - TimeDelta::seconds(1);
         stage.outbox.insert(&rows).await;
-        assert_eq!(stage.drain().await, (rows.len(), 0));
+        stage.drain().await;
+        assert_eq!(stage.outbox.dead_letters().await, "");
 
         let mut found = Vec::new();
         for partition in 0..PARTITIONS {

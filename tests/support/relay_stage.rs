@@ -112,16 +112,23 @@ impl RelayStage {
         Self { outbox: Outbox(database), broker, relay, group }
     }
 
-    /// Publishes until the outbox is empty. Returns the numbers of published and of dead-lettered rows.
-    pub async fn drain(&self) -> (usize, usize) {
-        let (mut published, mut dead_lettered) = (0, 0);
+    /// Publishes until the outbox is empty.
+    pub async fn drain(&self) {
         let deadline = Instant::now() + DEADLINE;
         while self.outbox.rows().await != "0" {
             assert!(Instant::now() < deadline, "{} rows are left", self.outbox.rows().await);
-            let delivered = self.relay.run_once(&self.group.held()).await.expect("no refusal");
-            published += delivered.published;
-            dead_lettered += delivered.dead_lettered;
+            self.relay.run_once(&self.group.held()).await.expect("no refusal");
         }
-        (published, dead_lettered)
+    }
+
+    /// Publishes until the broker refuses permanently, and returns the error.
+    pub async fn drain_until_refused(&self) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.relay.run_once(&self.group.held()).await {
+                Err(error) => return error.to_string(),
+                Ok(_) => assert!(Instant::now() < deadline, "nothing was refused"),
+            }
+        }
     }
 }
