@@ -1,5 +1,5 @@
-//! The Kafka client of the product against clients that share no code with it: rskafka in both directions, with every
-//! compression, and the partitions that Kafka's own producer chooses.
+//! Compares the Kafka client of the product with clients that share no code with it: rskafka reads and writes with every
+//! compression, and Kafka's own producer chooses the same partitions.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ fn random_bytes(length: usize) -> Vec<u8> {
     (0..length.div_ceil(16)).flat_map(|_| *Uuid::new_v4().as_bytes()).take(length).collect()
 }
 
-/// Rows of every shape: without key, value or headers of their own, empty, long, compressible and not.
+/// Returns rows of every shape: without a key, a value or own headers; empty, long, compressible and random.
 fn rows(topic: &str) -> Vec<OutboxRow> {
     let at = DateTime::parse_from_rfc3339("2026-01-31T12:00:00.000100Z").expect("a time").to_utc();
     (0..90)
@@ -72,7 +72,7 @@ fn rows(topic: &str) -> Vec<OutboxRow> {
         .collect()
 }
 
-/// The headers that the contract promises for a row, written down without the product's code.
+/// Returns the headers that the contract promises for a row, built without the code of the product.
 fn promised_headers(row: &OutboxRow) -> HeaderMap {
     if let Some(headers) = &row.headers {
         let pairs = headers.as_array().expect("an array").iter();
@@ -101,7 +101,7 @@ fn promised_headers(row: &OutboxRow) -> HeaderMap {
     headers
 }
 
-/// The partition that Kafka's own Java producer chooses for each account.
+/// Returns the partition that Kafka's own Java producer chooses for each account.
 async fn partitions_by_kafka(kafka: &Kafka, client: &rskafka::client::Client) -> BTreeMap<Vec<u8>, i32> {
     let topic = fresh_topic();
     rskafka_client::create_topic(client, &topic, PARTITIONS).await;
@@ -163,7 +163,7 @@ async fn rskafka_reads_every_field_of_every_record_that_the_relay_published() {
     }
 }
 
-/// Records of every shape that rskafka can write.
+/// Returns records of every shape that rskafka can write.
 fn foreign_records() -> Vec<Record> {
     let at = DateTime::from_timestamp_millis(Utc::now().timestamp_millis()).expect("now");
     (0..60)
@@ -223,7 +223,7 @@ async fn every_field_of_every_record_that_rskafka_published_is_read() {
     }
 }
 
-/// Takes the events of the outbox as records of another producer.
+/// Returns the events of the outbox as records of another producer.
 async fn events(database: &TestDatabase) -> Vec<Record> {
     let sql =
         "SELECT key, value, event_id::text, event_type, created_at FROM outbox WHERE topic = $1 ORDER BY id";

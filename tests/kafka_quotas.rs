@@ -1,5 +1,5 @@
-//! Quotas of a real Kafka on the client id: nothing is published twice, memory stays bounded, and records pass at about
-//! the allowed rate. The waits that the broker imposes are longer than `broker.kafka.request_timeout` here.
+//! Quotas of a real Kafka on the client id: nothing is published twice, memory stays bounded, and records flow at about the
+//! allowed rate. The imposed waits are longer than `broker.kafka.request_timeout` in these tests.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ const CLIENT_ID: &str = "limited";
 const PARTITIONS: i32 = 4;
 const ROWS: i64 = 20_000;
 const VALUE_BYTES: usize = 4_000;
-/// Bytes a second that the quotas allow.
+/// The allowed bytes in a second.
 const QUOTA: usize = 1_000_000;
-/// Time over which the broker averages, at most. It allows this much traffic before it throttles.
+/// The time over which the broker averages, at most. It allows the traffic of this time before it throttles.
 const BURST: Duration = Duration::from_secs(3);
-/// Bytes of one produce request, at most.
+/// The largest produce request.
 const REQUEST_BYTES_MAX: usize = 900_000;
-/// Memory that the relay may need beyond its memory at rest. The backlog is larger.
+/// The memory that the relay may use in addition to its memory at rest. The backlog is larger.
 const RELAY_MEMORY_MAX: u64 = 64 << 20;
 const DRAIN_LIMIT: Duration = Duration::from_secs(180);
 
@@ -28,7 +28,7 @@ async fn start_kafka() -> Option<OwnKafka> {
     OwnKafka::start_with(&["--set", "quota.window.num=3", "--set", "quota.window.size.seconds=1"]).await
 }
 
-/// `--add-config` with a value, or `--delete-config` without one.
+/// Changes the quota of the client id: `--add-config name=value`, or `--delete-config name`.
 async fn change_quota(kafka: &OwnKafka, change: &str, quota: &str) {
     let client = ["--alter", "--entity-type", "clients", "--entity-name", CLIENT_ID];
     kafka.tool(CONFIGS, &[&client[..], &[change, quota]].concat()).await;
@@ -46,7 +46,7 @@ async fn connect(database: &TestDatabase, kafka: &OwnKafka, client_id: &str) -> 
     broker::connect(&config, database.pool()).await.expect("Kafka")
 }
 
-/// The number of records in all partitions.
+/// Returns the number of records in all partitions.
 async fn records(broker: &SharedBroker, topic: &str) -> i64 {
     let mut sum = 0;
     for partition in 0..PARTITIONS {
@@ -66,7 +66,7 @@ async fn fill_outbox(database: &TestDatabase, topic: &str) {
     database.client().await.batch_execute(&sql).await.expect("inserted");
 }
 
-/// Memory of a process in bytes: `VmRSS` now, or `VmHWM` at its highest.
+/// Returns the memory of a process in bytes: the current one (`VmRSS`) or the peak (`VmHWM`).
 fn memory(process_id: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).expect("a process");
     let line = status.lines().find(|line| line.starts_with(field)).expect("a field");
@@ -91,8 +91,8 @@ fn start_relay(database: &TestDatabase, kafka: &OwnKafka) -> Binary {
     relay
 }
 
-/// Seen to fail without the wait before the next request: the request timed out while the broker did not read, was sent
-/// again, and both copies were published.
+/// Seen to fail without the wait: the next request timed out while the broker did not read, was sent again, and both
+/// copies were published.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_producer_quota_slows_the_relay_down_and_publishes_nothing_twice() {
     let Some(kafka) = start_kafka().await else { return };

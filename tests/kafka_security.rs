@@ -235,10 +235,10 @@ async fn a_role_reads_its_password_from_a_file_and_ends_with_one_line_if_it_is_w
     let Some(kafka) = Kafka::secured() else { return };
     let database = TestDatabase::new().await;
     let settings = settings(kafka, "SASL_SSL", "scram-sha-512");
-    let right = environment(&database, &settings);
-    let right: Vec<(&str, &str)> =
-        right.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let mut relay = Binary::start(&["relay"], &right);
+    let correct = environment(&database, &settings);
+    let correct: Vec<(&str, &str)> =
+        correct.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut relay = Binary::start(&["relay"], &correct);
     relay.line_with("started role=\"relay\"");
     relay.stop();
 

@@ -17,7 +17,7 @@ rm -rf -- "$2"
 "#;
 
 /// Returns whether this machine can run Kafka. Panics if it cannot and the environment variable CI is set, because a
-/// skipped test must not look like a passed one there.
+/// skipped test must not look like a passed test there.
 pub(super) fn is_possible() -> bool {
     let Some(program) = ["java", "mvn"].into_iter().find(|program| !runs(program)) else { return true };
     let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");

@@ -107,7 +107,7 @@ impl Connector {
     }
 }
 
-/// Formats the address of a broker, as metadata tells it, for a connection.
+/// Formats the host and port of a broker from the metadata as an address to connect to.
 pub(super) fn host_and_port(host: &str, port: i32) -> String {
     match host.contains(':') {
         true => format!("[{host}]:{port}"),

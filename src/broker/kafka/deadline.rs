@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::broker::BrokerError;
 
-/// When a call must end. Time that the broker tells the client to wait is added to it.
+/// The end of a call. A wait that a quota imposes moves it.
 pub(super) struct Deadline {
     limit: Duration,
     ends: Instant,

@@ -66,8 +66,8 @@ impl Topics {
         Ok(Some(state))
     }
 
-    /// Returns the settings of a topic, or `None` if this user may not read them. That right is not needed to publish
-    /// and to consume.
+    /// Returns the settings of a topic, or `None` if this user may not read them. That permission is not needed to
+    /// publish and to consume.
     async fn settings(
         &self,
         connection: &mut Connection,

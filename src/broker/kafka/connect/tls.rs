@@ -1,7 +1,7 @@
 //! TLS by rustls.
 //!
 //! Guarantees: the certificate of the broker must be issued for its host by a trusted authority.
-//! Deliberately absent: client certificates, and any way to switch the verification off.
+//! Deliberately absent: client certificates, and a setting that disables the verification.
 
 use std::{io::ErrorKind, sync::Arc};
 
