@@ -75,6 +75,7 @@ pub async fn create_batch(
 }
 
 fn no_decision() -> Problem {
+    tracing::error!("an item of a batch got no decision");
     Problem::new(ProblemKind::Internal, INTERNAL_DETAIL)
 }
 
