@@ -17,11 +17,14 @@ mod build;
 mod expression;
 mod feature;
 mod history;
+mod observation;
 mod reason;
 mod rows;
 mod rule_file;
 mod ruleset;
 mod score;
+mod subject;
+mod symbol;
 mod trial;
 
 #[cfg(test)]
@@ -32,4 +35,5 @@ pub use history::AccountHistory;
 pub use rows::HistoryRow;
 pub use rule_file::RuleFileError;
 pub use ruleset::{Mode, RuleSummary, Ruleset, SHIPPED_RULES};
-pub use score::{Assessment, ScoreError, Subject};
+pub use score::{Assessment, ScoreError};
+pub use subject::Subject;

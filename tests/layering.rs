@@ -30,14 +30,7 @@ const ALLOWED_NEIGHBOURS: &[(&str, &str)] = &[
 ];
 
 /// Circles between files of one folder, as (file, file), each with its reason.
-const ALLOWED_CIRCLES: &[(&str, &str)] = &[
-    // `Ruleset::parse` builds and tries the rule set that it returns. A rule holds its reason, and a reason is filled
-    // from an observation, which holds the rule set.
-    ("risk::ruleset", "risk::build"),
-    ("risk::ruleset", "risk::reason"),
-    ("risk::ruleset", "risk::score"),
-    ("risk::ruleset", "risk::trial"),
-];
+const ALLOWED_CIRCLES: &[(&str, &str)] = &[];
 
 type ModulePath = Vec<String>;
 

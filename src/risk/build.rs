@@ -9,8 +9,10 @@ use super::{
     expression::{Expression, minor_units, root_context},
     feature::{Aggregate, Feature, Measure},
     reason::Reason,
-    rule_file::{AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, did_you_mean},
-    ruleset::{DECIMALS_MAX, Mode, Rule, Symbol, TrackedText, VARIABLES},
+    rule_file::{AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, did_you_mean, read},
+    ruleset::{DECIMALS_MAX, Mode, Rule, TrackedText},
+    symbol::{Symbol, VARIABLES},
+    trial,
 };
 use crate::domain::{CURRENCIES, Currency, Direction};
 
@@ -25,9 +27,19 @@ const FEATURES_MAX: usize = 200;
 /// The key of the amount for all currencies that are not listed.
 const DEFAULT_CURRENCY: &str = "default";
 
-pub(super) struct Builder<'a> {
-    pub source: RuleText<'a>,
-    pub file: &'a RuleFile,
+impl Ruleset {
+    /// Parses a rule file and tries it on made-up transactions. A file with a rule that fails on one of them is refused.
+    pub fn parse(text: &str) -> Result<Self, RuleFileError> {
+        let (file, version) = read(text)?;
+        let ruleset = Builder { source: RuleText(text), file: &file }.build(&version)?;
+        trial::run(&ruleset, &file, RuleText(text))?;
+        Ok(ruleset)
+    }
+}
+
+struct Builder<'a> {
+    source: RuleText<'a>,
+    file: &'a RuleFile,
 }
 
 /// The names that rules can use.

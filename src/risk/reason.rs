@@ -1,13 +1,6 @@
 //! The reason of a rule: a text with `{names}` that are replaced by values. `{{` and `}}` stand for braces.
 
-use std::{fmt::Write, time::Duration};
-
-use super::{
-    feature::Unit,
-    ruleset::{Symbol, Variable},
-    score::Observation,
-};
-use crate::domain::{Currency, format_minor};
+use super::symbol::{Symbol, Variable};
 
 #[derive(Debug)]
 pub(super) struct Reason(Vec<ReasonPart>);
@@ -49,15 +42,19 @@ impl Reason {
         self.0.iter().any(|part| matches!(part, ReasonPart::Metadata(_)))
     }
 
-    /// Returns the text with the values of one transaction.
-    pub fn fill(&self, observation: &Observation<'_>) -> String {
+    /// Returns the text with the values of one transaction: of a name, and of an entry of metadata.
+    pub fn fill(
+        &self,
+        value: impl Fn(Symbol) -> String,
+        metadata: impl Fn(&str) -> Option<String>,
+    ) -> String {
         let mut text = String::new();
         for part in &self.0 {
             match part {
                 ReasonPart::Text(plain) => text.push_str(plain),
-                ReasonPart::Value(symbol) => write_value(&mut text, *symbol, observation),
-                ReasonPart::Metadata(name) => match observation.metadata_text(name) {
-                    Some(value) => text.push_str(&value),
+                ReasonPart::Value(symbol) => text.push_str(&value(*symbol)),
+                ReasonPart::Metadata(name) => match metadata(name) {
+                    Some(entry) => text.push_str(&entry),
                     None => text.push_str("none"),
                 },
             }
@@ -75,47 +72,5 @@ fn placeholder(name: &str, lookup: impl Fn(&str) -> Result<Symbol, String>) -> R
             Err("name one entry of metadata, such as {metadata.country}".into())
         }
         symbol => Ok(ReasonPart::Value(symbol)),
-    }
-}
-
-fn write_value(text: &mut String, symbol: Symbol, observation: &Observation<'_>) {
-    let subject = observation.subject;
-    let money = |minor: i64| money_text(minor, subject.currency);
-    let value = match symbol {
-        Symbol::Amount(at) => money(observation.amount_at(at)),
-        Symbol::Feature(at) => match observation.unit_at(at) {
-            Unit::Number => observation.feature_at(at).to_string(),
-            Unit::Money => money(observation.feature_at(at)),
-            Unit::Seconds => duration_text(observation.feature_at(at)),
-        },
-        Symbol::Variable(variable) => match variable {
-            Variable::Amount => money(subject.amount.saturating_abs()),
-            Variable::SignedAmount => money(subject.amount),
-            Variable::BalanceAfter => money(subject.balance_after),
-            Variable::BalanceBefore => money(observation.balance_before()),
-            Variable::Direction => subject.direction().as_str().to_owned(),
-            Variable::Currency => subject.currency.code().to_owned(),
-            Variable::AccountId => subject.account_id.to_owned(),
-            Variable::AccountSeq => subject.account_seq.to_string(),
-            Variable::Counterparty => subject.counterparty.unwrap_or("none").to_owned(),
-            Variable::Description => subject.description.unwrap_or("none").to_owned(),
-            Variable::Hour => observation.hour().to_string(),
-            Variable::Weekday => observation.weekday().to_string(),
-            Variable::IsReversal => subject.is_reversal.to_string(),
-            Variable::Metadata => String::new(),
-        },
-    };
-    // Writing to a String cannot fail.
-    let _ = write!(text, "{value}");
-}
-
-fn money_text(minor: i64, currency: Currency) -> String {
-    format!("{} {currency}", format_minor(minor, currency))
-}
-
-fn duration_text(seconds: i64) -> String {
-    match u64::try_from(seconds) {
-        Ok(seconds) => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
-        Err(_) => "never".into(),
     }
 }

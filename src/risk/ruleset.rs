@@ -6,15 +6,13 @@ use cel::Context;
 use chrono::{DateTime, Utc};
 
 use super::{
-    HistoryRow, RiskLevel, RuleFileError, Subject,
-    build::Builder,
+    HistoryRow, RiskLevel,
     expression::Expression,
     feature::Feature,
     reason::Reason,
     rows::{RowNumbers, Rows, TextHash},
-    rule_file::{RuleText, read},
-    score::scalar_text,
-    trial,
+    subject::{Subject, scalar_text},
+    symbol::Symbol,
 };
 use crate::domain::Currency;
 
@@ -66,52 +64,6 @@ pub(super) struct Rule {
     pub mode: Mode,
 }
 
-/// The meaning of a name in a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Symbol {
-    Variable(Variable),
-    /// The index of an amount.
-    Amount(usize),
-    /// The index of a feature.
-    Feature(usize),
-}
-
-/// The variables of the transaction itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Variable {
-    Amount,
-    SignedAmount,
-    Direction,
-    Currency,
-    BalanceAfter,
-    BalanceBefore,
-    AccountId,
-    AccountSeq,
-    Counterparty,
-    Description,
-    Metadata,
-    Hour,
-    Weekday,
-    IsReversal,
-}
-
-pub(super) const VARIABLES: &[(&str, Variable)] = &[
-    ("amount", Variable::Amount),
-    ("signed_amount", Variable::SignedAmount),
-    ("direction", Variable::Direction),
-    ("currency", Variable::Currency),
-    ("balance_after", Variable::BalanceAfter),
-    ("balance_before", Variable::BalanceBefore),
-    ("account_id", Variable::AccountId),
-    ("account_seq", Variable::AccountSeq),
-    ("counterparty", Variable::Counterparty),
-    ("description", Variable::Description),
-    ("metadata", Variable::Metadata),
-    ("hour", Variable::Hour),
-    ("weekday", Variable::Weekday),
-    ("is_reversal", Variable::IsReversal),
-];
-
 /// A text of each row whose different values a feature counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TrackedText {
@@ -144,14 +96,6 @@ impl std::fmt::Debug for Ruleset {
 }
 
 impl Ruleset {
-    /// Parses a rule file and tries it on made-up transactions. A file with a rule that fails on one of them is refused.
-    pub fn parse(text: &str) -> Result<Self, RuleFileError> {
-        let (file, version) = read(text)?;
-        let ruleset = Builder { source: RuleText(text), file: &file }.build(&version)?;
-        trial::run(&ruleset, &file, RuleText(text))?;
-        Ok(ruleset)
-    }
-
     /// The version: a hash of the file's content. Assessments store it as `ruleset`.
     pub fn version(&self) -> Arc<str> {
         Arc::clone(&self.version)

@@ -1,61 +1,12 @@
-//! Scores one transaction: the values that a rule sees, and the assessment.
+//! Scores one transaction with the rules.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use cel::{
-    common::{
-        types::{CelBool, CelInt, CelMap, CelMapKey, CelString},
-        value::{CowVal, Val},
-    },
-    context::VariableResolver,
-};
-use chrono::{DateTime, Datelike, Timelike, Utc};
-use serde_json::Value as Json;
-
-use super::{
-    AccountHistory, Mode, Ruleset,
-    feature::Unit,
-    ruleset::{Symbol, Variable},
-};
-use crate::{
-    domain::{Currency, Direction, RiskLevel},
-    event::RiskReason,
-};
+use super::{AccountHistory, Mode, Ruleset, observation::Observation, subject::Subject};
+use crate::{domain::RiskLevel, event::RiskReason};
 
 /// The highest total score.
 const SCORE_MAX: i16 = 100;
-
-/// A transaction to score, borrowed from an event or a ledger row.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// The account.
-    pub account_id: &'a str,
-    /// Its number in the account: 1, 2, 3 …
-    pub account_seq: i64,
-    /// Minor units: positive for a credit, negative for a debit.
-    pub amount: i64,
-    /// The currency of the account.
-    pub currency: Currency,
-    /// Minor units.
-    pub balance_after: i64,
-    /// The event time.
-    pub created_at: DateTime<Utc>,
-    /// The counterparty.
-    pub counterparty: Option<&'a str>,
-    /// The description, a free text.
-    pub description: Option<&'a str>,
-    /// The metadata, a flat object.
-    pub metadata: Option<&'a serde_json::Map<String, Json>>,
-    /// Whether it reverses another transaction.
-    pub is_reversal: bool,
-}
-
-impl Subject<'_> {
-    /// Which way the money moves.
-    pub fn direction(&self) -> Direction {
-        Direction::of(self.amount)
-    }
-}
 
 /// The result of scoring one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +82,9 @@ impl Ruleset {
             if !fired {
                 continue;
             }
-            let reason = rule.reason.fill(observation);
+            let reason = rule
+                .reason
+                .fill(|symbol| observation.text_of(symbol), |name| observation.metadata_text(name));
             let reason = RiskReason { rule: rule.id.to_string(), score: rule.score, reason };
             match rule.mode {
                 Mode::Live => {
@@ -148,105 +101,5 @@ impl Ruleset {
             shadow_reasons,
             ruleset: self.version(),
         })
-    }
-}
-
-/// The values of all names for one transaction.
-pub(super) struct Observation<'a> {
-    ruleset: &'a Ruleset,
-    pub subject: &'a Subject<'a>,
-    features: &'a [i64],
-    amounts: &'a [i64],
-    metadata: Option<CelMap<'a>>,
-}
-
-impl<'a> Observation<'a> {
-    pub fn new(
-        ruleset: &'a Ruleset,
-        subject: &'a Subject<'a>,
-        features: &'a [i64],
-        amounts: &'a [i64],
-    ) -> Self {
-        let metadata = ruleset.rules_read_metadata().then(|| metadata_map(subject.metadata));
-        Self { ruleset, subject, features, amounts, metadata }
-    }
-
-    pub fn amount_at(&self, at: usize) -> i64 {
-        self.amounts.get(at).copied().unwrap_or_default()
-    }
-
-    pub fn feature_at(&self, at: usize) -> i64 {
-        self.features.get(at).copied().unwrap_or_default()
-    }
-
-    pub fn unit_at(&self, at: usize) -> Unit {
-        self.ruleset.features().get(at).map_or(Unit::Number, super::feature::Feature::unit)
-    }
-
-    pub fn balance_before(&self) -> i64 {
-        self.subject.balance_after.saturating_sub(self.subject.amount)
-    }
-
-    /// The hour from 0 to 23, in UTC.
-    pub fn hour(&self) -> i64 {
-        i64::from(self.subject.created_at.hour())
-    }
-
-    /// The weekday from 1 (Monday) to 7 (Sunday), in UTC.
-    pub fn weekday(&self) -> i64 {
-        i64::from(self.subject.created_at.weekday().number_from_monday())
-    }
-
-    pub fn metadata_text(&self, name: &str) -> Option<String> {
-        self.subject.metadata?.get(name).map(scalar_text)
-    }
-}
-
-/// Returns a metadata value as text: a string unchanged, any other value as JSON.
-pub(super) fn scalar_text(value: &Json) -> String {
-    match value {
-        Json::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn metadata_map(metadata: Option<&serde_json::Map<String, Json>>) -> CelMap<'_> {
-    let entries = metadata.into_iter().flatten().filter_map(|(name, value)| {
-        let value: Box<dyn Val + '_> = match value {
-            Json::String(text) => Box::new(CelString::from(text.as_str())),
-            Json::Bool(truth) => Box::new(CelBool::from(*truth)),
-            Json::Number(number) => Box::new(CelInt::from(number.as_i64()?)),
-            Json::Null | Json::Array(_) | Json::Object(_) => return None,
-        };
-        Some((CelMapKey::String(CelString::from(name.as_str())), value))
-    });
-    CelMap::from(entries.collect::<HashMap<_, _>>())
-}
-
-impl VariableResolver for Observation<'_> {
-    fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
-        let integer = |value: i64| Some(CowVal::owned(CelInt::from(value)));
-        let text = |value: &'b str| Some(CowVal::owned(CelString::from(value)));
-        let subject = self.subject;
-        match self.ruleset.symbol(name)? {
-            Symbol::Amount(at) => integer(self.amount_at(at)),
-            Symbol::Feature(at) => integer(self.feature_at(at)),
-            Symbol::Variable(variable) => match variable {
-                Variable::Amount => integer(subject.amount.saturating_abs()),
-                Variable::SignedAmount => integer(subject.amount),
-                Variable::BalanceAfter => integer(subject.balance_after),
-                Variable::BalanceBefore => integer(self.balance_before()),
-                Variable::Direction => text(subject.direction().as_str()),
-                Variable::Currency => text(subject.currency.code()),
-                Variable::AccountId => text(subject.account_id),
-                Variable::AccountSeq => integer(subject.account_seq),
-                Variable::Counterparty => text(subject.counterparty.unwrap_or_default()),
-                Variable::Description => text(subject.description.unwrap_or_default()),
-                Variable::Hour => integer(self.hour()),
-                Variable::Weekday => integer(self.weekday()),
-                Variable::IsReversal => Some(CowVal::owned(CelBool::from(subject.is_reversal))),
-                Variable::Metadata => self.metadata.as_ref().map(|map| CowVal::Borrowed(map as &dyn Val)),
-            },
-        }
     }
 }

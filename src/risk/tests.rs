@@ -412,7 +412,7 @@ fn direction_is_the_sign_of_the_amount() {
 #[test]
 fn the_guide_names_everything_and_its_examples_are_valid() {
     let guide = include_str!("../../docs/rules.md");
-    for (name, _) in ruleset::VARIABLES {
+    for (name, _) in symbol::VARIABLES {
         assert!(guide.contains(&format!("`{name}`")), "{name} is not in docs/rules.md");
     }
     for name in expression::FUNCTIONS {

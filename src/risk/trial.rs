@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AccountHistory, Mode, RuleFileError, Ruleset, Subject,
+    observation::Observation,
     rule_file::{RuleFile, RuleText},
     ruleset::{Rule, TrackedText},
-    score::Observation,
 };
 use crate::domain::{AMOUNT_MINOR_MAX, Currency, format_minor};
 
