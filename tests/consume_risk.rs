@@ -1,8 +1,8 @@
 //! The guarantees of `consume-risk`: each event has its effect once, no record is skipped, and only a record that can
 //! never be handled becomes a dead letter.
 //!
-//! Seen to fail when planted: a commit without the fence, events for assessments that existed already, and attempts that
-//! are not committed before they are made.
+//! Seen to fail with these planted bugs: a commit without the fence, events for assessments that existed already, and
+//! attempts that are not committed before they are made.
 
 mod backfill;
 mod blocked_partition;
@@ -171,7 +171,7 @@ async fn poison_records_are_dead_lettered_unchanged_and_the_rest_is_consumed() {
     }
 }
 
-/// Seen to fail when planted: an idle partition that never checks the database.
+/// Seen to fail with this planted bug: an idle partition that never checks the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_partition_notices_that_a_failover_moved_its_position_back() {
     let scene = Scene::new().await;

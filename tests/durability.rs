@@ -34,7 +34,7 @@ async fn kill_9_loses_no_acknowledged_transaction() {
     nothing_is_lost_or_doubled(&database, &known).await;
 }
 
-/// Seen to fail when the process did not wait for the end of its writers: it continued without one.
+/// Seen to fail when the process did not notice that a writer had ended: it continued without that writer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_that_panics_ends_the_process_and_loses_no_acknowledged_transaction() {
     let database = TestDatabase::new().await;

@@ -1,7 +1,7 @@
 //! `ledger import`: every row of a file is posted once and in order, rejected rows are listed with the reason, balances
 //! are compared, and an interrupted import can be run again.
 //!
-//! Seen to fail when planted:
+//! Seen to fail with these planted bugs:
 //!
 //! - the rest of a group is posted after a refused row; a connection is used again after an error;
 //! - only the first rejected row of a group is listed; rows are numbered from 0;
@@ -202,7 +202,7 @@ async fn rejected_rows_are_skipped_and_listed_with_number_and_reason() {
     scene.contains_whole_file(3).await;
 }
 
-/// Seen to fail when planted: a leap second that is kept as such, which PostgreSQL cannot store.
+/// Seen to fail with this planted bug: a leap second that is kept as such, which PostgreSQL cannot store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leap_second_is_the_same_in_a_second_run() {
     let scene = Scene::new().await;
@@ -214,7 +214,7 @@ async fn a_leap_second_is_the_same_in_a_second_run() {
     assert_eq!((again.created, again.replayed, again.rejected), (0, 2, 0));
 }
 
-/// Seen to fail when planted: the list overwrites any file.
+/// Seen to fail with this planted bug: the list overwrites any file.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_of_rejected_rows_overwrites_an_earlier_list_and_no_other_file() {
     let scene = Scene::new().await;
@@ -333,8 +333,8 @@ async fn a_dry_run_reports_the_result_and_writes_nothing() {
     assert_eq!((again.created, again.replayed), (0, 4), "keys in the ledger count too");
 }
 
-/// Seen to fail when planted: keys or timestamps of earlier groups are forgotten, balances of replays are not compared,
-/// rows after a refused row are counted.
+/// Seen to fail with these planted bugs: keys or timestamps of earlier groups are forgotten, balances of replays are
+/// not compared, rows after a refused row are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_and_the_import_report_the_same() {
     let first = "a,1,credit,1.00,EUR,2001-01-01T00:00:00Z,,,,1.00";

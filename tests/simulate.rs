@@ -33,7 +33,7 @@ async fn fired(database: &TestDatabase, of: &str) -> BTreeSet<String> {
 }
 
 /// Two rules depend on times that the API accepts from no client: 90 days without a transaction, and the night. An
-/// imported history trips them. Seen to fail when planted: a takeover from the usual country.
+/// imported history trips them. Seen to fail with this planted bug: a takeover from the usual country.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_shipped_rule_is_tripped_on_a_running_platform() {
     let system = System::on_postgres().await;

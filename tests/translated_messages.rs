@@ -1,6 +1,6 @@
 //! PostgreSQL reports in German, and every failure is handled as in English: errors are recognised by their SQLSTATE.
 //!
-//! Seen to fail when planted: recognising a deadlock, a shutdown and a full disk by their English message.
+//! Seen to fail with this planted bug: recognising a deadlock, a shutdown and a full disk by their English message.
 
 use std::sync::atomic::Ordering;
 

@@ -33,11 +33,12 @@ use crate::{
     runtime::fail_point,
 };
 
-/// At least this many rows of an account are read, the event included: the row before it shows that none is missing.
+/// At least this many rows of an account are read: the event's own row, and the row before it, which shows that none is
+/// missing.
 const ROWS_BACK_MIN: i64 = 2;
 /// The most rows of history that one batch reads, however much memory is free.
 const HISTORY_ROWS_READ_MAX: i64 = 50_000;
-/// The memory of an account beside its rows, counted in rows.
+/// The memory that an account takes in addition to its rows, as a number of rows.
 const ACCOUNT_ROWS: i64 = 32;
 /// How many events are scored before other tasks may run.
 const EVENTS_BETWEEN_YIELDS: usize = 64;

@@ -1,17 +1,18 @@
-//! The account histories of one partition in memory: the accounts of the last few thousand events need no query.
+//! Keeps the account histories of one partition in memory, so that events of recently used accounts need no query.
 //!
-//! The cache is bounded by bytes, not by accounts. It has two generations instead of a list of recent use: an account
-//! that is used moves to the young one, and when both together are too large, the old one is dropped whole. Accounts
-//! that all fit are never dropped. Correctness never depends on an account being here.
+//! The cache is bounded by bytes, not by accounts. It has two generations instead of an LRU list. An account that is
+//! used moves to the young generation. When both together exceed the bound, the old generation is dropped and the young
+//! one becomes the old one. While all accounts fit, none is dropped. Correctness never depends on the cache.
 
 use std::collections::HashMap;
 
 use crate::{domain::Currency, risk::AccountHistory};
 
-/// The memory of an account beside its history: its id and its entry in the map.
+/// The memory that an account takes in addition to its history: its id and its entry in the map.
 const ACCOUNT_BYTES: usize = 160;
 
-/// An account up to the last of its transactions that was compared with the ledger.
+/// The history and the currency of an account. The history ends with its last transaction that was compared with the
+/// ledger.
 pub(super) struct CachedAccount {
     pub history: AccountHistory,
     pub currency: Currency,

@@ -27,8 +27,8 @@ pub(super) struct Binaries {
     pub(super) major: u32,
 }
 
-/// Finds or downloads programs of the major version `wanted`, or with None of the newest version. With `given`, only that
-/// directory is used.
+/// Returns the installed programs of the major version `wanted`; if it is None, of the newest installed version.
+/// Downloads portable programs if no suitable ones are installed. If `given` names a directory, uses only that directory.
 pub(super) async fn find_or_download(
     given: Option<&Path>,
     wanted: Option<u32>,
@@ -121,7 +121,8 @@ fn cache_directory() -> anyhow::Result<PathBuf> {
     Ok(base.join("ledger/postgresql"))
 }
 
-/// Downloads portable programs and keeps them: zonky's builds from Maven Central, with their checksums verified.
+/// Downloads portable programs, verifies their checksums and keeps them. They are the builds of the zonky project on
+/// Maven Central.
 async fn download_or_advise(cache: &Path, major: u32) -> anyhow::Result<Binaries> {
     eprintln!(
         "no PostgreSQL {major} is installed: downloading a portable one into {} (about 20 MB, once)",

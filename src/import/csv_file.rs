@@ -226,7 +226,8 @@ impl<R: Read> Read for TrackedInput<R> {
 mod tests {
     use super::*;
 
-    /// Seen to fail when planted: a doubled quotation mark that closes a cell, and a byte order mark that is text.
+    /// Seen to fail with these planted bugs: a doubled quotation mark that closes a cell, and a byte order mark that is
+    /// text.
     #[test]
     fn text_after_a_closing_quotation_mark_is_found_in_its_row() {
         let misplaced_in = |text: &str| {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::domain::Posting;
 
-/// A group with more bytes in its cells ends before it has all of its rows.
+/// A group ends when its cells have this many bytes, even if it has fewer rows than `--group-size`.
 const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A row that can be posted.

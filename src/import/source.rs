@@ -114,8 +114,8 @@ mod tests {
 
     use super::*;
 
-    /// A row that is cut within its amount would have another amount. Seen to fail when planted: no check of the file at
-    /// its end.
+    /// A row that is cut within its amount would have another amount. Seen to fail with this planted bug: no check of
+    /// the file at its end.
     #[test]
     fn a_file_that_is_changed_while_it_is_read_ends_with_an_error_and_without_half_a_row() {
         const ROWS: usize = 5_000;

@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// Seen to fail when planted: the text of a real run for a dry run.
+    /// Seen to fail with this planted bug: the text of a real run for a dry run.
     #[test]
     fn a_dry_run_that_ends_early_does_not_say_that_rows_were_posted() {
         let reason = || "row 7: no".to_owned();

@@ -1,7 +1,7 @@
 //! Logs on stderr, metrics for the admin listener, and traces by OTLP where `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 //!
 //! Logging and exporting are independent: `log.filter` does not affect exported spans. Without an exporter, only the
-//! log filter can enable a span, so hot paths that check first pay nothing.
+//! log filter can enable a span, so hot paths that first check whether a span is enabled pay nothing.
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -20,7 +20,7 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFormat};
 
-/// Seconds, from an answer out of memory to a request that timed out.
+/// Seconds: from a response that needs no query to a request that times out.
 const DURATION_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// The target whose spans are exported. Spans of the exporter's own connection have another target.
@@ -110,7 +110,7 @@ fn install_metrics() -> anyhow::Result<PrometheusHandle> {
 
 fn tracer_provider(role: &str) -> anyhow::Result<Option<SdkTracerProvider>> {
     let Some((name, endpoint)) = variable(ENDPOINTS) else { return Ok(None) };
-    // OTLP's rules for an endpoint without a scheme.
+    // By OTLP's rules, an endpoint without a scheme uses TLS unless the variable for insecure connections is true.
     let is_plain = match endpoint.split_once("://") {
         Some((scheme, _)) => !scheme.eq_ignore_ascii_case("https"),
         None => variable(INSECURE).is_some_and(|(_, insecure)| insecure.eq_ignore_ascii_case("true")),

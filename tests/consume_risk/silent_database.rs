@@ -13,10 +13,10 @@ const COMMITS_WAIT: &str = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpg
     CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON risk_assessments
       DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()";
 
-/// The answer to a commit is lost: the consumer continues at the position of the database. Another answer is lost while
-/// the partition is given up: it ends all the same.
+/// The answer to a commit is lost: the consumer continues at the position that the database holds. Later, the answer to
+/// another commit is lost while the consumer stops: it ends nevertheless.
 ///
-/// Seen to fail without a limit of the wait for an answer: the partition then waited for as long as the process lived.
+/// Seen to fail without the answer timeout: the partition then waited as long as the process lived.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_gets_no_answer_continues_and_can_be_stopped() {
     let scene = Scene::new().await;

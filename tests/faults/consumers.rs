@@ -42,8 +42,8 @@ async fn reasons(system: &System) -> String {
     system.database.value(sql).await
 }
 
-/// Seen to fail when planted: the position moves in a commit of its own, before the results. A consumer that dies at
-/// `consume-risk/writing` has then passed records without effect.
+/// Seen to fail with this planted bug: the position moves in a commit of its own, before the results. A consumer that
+/// dies at `consume-risk/writing` has then passed records without effect.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_dies_between_any_two_steps_gives_each_event_its_effect_once() {
     let system = System::on_postgres().await;
@@ -81,8 +81,8 @@ async fn a_consumer_that_dies_between_any_two_steps_gives_each_event_its_effect_
     consumer.stop();
 }
 
-/// Seen to fail when planted: a commit that does not hold the lease. The rival is frozen before it moves the position, so
-/// only the epoch shows that the partition is the rival's.
+/// Seen to fail with this planted bug: a commit that does not hold the lease. The rival is frozen before it moves the
+/// position, so only the epoch shows that the partition is the rival's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_freezes_before_its_commit_writes_nothing_when_it_thaws() {
     let system = System::on_postgres().await;
@@ -150,7 +150,7 @@ async fn a_record_that_kills_the_process_is_the_only_dead_letter() {
 
 /// All records of the topics are delivered again, in their order; then new events follow.
 ///
-/// Seen to fail when planted: events for assessments that existed already.
+/// Seen to fail with this planted bug: events for assessments that existed already.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_record_of_all_topics_delivered_twice_changes_nothing() {
     let Some(system) = System::on_kafka().await else { return };
@@ -183,7 +183,8 @@ async fn every_record_of_all_topics_delivered_twice_changes_nothing() {
 
 /// Another program's Kafka transaction ends with a marker, which has an offset and is not a record.
 ///
-/// Seen to fail when planted: a position that only records move, so that the lag never becomes 0 behind a marker.
+/// Seen to fail with this planted bug: only records move the position, so that the lag never becomes 0 when the
+/// partition ends with a marker.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_position_passes_the_markers_of_another_programs_transactions() {
     let Some(system) = System::on_kafka().await else { return };

@@ -32,8 +32,8 @@ async fn nothing_differs(clients: Clients, system: &System) {
     system.is_whole().await;
 }
 
-/// Seen to fail when planted: a transient error of the broker taken for a refusal, which ends the relay. Seen to fail when
-/// a partition's pause could end in the middle of an outbox scan: later rows of an account were published first.
+/// Seen to fail with these bugs: a transient error of the broker is treated as a refusal, which ends the relay; a
+/// partition's pause can end in the middle of an outbox scan, so that later rows of an account are published first.
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_are_accepted_during_a_kafka_outage_and_published_after_it() {
     let Some(system) = System::on_kafka().await else { return };
@@ -63,7 +63,7 @@ async fn transactions_are_accepted_during_a_kafka_outage_and_published_after_it(
     }
 }
 
-/// Seen to fail when planted: a request without an answer taken for a success.
+/// Seen to fail with this planted bug: a request without an answer is treated as a success.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_delays_resets_cuts_and_crawls_loses_and_reorders_nothing() {
     let Some(system) = System::on_kafka().await else { return };
@@ -98,7 +98,7 @@ async fn a_network_that_delays_resets_cuts_and_crawls_loses_and_reorders_nothing
     }
 }
 
-/// Seen to fail when planted: an error of the database taken for a fault of the record.
+/// Seen to fail with this planted bug: an error of the database is treated as a fault of the record.
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_crashes_and_restarts_while_all_roles_are_at_work() {
     let mut postgres = OwnPostgres::start().await;
@@ -157,7 +157,7 @@ async fn a_full_disk_is_503_and_all_roles_wait_for_space() {
     }
 }
 
-/// Seen to fail when planted: the consumer continues with the first record that is left.
+/// Seen to fail with this planted bug: the consumer continues with the first record that is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_retention_removed_halt_their_partition_and_no_other() {
     let Some(system) = System::on_kafka().await else { return };

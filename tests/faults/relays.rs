@@ -9,7 +9,8 @@ use crate::support::{
 
 const SMALL_BATCHES: (&str, &str) = ("LEDGER_RELAY__BATCH_SIZE_MAX", "100");
 
-/// Seen to fail when planted: rows removed when they are read. A relay that dies at `relay/read` has then lost them.
+/// Seen to fail with this planted bug: rows are removed when they are read. A relay that dies at `relay/read` then
+/// loses them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_dies_between_any_two_steps_loses_nothing_and_keeps_the_order() {
     let Some(system) = System::on_kafka().await else { return };
@@ -27,8 +28,8 @@ async fn a_relay_that_dies_between_any_two_steps_loses_nothing_and_keeps_the_ord
     consumer.stop();
 }
 
-/// Seen to fail when planted: rows removed without holding the leases. The rows are in the topic by then, so only the
-/// epoch shows that they belong to the new owner.
+/// Seen to fail with this planted bug: rows are removed without a check of the leases. The rows are in the topic by
+/// then, so only the epoch shows that they belong to the new owner.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_freezes_after_publishing_removes_nothing_when_it_thaws() {
     let Some(system) = System::on_kafka().await else { return };

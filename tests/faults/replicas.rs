@@ -18,7 +18,7 @@ fn retries(admin: &str) -> u64 {
 /// A real Kafka answers `NotEnoughReplicas`. Kafka never requires more replicas than a topic has, so only a second broker
 /// can provoke it.
 ///
-/// Seen to fail when planted: too few replicas taken for a refusal, which ends the relay.
+/// Seen to fail with this planted bug: the error for too few replicas is treated as a refusal, which ends the relay.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_few_replicas_delay_their_topic_only_until_fewer_are_required() {
     let Some(system) = System::on_kafka().await else { return };
@@ -62,7 +62,7 @@ async fn too_few_replicas_delay_their_topic_only_until_fewer_are_required() {
     }
 }
 
-/// Seen to fail when planted: the leader is kept in memory although nothing listens at its address.
+/// Seen to fail with this planted bug: the leader is kept in memory although nothing listens at its address.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_of_a_broker_that_dies_are_published_to_and_read_from_their_new_leader() {
     let Some(system) = System::on_kafka().await else { return };

@@ -34,7 +34,7 @@ async fn share(system: &System, consumers: usize) -> bool {
     system.database.value(sql).await == shares.join(",")
 }
 
-/// Seen to fail when planted: taking a lease does not raise its epoch, so that two owners have the same epoch.
+/// Seen to fail with this planted bug: taking a lease does not raise its epoch, so that two owners have the same epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn consumers_scale_from_one_to_four_to_two_under_load() {
     let system = System::on_postgres().await;

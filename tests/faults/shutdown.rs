@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{clients::Clients, eventually, system::System};
 
-/// Seen to fail when planted: a role that ends without releasing its leases.
+/// Seen to fail with this planted bug: a role that ends without releasing its leases.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_role_ends_within_5_s_under_load_and_releases_its_leases() {
     let system = System::on_postgres().await;

@@ -1,7 +1,7 @@
 //! `ledger import` from Parquet: the history is the same as from CSV, for all supported types, and a type that is not
 //! exact is refused with the reason.
 //!
-//! Seen to fail when planted: decimals with the scale of their type.
+//! Seen to fail with this planted bug: decimals with the scale of their type.
 
 use std::{fs::File, sync::Arc};
 
@@ -345,7 +345,7 @@ async fn an_incomplete_parquet_file_is_reported_in_one_line() {
     scene.contains_whole_file(rows).await;
 }
 
-/// Seen to fail when planted: a check of the first row group only, and ignored columns that are counted.
+/// Seen to fail with these planted bugs: a check of the first row group only, and ignored columns that are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_group_that_would_not_fit_into_memory_is_refused_with_advice() {
     let scene = Scene::new().await;

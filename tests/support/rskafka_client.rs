@@ -1,5 +1,5 @@
-//! A second Kafka client, the crate rskafka, which shares no code with the client under test. A fault that encoder and
-//! decoder of the product share is visible to it.
+//! A second Kafka client, the crate rskafka, which shares no code with the client under test. It finds a fault that the
+//! product's own encoder and decoder share.
 
 use std::collections::BTreeMap;
 

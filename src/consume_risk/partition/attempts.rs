@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(owner.next(), NextAttempt::Batch { must_note: false });
     }
 
-    /// Seen to fail when planted: a range of one record, and a range that is lost when the position moves.
+    /// Seen to fail with these planted bugs: a range of one record, and a range that is lost when the position moves.
     #[test]
     fn a_batch_that_an_earlier_owner_did_not_finish_is_retried_one_by_one_up_to_its_end() {
         let mut owner = at(10, 0, true);
@@ -350,8 +350,8 @@ mod tests {
         }
     }
 
-    /// Seen to fail when planted: attempts that are not noted (the process ends for ever), and a position that moves one
-    /// record too far (that record is never handled).
+    /// Seen to fail with these planted bugs: attempts that are not noted (the process ends for ever), and a position
+    /// that moves one record too far (that record is never handled).
     #[test]
     fn every_record_is_handled_or_dead_lettered_once_whatever_ends_the_process() {
         use Record::{Fatal, Good, Poison};

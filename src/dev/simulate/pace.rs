@@ -103,7 +103,7 @@ fn give_permits(
 mod tests {
     use super::*;
 
-    /// Seen to fail when planted: the default rate for zero, which gives 5,000 requests in ten seconds.
+    /// Seen to fail with this planted bug: the default rate for zero, which gives 5,000 requests in ten seconds.
     #[tokio::test]
     async fn without_a_rate_each_request_is_due_when_it_is_asked_for() {
         let pace = Pace::start(0, Duration::from_secs(10), None).expect("pace");

@@ -177,7 +177,8 @@ async fn it_stops_after_the_requested_number_of_transactions() {
     assert_eq!(report.created, 123);
 }
 
-/// Seen to fail when planted: permits are given until the end of the duration, and each connection waits for one.
+/// Seen to fail with this planted bug: permits are given until the end of the duration, and each connection waits for
+/// one.
 #[tokio::test]
 async fn it_ends_with_the_last_transaction_also_with_a_rate() {
     let flags = ["--rate", "20", "--duration", "60s", "--transactions", "10", "--connections", "40"];
@@ -281,7 +282,7 @@ async fn an_interrupted_run_reports_the_requests_until_then() {
     assert_eq!(acknowledged.len() as u64, report.created);
 }
 
-/// Seen to fail when planted: a stop that waits for all answers, and latencies of answered requests only.
+/// Seen to fail with these planted bugs: a stop that waits for all answers, and latencies of answered requests only.
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_server_that_hangs_and_the_latencies_show_it() {
     let Outcome { report, .. } = interrupted(Fault::Hangs, 4).await;

@@ -6,6 +6,7 @@ WITH drawn AS (
   SET next_offset = next_offset + /* count of records */ $1, bytes = bytes + /* bytes of keys and values */ $2
   WHERE topic = /* topic */ $3 AND partition = /* partition */ $4 RETURNING topic, partition, next_offset),
 record AS (
+  -- The records, with their positions in the arrays.
   SELECT *
   FROM unnest(/* keys */ $5, /* values */ $6, /* headers */ $7, /* timestamps */ $8)
     WITH ORDINALITY AS r (key, value, headers, created_at, position))

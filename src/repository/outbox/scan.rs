@@ -21,7 +21,8 @@ pub struct OutboxScan {
     pub is_full: bool,
 }
 
-/// The last id that was drawn, and the database transactions that may still commit rows with drawn ids.
+/// The last id that was drawn from the sequence of the outbox, and the database transactions that may still commit rows
+/// with drawn ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnIds {
     /// The last id that was drawn.
@@ -58,8 +59,8 @@ pub async fn configure_session(connection: &mut Connection) -> Result<(), Reposi
     Ok(())
 }
 
-/// Returns the last drawn id and the open database transactions. Reads the id first: a transaction that drew an id up
-/// to it holds its lock by then, or has ended.
+/// Returns the last drawn id and the open database transactions. The id must be read first: a database transaction that
+/// drew this id or a lower one is then either still open and listed, or has ended.
 pub async fn drawn_ids(connection: &mut Connection) -> Result<DrawnIds, RepositoryError> {
     let LastId { last_id } = statement(include_str!("last_id.sql")).get_result(connection).await?;
     let open: Vec<OpenTransaction> =
@@ -71,8 +72,8 @@ pub async fn drawn_ids(connection: &mut Connection) -> Result<DrawnIds, Reposito
 ///
 /// - A lane gives at most `count_max` rows and about `bytes_max` bytes, but at least one row.
 /// - All lanes together give at most `total_max` rows.
-/// - Rows beyond `bytes_max` are dropped on arrival: a running sum in the query costs more than the rest of it. A
-///   caller that meets large rows should ask for fewer.
+/// - Rows beyond `bytes_max` are dropped when they arrive, because a running sum would cost more than the rest of the
+///   query. A caller that gets large rows should ask for fewer.
 pub async fn scan(
     connection: &mut Connection,
     lanes: &[i16],

@@ -1,11 +1,13 @@
 -- name: verify_announcement_mismatches
 -- Not in the DSL: it compares whole tables.
 WITH e AS MATERIALIZED (
+  -- The published events.
   SELECT *
   FROM unnest(/* account_ids */ $1, /* account_seqs */ $2, /* transaction_ids */ $3, /* risk_scores */ $4,
               /* risk_levels */ $5, /* rulesets */ $6)
     AS e (account_id, account_seq, transaction_id, risk_score, risk_level, ruleset)),
 recorded AS (
+  -- Remembers that these transactions were announced; `verify_unannounced` looks for the others.
   INSERT INTO verify_announced SELECT transaction_id FROM e)
 SELECT count(*) OVER () AS total,
   'transaction ' || e.account_seq || ' of account ' || e.account_id || ' is announced as ' || e.risk_score || ' '
