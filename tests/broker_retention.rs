@@ -46,7 +46,7 @@ async fn records_that_are_too_old_are_deleted_and_the_earliest_offset_rises() {
     let old = Utc::now() - TimeDelta::hours(2);
     broker.produce("t", 0, records(7_000, old)).await.expect("published");
     broker.produce("t", 0, records(5, Utc::now())).await.expect("published");
-    // A record behind one that stays is not deleted, so the offsets have no gaps.
+    // A record after one that stays is not deleted, so the offsets have no gaps.
     broker.produce("t", 0, records(5, old)).await.expect("published");
     let topics = [spec];
     assert_eq!(broker.enforce_retention(&topics).await.expect("removed"), 7_000);

@@ -1,4 +1,5 @@
-//! Numbers of variable length, and byte strings after their length, as Kafka's message format 2 encodes them.
+//! Numbers of variable length, and byte strings with their length before them, as Kafka's message format 2 encodes
+//! them.
 //!
 //! A number is zigzag-encoded and written with seven bits in each byte, low bits first
 //! (<https://protobuf.dev/programming-guides/encoding/#signed-ints>). The code is here and not in `broker::kafka`, because
@@ -52,7 +53,7 @@ pub fn sized_size(bytes: Option<&[u8]>) -> usize {
     varint_size(length(bytes)) + bytes.map_or(0, <[u8]>::len)
 }
 
-/// Appends the length and the bytes, or the mark of an absent byte string.
+/// Appends the length and the bytes. For an absent byte string, appends the length -1.
 pub fn put_sized(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     put_varint(out, length(bytes));
     out.extend_from_slice(bytes.unwrap_or_default());
@@ -99,7 +100,7 @@ mod tests {
             let mut rest = &out[..];
             assert_eq!((take_sized(&mut rest), rest), (Some(bytes), &[][..]));
         }
-        // Cut off, and a length below the mark of an absent byte string.
+        // A byte string that is cut off, and the length -2.
         assert_eq!(take_sized(&mut &[4, 0][..]), None);
         assert_eq!(take_sized(&mut &[3][..]), None);
     }

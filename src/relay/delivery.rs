@@ -79,7 +79,7 @@ impl Batch {
         self.partitions.is_empty()
     }
 
-    /// Returns whether rows of paused partitions were skipped. The next scan then resumes behind them at once.
+    /// Returns whether rows of paused partitions were skipped. The next scan then resumes after them at once.
     pub(super) fn resumes(&self) -> bool {
         self.resumes
     }

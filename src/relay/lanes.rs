@@ -1,9 +1,10 @@
 //! Chooses the lanes to scan next.
 //!
 //! - While the outbox is nearly empty, one query scans all lanes.
-//! - While it is behind, the lanes are scanned in shares, so that one share is read while others are published and
-//!   removed. A share holds the lanes of equal remainder. Lane and partition come from the same hash, so two shares have
-//!   few partitions in common, and none if the number of partitions is a multiple of the number of shares.
+//! - While the relay is behind, the lanes are scanned in shares, so that one share is read while others are published
+//!   and removed. A share holds the lanes whose numbers have the same remainder modulo the number of shares. Lane and
+//!   partition come from the same hash, so two shares have few partitions in common, and none if the number of
+//!   partitions is a multiple of the number of shares.
 //! - A lane is in at most one batch at a time. This keeps its order.
 
 use std::collections::BTreeSet;
@@ -40,7 +41,7 @@ impl Share {
     }
 }
 
-/// The lanes that are being delivered, and whether the outbox is behind.
+/// The lanes that are being delivered, and whether the relay is behind.
 #[derive(Debug, Default)]
 pub(super) struct LaneSchedule {
     taken: BTreeSet<i16>,

@@ -1,8 +1,8 @@
 //! Where scans resume while some partitions are paused.
 //!
-//! A scan is bounded. A partition that is paused for an hour leaves more rows at the head of a lane than one scan reads,
-//! and the rows of other partitions behind them would never be found. So the next scan of such a lane resumes behind
-//! them.
+//! A scan is bounded. A partition that is paused for an hour leaves more rows at the head of a lane than one scan
+//! reads, and the rows of other partitions after them would never be found. So the next scan of such a lane resumes
+//! after them.
 //!
 //! Order is kept: the rows of a key commit in the order of their ids, so no row overtakes another of its own key. A row
 //! of another key that commits late, with a lower id, is found when the scans start from the scan floor again.
@@ -15,8 +15,8 @@ use std::{
 use super::partitions::Partition;
 use crate::repository::outbox::OutboxAddress;
 
-/// How long after the scans reached the end of every lane they start from the scan floor again. They also do so when a
-/// pause ends.
+/// The scans start from the scan floor again this long after they have reached the end of every lane, and when a pause
+/// ends.
 const RESTART_AFTER: Duration = Duration::from_secs(10);
 
 /// The ids from which the next scans resume.
@@ -28,10 +28,11 @@ pub(super) struct ResumePoints {
 }
 
 impl ResumePoints {
-    /// Returns where the next scan starts, in the order of the lanes: never below their scan floors.
+    /// Returns the id at which the next scan of each lane starts, in the order of `lanes`. It is never below the lane's
+    /// scan floor.
     pub(super) fn starts(&mut self, paused: &HashSet<Partition>, lanes: &[i16], floors: &[i64]) -> Vec<i64> {
         let is_over = self.ended_at.is_some_and(|ended_at| ended_at.elapsed() >= RESTART_AFTER);
-        // Rows skipped for these partitions may be skipped for more of them, but not for fewer.
+        // The resume points stay valid when more partitions are paused, but not when a pause has ended.
         if is_over || !paused.is_superset(&self.paused) {
             *self = Self::default();
         }
@@ -43,7 +44,7 @@ impl ResumePoints {
     }
 
     /// Records a scan of at most `per_lane` rows per lane. If all rows of a lane belong to paused partitions, the next
-    /// scan of that lane resumes behind them. Returns whether there is such a lane.
+    /// scan of that lane resumes after them. Returns whether there is such a lane.
     pub(super) fn record_scan(
         &mut self,
         paused: &HashSet<Partition>,

@@ -23,7 +23,8 @@ pub struct Context {
     pub metrics: PrometheusHandle,
     /// Whether spans are exported. If not, hot paths create none.
     pub exports_traces: bool,
-    /// The name of this process among others of its role: host, process id and a random part. Leases have it as owner.
+    /// The unique name of this process: host, process id and a random part. It is the owner of the leases that the
+    /// process holds.
     pub instance: Arc<str>,
 }
 

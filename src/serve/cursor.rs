@@ -2,7 +2,7 @@
 //!
 //! A cursor holds the position of the last row of a page, and a check value over the position and the query. It does
 //! not expire, is not secret and grants nothing. The check value turns a truncated, altered or mixed-up cursor into a
-//! 400 instead of an answer to another question.
+//! 400 response instead of a page of another query.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
@@ -23,8 +23,8 @@ pub struct CursorScope {
 }
 
 impl CursorScope {
-    /// Takes the query as the client wrote it, so that a cursor stays valid when the server is upgraded. Call it before
-    /// parameters are taken out.
+    /// Binds the scope to the client's parameters, not to what the server makes of them, so that a cursor stays valid
+    /// when the server is upgraded. Must be called before parameters are taken out of `parameters`.
     pub fn new(list: &'static str, parameters: &Parameters) -> Self {
         Self { list, query: parameters.without_cursor() }
     }

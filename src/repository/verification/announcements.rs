@@ -1,5 +1,5 @@
-//! Assessments against the RiskAssessed events that were published. Call [`super::snapshot()`] first: it creates the
-//! temporary tables.
+//! Compares assessments with the RiskAssessed events that were published. Call [`super::snapshot()`] first: it creates
+//! the temporary tables.
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};

@@ -1,4 +1,5 @@
-//! Dead letters against the dead-letter topic. Call [`super::snapshot()`] first: it creates the temporary tables.
+//! Compares the dead letters with the dead-letter topic. Call [`super::snapshot()`] first: it creates the temporary
+//! tables.
 
 use diesel::{
     QueryableByName,

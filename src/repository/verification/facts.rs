@@ -1,4 +1,4 @@
-//! The facts of a day against the ledger, in minor units. The facts are converted back from decimals.
+//! Compares the facts of a day with the ledger. Decimals of the facts are converted to minor units for this.
 
 use chrono::NaiveDate;
 use diesel::{

@@ -1,4 +1,4 @@
-//! The ledger against itself, and assessments against the ledger.
+//! Checks the ledger against itself, and assessments against the ledger.
 
 use diesel::{
     QueryableByName,
@@ -31,7 +31,7 @@ pub struct TableCounts {
     pub dead_letters: i64,
 }
 
-/// Counts the tables, in one snapshot.
+/// Counts the rows of each table, in one snapshot.
 pub async fn table_counts(connection: &mut Connection) -> Result<TableCounts, RepositoryError> {
     Ok(statement(include_str!("ledger/table_counts.sql")).get_result(connection).await?)
 }
@@ -51,7 +51,7 @@ pub async fn balance_mismatches(connection: &mut Connection) -> Result<Findings,
     find(connection, statement(include_str!("ledger/balance_mismatches.sql"))).await
 }
 
-/// Finds reversals that are not the only opposite of a transaction of the same account.
+/// Finds reversals whose transaction is not in the same account, has another amount, or is reversed more than once.
 pub async fn reversal_errors(connection: &mut Connection) -> Result<Findings, RepositoryError> {
     find(connection, statement(include_str!("ledger/reversal_errors.sql"))).await
 }

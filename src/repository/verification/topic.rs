@@ -1,5 +1,5 @@
-//! The ledger against the TransactionCreated events that were published. Call [`super::snapshot()`] first: it creates
-//! the temporary tables.
+//! Compares the ledger with the TransactionCreated events that were published. Call [`super::snapshot()`] first: it
+//! creates the temporary tables.
 
 use chrono::{DateTime, Utc};
 use diesel::{

@@ -2,7 +2,7 @@
 //!
 //! - The bytes of a later request are held back until the request before it is answered. A request that arrives alone,
 //!   the usual case, is passed through without a copy.
-//! - Bytes behind a request that asked to close the connection are never delivered.
+//! - Bytes after a request that asked to close the connection are never delivered.
 //! - While a request is being answered, the connection is still read, up to `HELD_BYTES_MAX`, so that a client that
 //!   disconnects is noticed.
 //! - A request may be answered before its body has arrived. The rest of the body must then arrive in time.

@@ -1,6 +1,7 @@
 -- name: verify_unannounced
 -- Not in the DSL: it compares whole tables.
 WITH missing AS MATERIALIZED (
+  -- The assessments that were neither announced nor wait to be announced.
   SELECT a.account_id, a.account_seq FROM verify_assessments a
   WHERE NOT EXISTS (SELECT FROM verify_announced e WHERE e.transaction_id = a.transaction_id)
     AND NOT EXISTS (SELECT FROM verify_announcing o WHERE o.transaction_id = a.transaction_id)
