@@ -19,7 +19,7 @@ fail() {
   exit 1
 }
 
-# Reinstalls a tool whose installation was interrupted. Of two runs in parallel, the second waits for the first.
+# Reinstalls a tool whose installation was interrupted. If two runs overlap, the second waits for the first.
 install_once() { # NAME FUNCTION
   local target=$tools/$1
   mkdir -p "$tools"

@@ -21,7 +21,7 @@ use crate::{
 /// The size of one fetch in compressed bytes lies between these limits and adapts so that a fetch brings about one batch.
 const FETCH_BYTES_MIN: usize = 1 << 14;
 const FETCH_BYTES_MAX: usize = 1 << 20;
-/// The size of one batch.
+/// The most memory that the records of one batch may take.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// A record and its event, or why it has none.
@@ -45,7 +45,7 @@ pub(super) struct Reader {
     batches: mpsc::Receiver<Result<DecodedBatch, BrokerError>>,
     high_watermark: i64,
     read_to: i64,
-    /// For the records that wait and for those that were returned last.
+    /// The memory permit for the records that wait and for those that were returned last.
     room: Option<OwnedSemaphorePermit>,
     _task: AbortOnDropHandle<()>,
 }
@@ -74,8 +74,8 @@ impl Reader {
         }
     }
 
-    /// Returns the next records, at most `count_max`. The caller must have handled the previous ones. Returns None if no
-    /// record arrived within the broker's longest wait.
+    /// Returns the next records, at most `count_max`. The caller must have handled the previous ones. Returns None if
+    /// no record arrived within `wait_max`.
     pub async fn next(&mut self, count_max: usize) -> Result<Option<Vec<DecodedRecord>>, BrokerError> {
         if self.waiting.is_empty() {
             self.room = None;
@@ -97,8 +97,8 @@ impl Reader {
         }
     }
 
-    /// The offset up to which the partition was read, when no record waits. Every offset before it was returned as a
-    /// record, or holds a transaction marker.
+    /// Returns the offset up to which the partition was read. Valid only when no record waits. Every offset before it
+    /// was returned as a record, or holds a transaction marker.
     pub fn read_to(&self) -> i64 {
         self.read_to
     }

@@ -43,8 +43,8 @@ async fn read(path: &Path) -> anyhow::Result<String> {
     tokio::fs::read_to_string(path).await.with_context(unreadable)
 }
 
-/// Sends new rules whenever the file holds some. A content that is refused is logged once. Each content is parsed only
-/// once, because the trial of the rules takes a while.
+/// Sends the file's rules whenever they change. Refused content is logged once. The same content is parsed only once,
+/// because the trial of the rules takes a while.
 pub(super) async fn watch_file(path: PathBuf, rules: watch::Sender<Arc<Ruleset>>, stop: Stop) {
     let mut refused = String::new();
     let mut tried = None;

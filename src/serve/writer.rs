@@ -61,7 +61,7 @@ pub struct Writers {
 /// A smaller group waits while another writer commits, and grows meanwhile. From about ten requests on, the fixed cost of
 /// a commit no longer matters.
 const GROUP_SIZE_SMALL: usize = 16;
-/// The longest such wait.
+/// The longest time that a small group waits for this.
 const PERMIT_WAIT_MAX: Duration = Duration::from_millis(1);
 
 /// After a failed attempt to connect, requests fail at once for this long instead of each waiting for another attempt.
@@ -135,9 +135,9 @@ impl Writers {
     }
 }
 
-/// Runs a task on its own thread and runtime. The returned receiver resolves when the thread ends, also by a panic. The
-/// thread builds the runtime: if the thread cannot start, a runtime built here would be dropped inside another runtime,
-/// which panics.
+/// Runs a task on its own thread and runtime. The returned receiver resolves when the thread ends, even if it panics.
+/// The thread builds the runtime: if the thread cannot start, a runtime built here would be dropped inside another
+/// runtime, which panics.
 fn start_thread(
     name: String,
     task: impl Future<Output = ()> + Send + 'static,
@@ -432,7 +432,7 @@ mod tests {
         Request { posting: Arc::new(posting), traceparent: None }
     }
 
-    /// The events of a group then belong to few lanes, and the requests of an account go to one writer.
+    /// So the events of a group belong to few lanes, and the requests of an account go to one writer.
     #[test]
     fn each_lane_belongs_to_one_writer() {
         assert_eq!(WRITERS_MAX, usize::from(LANES.unsigned_abs()), "every writer has a lane");

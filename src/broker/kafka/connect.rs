@@ -52,8 +52,8 @@ impl Connector {
         })
     }
 
-    /// Connects to any bootstrap server. It tries the server that answered last first, so that a silent server of the list
-    /// costs its time limit only once.
+    /// Connects to any bootstrap server. Starts with the server that answered last time, so that a silent server in the
+    /// list costs its time limit only once.
     pub(super) async fn connect_to_any(&self) -> Result<Connection, BrokerError> {
         let last = self.last_responsive.lock().unwrap_or_else(PoisonError::into_inner).take();
         let others = self.bootstrap_servers.iter().filter(|server| Some(*server) != last.as_ref()).cloned();
@@ -70,7 +70,7 @@ impl Connector {
     }
 
     /// Connects to the first address that answers and accepts the credentials. Each address gets an equal share of the
-    /// time limit. When all fail, a refusal is reported rather than an address that did not answer.
+    /// time limit. If all fail, returns the error of an address that refused rather than of one that did not answer.
     async fn connect_to_first(&self, addresses: &[String]) -> Result<Connection, BrokerError> {
         let share = self.connect_timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         let mut failure = BrokerError::Unavailable { detail: "no broker address".into() };

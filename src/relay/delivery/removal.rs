@@ -98,7 +98,7 @@ impl Relay {
         whole: &BTreeSet<i16>,
     ) -> Result<(), RelayError> {
         let mut session = self.session().await?;
-        // Ids that are settled on one server may not be on another.
+        // An id that is settled on one server may not be settled on another.
         let nothing = BTreeSet::new();
         let whole = if self.floors.is_current(&removal.settled) { whole } else { &nothing };
         outbox::remove(&mut session.connection, leases, &removal.published, whole, &removal.dead_lettered)

@@ -16,6 +16,7 @@ WITH sums AS (
   WHERE t.id >= /* first id of the day */ $1 AND t.id < /* first id of the next day */ $2
   GROUP BY t.account_id
 ), ledger AS (
+  -- The same with the currency of the account.
   SELECT s.*, a.currency FROM sums s JOIN accounts a ON a.account_id = s.account_id
 ), facts AS (
   -- The facts of the day, with the factor from decimals to minor units.
