@@ -160,7 +160,7 @@ async fn a_full_disk_is_503_until_there_is_room() {
     let api = Api::on(TestDatabase::at(&server.url()), &[]).await;
     assert_eq!(api.post("1", &body("a", "credit", "1.00", "EUR")).await.status, 201);
     let client = api.database.client().await;
-    // The message is the server's own for a full disk in German.
+    // This is PostgreSQL's German message for a full disk.
     let full = "CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
           RAISE EXCEPTION USING ERRCODE = 'disk_full', MESSAGE =
             'konnte Datei »base/16384/16509« nicht erweitern: Auf dem Gerät ist kein Speicherplatz mehr verfügbar'; END $$;

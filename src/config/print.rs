@@ -10,7 +10,7 @@ use super::{
     load::{layers, typed},
 };
 
-/// The keys of secrets. Of a URL, only the password is secret.
+/// The keys of secrets. In a URL, only the password is secret.
 const SECRETS: [&str; 2] = ["database.url", "broker.kafka.sasl_password"];
 const HIDDEN: &str = "***";
 
@@ -47,7 +47,7 @@ fn in_effect(line: &str, section: &str, layers: &Layers) -> String {
     format!("{name} = {value}")
 }
 
-/// Hides the passwords in `scheme://user:password@host/…?password=…`. Hides text that is not a URL completely.
+/// Hides the passwords in `scheme://user:password@host/…?password=…`. If the text is not a URL, hides all of it.
 fn hide(secret: &str) -> String {
     if secret.is_empty() {
         return String::new();

@@ -221,7 +221,7 @@ impl Problem {
         Self::new(ProblemKind::Internal, INTERNAL_DETAIL)
     }
 
-    /// Creates the problem for an error status of the HTTP library. None for any other status.
+    /// Creates the problem for an error status of the HTTP library. Returns None for any other status.
     pub fn from_status(status: StatusCode) -> Option<Self> {
         match status {
             StatusCode::NOT_FOUND => Some(Self::new(ProblemKind::NotFound, "this path does not exist")),
@@ -250,7 +250,7 @@ impl Problem {
         }
     }
 
-    /// Creates the problem for a decision that has no row. None for a decision that has one.
+    /// Creates the problem for a decision without a transaction. Returns None for a decision with one.
     pub fn from_decision(decision: &Decision) -> Option<Self> {
         match decision {
             Decision::Create(_) | Decision::Replay(_) => None,

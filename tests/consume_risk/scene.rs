@@ -159,7 +159,7 @@ impl Scene {
         self.consumer_on("test", partition, rules, overrides).await
     }
 
-    /// The same with a lease of that name, for a second consumer of the partition.
+    /// Like [`Scene::consumer`], with another name for the lease, for a second consumer of the partition.
     pub async fn consumer_on(
         &self,
         lease: &str,
@@ -174,7 +174,7 @@ impl Scene {
         PartitionConsumer::new(context, self.broker.clone(), watch::channel(ruleset).1, name, lease)
     }
 
-    /// Leaves the positions as an owner does that ends within its first batch.
+    /// Marks the positions as an owner leaves them when it ends within its first batch.
     pub async fn interrupt(&self) {
         let client = self.database.client().await;
         client.batch_execute("UPDATE consumer_positions SET interrupted = true").await.expect("updated");

@@ -1,7 +1,7 @@
 //! One private PostgreSQL per test run, one database per test.
 //!
 //! `TestDatabase::new().await` copies a migrated template (about 50 ms), so tests run in parallel and never see each
-//! other's rows. The server is the product's own [`Cluster`], so it ends with this process, even by `kill -9`.
+//! other's rows. The server is the product's own [`Cluster`], so it ends with this process, even after `kill -9`.
 
 use std::{
     process::Command,

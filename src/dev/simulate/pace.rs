@@ -1,4 +1,4 @@
-//! When each request is due.
+//! Decides when each request is due.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -74,7 +74,7 @@ impl Pace {
 }
 
 /// Gives a permit whenever a request is due. Ends with the duration or with the last of `count` permits, and then gives
-/// enough permits for all requests that are still due and for every connection to find the end.
+/// enough permits for all requests that are still due and for every connection to notice the end.
 fn give_permits(
     permits: &Semaphore,
     started: std::time::Instant,

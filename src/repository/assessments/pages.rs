@@ -1,8 +1,8 @@
-//! Pages of assessments, newest transaction first: of one account by `account_seq`, of all by the transaction's id,
-//! which sorts by time.
+//! Pages of assessments, newest transaction first. The page of an account is sorted by `account_seq`, the page of the
+//! whole ledger by the transaction's id, which contains the time.
 //!
-//! Every page is read along an index: the levels `medium` and `high` have one of their own, all other pages use the index
-//! of the key. A filter that no index serves is applied row by row to a bounded number of rows (see
+//! Every page is read along an index. The levels `medium` and `high` have an index of their own; all other pages use
+//! the index of their sort key. A filter that no index serves is applied row by row to a bounded number of rows (see
 //! [`paging`](crate::repository::paging)), so a page costs the same however many rows exist.
 
 use diesel::{
