@@ -348,7 +348,7 @@ async fn a_consumer_that_lost_its_lease_writes_nothing() {
     assert_eq!(scene.count("risk_assessments").await, 5);
     assert_eq!(scene.count("outbox").await, 5);
     assert_eq!(scene.count("consumer_positions WHERE next_offset > 5").await, 0);
-    // The group is forgotten meanwhile.
+    // The group is forgotten while the consumer still runs.
     client.batch_execute("DELETE FROM consumer_positions").await.expect("forgotten");
     let error = zombie.run_once().await.expect_err("refused");
     assert!(format!("{error:#}").contains("was lost"), "{error:#}");

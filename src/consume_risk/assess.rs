@@ -58,7 +58,7 @@ pub(super) struct Assessed {
     pub ruleset: Arc<str>,
 }
 
-/// What to query from the ledger about an event that follows directly on a cached history.
+/// The extent of the query to the ledger about an event that follows directly on a cached history.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum LedgerLookup {
     /// Only the row itself. Such an event has an assessment only after a reset or a retry of dead letters. It is then
@@ -68,17 +68,17 @@ pub(super) enum LedgerLookup {
     Full,
 }
 
-/// What to do with an event.
+/// The action for an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum EventAction {
     Score,
     /// Already assessed: only add it to the history.
     Remember,
-    /// Already assessed, and the history contains it or will be read with it.
+    /// Already assessed, and no cached history ends directly before it: do nothing.
     Skip,
 }
 
-/// How far the batch goes, what to do with each event, and which histories to read first.
+/// The action for each event up to the end of the batch, and the histories to read first.
 pub(super) struct BatchPlan<'a> {
     actions: Vec<(&'a Event, EventAction)>,
     accounts_to_read: Vec<(&'a str, Currency)>,
@@ -86,7 +86,7 @@ pub(super) struct BatchPlan<'a> {
     fault: Option<RecordFault>,
 }
 
-/// Assesses records from the front: at least one, or the result says why not.
+/// Assesses records from the front: at least one, or the result gives the reason.
 pub(super) async fn assess(
     connection: &mut Connection,
     ruleset: &Ruleset,

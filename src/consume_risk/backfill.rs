@@ -34,7 +34,7 @@ pub struct BackfillFailure {
     pub error: String,
 }
 
-/// The result of a backfill. In a dry run, what it would be.
+/// The result of a backfill, or the expected result in a dry run.
 #[derive(Debug, Default)]
 pub struct Backfilled {
     /// Assessments written, by level.

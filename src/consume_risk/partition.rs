@@ -130,7 +130,7 @@ impl PartitionConsumer {
     }
 
     /// Repeats [`PartitionConsumer::run_once`] until it is asked to stop or the lease is lost. A stop drops the step in
-    /// progress; what it had not committed has no effect.
+    /// progress; its uncommitted work has no effect.
     pub async fn run(mut self, stop: Stop) {
         let mut backoff = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
         let mut outage = OutageLog::new(format!("consuming {}", self.store.name()));
@@ -176,13 +176,13 @@ impl PartitionConsumer {
         if let Err(error) = self.commits.finish().await {
             tracing::debug!(partition = %self.store.name(), "the last commit failed: {error:#}");
         }
-        // The next owner need not count an attempt that an outage ended. Without this, the record has one attempt less.
+        // An attempt that an outage ended must not count for the next owner. If this fails, the record has one attempt less.
         if let Some(offset) = self.attempts.open_attempt()
             && let Err(error) = self.store.take_back_attempt(offset).await
         {
             tracing::debug!(partition = %self.store.name(), "an attempt could not be taken back: {error}");
         }
-        // From here on the next owner reports.
+        // The next owner reports from now on.
         self.metrics.set_lag(0);
         self.metrics.set_halted(false);
     }
@@ -273,7 +273,7 @@ impl PartitionConsumer {
         })
     }
 
-    /// No record arrived: completes what is in flight.
+    /// No record arrived: waits for the commit in flight and moves the position past transaction markers.
     async fn handle_silence(&mut self, connection: &mut Connection) -> anyhow::Result<StepOutcome> {
         self.commits.finish().await?;
         self.idle_check.run_if_due(&self.store, connection, self.attempts.position()).await?;
@@ -354,7 +354,7 @@ impl PartitionConsumer {
         Ok(StepOutcome::Handled(records.len()))
     }
 
-    /// Makes one attempt at one record. From the second attempt on, no other partition of the process scores meanwhile.
+    /// Makes one attempt at one record. From the second attempt on, no other partition of the process scores in parallel.
     async fn handle_alone(
         &mut self,
         connection: &mut Connection,

@@ -47,8 +47,8 @@ pub struct UnwrittenAssessment {
 }
 
 impl UnwrittenAssessment {
-    /// Writes the assessment and its event in the caller's database transaction. Returns false if the transaction got an
-    /// assessment meanwhile.
+    /// Writes the assessment and its event in the caller's database transaction. Returns false if the transaction
+    /// already has an assessment.
     pub async fn write(&self, connection: &mut Connection) -> Result<bool, RepositoryError> {
         let written = assessments::record(connection, &self.rows, &self.ruleset, self.assessed_at).await?;
         Ok(!written.is_empty())

@@ -96,7 +96,7 @@ impl Rows {
     /// Adds a row at its place in the order. This is fast only at the end.
     pub fn add(&mut self, row: &HistoryRow) {
         if self.numbers.len() == self.numbers.capacity() {
-            // By itself a queue would double its capacity.
+            // A queue would double its capacity by itself.
             let more = self.numbers.len() / 8 + ROWS_RESERVED_MIN;
             self.numbers.reserve_exact(more);
             self.hashes.reserve_exact(more * self.hashes_per_row);

@@ -18,7 +18,7 @@ pub struct RuleFileError {
     pub line: usize,
     /// The field, such as `rules.large_amount.when`.
     pub field: String,
-    /// What is wrong and, if that is known, what would be right.
+    /// The error, with the correct value if it is known.
     pub message: String,
 }
 

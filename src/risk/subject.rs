@@ -31,7 +31,7 @@ pub struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// Which way the money moves.
+    /// The direction of the money.
     pub fn direction(&self) -> Direction {
         Direction::of(self.amount)
     }

@@ -34,7 +34,7 @@ const FIRST_MICROS: i64 = 1_767_225_600_000_000;
 
 type Metadata = Option<Map<String, Value>>;
 
-/// A rule that fails, and the transaction on which it fails.
+/// A rule that fails, and the transaction that makes it fail.
 struct TrialFailure<'a> {
     rule: &'a str,
     cause: String,

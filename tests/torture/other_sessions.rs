@@ -29,7 +29,7 @@ struct LateTransaction {
 enum End {
     Committed(String),
     Disappeared,
-    /// The server failed meanwhile.
+    /// The server failed before the commit was acknowledged.
     InDoubt(RepositoryError),
 }
 

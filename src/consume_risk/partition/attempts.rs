@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Guarantees:
-//! - An attempt of a single record is noted before it is made, and so is the first batch of an owner. If one of them
-//!   ends the process, the next owner finds the note.
+//! - An attempt of a single record is noted before it is made, and so is the first batch of an owner. If such an
+//!   attempt ends the process, the next owner finds the note.
 //! - After an interrupted batch, its records are attempted one by one. Only the record that ends the process runs out
 //!   of attempts.
 //! - An attempt that an outage ends does not count against its record.
@@ -30,7 +30,7 @@ pub(super) struct PositionMove {
     pub interrupted: bool,
 }
 
-/// What to do with the records at the position.
+/// The next action for the records at the position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NextAttempt {
     /// Handle them together.
@@ -272,7 +272,7 @@ mod tests {
         Fatal,
     }
 
-    /// A partition and what the database holds about it.
+    /// A partition and its row in the database.
     struct Model {
         records: Vec<Record>,
         row: Position,

@@ -1,7 +1,7 @@
 //! The commit of one batch, on a connection of its own, while the next batch is read and scored.
 //!
-//! Guarantees: at most one commit is in flight. If it fails, or its answer is lost, the caller must forget what it has
-//! in memory and read the position again: only the database knows the outcome.
+//! Guarantees: at most one commit is in flight. If it fails, or its answer is lost, the caller must drop its
+//! state in memory and read the position again: only the database knows the outcome.
 
 use anyhow::Context as _;
 use tokio_util::task::AbortOnDropHandle;

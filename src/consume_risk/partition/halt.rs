@@ -7,7 +7,7 @@ pub(super) fn is_halting(error: &BrokerError) -> bool {
     matches!(error, BrokerError::OffsetOutOfRange { .. })
 }
 
-/// Adds to a halting error what the operator can do. Other errors stay as they are.
+/// Adds the remedy to a halting error. Returns other errors unchanged.
 pub(super) fn explain(error: BrokerError, name: &PartitionName) -> anyhow::Error {
     let is_halting = is_halting(&error);
     let error = anyhow::Error::new(error);

@@ -1,4 +1,4 @@
-//! An idle partition checks now and then whether the database is still the one that it knows.
+//! An idle partition regularly checks that the database accepts writes and still holds its position.
 //!
 //! It writes nothing, so nothing else would show a failover. A failover that lost commits moves positions back: the
 //! records in between would stay pending, and the lag would be shown as 0, until the next record arrives.
