@@ -51,6 +51,7 @@ mod tls;
 mod topics;
 mod torture;
 mod translated_messages;
+mod unix_socket;
 mod verify;
 
 #[allow(dead_code, reason = "shared helpers; some of them may be unused for a while")]

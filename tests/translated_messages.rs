@@ -1,6 +1,5 @@
-//! PostgreSQL reports in German, and every failure is handled as in English: errors are recognised by their SQLSTATE.
-//!
-//! Seen to fail with this planted bug: recognising a deadlock, a shutdown and a full disk by their English message.
+//! PostgreSQL reports in German, and every failure is handled as in English: errors are recognised by their SQLSTATE. The
+//! tests check the German texts too, so recognition by an English text cannot pass them.
 
 use std::sync::atomic::Ordering;
 

@@ -279,7 +279,7 @@ mod tests {
 
     /// Reads a stream that arrives in pieces of the given sizes, into a buffer of `buffer_size` bytes.
     async fn read(bytes: &[u8], pieces: &[usize], buffer_size: usize) -> Vec<u8> {
-        let mut builder = tokio_test_io::Pieces::new(bytes, pieces);
+        let mut builder = pieces::Pieces::new(bytes, pieces);
         let mut stream = Stream::plain(&mut builder);
         let mut read = Vec::new();
         let mut buffer = vec![0; buffer_size];
@@ -293,7 +293,7 @@ mod tests {
     }
 
     /// A reader that returns its bytes in pieces of given sizes, and is pending between them.
-    mod tokio_test_io {
+    mod pieces {
         use super::*;
 
         pub struct Pieces<'a> {
