@@ -1,6 +1,5 @@
 //! A connection by a Unix socket works as one by TCP: errors carry their SQLSTATE, and a read-only server is refused.
-//!
-//! Seen to fail when the driver was to open the socket with a connector: it asks for a host name first.
+//! The driver calls no connector for a socket, so the repository opens it itself.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
