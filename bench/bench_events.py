@@ -77,7 +77,7 @@ def write_csv(path, rows, accounts):
 
 
 def filled(postgres, work, name, rows, accounts):
-    """A database with a backlog, created by `ledger import`. Rounds work on copies of it."""
+    """Creates a database with a backlog by `ledger import`. Rounds work on copies of it."""
     template = Ledger(postgres, work, name)
     with step(f"filling {name}: {rows:,} events of {accounts:,} accounts", 120 + rows // 4000):
         template.create()
@@ -95,7 +95,7 @@ def peak(sheet, process, role):
 
 
 class Cost:
-    """Returns the processor time of a role and of PostgreSQL, per event."""
+    """Measures the processor time of a role and of PostgreSQL, per event."""
 
     def __init__(self, process, postgres):
         self.process, self.postgres = process, postgres

@@ -74,7 +74,7 @@ fn foreign(real: &FetchedRecord) -> Vec<(&'static str, Option<&'static str>, Hea
         ("undecodable", key, ours(), with(json!({"event_id": one, "transaction_id": other}))),
         ("unknown_type", key, headers("TransactionCreated.v2"), with(json!({}))),
         ("unknown_type", key, Headers::default(), with(json!({}))),
-        // A header `a` without a value, one with an empty one, and the first name again.
+        // A header `a` without a value, a header `b` with an empty value, and a second header `a`.
         ("unknown_type", key, encoded(3, b"\x02a\x01\x02b\x00\x02a\x02x"), with(json!({}))),
         ("no_key", None, ours(), with(json!({}))),
         ("wrong_key", key, ours(), with(json!({"account_id": "acct-2"}))),

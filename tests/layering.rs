@@ -1,5 +1,5 @@
-//! The structure of the source tree: rooms import in one direction, files of one folder form no circles, every file
-//! says what it is for, and each library stays in its room.
+//! The structure of the source tree: rooms (the folders and files directly in `src`) import in one direction, files of
+//! one folder form no circles, every file says what it is for, and each library stays in its room.
 //!
 //! The checks read `use` lines and paths that begin with `crate`, `self` or `super`. Macros are not expanded.
 //! `docs/faults.md` is checked too: every test that it names must exist.

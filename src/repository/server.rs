@@ -1,4 +1,4 @@
-//! Questions to the server that a connection leads to.
+//! Queries about the server of a connection.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -27,7 +27,8 @@ pub async fn takes_writes(connection: &mut Connection) -> Result<bool, Repositor
     Ok(asked.get_result::<ReadOnly>(connection).await?.setting == "off")
 }
 
-/// Returns the start time of the server. It identifies the server: another or a restarted one has a different time.
+/// Returns the start time of the server. It identifies the server: another server, or the same one after a restart, has
+/// a different time.
 pub async fn server_started_at(connection: &mut Connection) -> Result<DateTime<Utc>, RepositoryError> {
     let asked = statement("SELECT pg_postmaster_start_time() AS started_at");
     Ok(asked.get_result::<Started>(connection).await?.started_at)

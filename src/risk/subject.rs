@@ -10,7 +10,7 @@ use crate::domain::{Currency, Direction};
 pub struct Subject<'a> {
     /// The account.
     pub account_id: &'a str,
-    /// Its number in the account: 1, 2, 3 …
+    /// The transaction's number in the account: 1, 2, 3 …
     pub account_seq: i64,
     /// Minor units: positive for a credit, negative for a debit.
     pub amount: i64,
@@ -31,7 +31,7 @@ pub struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// The direction of the money.
+    /// Returns the direction in which the money moves.
     pub fn direction(&self) -> Direction {
         Direction::of(self.amount)
     }

@@ -6,8 +6,8 @@
 //! - amounts and balances: the smallest, the largest, and balances of zero,
 //! - the history: empty and full.
 //!
-//! Deliberately absent: all combinations. Rules that read the same metadata entries are tried together, and only with
-//! those entries. Above a limit of combinations, all entries get the same value.
+//! Deliberately absent: a trial of all combinations. Rules that read the same metadata entries are tried together, and
+//! only with those entries. Above a limit of combinations, all entries get the same value.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -130,7 +130,7 @@ pub async fn record(connection: &mut Connection, id: Uuid) -> Result<DeadLetterR
     Ok(record)
 }
 
-/// Returns the time of the clock that dates dead letters.
+/// Returns the current time of the database clock, which also dates dead letters.
 pub async fn now(connection: &mut Connection) -> Result<DateTime<Utc>, RepositoryError> {
     Ok(diesel::select(clock_timestamp()).get_result(connection).await?)
 }

@@ -1,4 +1,5 @@
-//! Pages of transactions, newest first: of one account by `account_seq`, of the whole ledger by id, which sorts by time.
+//! Pages of transactions, newest first. The page of an account is sorted by `account_seq`, the page of the whole ledger
+//! by id, which contains the time.
 //!
 //! Every page is read along an index:
 //!
