@@ -1,4 +1,4 @@
-//! Every row of the idempotency table, through the HTTP surface.
+//! Every row of the table under "Retry safely" in `docs/api.md`, through the HTTP API.
 //!
 //! Seen to fail when the decision came before the read of the keys (64 clients got 64 transactions), when a replay was
 //! answered with the current balance instead of the transaction's, and when raw bodies were compared instead of requests.

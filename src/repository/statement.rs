@@ -1,7 +1,7 @@
 //! SQL of fixed text that PostgreSQL parses and plans once per connection.
 //!
-//! Plain queries use diesel's DSL. Statements that the DSL cannot say are `.sql` files beside the Rust file that runs
-//! them:
+//! Plain queries use diesel's DSL. Statements that the DSL cannot express are `.sql` files beside the Rust file that
+//! runs them:
 //!
 //! ```text
 //! -- name: lock_accounts                        <- the file's first line; pg_stat_activity shows it
@@ -14,7 +14,7 @@
 //! - Binds are numbered from `$1` in the order of the `bind` calls, and labelled in the text. A number may be used
 //!   more than once. Debug builds check that the text names exactly the binds that it gets.
 //! - diesel's `sql_query` is parsed by the server at each use, since its text may be anything. A [`Statement`] is made
-//!   from a `'static` text, so it goes through the connection's cache of prepared statements, by its text.
+//!   from a `'static` text, so the connection caches its prepared statement under that text.
 
 use std::{collections::BTreeSet, marker::PhantomData};
 

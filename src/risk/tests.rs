@@ -384,7 +384,8 @@ proptest! {
     fn rows_outside_the_windows_change_nothing(older in any_rows(), newer in any_rows()) {
         let ruleset = revealing(1_000);
         let gap = older.last().map_or(0, |row| row.seconds) + 101;
-        // Large enough that `seconds_since_last`, which has no window here, looks no further back.
+        // The amount passes the filter of `seconds_since_last`. That feature has no window here, so it does not look
+        // further back.
         let mut moved = vec![Row { amount: 70_000, ..newer[0].clone() }];
         moved.extend(newer);
         let shift = |row: &Row| Row { seconds: row.seconds + gap, ..row.clone() };

@@ -17,9 +17,9 @@ use crate::{
     },
 };
 
-/// Events or ranges in one statement.
+/// The most events or ranges in one statement.
 const CHUNK_SIZE_MAX: usize = 5_000;
-/// Accounts in one page of the search for unpublished transactions.
+/// The most accounts in one page of the search for unpublished transactions.
 const ACCOUNTS_PAGE_MAX: i64 = 10_000;
 
 /// The results of reading the topic.
