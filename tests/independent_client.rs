@@ -215,7 +215,7 @@ async fn every_field_of_every_record_that_rskafka_published_is_read() {
         let sent = OutgoingRecord {
             key: sent.key.map(Into::into),
             value: sent.value.map(Into::into),
-            headers: sent.headers.iter().map(|(name, value)| (name, value)).collect::<Headers>(),
+            headers: sent.headers.iter().collect::<Headers>(),
             timestamp: sent.timestamp,
         };
         let FetchedRecord { key, value, headers, timestamp, .. } = found;
