@@ -21,7 +21,7 @@
 //!
 //! - A cursor: it would skip a row that commits late with a lower id. A scan starts at the scan floor, below which no
 //!   row can appear (see [`scan_floors`]).
-//! - Notifications (`NOTIFY`): they serialize commits.
+//! - Notifications (`NOTIFY`): they serialise commits.
 //! - An order between different keys.
 
 mod backlog;

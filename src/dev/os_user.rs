@@ -92,7 +92,7 @@ impl OsUser {
     }
 }
 
-/// Whether the execute bit that applies to this user is set.
+/// Returns whether the execute bit that applies to this user is set.
 fn may_enter(metadata: &std::fs::Metadata, uid: u32, gid: u32) -> bool {
     let bit = if metadata.uid() == uid {
         0o100

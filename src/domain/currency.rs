@@ -1,12 +1,12 @@
 //! Currencies and their decimals, from ISO 4217 (list one, active codes of 2025).
 //!
 //! - The decimals of a currency can never change once a ledger holds money in it: amounts are stored in minor units.
-//! - A code stays in the list after its end, as BGN after 2025.
+//! - A code stays in the list when its currency has ended, such as BGN at the end of 2025.
 //! - The migrations fill the table `currencies` with the same list; `the_currency_table_equals_the_compiled_list` in
 //!   `tests/http.rs` compares the two.
 //!
-//! Deliberately absent: codes without a minor unit (metals, testing), and codes of funds except CLF and UYW, units of
-//! account with four decimals.
+//! Deliberately absent: codes without a minor unit (metals, testing), and codes of funds except CLF and UYW, which are
+//! units of account with four decimals.
 
 use std::fmt;
 

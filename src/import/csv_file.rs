@@ -194,7 +194,7 @@ impl<R> TrackedInput<R> {
         };
     }
 
-    /// Whether there is text after a closing quotation mark in the first `read` bytes.
+    /// Returns whether there is text after a closing quotation mark in the first `read` bytes.
     fn has_text_after_quote(&self, read: u64) -> bool {
         self.text_after_quote.is_some_and(|text_after_quote| text_after_quote <= read)
     }

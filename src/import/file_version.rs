@@ -1,4 +1,4 @@
-//! Detects that a file was written to while it is read.
+//! Detects whether a file was changed while it was read.
 
 use std::{fs::File, io, time::SystemTime};
 

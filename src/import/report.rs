@@ -181,7 +181,7 @@ impl Report {
         Self { ending, elapsed, ..self }
     }
 
-    /// Whether the import reached the end and no balance differs by more than the tolerance.
+    /// Returns whether the import reached the end and no balance differs by more than the tolerance.
     pub fn is_fine(&self) -> bool {
         self.ending == Ending::Complete && self.balance_errors == 0
     }

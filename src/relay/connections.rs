@@ -17,7 +17,7 @@ use crate::{
     repository::{self, Connection, RepositoryError, outbox},
 };
 
-/// A connection that was checked longer ago is checked before it is used.
+/// A connection whose last check is older than this is checked before it is used.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The idle connections.

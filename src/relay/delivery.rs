@@ -46,7 +46,7 @@ use crate::{
 const SLOW_AFTER: Duration = Duration::from_millis(500);
 /// The size of the values of one scan, over all lanes.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Rows that one scan reads at most to find some that are not of paused partitions.
+/// The most rows that one scan reads to find rows of partitions that are not paused.
 const ROWS_SKIPPED_MAX: usize = 50_000;
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -94,17 +94,19 @@ impl RepositoryError {
         sqlstate::split(information.message()).map(|(code, _)| code)
     }
 
-    /// Whether the same database transaction can simply run again: a serialization failure or a deadlock.
+    /// Returns whether the same database transaction can simply run again: after a serialization failure or a deadlock.
     pub fn is_conflict(&self) -> bool {
         matches!(self.sqlstate(), Some("40001" | "40P01"))
     }
 
-    /// Whether the expected path was wrong about the group: an account differs from its expected state, or a key exists.
+    /// Returns whether the expected path was wrong about the group: an account differs from its expected state, or a
+    /// key exists.
     pub fn is_stale_group(&self) -> bool {
         matches!(self.sqlstate(), Some(STALE_GROUP | "23505"))
     }
 
-    /// Whether the connection is of no more use: it is broken, or the server starts, stops or takes no writes.
+    /// Returns whether the connection can no longer be used: it is broken, or the server starts, stops or accepts no
+    /// writes.
     pub fn is_connection_lost(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::NoAnswer(_) => true,

@@ -84,7 +84,7 @@ impl<'a> TransactionColumns<'a> {
         self.metadata.push(posting.metadata.as_ref().map(|metadata| metadata.as_json()));
     }
 
-    /// Whether there is no transaction.
+    /// Returns whether there is no transaction.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }

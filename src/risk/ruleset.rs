@@ -101,7 +101,7 @@ impl Ruleset {
         Arc::clone(&self.version)
     }
 
-    /// How many rows of its account an event sees, itself included.
+    /// Returns how many rows of its account an event sees, itself included.
     pub fn history_rows(&self) -> usize {
         self.history_rows
     }

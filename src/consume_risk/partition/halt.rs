@@ -2,7 +2,7 @@
 
 use crate::{broker::BrokerError, repository::positions::PartitionName};
 
-/// Whether retrying cannot help: the broker does not hold the offset at the position.
+/// Returns whether a retry cannot help, because the broker does not hold the offset at the position.
 pub(super) fn is_halting(error: &BrokerError) -> bool {
     matches!(error, BrokerError::OffsetOutOfRange { .. })
 }

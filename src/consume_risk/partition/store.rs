@@ -44,7 +44,7 @@ impl PartitionStore {
         &self.name
     }
 
-    /// How long to wait for an answer of the database.
+    /// Returns how long to wait for an answer of the database.
     pub fn answer_timeout(&self) -> Duration {
         answer_timeout(&self.config.database)
     }

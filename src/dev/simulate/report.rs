@@ -85,7 +85,7 @@ impl Report {
         }
     }
 
-    /// Whether every request got a correct answer.
+    /// Returns whether every request got a correct answer.
     pub fn is_clean(&self) -> bool {
         self.wrong == 0 && self.unanswered == 0
     }
