@@ -42,7 +42,7 @@ async fn a_writer_that_panics_ends_the_process_and_loses_no_acknowledged_transac
     let load = load(&url);
     let (status, stderr) = binary.ended_within(DEADLINE);
     assert_eq!(status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("a writer ended by itself"), "{stderr}");
+    assert!(stderr.contains("a writer ended unexpectedly"), "{stderr}");
     let known = load.ended().await;
     nothing_is_lost_or_doubled(&database, &known).await;
 }
