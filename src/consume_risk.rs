@@ -8,12 +8,12 @@
 //! Guarantees:
 //! - A transaction has one live assessment, however often its event is delivered.
 //! - A position never moves back and never passes a record that has neither a result nor a dead letter.
-//! - An outage of the database or the broker is waited out and never causes a dead letter.
+//! - During an outage of the database or the broker, the role waits and retries. An outage never causes a dead letter.
 //! - The instances of a group share the partitions by leases.
 //!
 //! Deliberately absent:
 //! - Kafka's own consumer groups, which cannot fence a write to PostgreSQL.
-//! - Scoring a transaction again that has an assessment.
+//! - A second assessment of a transaction.
 //!
 //! Two things happen only when an operator asks for them: [`retry_record`] retries a dead letter, and [`Backfill`]
 //! assesses transactions whose events never reached the topic.

@@ -81,7 +81,7 @@ async fn records_beyond_the_size_limit_are_deleted_from_the_front() {
     let (database, broker, spec) = topic(None, Some(5_050)).await;
     broker.produce("t", 0, records(80, Utc::now())).await.expect("published");
     broker.produce("t", 0, records(20, Utc::now())).await.expect("published");
-    // 100 bytes each: at least the limit is kept, and less than one record more.
+    // Each record has 100 bytes. Retention keeps at least the limit, and less than one record more.
     assert_eq!(broker.enforce_retention(&[spec]).await.expect("removed"), 49);
     assert_eq!(broker.offset_range("t", 0).await.expect("a range").earliest, 49);
     counts_right(&database).await;

@@ -59,7 +59,7 @@ async fn an_answer_lost_during_the_commit_is_503_and_the_retry_replays() {
     let api = Arc::new(Api::on(TestDatabase::at(&through), &[]).await);
     // New accounts take the locked path, known ones the expected path. Both end in a commit.
     for (round, account) in ["a", "a", "b"].into_iter().enumerate() {
-        // The previous round cut the other writer's connection too, and its writer notices only now.
+        // The previous round cut the connection of another writer too, and that writer notices it only now.
         eventually("the account is open", async || {
             api.post(&format!("0{round}"), &transaction(account, "credit", "1.00", "EUR")).await.status < 300
         })

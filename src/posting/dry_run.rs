@@ -26,7 +26,7 @@ pub async fn begin(connection: &mut Connection) -> Result<(), RepositoryError> {
 }
 
 /// Decides a group as [`post_locked`](super::post_locked) would after all groups before it, and remembers its effect. A
-/// group that creates no transaction has none.
+/// group that creates no transaction has no effect.
 pub async fn decide(
     connection: &mut Connection,
     group: &[Request],

@@ -144,7 +144,7 @@ impl PausedPartitions {
         self.state().invalid.get(partition).copied().unwrap_or_default()
     }
 
-    /// Records that number.
+    /// Records the number of consecutive invalid records.
     pub(super) fn record_invalid_in_a_row(&self, partition: &Partition, count: usize) {
         let mut state = self.state();
         match count {

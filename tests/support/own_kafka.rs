@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::kafka_script::{self, DataDirectory};
 
-/// One at a time: each takes half a gigabyte, and a core while it starts.
+/// Only one runs at a time, because each takes half a gigabyte of memory, and a core while it starts.
 static PERMITS: Semaphore = Semaphore::const_new(1);
 
 const HEAP: &str = "320m";

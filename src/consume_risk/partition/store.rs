@@ -25,7 +25,7 @@ use crate::{
     runtime::{Lease, fail_point},
 };
 
-/// Cheap to clone.
+/// The part of the database that belongs to one partition. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct PartitionStore {
     config: Arc<Config>,
@@ -34,12 +34,12 @@ pub(super) struct PartitionStore {
 }
 
 impl PartitionStore {
-    /// Opens no connection.
+    /// Creates the store without opening a connection.
     pub fn new(config: Arc<Config>, name: PartitionName, lease: Lease) -> Self {
         Self { config, name, lease }
     }
 
-    /// The group, topic and partition.
+    /// Returns the group, topic and partition.
     pub fn name(&self) -> &PartitionName {
         &self.name
     }

@@ -16,7 +16,7 @@ pub struct Lease {
     pub name: String,
     /// The instance that holds the lease.
     pub owner: String,
-    /// The number of the term; it rises each time the lease is taken.
+    /// A number that rises each time the lease is taken.
     pub epoch: i64,
     pub(super) ttl: Duration,
     in_use: Arc<()>,
