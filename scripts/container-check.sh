@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs the containers without a registry: the image with every role under the restrictions of
-# compose file and chart, and the playbook against a Debian host with a running systemd, twice.
+# compose file and chart, and the playbook, which runs twice against a Debian host with a running systemd.
 #
 #   scripts/container-check.sh [image] [host]     both by default; some minutes
 #

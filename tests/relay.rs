@@ -370,8 +370,8 @@ async fn another_row_with_the_id_of_a_published_one_stays() {
     assert_eq!(stage.database.value("SELECT count(*) FROM outbox").await, "0");
 }
 
-/// A long transaction in another database has written. Seen to fail when only rows older than every open transaction of
-/// the server were published.
+/// A long transaction in another database has written a row. Seen to fail when only rows older than every open
+/// transaction of the server were published.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_transaction_in_another_database_delays_nothing() {
     let stage = Stage::new(&[]).await;

@@ -1,4 +1,4 @@
-//! Builds a dead letter: the record unchanged, with the place and the reason of the failure in added headers.
+//! Builds a dead letter: the record unchanged, with added headers that name its origin and the reason of the failure.
 
 use uuid::Uuid;
 

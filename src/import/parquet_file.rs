@@ -1,4 +1,4 @@
-//! Parquet files, a few rows at a time in the order of the file.
+//! Reads Parquet files, a few rows at a time, in the order of the file.
 //!
 //! Memory is bounded by the pages of one row group: row groups are read one after the other, texts are views into
 //! their page, and a file with larger row groups is refused (see [`parquet_limits`]).
@@ -33,7 +33,7 @@ pub(super) struct ParquetFile {
     file: File,
     footer: ArrowReaderMetadata,
     columns: Vec<Column>,
-    /// The place of each column in a batch; None for ignored columns.
+    /// The position of each column in a batch; None for ignored columns.
     paths: Vec<Option<ColumnPath>>,
     selected: ProjectionMask,
     /// The row groups that are not read yet.
@@ -204,7 +204,7 @@ fn check_types(columns: &[Column], named: &[NamedColumn], assume_utc: bool) -> a
     Ok(())
 }
 
-/// Returns the root columns to read, and changes the paths to places among these.
+/// Returns the root columns to read, and changes each path to the position of its root among these.
 fn select_roots(paths: &mut [Option<ColumnPath>]) -> Vec<usize> {
     let mut roots: Vec<usize> = Vec::new();
     for path in paths.iter_mut().flatten() {

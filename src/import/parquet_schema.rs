@@ -1,4 +1,4 @@
-//! The columns of a Parquet file: their names, their Arrow types and their places in a batch.
+//! The columns of a Parquet file: their names, their Arrow types and their positions in a batch.
 //!
 //! The fields of a struct are columns of their own: a struct `metadata` gives the columns `metadata.NAME`.
 

@@ -14,7 +14,7 @@ const VERSION_LENGTH: usize = 12;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {field}: {message}")]
 pub struct RuleFileError {
-    /// Counted from 1.
+    /// The number of the line, counted from 1.
     pub line: usize,
     /// The field, such as `rules.large_amount.when`.
     pub field: String,

@@ -50,7 +50,7 @@ pub(super) fn check(topic: &str, code: i16, message: Option<&str>) -> Result<(),
     })
 }
 
-/// Builds the error of a failed question about the topic itself.
+/// Builds the error of a request that could not describe the topic.
 pub(super) fn cannot_describe(topic: &str, error: ResponseError) -> BrokerError {
     let detail = format!("topic {topic} cannot be described: {error:?}");
     match error.is_retriable() {

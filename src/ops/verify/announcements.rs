@@ -19,7 +19,7 @@ use crate::{
 /// How much earlier than its record an assessment may be dated: the clocks of relay and consumer may differ, and
 /// publishing takes time.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
-/// Events in one statement.
+/// The most events in one statement.
 const CHUNK_SIZE_MAX: usize = 5_000;
 
 /// Reads the topic up to its current end. Call it after the snapshot.

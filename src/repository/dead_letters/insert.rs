@@ -37,7 +37,8 @@ pub struct NewDeadLetter {
     pub attempts: i32,
     /// The event's id, if it could be read.
     pub event_id: Option<Uuid>,
-    /// The headers to publish: the record's headers, then headers with the place and the reason of the failure.
+    /// The headers to publish: the record's headers, then headers with the record's origin and the reason of the
+    /// failure.
     pub outgoing_headers: Headers,
 }
 
