@@ -126,7 +126,7 @@ async fn a_producer_quota_slows_the_relay_down_and_publishes_nothing_twice() {
     relay.stop();
 }
 
-/// Seen to fail with a wait that counts against the time limit of the request: a fetch then fails after a second.
+/// Seen to fail without the wait: a fetch on a throttled connection ran into its time limit of a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_quota_slows_fetches_down_and_fails_none() {
     let Some(kafka) = start_kafka().await else { return };
