@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the files beside the code: image, compose file, alerts, dashboard, chart values, playbook, scripts and
+# Checks all files other than Rust code: image, compose file, alerts, dashboard, chart values, playbook, scripts and
 # documents. Takes seconds; its tools are installed once, into a cache outside the tree. A check that cannot run
 # counts as failed. scripts/platform-check.sh has the longer checks.
 set -euo pipefail

@@ -154,7 +154,7 @@ async fn the_memory_of_a_writer_ends_with_its_connection() {
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name LIKE 'ledger serve%'";
     client.batch_execute(other_history).await.unwrap();
-    // The lost connection shows on another account.
+    // A posting to another account meets the lost connection.
     eventually("the writer is back", async || {
         api.post("2", &transaction("b", "credit", "1.00", "EUR")).await.status == 201
     })

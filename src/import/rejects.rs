@@ -69,8 +69,8 @@ impl fmt::Display for Reject {
 
 const HEADINGS: [&str; 6] = ["file", "row", "line", "account_id", "idempotency_key", "reason"];
 
-/// Whether the path is a file with other content than a list of rejected rows. Checks the type first, because opening a
-/// pipe would wait for a writer.
+/// Returns whether the path is a file whose content is not a list of rejected rows. Checks the type first, because
+/// opening a pipe would wait for a writer.
 fn has_other_content(path: &Path) -> bool {
     let is_empty = fs::metadata(path).map_or(true, |about| !about.is_file() || about.len() == 0);
     let headings = HEADINGS.join(",") + "\n";

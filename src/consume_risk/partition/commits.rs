@@ -14,7 +14,7 @@ use crate::{
 
 struct InFlight {
     to: i64,
-    /// Returns the connection for the next commit.
+    /// The task that commits. It returns the connection for the next commit.
     task: AbortOnDropHandle<Result<Connection, RepositoryError>>,
 }
 
@@ -25,13 +25,13 @@ pub(super) struct Commits {
 }
 
 impl Commits {
-    /// Connects with the first commit.
+    /// Creates it without a connection. The first commit connects.
     pub fn new(store: PartitionStore) -> Self {
         Self { store, connection: None, in_flight: None }
     }
 
-    /// Begins to commit results, their events and the move of the position, all or nothing. The commit before must have
-    /// been finished.
+    /// Begins to commit results, their events and the move of the position, all or nothing. The previous commit must
+    /// have been finished.
     pub async fn begin(
         &mut self,
         change: PositionMove,

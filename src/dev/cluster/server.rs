@@ -93,7 +93,7 @@ impl Server {
             (Signal::SIGQUIT, IMMEDIATE_STOP_TIMEOUT),
             (Signal::SIGKILL, IMMEDIATE_STOP_TIMEOUT),
         ] {
-            // No other process can have the number as long as we have not waited for our child.
+            // No other process can get this process id until the wait for the child has returned.
             if self.child.id().is_some() {
                 signals::send(self.process_id, signal)?;
             }

@@ -57,7 +57,7 @@ pub struct EarlierRow {
     /// The account's position in the arguments, from 1.
     #[diesel(sql_type = BigInt)]
     pub ordinal: i64,
-    /// Its number in the account.
+    /// The transaction's number in the account.
     #[diesel(sql_type = BigInt)]
     pub account_seq: i64,
     /// The amount in minor units, negative for a debit.

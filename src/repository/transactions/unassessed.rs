@@ -1,4 +1,5 @@
-//! Transactions that have neither an assessment nor a dead letter, read in bounded pieces. Lost offsets leave such rows.
+//! Transactions that have neither an assessment nor a dead letter, read in bounded pieces. They remain, for example,
+//! after a position was moved past their events.
 
 use diesel::{
     QueryableByName,
@@ -44,8 +45,8 @@ pub async fn piece_end(
 }
 
 /// Returns the transactions after `after`, up to and including `upto`, that have no assessment and no dead letter of
-/// `group` or of the relay. They are sorted by id, so an account's rows are in order of `account_seq`. Rows with a dead
-/// letter are left to its retry.
+/// `group` or of the relay. They are sorted by id, so an account's rows are in order of `account_seq`. A transaction
+/// with a dead letter gets its assessment when the dead letter is retried.
 pub async fn unassessed(
     connection: &mut Connection,
     group: &str,
