@@ -118,7 +118,7 @@ impl Running {
         self.address
     }
 
-    /// Returns after a stop was requested or a part failed, when every accepted request is answered.
+    /// Waits until a stop is requested or a part fails, and then until every accepted request is answered.
     pub async fn stopped(mut self) -> anyhow::Result<()> {
         let outcome = self.drained().await;
         self.admin.stop().await;

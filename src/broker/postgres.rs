@@ -51,7 +51,7 @@ enum Poll {
 }
 
 impl PostgresBroker {
-    /// Takes a connection from the pool for each call.
+    /// Creates a broker that takes a connection from the pool for each call.
     pub fn new(pool: Pool) -> Self {
         Self { pool, partitions: Mutex::default() }
     }

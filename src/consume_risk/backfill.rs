@@ -53,7 +53,7 @@ pub struct Backfill {
 }
 
 impl Backfill {
-    /// A dry run scores all transactions and writes nothing.
+    /// Creates a backfill. A dry run scores all transactions and writes nothing.
     pub fn new(ruleset: Ruleset, is_dry_run: bool) -> Self {
         let mut cache = HistoryCache::default();
         cache.limit(MemoryBudget::for_partitions(1).histories_bytes_max());

@@ -93,7 +93,7 @@ pub struct PartitionConsumer {
 }
 
 impl PartitionConsumer {
-    /// Reads nothing before the first step.
+    /// Creates a consumer, which reads nothing before its first step.
     pub fn new(
         context: Context,
         broker: SharedBroker,

@@ -127,8 +127,8 @@ fn cells<'a>(columns: &[Column], record: &'a csv::ByteRecord) -> Result<Cells<'a
     Ok(cells)
 }
 
-/// Parses `created_at` to the microsecond, which is PostgreSQL's precision. Refuses timestamps before 1970, where the ids
-/// begin, and future ones, because no later transaction of the account could be earlier.
+/// Parses `created_at` to the microsecond, which is PostgreSQL's precision. Refuses timestamps before 1970, where the
+/// ids begin, and future ones, because the account's next transaction must not be earlier.
 fn moment(text: &str, now: DateTime<Utc>, assume_utc: bool) -> Result<DateTime<Utc>, String> {
     let at = match (parse_moment(text), without_zone(text)) {
         (Some(at), _) => at,

@@ -24,12 +24,12 @@ pub struct AccountHistory {
 }
 
 impl AccountHistory {
-    /// The history of an account without rows.
+    /// Returns the history of an account without rows.
     pub fn new(ruleset: &Ruleset) -> Self {
         Self::with_room(ruleset, 0)
     }
 
-    /// An empty history with room for this many rows.
+    /// Returns an empty history with room for this many rows.
     pub fn with_room(ruleset: &Ruleset, rows: usize) -> Self {
         let windows = ruleset.features().iter().map(Window::new).collect();
         let rows = Rows::with_capacity(rows.min(ruleset.history_rows()), ruleset.hashes_per_row());

@@ -49,7 +49,7 @@ pub struct StartDetails<'a> {
 }
 
 impl<'a> Boot<'a> {
-    /// Begins the start of `role`. The name is part of PostgreSQL's `application_name` and of the start line.
+    /// Begins to start `role`. The name is part of PostgreSQL's `application_name` and of the start line.
     pub fn new(context: &'a Context, role: &'static str) -> Self {
         Self { context, role, uses_broker: false }
     }

@@ -17,7 +17,7 @@ pub struct OutageLog {
 }
 
 impl OutageLog {
-    /// Starts without an outage. `activity` is the subject of the log lines: `publishing to transactions.v1/3`.
+    /// Creates a log without an outage. `activity` is the subject of the log lines: `publishing to transactions.v1/3`.
     pub fn new(activity: impl Into<String>) -> Self {
         Self { activity: activity.into(), began_at: None, causes: Vec::new() }
     }

@@ -21,8 +21,8 @@ pub struct GermanPostgres {
 }
 
 impl GermanPostgres {
-    /// Makes the wrappers. Returns None, with a warning on the terminal, if the machine has no German; in CI that is a
-    /// failure.
+    /// Makes the wrappers. Returns None, with a warning on the terminal, if the machine lacks German messages or the
+    /// locale; in CI that is a failure.
     pub fn make() -> Option<Self> {
         match installed().and_then(|binaries| make(&binaries)) {
             Ok(directory) => Some(Self { directory }),

@@ -33,7 +33,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Reads the files that the configuration names.
+    /// Creates a connector, and reads the files that the configuration names.
     pub(super) fn new(settings: &Kafka) -> Result<Self, BrokerError> {
         let tls = settings.tls.then(|| tls::client_config(settings)).transpose()?;
         if tls.is_none() && settings.sasl_mechanism == Some(SaslMechanism::Plain) {

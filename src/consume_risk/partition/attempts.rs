@@ -68,7 +68,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// Allows `attempts_max` attempts for each record. The position is not known yet.
+    /// Creates the state, with `attempts_max` attempts for each record. The position is not known yet.
     pub fn new(attempts_max: i32) -> Self {
         Self {
             attempts_max,

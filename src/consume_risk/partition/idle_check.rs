@@ -15,7 +15,7 @@ pub(super) struct IdleCheck {
 }
 
 impl IdleCheck {
-    /// Due after the first interval.
+    /// Creates a check that is due after the first interval.
     pub fn new() -> Self {
         Self { checked_at: Instant::now() }
     }

@@ -7,7 +7,7 @@ pub(super) struct PartitionMetrics {
 }
 
 impl PartitionMetrics {
-    /// Reports nothing yet.
+    /// Creates the metrics without reporting a value.
     pub fn new(name: &PartitionName) -> Self {
         let labels = [
             ("group", name.group.clone()),

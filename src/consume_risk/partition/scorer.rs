@@ -22,7 +22,7 @@ pub(super) struct Scorer {
 }
 
 impl Scorer {
-    /// Histories take at most `cache_bytes_max`.
+    /// Creates a scorer whose account histories take at most `cache_bytes_max` bytes.
     pub fn new(
         rules: watch::Receiver<Arc<Ruleset>>,
         cache_bytes_max: usize,

@@ -58,7 +58,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// `keep_ids` keeps the id of every acknowledged transaction: 16 bytes each.
+    /// Creates the counters. With `keep_ids`, the id of every acknowledged transaction is kept: 16 bytes each.
     pub(super) fn new(keep_ids: bool) -> Self {
         Self { acknowledged: keep_ids.then(RefCell::default), ..Self::default() }
     }

@@ -69,7 +69,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// `run` is part of the account ids and keys, and must be new for every run.
+    /// Creates the traffic of one run. `run` is part of the account ids and keys, and must be new for every run.
     pub(super) fn new(mix: Mix, run: String) -> anyhow::Result<Self> {
         let parse = |code| Currency::parse(code).map_err(|_| anyhow::anyhow!("{code} is no currency"));
         let currencies = [parse("EUR")?, parse("USD")?, parse("JPY")?, parse("BHD")?];
