@@ -24,7 +24,7 @@ use crate::{
 
 const DATABASE: &str = "ledger";
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
-/// Together with the limit of the database, a stop takes at most 5 s.
+/// With this limit and that of the database, a stop takes at most 5 s.
 const ROLES_STOP_TIMEOUT: Duration = Duration::from_millis(2000);
 /// A whole number of seconds, as actix requires.
 const SERVE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ pub(super) struct Platform {
 }
 
 impl Platform {
-    /// Starts the database and the roles. With `aggregate_every` None, the role `aggregate` does not run.
+    /// Starts the database and the roles. If `aggregate_every` is None, the role `aggregate` does not run.
     pub(super) async fn start(
         context: &Context,
         cluster: &ClusterOptions,

@@ -230,8 +230,8 @@ pub struct Transaction {
     pub created_at: DateTime<Utc>,
 }
 
-/// The number of transactions of one account within one microsecond whose ids sort by `account_seq`: from one multiple of
-/// this number up to the next.
+/// Within one microsecond, the ids of an account's transactions sort by `account_seq` as long as no `account_seq` among
+/// them, except for the first, is a multiple of this number.
 pub const TRANSACTION_ID_SEQS: i64 = 1 << SEQ_BITS;
 const SEQ_BITS: u32 = 12;
 /// The bits of an id that are not used by time, version, variant and sequence number.

@@ -105,8 +105,8 @@ fn fetched(record: &OutgoingRecord) -> FetchedRecord {
     }
 }
 
-/// An event whose rules look back at no other row still has a row before it. Seen to fail when that row was not read: the
-/// event got neither a result nor a reason, without end, and a retry of its dead letter took it for assessed.
+/// An event whose rules look back at no other row still has a row before it. Seen to fail when that row was not read:
+/// every step gave the event neither a result nor a reason, and a retry of its dead letter reported it as assessed.
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_that_look_back_at_no_row_work_after_a_restart() {
     const SHORT: &str = "history_rows = 1\n[levels]\nmedium = 1\nhigh = 2\n[features.seen]\naggregate = \"count\"\n\
@@ -132,7 +132,7 @@ async fn rules_that_look_back_at_no_row_work_after_a_restart() {
     );
 }
 
-/// A row that is missing in the ledger is reported at every step. No record is skipped or taken for handled.
+/// A row that is missing in the ledger is reported at every step. No record is skipped or counted as handled.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_with_a_missing_row_is_reported_and_waited_for() {
     let scene = Scene::new().await;

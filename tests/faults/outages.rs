@@ -18,8 +18,8 @@ const CLIENTS: usize = 8;
 const ACCOUNTS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Returns how long Kafka is away at least. `LEDGER_TEST_OUTAGE_SECONDS` sets it, to try outages that are too long for a
-/// test.
+/// Returns the minimum length of the Kafka outage. `LEDGER_TEST_OUTAGE_SECONDS` sets it, to try outages that are too
+/// long for CI.
 fn outage() -> Duration {
     let seconds = std::env::var("LEDGER_TEST_OUTAGE_SECONDS").ok();
     Duration::from_secs(seconds.map_or(0, |text| text.parse().expect("a number of seconds")))
@@ -129,7 +129,7 @@ async fn postgresql_crashes_and_restarts_while_all_roles_are_at_work() {
 
 /// PostgreSQL refuses writes as on a full disk, one after the other in the tables that grow.
 ///
-/// Seen to fail when `serve` answered 500, and when the relay took it for a refusal and ended.
+/// Seen to fail when `serve` answered 500, and when the relay treated the error as a refusal and ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_503_and_all_roles_wait_for_space() {
     let system = System::on_postgres().await;

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::broker::BrokerError;
 
-/// Marks a commit from outside the group, as a consumer that assigns its partitions itself sends it.
+/// Marks a commit from outside the group, like that of a consumer that assigns partitions to itself.
 const NO_GENERATION: i32 = -1;
 
 /// Commits positions, and remembers the coordinator of each group.
