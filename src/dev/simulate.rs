@@ -130,7 +130,7 @@ impl Run {
 }
 
 /// Sends the traffic and waits for all answers. With `keep_ids`, the outcome contains the id of every acknowledged
-/// transaction. A requested stop ends the run early, and the outcome covers the requests until then. A drop of the
+/// transaction. A requested stop ends the run early, and the outcome covers the requests until then. Dropping the
 /// future ends the run too.
 ///
 /// The run has one thread of its own. Many connections with little work each cost less on one thread than on several,

@@ -1,9 +1,10 @@
 //! Refuses a Parquet file that would take too much memory, or whose compression is not supported, before any row is
 //! read.
 //!
-//! A page is decoded as a whole, and its size is the writer's choice. The footer does not state the sizes of pages, but
-//! a page is never larger than its column chunk, whose size the footer does state. The limit is therefore on the
-//! chunks of a row group. Deliberately absent: protection against a file whose footer states wrong sizes.
+//! A page is decoded as a whole, and the program that wrote the file chose its size. The footer does not state the
+//! sizes of pages, but a page is never larger than its column chunk, whose size the footer does state. The limit is
+//! therefore on the chunks of a row group. Deliberately absent: protection against a file whose footer states wrong
+//! sizes.
 
 use std::{
     fs::File,
@@ -84,7 +85,8 @@ fn selected_chunks<'a>(
     chunks.filter(|(leaf, _)| selected.leaf_included(*leaf)).map(|(_, chunk)| chunk)
 }
 
-/// All chunks decompressed, and the largest one compressed: a page is kept in both forms while it is decompressed.
+/// Returns the size of all chunks decompressed, plus the compressed size of the largest one: a page is kept in both
+/// forms while it is decompressed.
 fn memory_of(group: &RowGroupMetaData, selected: &ProjectionMask) -> u64 {
     let decompressed = selected_chunks(group, selected).map(uncompressed_bytes);
     let is_compressed = |chunk: &&ColumnChunkMetaData| chunk.compression() != Compression::UNCOMPRESSED;
@@ -97,12 +99,12 @@ fn uncompressed_bytes(chunk: &ColumnChunkMetaData) -> u64 {
     size(chunk.uncompressed_size())
 }
 
-/// A negative size is wrong; it counts as too large.
+/// Returns a size from the footer. A negative size is invalid and counts as too large.
 fn size(bytes: i64) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-/// The number of rows that take half of the limit, since row groups of one file differ in size.
+/// Returns the number of rows that take half of the limit, since row groups of one file differ in size.
 fn rows_that_fit(group: &RowGroupMetaData, bytes: u64) -> u64 {
     let rows = u128::from(size(group.num_rows())) * u128::from(ROW_GROUP_BYTES_MAX / 2) / u128::from(bytes);
     u64::try_from(rows).unwrap_or(u64::MAX).max(1)
@@ -123,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// The footer of a file with the columns `a` and `b`, each in three row groups of 1,000 rows.
+    /// Returns the footer of a file with the columns `a` and `b`, each in three row groups of 1,000 rows.
     fn footer() -> ParquetMetaData {
         let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..3_000));
         let batch = RecordBatch::try_from_iter([("a", Arc::clone(&values)), ("b", values)]).expect("a batch");
@@ -135,7 +137,7 @@ mod tests {
         ParquetMetaDataReader::new().parse_and_finish(&file).expect("a footer")
     }
 
-    /// The same footer with another statement about column `b`.
+    /// Returns the same footer with a changed description of column `b`.
     fn with_b(change: impl Fn(ColumnChunkMetaDataBuilder) -> ColumnChunkMetaDataBuilder) -> ParquetMetaData {
         let mut builder = footer().into_builder();
         let groups = builder.take_row_groups().into_iter().map(|group| {

@@ -1,6 +1,6 @@
-//! Logs an outage once when it begins and once when it ends, however many attempts fail in between: a night without a
-//! broker is two lines. A failure with another cause is logged too, up to a limit, because a broker that was silent
-//! may come back and refuse the password.
+//! Logs an outage once when it begins and once when it ends, however many attempts fail in between: an outage that
+//! lasts all night takes two lines. A failure with another cause is logged too, up to a limit, because a broker that
+//! was silent may come back and refuse the password.
 
 use std::{fmt::Display, time::Instant};
 

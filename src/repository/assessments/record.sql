@@ -2,8 +2,8 @@
 -- diesel's DSL cannot write three tables in one statement.
 --
 -- The arrays have one element for each assessment. They are expanded in the SELECT list, since `FROM unnest(…)` would
--- first store them row by row. `IS TRUE` makes the planner look a row up in a hash of the written ones; as a join, the
--- settings of a connection without hash joins would turn it into a nested loop.
+-- first store them row by row. `IS TRUE` makes the planner look up each row in a hash table of the written ones. A join
+-- would become a nested loop, because the connection has hash joins switched off.
 WITH
 -- The assessments of transactions that have none yet.
 assessed AS (

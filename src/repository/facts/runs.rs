@@ -1,4 +1,4 @@
-//! The runs of `ledger aggregate`. At most one is running; a unique index holds that too.
+//! The runs of `ledger aggregate`. At most one is running, which a unique index guarantees as well.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
