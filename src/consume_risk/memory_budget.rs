@@ -11,9 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::FetchedRecord;
 
-/// For the account histories of all partitions.
+/// The memory for the account histories of all partitions.
 const HISTORIES_BYTES_MAX: usize = 60 << 20;
-/// For the decoded records of all partitions.
+/// The memory for the decoded records of all partitions.
 const RECORDS_BYTES_MAX: usize = 8 << 20;
 /// One permit of the semaphore stands for this many bytes.
 const UNIT_BYTES: usize = 1 << 10;
@@ -48,9 +48,9 @@ impl MemoryBudget {
     }
 }
 
-/// Returns about how much memory a decoded record takes. Its bytes are a slice of about 64 KiB that it shares with its
-/// neighbours, or of its whole Kafka batch if that is not compressed or compressed with snappy. The slice is freed with
-/// the last of these records.
+/// Returns about how much memory a decoded record takes. Its key and value point into a buffer that it shares with its
+/// neighbours: about 64 KiB, or the whole Kafka batch if that is uncompressed or compressed with snappy. The buffer is
+/// freed with the last of these records.
 pub(super) fn record_bytes(record: &FetchedRecord) -> usize {
     let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
     2 * (length(&record.key) + length(&record.value)) + RECORD_OVERHEAD_BYTES

@@ -42,7 +42,8 @@ impl Reason {
         self.0.iter().any(|part| matches!(part, ReasonPart::Metadata(_)))
     }
 
-    /// Returns the text with the values of one transaction: of a name, and of an entry of metadata.
+    /// Returns the text with the values of one transaction. `value` returns the value of a name, and `metadata` the
+    /// value of an entry of `metadata`.
     pub fn fill(
         &self,
         value: impl Fn(Symbol) -> String,

@@ -12,7 +12,7 @@ use crate::support::{
     eventually,
 };
 
-/// Fails if a live consumer does not matter, and if the dry run creates the leases that it reads.
+/// Fails if the command ignores a live consumer, and if the dry run creates the leases that it reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abandoned_group_is_forgotten_and_a_live_one_is_refused() {
     let stage = Stage::with(TRANSACTIONS_TOPIC, &[]).await;

@@ -266,7 +266,7 @@ impl Run {
         }
     }
 
-    /// Ends all faults, waits until the system is at rest, and returns everything that is wrong.
+    /// Ends all faults, waits until nothing is in flight, and returns everything that is wrong.
     pub async fn settle(mut self) -> Vec<String> {
         self.say("all faults end");
         for (_, end) in std::mem::take(&mut self.pending_ends) {

@@ -1,4 +1,4 @@
-//! Reading a topic from its first record to the end that it had when the reading began.
+//! Reads a topic from its first record to the end that it had when the reading began.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The terms of leases: taking, renewing, releasing and revoking.
+//! Takes, renews, releases and revokes leases.
 
 use std::time::Duration;
 
