@@ -26,7 +26,8 @@ const SUPERUSER: &str = "ledger";
 /// How to make and run a cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// The directory of all its files. Created if it is missing; otherwise it must be empty or hold a cluster of ours.
+    /// The directory of all its files. Created if it is missing; otherwise it must be empty or hold a cluster that this
+    /// module created.
     pub directory: PathBuf,
     /// Whether to remove `directory` when the cluster stops.
     pub ephemeral: bool,
@@ -39,7 +40,8 @@ pub struct ClusterOptions {
     pub durable: bool,
 }
 
-/// A running cluster. After a drop the watchdog stops it; [`Cluster::stop`] stops it and waits for the end.
+/// A running cluster. [`Cluster::stop`] stops it and waits for the end. If the value is only dropped, the watchdog
+/// stops the cluster.
 #[derive(Debug)]
 pub struct Cluster {
     server: Server,

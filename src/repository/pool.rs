@@ -1,9 +1,9 @@
 //! Pooled connections for reads and short writes.
 //!
 //! The pool must follow a failover. A connection to a primary that became read-only still answers `SELECT 1`, and would
-//! return stale rows for ever. So a pooled connection is checked before it is used, if it was idle for a moment and every
-//! so many uses: its server must accept writes. A caller that finds a lost or read-only connection calls [`evict`], so
-//! that all other connections are opened again too.
+//! return stale rows for ever. So a pooled connection is checked before a use, if it was idle for a second and at least
+//! once in 64 uses: its server must accept writes. A caller that finds a lost or read-only connection calls [`evict`],
+//! so that all other connections are opened again too.
 
 use std::{sync::Arc, time::Duration};
 

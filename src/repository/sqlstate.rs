@@ -14,7 +14,7 @@
 //!
 //! Messages other than errors are read straight into the driver's buffer. Only their headers are looked at.
 //!
-//! Deliberately absent: an own implementation of diesel-async's connection, or a patched copy of it. Either would be
+//! Deliberately absent: another implementation of diesel-async's connection, or a patched copy of it. Either would be
 //! ten times as long. When diesel-async exposes the code, this file can go.
 
 use std::{
@@ -213,7 +213,7 @@ fn with_code(response: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Connects without TLS. The driver calls its TLS connector only if the configuration asks for TLS that begins at once
-/// (`sslnegotiation=direct`), and sends nothing before it, so a connector may just as well hand the socket through.
+/// (`sslnegotiation=direct`), and sends nothing before it, so a connector can also pass the socket on unchanged.
 #[derive(Clone, Copy)]
 pub(super) struct PlainText;
 

@@ -1,5 +1,5 @@
-//! A PostgreSQL of one test behind a proxy, which the test can kill and restart. Clients keep one address, although the
-//! server gets another port at each start.
+//! A PostgreSQL for one test, which can kill and restart it. Clients connect through a proxy, so they keep one address
+//! although the server gets another port at each start.
 
 use std::path::PathBuf;
 
