@@ -91,8 +91,8 @@ fn start_relay(database: &TestDatabase, kafka: &OwnKafka) -> Binary {
     relay
 }
 
-/// Seen to fail without the wait: the next request timed out while the broker did not read, was sent again, and both
-/// copies were published.
+/// Seen to fail without the wait: the next request timed out while the broker did not read, and was sent again on a new
+/// connection, beyond the quota.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_producer_quota_slows_the_relay_down_and_publishes_nothing_twice() {
     let Some(kafka) = start_kafka().await else { return };
