@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Guarantees:
-//! - A transaction has one live assessment, however often its event is delivered.
+//! - A transaction has one assessment, however often its event is delivered.
 //! - A position never moves back and never passes a record that has neither a result nor a dead letter.
 //! - During an outage of the database or the broker, the role waits and retries. An outage never causes a dead letter.
 //! - The instances of a group share the partitions by leases.

@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! - Each row is turned back into its event and handled as in the role, so its assessment is the same.
-//! - A transaction gets one live assessment and one RiskAssessed event, whatever the role does at the same time.
+//! - A transaction gets one assessment and one RiskAssessed event, whatever the role does at the same time.
 //!
 //! Deliberately absent: a lease and a position, because no record is consumed.
 

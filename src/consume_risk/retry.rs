@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! - Decoding, the comparison with the ledger, history and rules are those of the role.
-//! - A transaction gets one live assessment and one RiskAssessed event, whatever the role does at the same time.
+//! - A transaction gets one assessment and one RiskAssessed event, whatever the role does at the same time.
 //!
 //! Deliberately absent: a lease and a position, because the partition has already passed the record.
 

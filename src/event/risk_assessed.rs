@@ -1,4 +1,4 @@
-//! The event `RiskAssessed.v1`, published once for each live assessment.
+//! The event `RiskAssessed.v1`, published once for each assessment.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

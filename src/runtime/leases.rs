@@ -33,7 +33,8 @@ use crate::{
 
 pub use crate::repository::leases::Lease;
 
-/// The longest interval between heartbeats. With a long ttl too, another member takes a released lease within a second.
+/// The longest interval between heartbeats. Even with a long ttl, another member takes a released lease within a
+/// second.
 const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_millis(500);
 const RETRY_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// How long work under a lease may take to end after a stop. Then the lease is released anyway.
