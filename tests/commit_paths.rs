@@ -51,8 +51,8 @@ fn answer(decision: &Decision) -> String {
 const ROOMY: MemoryLimits = MemoryLimits { accounts_max: 100, transactions_max: 100 };
 const CRAMPED: MemoryLimits = MemoryLimits { accounts_max: 3, transactions_max: 2 };
 
-/// Queries for everything stored of the accounts with a prefix, without ids and moments: transactions, accounts, events in
-/// order, and whether each transaction has its event.
+/// Queries for everything that is stored about the accounts with a prefix, without ids and moments: transactions,
+/// accounts, events in order, and whether each transaction has its event.
 const STORED: [&str; 4] = [
     "SELECT string_agg(concat_ws(' ', account_id, account_seq, amount, balance_after, idempotency_key), E'\\n'
                        ORDER BY account_id, account_seq)
@@ -124,7 +124,7 @@ impl<'a> Twins<'a> {
         path
     }
 
-    /// Sets an account's limit without the knowledge of both instances.
+    /// Sets an account's limit without the knowledge of either instance.
     async fn limit(&mut self, account: &str, min_balance: Option<i64>) {
         let account_id = AccountId::parse(&format!("{}{account}", self.prefix)).unwrap();
         let currency = Currency::parse("EUR").unwrap();

@@ -15,8 +15,8 @@ use crate::support::{binary::Binary, system::System};
 const FAIL_POINT_FREEZE: Duration = Duration::from_millis(2_500);
 /// A role stops within 5 s; the rest is for a machine with nine processes on two cores.
 const STOP_MAX: Duration = Duration::from_secs(7);
-/// A consumer is killed or loses its leases every few seconds here, so that three failed attempts in a row at one good
-/// record happen by chance.
+/// In these tests a consumer is killed or loses its leases every few seconds, so three attempts in a row at a good
+/// record may fail by chance.
 const ATTEMPTS_MAX: &str = "9";
 /// An orchestrator waits before it restarts a process that ended immediately.
 const PAUSE_AFTER_FAILED_START: Duration = Duration::from_millis(500);
@@ -41,14 +41,14 @@ struct Slot {
     may_be_killed: bool,
     stopping_since: Option<Instant>,
     thaws_at: Option<Instant>,
-    /// The process is not started again before.
+    /// The process is not started again before this moment.
     paused_until: Option<Instant>,
     /// The fail point of the next start.
     fail_point: Option<String>,
 }
 
 impl Fleet {
-    /// Starts no process yet.
+    /// Creates the fleet without starting a process.
     pub fn new() -> Self {
         let slots = SLOTS.into_iter().map(|(name, role)| Slot {
             name,
