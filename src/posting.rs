@@ -25,7 +25,7 @@
 //! - Correctness never depends on the memory: the writing statement compares every account with the state that the
 //!   decision was based on, and fails as a whole on any difference.
 //! - The number of statements does not depend on the size of the group.
-//! - Between lock and commit, nothing but PostgreSQL is waited for.
+//! - Between lock and commit, the code waits for nothing but PostgreSQL.
 //!
 //! Deliberately absent: queues and threads (see `serve`), retries after an outage (the caller's), and SQL (see
 //! `repository`).

@@ -13,8 +13,8 @@
 //! Guarantees:
 //! - Results, their events and the position commit together, under the lease's fence.
 //! - The position never passes a record that has neither a result nor a dead letter.
-//! - An outage is waited out without limit and never causes a dead letter. A database that does not answer counts as a
-//!   lost connection.
+//! - During an outage the partition waits and retries without limit. An outage never causes a dead letter. A database
+//!   that does not answer counts as a lost connection.
 //! - A record that ends the process becomes a dead letter after `attempts_max` attempts, and no other record does
 //!   (see [`attempts`]).
 //! - A record that may have crashed the process is retried alone, so that a crash cannot be blamed on another record
@@ -278,7 +278,7 @@ impl PartitionConsumer {
         self.commits.finish().await?;
         self.idle_check.run_if_due(&self.store, connection, self.attempts.position()).await?;
         // Transaction markers at the end of the partition are not records. If the position stayed before them, the lag
-        // would never become 0, and retention would remove them from under the position.
+        // would never become 0, and retention would remove the offset at the position.
         let read_to = self.reader.as_ref().map_or(0, Reader::read_to);
         if read_to > self.attempts.position().next_offset {
             let change = self.attempts.move_to(read_to);

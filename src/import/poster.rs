@@ -29,7 +29,7 @@ enum Mode {
     SkipRefused,
     /// The rows before the first refused one.
     StopAtRefused,
-    /// None. Once the session holds the effect of a group, it cannot be replaced.
+    /// No row. Once the session holds the effect of a group, it cannot be replaced.
     DryRun { has_effect: bool },
 }
 

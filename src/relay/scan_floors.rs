@@ -34,7 +34,7 @@ struct State {
     lanes: BTreeMap<i16, i64>,
     /// Every id up to this one is settled. 0 if unknown.
     settled: i64,
-    /// Becomes settled once all of its transactions have ended.
+    /// The drawn ids that are settled once all of their transactions have ended.
     next: Option<DrawnIds>,
     checked_at: Option<Instant>,
     /// Whether rows were found since the last read of the drawn ids.
