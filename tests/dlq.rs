@@ -194,7 +194,7 @@ async fn a_replay_whose_commit_fails_has_no_effect_and_can_be_repeated() {
     let (replayed, code) = stage.json(&["replay", "--all"]);
     assert_eq!((code, &replayed["counts"]["assessed"]), (0, &1.into()), "{replayed}");
     assert_eq!(stage.count("risk_assessments").await, 3);
-    // Fails if `--all` takes settled dead letters too.
+    // Fails if `--all` retries dead letters that a replay has handled.
     let (again, code) = stage.json(&["replay", "--all"]);
     assert_eq!((code, &again["items"]), (0, &serde_json::json!([])), "{again}");
     assert_eq!(stage.audit().await, "the operator: assessed");

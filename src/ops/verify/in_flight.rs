@@ -1,4 +1,4 @@
-//! Waiting until nothing is in flight: the outbox is empty and the group has handled all that the topic holds.
+//! Waits until nothing is in flight: the outbox is empty and the group has handled all that the topic holds.
 
 use std::time::Duration;
 

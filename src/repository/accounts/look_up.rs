@@ -1,4 +1,4 @@
-//! Looking up accounts for readers: one, or many in one query.
+//! Looks up accounts for readers: one, or many in one query.
 
 use diesel::{
     QueryableByName,

@@ -1,4 +1,4 @@
-//! Opening an account, and setting its limit.
+//! Opens an account, and sets its limit.
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;

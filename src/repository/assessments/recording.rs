@@ -1,4 +1,4 @@
-//! Recording a batch of assessments, with their events and the marks of their days, in one statement.
+//! Records a batch of assessments, with their events and the marks of their days, in one statement.
 //!
 //! Guarantees:
 //!

@@ -1,4 +1,4 @@
-//! Appending and reading records.
+//! Appends and reads records.
 
 use chrono::{DateTime, Utc};
 use diesel::{

@@ -1,4 +1,4 @@
-//! Dead-lettering a record of a topic.
+//! Dead-letters a record of a topic.
 
 use diesel::{ExpressionMethods, Insertable, query_builder::DecoratableTarget};
 use diesel_async::RunQueryDsl;

@@ -1,4 +1,4 @@
-//! Looking up transactions by id and by idempotency key.
+//! Looks up transactions by id and by idempotency key.
 
 use diesel::{
     prelude::*,
