@@ -85,7 +85,7 @@ impl Attempts {
         self.position
     }
 
-    /// False if the position must be read from the database.
+    /// Returns false if the position must be read from the database.
     pub fn is_position_current(&self) -> bool {
         self.is_position_current
     }
@@ -125,26 +125,26 @@ impl Attempts {
         NextAttempt::Alone { number, must_note: !is_open }
     }
 
-    /// The batch at the position is noted in the database.
+    /// Records that the batch at the position is noted in the database.
     pub fn batch_noted(&mut self) {
         self.has_noted = true;
         self.position.attempts = 0;
     }
 
-    /// An attempt of the record at the position is noted in the database. It is open until the position moves or
-    /// [`Attempts::attempt_failed`].
+    /// Records that an attempt of the record at the position is noted in the database. The attempt is open until the
+    /// position moves or [`Attempts::attempt_failed`] is called.
     pub fn attempt_noted(&mut self, number: i32) {
         self.has_noted = true;
         self.position.attempts = number;
         self.open_attempt = Some(self.position.next_offset);
     }
 
-    /// The record itself made the attempt fail, so the attempt counts.
+    /// Records that the record itself made the attempt fail, so that the attempt counts.
     pub fn attempt_failed(&mut self) {
         self.open_attempt = None;
     }
 
-    /// The batch ended before the record at `offset`, which has a fault. That record is retried alone.
+    /// Records that the batch ended before the record at `offset`, which has a fault. That record is retried alone.
     pub fn batch_stopped_at(&mut self, offset: i64) {
         self.one_by_one_until = Some(offset + 1);
     }
@@ -159,7 +159,7 @@ impl Attempts {
         PositionMove { from: self.position.next_offset, to, interrupted: self.is_one_by_one(to) }
     }
 
-    /// The move is on its way into the database, or there.
+    /// Records that the move is being committed, or is committed.
     pub fn moved(&mut self, PositionMove { to, interrupted, .. }: PositionMove) {
         self.position = Position { next_offset: to, attempts: 0, interrupted };
         self.open_attempt = None;
