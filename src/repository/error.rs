@@ -10,8 +10,8 @@ use crate::domain::Decision;
 /// Raised by `ledger_stale_group()`; see the first migration.
 const STALE_GROUP: &str = "LG001";
 
-/// Codes after which the connection is of no more use: connection exceptions, a read-only server, a session that the
-/// server ended for its idleness, and a server that starts or stops.
+/// Codes after which the connection can no longer be used: connection exceptions, a read-only server, a session that
+/// the server ended for its idleness, and a server that starts or stops.
 const LOST_CONNECTIONS: [&str; 5] = ["08", "25006", "25P03", "25P04", "57P"];
 
 /// Classes of errors that lie in the request, or in a bug of ours, so that retrying does not help: invalid data (22),
@@ -124,7 +124,7 @@ impl RepositoryError {
         }
     }
 
-    /// Whether the failure may pass without a change of the request. That is every error of the database that is not
+    /// Returns whether a retry of the same request may succeed. This holds for every error of the database that is not
     /// known to lie in the request.
     pub fn is_transient(&self) -> bool {
         match self {

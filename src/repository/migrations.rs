@@ -23,8 +23,8 @@ const MIGRATE_FIRST: &str = "run `ledger migrate` against this database first";
 const UPGRADE_FIRST: &str =
     "the schema is newer than this binary: upgrade `ledger` to the release that migrated it";
 
-/// The indexes that migrations build concurrently. An interrupted build leaves an invalid index, and with it every further
-/// attempt would fail.
+/// The indexes that migrations build concurrently. An interrupted build leaves an invalid index, which would make every
+/// further attempt fail.
 const BUILT_CONCURRENTLY: [&str; 1] = ["risk_assessments_by_level"];
 
 /// How long to wait for another `migrate`.

@@ -3,7 +3,8 @@
 use super::scene::{Scene, start, stop};
 use crate::support::eventually;
 
-/// How often the other partitions may be too slow to finish while one statement waits. It waits for five seconds.
+/// The most rounds of the test. On a busy machine, the other partitions may be too slow to finish a round within the
+/// five seconds that the statement waits.
 const ROUNDS_MAX: usize = 6;
 const RECORDS_A_ROUND: usize = 240;
 

@@ -16,7 +16,7 @@ use super::super::{
 };
 use crate::event::lane_of;
 
-/// The outcome of a replay that changed nothing; every other outcome settles the dead letter.
+/// The outcome of a replay that changed nothing. After any other outcome the dead letter is no longer open.
 pub(super) const FAILING: &str = "failing";
 const QUEUED: &str = "queued";
 
