@@ -12,8 +12,8 @@ use tokio_postgres::config::SslMode;
 
 use crate::config::Database;
 
-/// Returns the URL in the driver's terms. Its only mode that enforces TLS is `require`, and with our [`client_config`] that
-/// verifies everything.
+/// Returns the URL with the modes of the driver. The driver's only mode that enforces TLS is `require`. With our
+/// [`client_config`] that mode verifies chain and host name.
 pub(super) fn driver_url(url: &str) -> String {
     let (before, parameters) = split_parameters(url);
     let parameters = parameters

@@ -46,7 +46,7 @@ pub enum ScoreError {
 
 impl Ruleset {
     /// Scores the transaction with the history of its account and adds it to that history. If a rule fails, the row is
-    /// added too, because it is in the ledger all the same.
+    /// added too, because it is in the ledger nevertheless.
     pub fn score(
         &self,
         history: &mut AccountHistory,

@@ -1,4 +1,4 @@
-//! The consumer does not query cached accounts again. Its guarantees hold for them all the same.
+//! The consumer does not query cached accounts again. Its guarantees hold for them as well.
 
 use ledger::{
     broker::{FetchedRecord, OutgoingRecord},

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::signals;
 
-/// For each signal. The orphan may be writing its last checkpoint.
+/// The time limit for each signal. The server may be writing its last checkpoint.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
