@@ -140,7 +140,7 @@ async fn describe(broker: &SharedBroker, spec: TopicSpec, kind: BrokerKind) -> a
     if let Some(state) = &mut state
         && kind == BrokerKind::Postgres
     {
-        // The relay removes what the configuration lets go: there is no other setting.
+        // The relay applies the configured retention. The PostgreSQL broker has no setting of its own.
         state.retention = Some(spec.retention);
     }
     let mut ranges = Vec::new();

@@ -1,4 +1,5 @@
 -- name: dry_run_remember_transactions
+-- Not in the DSL: temporary tables, which `schema.rs` does not describe.
 INSERT INTO dry_run_transactions (account_id, account_seq, id, amount, balance_after, created_at, reverses,
                                   idempotency_key, counterparty, description, metadata)
 SELECT unnest(/* account_ids */ $1), unnest(/* account_seqs */ $2), unnest(/* ids */ $3), unnest(/* amounts */ $4),

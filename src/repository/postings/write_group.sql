@@ -1,4 +1,5 @@
 -- name: write_group
+-- diesel's DSL cannot write four tables in one statement.
 WITH
 -- Updates each account whose state is still the expected one. The balance is compared although it follows from
 -- account_seq: that holds within one history, and a restore or a failover may have replaced the history.
