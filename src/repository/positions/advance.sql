@@ -1,0 +1,5 @@
+-- name: advance_position
+UPDATE consumer_positions
+SET next_offset = /* to */ $5, attempts = 0, interrupted = /* interrupted */ $6, updated_at = clock_timestamp()
+WHERE consumer_group = /* consumer_group */ $1 AND topic = /* topic */ $2 AND partition = /* partition */ $3
+  AND next_offset = /* from */ $4
