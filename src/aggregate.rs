@@ -21,7 +21,7 @@ pub use run::{LEASE, Outcome, Scope, run_once};
 
 use crate::{
     repository::facts::runs::AggregateRun,
-    runtime::{Boot, Context, OutputFormat, StartDetails, parse_interval, print_json, table},
+    runtime::{Boot, Context, EXIT_MISUSED, OutputFormat, StartDetails, parse_interval, print_json, table},
 };
 
 /// Flags of `ledger aggregate`.
@@ -53,8 +53,6 @@ impl Args {
         }
     }
 }
-
-const EXIT_MISUSED: u8 = 2;
 
 /// Runs the role: one run, or one at each interval until it is stopped.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {

@@ -21,5 +21,5 @@ pub use leases::{Lease, LeaseGroup};
 pub use outage_log::OutageLog;
 pub use shutdown::{Stop, stop_on_signals};
 pub use telemetry::{Telemetry, start_telemetry};
-pub use terminal::{OutputFormat, print_json, print_text, progress_bar, table};
+pub use terminal::{EXIT_MISUSED, OutputFormat, print_json, print_text, progress_bar, table};
 pub use time_span::{parse_interval, parse_time_span};

@@ -240,7 +240,7 @@ async fn an_offset_removed_by_retention_halts_the_partition_until_a_reset() {
         assert!(format!("{fenced:?}").contains("was lost"), "{fenced:?}");
         assert_eq!(stage.count("risk_assessments").await, 0);
         let mut next = stage.consumer().await;
-        while next.run_once().await.expect("a turn") != StepOutcome::Idle {}
+        while next.run_once().await.expect("a step") != StepOutcome::Idle {}
         let assessed = "SELECT string_agg(account_seq::text, ',' ORDER BY account_seq) FROM risk_assessments";
         assert_eq!(stage.database.value(assessed).await, "6,7,8,9,10");
         if let Some(kafka) = kafka {
@@ -284,7 +284,7 @@ async fn an_invalid_reset_is_refused_and_moves_nothing() {
     stage.post(3).await;
     stage.publish(Utc::now()).await;
     let mut consumer = stage.consumer().await;
-    while consumer.run_once().await.expect("a turn") != StepOutcome::Idle {}
+    while consumer.run_once().await.expect("a step") != StepOutcome::Idle {}
     let before = stage.database.value("SELECT json_agg(p)::text FROM consumer_positions p").await;
     for (arguments, part) in [
         (&["reset", "--group", "rsik", "--to", "earliest"][..], "there is no consumer group rsik"),

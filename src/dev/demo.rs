@@ -20,7 +20,7 @@ use crate::{
     ops::verify,
     repository::{
         self, Connection,
-        overview::{self, Progress, Striking},
+        overview::{self, HighestScored, Progress},
     },
     runtime::{Context, OutputFormat, parse_interval, table},
 };
@@ -28,7 +28,7 @@ use crate::{
 /// The longest wait until all events are published and all transactions are scored.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
-const STRIKING_SHOWN: i32 = 3;
+const HIGHEST_SCORED_SHOWN: i32 = 3;
 const CONNECTIONS: u16 = 64;
 
 /// Flags of `ledger demo`.
@@ -148,7 +148,7 @@ async fn demonstrate(
         progress.medium,
         progress.assessed - progress.high - progress.medium,
     ));
-    print_striking(&overview::most_striking(&mut connection, STRIKING_SHOWN).await?);
+    print_highest_scored(&overview::highest_scored(&mut connection, HIGHEST_SCORED_SHOWN).await?);
     let days = aggregate_once(&context).await?;
     timeline.print(&format!("the fact tables are built ({days} touched)"));
     let lost = overview::not_held_once(&mut connection, &simulated.acknowledged).await?;
@@ -223,8 +223,8 @@ async fn aggregate_once(context: &Context) -> anyhow::Result<String> {
     }
 }
 
-fn print_striking(striking: &[Striking]) {
-    for one in striking.iter().filter(|one| !one.reasons.is_empty()) {
+fn print_highest_scored(assessments: &[HighestScored]) {
+    for one in assessments.iter().filter(|one| !one.reasons.is_empty()) {
         // The account id begins with the random name of the run, which is not shown.
         let account = one.account_id.splitn(3, '-').nth(2).unwrap_or(&one.account_id);
         println!("           {account}, transaction {}: score {}", one.account_seq, one.risk_score);

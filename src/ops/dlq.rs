@@ -19,7 +19,7 @@ use super::time_argument;
 use crate::{
     config::Overrides,
     repository::{self, Connection, dead_letters::DeadLetterFilter},
-    runtime::{Boot, Context, OutputFormat},
+    runtime::{Boot, Context, EXIT_MISUSED, OutputFormat},
 };
 
 /// The subcommands of `ledger dlq`.
@@ -60,8 +60,6 @@ pub struct FilterArgs {
     #[arg(long, env = "LEDGER_DLQ_UNTIL", value_name = "TIME", value_parser = time_argument::parse)]
     pub until: Option<DateTime<Utc>>,
 }
-
-const EXIT_MISUSED: u8 = 2;
 
 impl FilterArgs {
     /// Returns an error text if the flags contradict each other.

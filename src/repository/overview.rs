@@ -64,7 +64,7 @@ pub async fn not_held_once(connection: &mut Connection, ids: &[Uuid]) -> Result<
 
 /// An assessment with its reasons as text.
 #[derive(Debug, Clone, QueryableByName)]
-pub struct Striking {
+pub struct HighestScored {
     /// The account.
     #[diesel(sql_type = Text)]
     pub account_id: String,
@@ -80,11 +80,11 @@ pub struct Striking {
 }
 
 /// Returns the assessments with the highest scores, at most one per account.
-pub async fn most_striking(
+pub async fn highest_scored(
     connection: &mut Connection,
     limit: i32,
-) -> Result<Vec<Striking>, RepositoryError> {
-    let rows = statement(include_str!("overview/most_striking.sql"))
+) -> Result<Vec<HighestScored>, RepositoryError> {
+    let rows = statement(include_str!("overview/highest_scored.sql"))
         .bind::<Integer, _>(limit)
         .load(connection)
         .await?;

@@ -279,7 +279,13 @@ impl Member {
             !same
         });
         if changed || std::mem::replace(&mut self.members, members) != members {
-            tracing::info!(group = self.group, held = count, of = self.names.len(), members, "leases");
+            tracing::info!(
+                group = self.group,
+                held = count,
+                of = self.names.len(),
+                members,
+                "the share of leases changed"
+            );
         }
         metrics::gauge!("ledger_leases_held", "role" => self.role())
             .set(u32::try_from(count).unwrap_or(u32::MAX));

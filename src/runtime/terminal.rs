@@ -12,6 +12,9 @@ use serde::Serialize;
 
 const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
+/// The exit code of a command with arguments that contradict each other; clap uses it too.
+pub const EXIT_MISUSED: u8 = 2;
+
 /// How a command prints its result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum OutputFormat {

@@ -19,7 +19,7 @@ use crate::{
     consume_risk::{self, Backfill, BackfillFailure, Backfilled},
     domain::transaction_id_floor,
     repository::{self, Connection, transactions},
-    runtime::{Boot, Context, OutputFormat, print_json, print_text, progress_bar, table},
+    runtime::{Boot, Context, EXIT_MISUSED, OutputFormat, print_json, print_text, progress_bar, table},
 };
 
 /// How many transactions one query examines.
@@ -28,7 +28,6 @@ const SCAN_ROWS_MAX: i64 = 10_000;
 const BATCH_ROWS_MAX: usize = 1_000;
 /// The events of younger transactions are probably still in the outbox or the topic.
 const AGE_MIN: TimeDelta = TimeDelta::minutes(10);
-const EXIT_MISUSED: u8 = 2;
 /// How many failing transactions are printed.
 const FAILING_SHOWN_MAX: usize = 20;
 /// The limit of one scanning query.

@@ -1,4 +1,4 @@
--- name: most_striking_assessments
+-- name: highest_scored_assessments
 -- Not in the DSL: DISTINCT ON a subquery, and JSON functions.
 SELECT account_id, account_seq, risk_score,
        (SELECT coalesce(string_agg(reason ->> 'reason', E'\n'), '')
