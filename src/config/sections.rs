@@ -91,7 +91,7 @@ pub struct Serve {
     /// The largest number of account states that a writer remembers.
     pub accounts_remembered_max: usize,
     /// The largest number of recent transactions that a writer remembers.
-    pub rows_remembered_max: usize,
+    pub transactions_remembered_max: usize,
     /// The limit for receiving a request.
     #[serde(with = "humantime_serde")]
     pub client_timeout: Duration,

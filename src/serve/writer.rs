@@ -328,7 +328,7 @@ impl Writer {
         let role = format!("serve {}", self.name);
         let limits = MemoryLimits {
             accounts_max: self.config.serve.accounts_remembered_max,
-            transactions_max: self.config.serve.rows_remembered_max,
+            transactions_max: self.config.serve.transactions_remembered_max,
         };
         let opened = GroupPoster::connect(&self.config.database, &role, limits).await;
         self.connect_failed = opened.as_ref().err().map(|error| match error {
