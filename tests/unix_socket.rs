@@ -1,5 +1,5 @@
-//! A connection by a Unix socket works as one by TCP: errors carry their SQLSTATE, and a read-only server is refused.
-//! The driver calls no connector for a socket, so the repository opens it itself.
+//! A connection over a Unix socket works like one over TCP: errors carry their SQLSTATE, and a read-only server is
+//! refused. The driver calls no connector for a socket, so the repository opens it itself.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 

@@ -7,7 +7,7 @@
 //! and the connection type. The encoder uses them for the request that it *answers*. The dispatcher decodes up to 16
 //! pipelined requests ahead, so the values can belong to a later request:
 //!
-//! - A GET followed by a HEAD is answered without its body, and the client takes the next answer for that body.
+//! - A GET followed by a HEAD is answered without its body, and the client treats the next answer as that body.
 //! - A request that asks to keep the connection is answered with `Connection: close`, and the connection closes, if a
 //!   later request asks to close it.
 //!

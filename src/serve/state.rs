@@ -25,7 +25,7 @@ pub struct ApiState {
     accounts: AccountReads,
     pool: Pool,
     /// The runtime that owns the database connections. The HTTP workers have runtimes of their own, which must not own
-    /// any.
+    /// a database connection.
     runtime: Handle,
     /// The whole configuration.
     pub config: Arc<Config>,

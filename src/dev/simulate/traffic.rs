@@ -159,12 +159,12 @@ impl Traffic {
     }
 }
 
-/// Converts a share between 0 and 1.
+/// Converts a share between 0 and 1 into millionths.
 fn millionths(share: f64) -> u64 {
     u64::try_from(Duration::from_secs_f64(share).as_micros()).unwrap_or(0)
 }
 
-/// Converts cents into minor units of a currency. Without decimals the amount is a multiple of 100.
+/// Converts cents into minor units of a currency. In a currency without decimals the amount is a multiple of 100.
 fn in_currency(cents: i64, currency: Currency) -> i64 {
     match currency.decimals() {
         0 => cents.div_euclid(100).max(1) * 100,

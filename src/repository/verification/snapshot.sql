@@ -1,6 +1,6 @@
 -- name: verify_snapshot
 -- Not in the DSL: it creates temporary tables.
--- The moment that everything is compared with.
+-- Copies of the tables at the moment of the snapshot, with which everything is compared.
 CREATE TEMP TABLE verify_accounts AS SELECT account_id, account_seq FROM accounts;
 CREATE TEMP TABLE verify_outbox AS SELECT topic, event_id FROM outbox;
 CREATE TEMP TABLE verify_dead_letters AS SELECT * FROM dead_letters;
