@@ -90,8 +90,9 @@ fn account_columns<'a>(
 
 /// Account ids in ascending order, each once.
 ///
-/// The ids are spread over memory, so comparing them is slow. Most differ in their first 16 bytes, which are compared
-/// as one integer beside the reference. No id contains a zero byte, so the order is the same as that of the ids.
+/// The ids are spread over memory, so comparing them is slow. Most differ in their first 16 bytes. So these are kept as
+/// one integer with each reference, and compared first. No id contains a zero byte, so the order is the same as that of
+/// the ids.
 struct SortedIds<'a>(Vec<(u128, &'a str)>);
 
 impl<'a> SortedIds<'a> {

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: a consumer moves a position only from the offset where it expects it to be, so a position never goes
 //! back and two owners cannot both move it. Only [`reset`] goes to any offset; it belongs to the operator. All
-//! functions run inside the caller's database transaction, beside the lease's fence and the results of the records.
+//! functions run inside the caller's database transaction, together with the lease's fence and the results of the
+//! records.
 
 use chrono::{DateTime, Utc};
 use diesel::{
