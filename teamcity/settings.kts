@@ -7,16 +7,16 @@ import jetbrains.buildServer.configs.kotlin.triggers.vcs
 import jetbrains.buildServer.configs.kotlin.version
 
 /*
- * Lint, type check and platform check side by side, then the tests, then one image for every role, then, by hand, its
- * deployment with Helm. Each step is a make target or a command of the documents, so that what fails here fails on a
- * desk in the same way.
+ * Lint, type check and platform check run at the same time. The tests follow, then one image for every role. Its
+ * deployment with Helm is started by hand. Each step is a make target or a command from the documents, so that a failure
+ * here can be repeated on a developer's machine.
  *
- * Agents: Linux with Rust by rustup and Go, for the image with Docker, for the deployment with Helm. Whatever else a
- * target needs it installs or names.
+ * An agent needs Linux, Rust (installed with rustup) and Go; for the image also Docker, and for the deployment Helm. A
+ * target installs or names whatever else it needs.
  */
 version = "2025.07"
 
-/** One script on a clean checkout, once the others have ended well on the same revision. */
+/** Runs one script on a clean checkout, after the builds in `after` have succeeded on the same revision. */
 open class Stage(
   title: String,
   minutes: Int,

@@ -1,5 +1,6 @@
-// The part of TeamCity's DSL that settings.kts uses, after its public documentation, for a compiler without a server. It
-// shows that the settings are valid Kotlin, not that a server accepts them. No build uses it.
+// Declares the part of TeamCity's DSL that settings.kts uses, as the public documentation describes it, so that a
+// compiler can check the settings without a server. It shows that they are valid Kotlin, not that a server accepts them.
+// No build uses it.
 
 package jetbrains.buildServer.configs.kotlin
 
