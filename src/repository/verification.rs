@@ -3,7 +3,7 @@
 //!
 //! Guarantees:
 //! - Each statement sees one moment of a live system. Tables that must be seen at the same moment are read in one
-//!   statement or in [`snapshot`].
+//!   statement or in [`snapshot()`].
 //! - Nothing is written except temporary tables of the connection.
 //! - The memory of this process does not grow with the ledger; PostgreSQL sorts and hashes on disk where it must.
 //!
