@@ -8,8 +8,8 @@ import jetbrains.buildServer.configs.kotlin.version
 
 /*
  * Lint, type check and platform check run at the same time. The tests follow, then one image for every role. Its
- * deployment with Helm is started by hand. Each step is a make target or a command from the documents, so that a failure
- * here can be repeated on a developer's machine.
+ * deployment with Helm is started by hand. Each step is a make target or a command from the documents, so that a
+ * failure here can be repeated on a developer's machine.
  *
  * An agent needs Linux, Rust (installed with rustup) and Go; for the image also Docker, and for the deployment Helm. A
  * target installs or names whatever else it needs.

@@ -1,6 +1,6 @@
 // Declares the part of TeamCity's DSL that settings.kts uses, as the public documentation describes it, so that a
-// compiler can check the settings without a server. It shows that they are valid Kotlin, not that a server accepts them.
-// No build uses it.
+// compiler can check the settings without a server. It shows that they are valid Kotlin, not that a server accepts
+// them. No build uses it.
 
 package jetbrains.buildServer.configs.kotlin
 
