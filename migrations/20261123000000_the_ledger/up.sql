@@ -84,7 +84,10 @@ END $$;
 -- snapshot sees. So no process waits for another, and a transaction that commits late leaves its own mark.
 CREATE TABLE fact_marks (
   day date NOT NULL,
-  marked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+  marked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  id uuid NOT NULL DEFAULT gen_random_uuid(),
+  -- A publication of all tables refuses deletes from a table without a key. The time keeps inserts at the end of a day's
+  -- index entries. The id is no sequence: replicas do not receive the state of a sequence, so its values could repeat.
+  PRIMARY KEY (day, marked_at, id)
 );
 COMMENT ON TABLE fact_marks IS 'one row for each commit and each day that it touched; deleted when the day is rebuilt';
-CREATE INDEX fact_marks_by_day ON fact_marks (day);

@@ -119,9 +119,10 @@ diesel::table! {
 }
 
 diesel::table! {
-    fact_marks (day, marked_at) {
+    fact_marks (day, marked_at, id) {
         day -> Date,
         marked_at -> Timestamptz,
+        id -> Uuid,
     }
 }
 
