@@ -13,7 +13,7 @@ use crate::{
     consume_risk,
     dev::{self, demo, simulate},
     event, import, ops, relay, repository,
-    runtime::{Context, Health, Stop, fail_point, start_telemetry, stop_on_signals},
+    runtime::{Boot, Context, Health, Stop, fail_point, start_telemetry, stop_on_signals},
     serve,
 };
 
@@ -279,7 +279,7 @@ fn instance_name() -> String {
 }
 
 async fn migrate(context: &Context) -> anyhow::Result<ExitCode> {
-    let connection = repository::connect(&context.config.database, "migrate").await?;
+    let connection = Boot::new(context, "migrate").connect_unmigrated().await?;
     let applied = repository::migrations::migrate(connection).await?;
     match applied.len() {
         0 => println!("the schema is up to date"),

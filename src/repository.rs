@@ -30,6 +30,7 @@ mod paging;
 mod pool;
 mod schema;
 mod server;
+mod server_properties;
 mod sqlstate;
 mod statement;
 mod tls;
@@ -40,6 +41,7 @@ pub use error::RepositoryError;
 pub use paging::{Cursor, Page, PageRequest};
 pub use pool::{Pool, PooledConnection, evict, pool, pooled};
 pub use server::{server_started_at, takes_writes};
+pub use server_properties::{ServerProperties, server_properties};
 pub use statement::{Bind, Statement, statement};
 pub use transaction::{Isolation, Work, transaction, transaction_with};
 

@@ -21,6 +21,7 @@ mod consume_risk;
 mod consumers;
 mod database_password;
 mod database_schema;
+mod database_settings;
 mod dev;
 mod dlq;
 mod durability;

@@ -61,6 +61,8 @@ pub struct Database {
     /// The server's limit for an idle database transaction.
     #[serde(with = "humantime_serde")]
     pub idle_in_transaction_timeout: Duration,
+    /// Whether a server may run that can lose acknowledged transactions.
+    pub accept_data_loss: bool,
 }
 
 impl Database {

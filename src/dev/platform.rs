@@ -18,7 +18,7 @@ use crate::{
     config::{BrokerKind, Config},
     consume_risk, relay,
     repository::{self, databases, migrations},
-    runtime::{AdminListener, Context, Health, start_admin},
+    runtime::{AdminListener, Boot, Context, Health, start_admin},
     serve,
 };
 
@@ -183,7 +183,7 @@ async fn migrate(inner: &Context, cluster: &Cluster) -> anyhow::Result<()> {
     settings.url = cluster.url("postgres");
     let mut administrator = repository::connect(&settings, "dev").await?;
     databases::create_if_missing(&mut administrator, DATABASE).await?;
-    let connection = repository::connect(&inner.config.database, "migrate").await?;
+    let connection = Boot::new(inner, "migrate").connect_unmigrated().await?;
     migrations::migrate(connection).await?;
     Ok(())
 }

@@ -31,7 +31,7 @@ pub use report::{Check, Report, Status};
 use crate::{
     broker::SharedBroker,
     repository::{
-        Connection,
+        Connection, server_properties,
         verification::{self, Findings, Snapshot},
     },
     runtime::{Boot, Context, OutputFormat, parse_time_span, progress_bar},
@@ -75,6 +75,7 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
         let quiet = in_flight::wait(&mut connection, &*broker, &config.consume_risk.group, limit).await?;
         report.push(in_flight::check(quiet, limit));
     }
+    report.push(durability(&mut connection).await?);
     let snapshot = verification::snapshot(&mut connection).await?;
     bar.set_message("the ledger");
     check_ledger(&mut connection, &mut report).await?;
@@ -86,6 +87,18 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
     facts::check(&mut connection, &mut report).await?;
     bar.finish_and_clear();
     Ok(report)
+}
+
+/// Returns a check without differences: the start refuses a server that is not durable unless the configuration accepts
+/// it.
+async fn durability(connection: &mut Connection) -> anyhow::Result<Check> {
+    let rule = "PostgreSQL flushes commits to disk (fsync, full_page_writes)";
+    let check = Check::of("durability", rule, 2, Findings::default());
+    let settings = server_properties(connection).await?.not_durable;
+    Ok(match settings {
+        Some(settings) => check.with_note(format!("{settings}, accepted by database.accept_data_loss")),
+        None => check,
+    })
 }
 
 async fn check_ledger(connection: &mut Connection, report: &mut Report) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! Opens connections to PostgreSQL, with or without TLS, with all timeouts set.
 //!
+//! - The commits of every connection wait for the disk, whatever the default of `synchronous_commit` is.
 //! - A URL may name several hosts. Each host gets an equal share of the time until one accepts writes. A primary that is
 //!   down, hangs or has become a standby is skipped.
 //! - A connection with TLS never falls back to plain text, and TLS always verifies certificate chain and host name (see
@@ -20,7 +21,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Connection, RepositoryError,
-    server::takes_writes,
+    server::{takes_writes, wait_for_disk},
     sqlstate::{Encrypted, PlainText, Stream},
     tls,
 };
@@ -98,6 +99,12 @@ pub async fn prepare_writer(connection: &mut Connection) -> Result<(), Repositor
 }
 
 async fn open(database: &Database, options: &tokio_postgres::Config) -> Result<Connection, String> {
+    let mut connection = open_stream(database, options).await?;
+    wait_for_disk(&mut connection).await.map_err(|error| error.to_string())?;
+    Ok(connection)
+}
+
+async fn open_stream(database: &Database, options: &tokio_postgres::Config) -> Result<Connection, String> {
     if options.get_ssl_mode() != SslMode::Disable {
         let tls = MakeRustlsConnect::new(tls::client_config(database)?);
         return open_tcp(options, Encrypted(tls)).await;

@@ -71,6 +71,9 @@ pub enum RepositoryError {
         /// What to do.
         advice: &'static str,
     },
+    /// The server or the database cannot hold a ledger. The text names the property and the remedy.
+    #[error("{0}")]
+    UnsuitableServer(String),
     /// A migration failed.
     #[error("a migration failed: {0}")]
     Migration(String),

@@ -1,4 +1,4 @@
-//! Queries about the server of a connection.
+//! Queries about the server of a connection, and its session.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -25,6 +25,13 @@ struct Started {
 pub async fn takes_writes(connection: &mut Connection) -> Result<bool, RepositoryError> {
     let asked = statement("SELECT current_setting('transaction_read_only') AS setting");
     Ok(asked.get_result::<ReadOnly>(connection).await?.setting == "off")
+}
+
+/// Makes the session wait for the disk at each commit. A default of the database, the role or the URL may be weaker, and a
+/// reload of the server's configuration could weaken an open session. A stronger default stays.
+pub(super) async fn wait_for_disk(connection: &mut Connection) -> Result<(), RepositoryError> {
+    statement(include_str!("wait_for_disk.sql")).execute(connection).await?;
+    Ok(())
 }
 
 /// Returns the start time of the server. It identifies the server: another server, or the same one after a restart, has

@@ -1,12 +1,13 @@
 //! The start of every command that works on the ledger.
 //!
 //! ```text
-//! connect to PostgreSQL ─▶ check the schema ─▶ connect to the broker ─▶ open the admin listener ─▶ log "started"
-//!        every command that uses the database       if it uses it                  only a role that keeps running
+//! connect to PostgreSQL ─▶ check the server ─▶ check the schema ─▶ connect to the broker ─▶ open the admin listener
+//!         every command that uses the database       not `migrate`      if it uses it         ─▶ log "started"
+//!                                                                                        only a role that keeps running
 //! ```
 //!
-//! Guarantees: a command fails before it has done anything if the schema does not fit this binary; every role that
-//! keeps running logs the same line with the same fields.
+//! Guarantees: a command fails before it has written anything if the server is unsuitable or the schema does not fit this
+//! binary; every role that keeps running logs the same line with the same fields.
 //!
 //! Deliberately absent: retries. A command that cannot start exits with the reason, and its supervisor restarts it.
 
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     broker::{self, SharedBroker, TopicSpec},
     config::{BrokerKind, Config},
-    repository::{self, Connection, Pool, RepositoryError, migrations},
+    repository::{self, Connection, Pool, RepositoryError, migrations, server_properties},
 };
 
 /// The first steps of one command.
@@ -54,14 +55,21 @@ impl<'a> Boot<'a> {
         Self { context, role, uses_broker: false }
     }
 
-    /// Opens a connection and checks the schema.
-    pub async fn connect(&self) -> Result<Connection, RepositoryError> {
+    /// Opens a connection and checks the server. Only for commands that work without the schema.
+    pub async fn connect_unmigrated(&self) -> Result<Connection, RepositoryError> {
         let mut connection = repository::connect(&self.context.config.database, self.role).await?;
+        self.check_server(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Opens a connection and checks server and schema.
+    pub async fn connect(&self) -> Result<Connection, RepositoryError> {
+        let mut connection = self.connect_unmigrated().await?;
         migrations::check_schema(&mut connection).await?;
         Ok(connection)
     }
 
-    /// Opens a connection for statements that may run for `statement_timeout`, and checks the schema.
+    /// Opens a connection for statements that may run for `statement_timeout`, and checks server and schema.
     pub async fn connect_for_long_statements(
         &self,
         statement_timeout: Duration,
@@ -69,8 +77,24 @@ impl<'a> Boot<'a> {
         let database = &self.context.config.database;
         let mut connection =
             repository::connect_for_long_statements(database, self.role, statement_timeout).await?;
+        self.check_server(&mut connection).await?;
         migrations::check_schema(&mut connection).await?;
         Ok(connection)
+    }
+
+    /// Refuses an unsuitable server. Reports one that is not durable, if the configuration accepts it.
+    async fn check_server(&self, connection: &mut Connection) -> Result<(), RepositoryError> {
+        let properties = server_properties(connection).await?;
+        properties.check(&self.context.config.database)?;
+        let is_durable = properties.not_durable.is_none();
+        metrics::gauge!("ledger_database_durable").set(if is_durable { 1.0 } else { 0.0 });
+        if let Some(settings) = properties.not_durable {
+            tracing::warn!(
+                settings,
+                "a crash of PostgreSQL's machine can lose acknowledged transactions, as database.accept_data_loss allows"
+            );
+        }
+        Ok(())
     }
 
     /// Returns a pool that opens its connections on demand.

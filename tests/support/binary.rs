@@ -19,6 +19,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// The variable that names another build of the binary, such as the release build.
 const OTHER_BINARY: &str = "LEDGER_TEST_BINARY";
 
+/// Accepts the servers of the tests, which run without fsync.
+const ACCEPT_DATA_LOSS: (&str, &str) = ("LEDGER_DATABASE__ACCEPT_DATA_LOSS", "true");
+
 /// Returns a command without the `LEDGER_…` and `OTEL_…` variables of the developer.
 pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let program = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_ledger").into());
@@ -29,7 +32,7 @@ pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
             command.env_remove(&*name);
         }
     }
-    command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
+    command.args(arguments).envs([ACCEPT_DATA_LOSS]).envs(environment.iter().copied()).stdin(Stdio::null());
     command
 }
 

@@ -114,7 +114,13 @@ pub fn context(config: Config) -> Context {
 }
 
 fn config(url: &str, overrides: &[(&str, &str)]) -> Config {
-    let base = [("database.url", url), ("admin.listen", "off"), ("serve.listen", "127.0.0.1:0")];
+    let base = [
+        ("database.url", url),
+        // The servers of the tests run without fsync.
+        ("database.accept_data_loss", "true"),
+        ("admin.listen", "off"),
+        ("serve.listen", "127.0.0.1:0"),
+    ];
     let all = base.iter().chain(overrides).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     config::load(None, std::iter::empty(), &all.collect()).expect("valid configuration")
 }
