@@ -122,7 +122,7 @@ async fn an_accepted_server_without_fsync_is_reported_by_log_metric_and_verify()
     assert!(verified.contains("nothing differs"), "{verified}");
 }
 
-/// One of the two settings is enough for a refusal.
+/// A server is also refused if only `full_page_writes` is off.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_durable_server_starts_without_a_warning() {
     let mut server = Server::start(&["fsync=on", "full_page_writes=off"]).await;

@@ -82,7 +82,7 @@ impl<'a> Boot<'a> {
         Ok(connection)
     }
 
-    /// Refuses an unsuitable server. Reports one that is not durable, if the configuration accepts it.
+    /// Refuses an unsuitable server. Logs a warning if the server is not durable and the configuration accepts that.
     async fn check_server(&self, connection: &mut Connection) -> Result<(), RepositoryError> {
         let properties = server_properties(connection).await?;
         properties.check(&self.context.config.database)?;
