@@ -61,7 +61,7 @@ GOALS = [
 
 
 def write_csv(path, rows, accounts):
-    """Writes purchases and refunds of some days in order of time, younger than Kafka's retention."""
+    """Writes purchases and refunds in order of time, over HISTORY_DAYS days, so that none is older than Kafka's retention."""
     choose = random.Random(7)
     start = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=HISTORY_DAYS)
     pause = datetime.timedelta(days=HISTORY_DAYS) / rows
@@ -317,7 +317,7 @@ def idle(ledger, kafka, sheet, given):
     with step(f"IDLE: a relay without work for {seconds} s", 60), ledger.role("relay", LEDGER_DATABASE__URL=url) as relay:
         def queries():
             return len(re.findall(r"\[ledger relay\] LOG:  (?:execute|statement)", ledger.postgres.log.read_text()))
-        time.sleep(5)  # leases taken, polling slowed down
+        time.sleep(5)  # The relay takes its leases, and its polling slows down.
         before, cpu, began = queries(), relay.cpu_seconds(), time.monotonic()
         time.sleep(seconds)
         passed = time.monotonic() - began

@@ -118,7 +118,8 @@ impl Running {
         self.address
     }
 
-    /// Waits until a stop is requested or a part fails, and then until every accepted request is answered.
+    /// Waits until a stop is requested or a part fails, and then until every accepted request is answered or the
+    /// shutdown times out.
     pub async fn stopped(mut self) -> anyhow::Result<()> {
         let outcome = self.drained().await;
         self.admin.stop().await;

@@ -105,7 +105,7 @@ async fn each_pipelined_answer_fits_its_own_request() {
         let (last, others) = closes.split_last().unwrap();
         assert!(*last && !others.contains(&true), "{answers:?}");
     }
-    // A refused body that ends after its answer: then the connection closes.
+    // A refused body may end after its request is answered. The connection then closes.
     let address = api.url.strip_prefix("http://").unwrap().to_owned();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = "POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
@@ -212,7 +212,7 @@ async fn oversized_requests_get_a_problem_and_head_is_get_without_the_body() {
 }
 
 /// Fails if a read is dropped together with its request while its database transaction is open. Locks hold the requests
-/// back while their clients disconnect with an RST, so that no request ends before. PostgreSQL's timeout for idle
+/// back, so that every client disconnects, with an RST, before its request ends. PostgreSQL's timeout for idle
 /// transactions is raised, because it would hide the fault after ten seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_disconnect_leave_no_database_transaction_open() {

@@ -245,7 +245,7 @@ impl PartitionConsumer {
     async fn create_position(&self, connection: &mut Connection) -> anyhow::Result<()> {
         let earliest = self.earliest_offset().await?;
         self.store.create_position(connection, earliest).await?;
-        // Retention may have removed records before it knew of the position. A new group does not miss them.
+        // Retention may have removed records before the position was stored. A new group may skip them.
         let later = self.earliest_offset().await?;
         if later > earliest {
             let change = attempts::PositionMove { from: earliest, to: later, interrupted: false };

@@ -53,7 +53,7 @@ impl Watchdog {
         Ok(Self { shell })
     }
 
-    /// Sets the process to stop at the end.
+    /// Sets the id of the process that the shell stops at the end of the input.
     pub(super) fn watch(&mut self, process_id: u32) -> anyhow::Result<()> {
         let input = self.shell.stdin.as_mut().context("the watchdog has no input")?;
         writeln!(input, "{process_id}").context("the watchdog has ended")

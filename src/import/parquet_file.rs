@@ -1,7 +1,7 @@
 //! Reads Parquet files, a few rows at a time, in the order of the file.
 //!
 //! Memory is bounded by the pages of one row group: row groups are read one after the other, texts are views into
-//! their page, and a file with larger row groups is refused (see [`parquet_limits`]).
+//! their page, and a file whose row groups exceed a limit is refused (see [`parquet_limits`]).
 
 use std::{
     fs::File,

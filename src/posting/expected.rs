@@ -1,4 +1,4 @@
-//! The expected path: decides from remembered states and commits with one statement that checks them.
+//! The expected path: decides from states that are not locked, and commits with one statement that checks them.
 
 use super::{AccountStates, Posted, Request, group::decide_group, write::write};
 use crate::{

@@ -127,7 +127,7 @@ async fn postgresql_crashes_and_restarts_while_all_roles_are_at_work() {
     }
 }
 
-/// PostgreSQL refuses writes as on a full disk, one after the other in the tables that grow.
+/// PostgreSQL refuses inserts with the error of a full disk, in one growing table after the other.
 ///
 /// Seen to fail when `serve` answered 500, and when the relay treated the error as a refusal and ended.
 #[tokio::test(flavor = "multi_thread")]

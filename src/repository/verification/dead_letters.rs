@@ -31,7 +31,8 @@ struct Matched {
     count: i64,
 }
 
-/// Records which dead letters the records of the dead-letter topic belong to. Returns how many records belong to none.
+/// Notes the dead letters that have a record in the dead-letter topic. Returns how many of the records belong to no
+/// dead letter.
 pub async fn match_dead_letters(
     connection: &mut Connection,
     origins: &[DeadLetterOrigin],

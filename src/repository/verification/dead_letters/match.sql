@@ -1,7 +1,7 @@
 -- name: verify_match_dead_letters
 -- Not in the DSL: it fills a temporary table from arrays.
 WITH found AS (
-  -- Remembers the dead letters of these records as sent.
+  -- Notes that the dead letters of these records were published.
   INSERT INTO verify_sent
   SELECT d.id
   FROM unnest(/* groups */ $1, /* topics */ $2, /* partitions */ $3, /* offsets */ $4)

@@ -1,8 +1,8 @@
 -- name: verify_assessment_mismatches
 -- Not in the DSL: it compares whole tables.
 WITH mismatch AS MATERIALIZED (
-  -- MATERIALIZED, because the planner would otherwise read both tables in key order to find ten examples: random
-  -- access.
+  -- MATERIALIZED, because the planner would otherwise read both tables in key order, with random access, to find ten
+  -- examples.
   SELECT r.account_id, r.account_seq, r.transaction_id, t.id FROM risk_assessments r
   LEFT JOIN transactions t ON t.account_id = r.account_id AND t.account_seq = r.account_seq
   WHERE t.id IS DISTINCT FROM r.transaction_id)
