@@ -17,7 +17,8 @@ P11  memory, time to ready, size of the binary
 
 Needs wrk, PostgreSQL's programs, Python with venv and rustc (scripts/setup.sh bench) and target/release/ledger. Results
 go to bench/results/DATE.json. After every part `ledger verify` must find no difference, and the ledger must contain the
-acknowledged transactions: for P4 every id, otherwise their count plus at most the requests in flight when wrk stopped.
+acknowledged transactions. For P4 every id is looked up. For the other parts the new rows are counted: as many as were
+acknowledged, plus at most the requests in flight when wrk stopped.
 """
 import json
 import os
@@ -186,7 +187,7 @@ class Round:
         return part in self.given.wanted
 
     def step(self, name, times=1):
-        """A step whose load takes `times` --seconds."""
+        """Begins a step whose load takes `times` times --seconds."""
         return step(name, 60 + 2 * times * self.seconds)
 
     def checked(self, part, load, in_flight, each=1):

@@ -29,7 +29,7 @@ enum Mode {
     SkipRefused,
     /// The rows before the first refused one.
     StopAtRefused,
-    /// No row. Once the session holds the effect of a group, it cannot be replaced.
+    /// No row. `has_effect` is set once the session holds the effect of a group. Such a session cannot be replaced.
     DryRun { has_effect: bool },
 }
 

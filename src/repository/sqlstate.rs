@@ -212,8 +212,9 @@ fn with_code(response: &[u8]) -> Option<Vec<u8>> {
     Some([&[ERROR_RESPONSE], length.to_be_bytes().as_slice(), &body].concat())
 }
 
-/// Connects without TLS. The driver calls its TLS connector only if the configuration asks for TLS that begins at once
-/// (`sslnegotiation=direct`), and sends nothing before it, so a connector can also pass the socket on unchanged.
+/// A TLS connector that does not encrypt: it only wraps the socket in a [`Stream`]. The driver calls no connector for a
+/// connection without TLS. So the configuration asks for TLS that begins at once (`sslnegotiation=direct`): the driver
+/// then sends nothing before it calls the connector.
 #[derive(Clone, Copy)]
 pub(super) struct PlainText;
 

@@ -58,10 +58,10 @@ pub struct Writers {
     queues: Arc<[mpsc::Sender<Job>]>,
 }
 
-/// A smaller group waits while another writer commits, and grows meanwhile. From about ten requests on, the fixed cost of
-/// a commit no longer matters.
+/// A group smaller than this waits while another writer commits such a group, and grows meanwhile. From about ten
+/// requests on, the fixed cost of a commit no longer matters.
 const GROUP_SIZE_SMALL: usize = 16;
-/// The longest time that a small group waits for this.
+/// The longest time that a small group waits for the commit of another small group.
 const PERMIT_WAIT_MAX: Duration = Duration::from_millis(1);
 
 /// After a failed attempt to connect, requests fail at once for this long instead of each waiting for another attempt.
@@ -242,8 +242,8 @@ impl Writer {
         tracing::debug!(writer = self.name, "the queue is closed and empty");
     }
 
-    /// Waits at most [`PERMIT_WAIT_MAX`] for another writer's commit if the group is small: many small commits in parallel
-    /// cost more processor time than they save latency.
+    /// Waits at most [`PERMIT_WAIT_MAX`] for another writer's small group if this group is small: many small commits in
+    /// parallel cost more processor time than they save latency.
     async fn small_group_permit(&self, requests: usize) -> Option<OwnedSemaphorePermit> {
         if requests >= GROUP_SIZE_SMALL {
             return None;

@@ -69,7 +69,7 @@ impl Proxy {
         *self.faults.server.lock().expect("not poisoned") = server;
     }
 
-    /// Discards all bytes and keeps the connections open, or ends that.
+    /// Discards all bytes and keeps the connections open, or forwards bytes again.
     pub fn swallow(&self, on: bool) {
         self.faults.discards.store(on, Ordering::Relaxed);
     }
