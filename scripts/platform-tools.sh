@@ -87,7 +87,7 @@ compose() {
 }
 
 kotlin() {
-  command -v mvn >/dev/null || fail "ktlint and the Kotlin compiler come by Maven; install Java and Maven"
+  command -v mvn >/dev/null || fail "ktlint and the Kotlin compiler come from Maven; install Java and Maven"
   mvn --quiet --batch-mode --file "$project/teamcity/stub/pom.xml" dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$1/lib"
 }

@@ -15,7 +15,7 @@ use crate::{
     domain::{AccountId, Decision},
     repository::{
         Connection, RepositoryError, accounts,
-        dry_run::{self, AccountColumns},
+        dry_run::{self, DryRunAccountColumns},
         postings::TransactionColumns,
     },
 };
@@ -62,7 +62,7 @@ async fn remember(connection: &mut Connection, posted: &Posted) -> Result<(), Re
     if created.is_empty() {
         return Ok(());
     }
-    let mut touched = AccountColumns::default();
+    let mut touched = DryRunAccountColumns::default();
     for (account_id, state) in &posted.accounts {
         touched.push(account_id, state);
     }

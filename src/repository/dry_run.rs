@@ -14,7 +14,7 @@ use crate::domain::{AccountId, AccountState, Transaction};
 
 /// The states of accounts after a group.
 #[derive(Default)]
-pub struct AccountColumns<'a> {
+pub struct DryRunAccountColumns<'a> {
     account_ids: Vec<&'a str>,
     currencies: Vec<&'a str>,
     balances: Vec<i64>,
@@ -23,7 +23,7 @@ pub struct AccountColumns<'a> {
     last_created_ats: Vec<Option<DateTime<Utc>>>,
 }
 
-impl<'a> AccountColumns<'a> {
+impl<'a> DryRunAccountColumns<'a> {
     /// Adds an account.
     pub fn push(&mut self, account_id: &'a AccountId, state: &'a AccountState) {
         self.account_ids.push(account_id.as_str());
@@ -70,7 +70,7 @@ pub async fn transactions(
 /// Remembers the states of accounts.
 pub async fn remember_accounts(
     connection: &mut Connection,
-    accounts: AccountColumns<'_>,
+    accounts: DryRunAccountColumns<'_>,
 ) -> Result<(), RepositoryError> {
     statement(include_str!("dry_run/remember_accounts.sql"))
         .bind::<Array<Text>, _>(accounts.account_ids)

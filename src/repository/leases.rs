@@ -9,14 +9,14 @@
 //!
 //! Deliberately absent: how many leases a member should hold; `runtime::LeaseGroup` decides that.
 
+mod changes;
 mod fence;
 mod lease;
 mod lookup;
 mod members;
-mod terms;
 
+pub use changes::{create, release, renew, revoke, take};
 pub use fence::hold;
 pub use lease::{Lease, LeaseState, OwnedLease};
 pub use lookup::{lock_owners, owner, states};
 pub use members::{heartbeat, leave, members};
-pub use terms::{create, release, renew, revoke, take};

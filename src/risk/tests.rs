@@ -274,7 +274,7 @@ fn a_rule_that_fails_on_a_transaction_is_an_error_that_names_the_rule() {
     let mut history = AccountHistory::new(&ruleset);
     let error = ruleset.score(&mut history, &subject).expect_err("fails");
     assert!(error.to_string().starts_with("rule r: Division by zero"), "{error}");
-    assert_eq!(history.last_account_seq(), 1, "the row is part of the history all the same");
+    assert_eq!(history.last_account_seq(), 1, "the row is part of the history although scoring failed");
     assert!(matches!(ruleset.score(&mut history, &subject), Err(ScoreError::NotNext { .. })));
 }
 

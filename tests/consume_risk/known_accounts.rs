@@ -151,7 +151,7 @@ async fn an_account_with_a_missing_row_is_reported_and_waited_for() {
     let ruleset = Ruleset::parse(SHIPPED_RULES).expect("valid");
     let retried =
         retry_record(&mut scene.database.connection().await, &ruleset, fetched(&records[2].1)).await;
-    assert!(retried.is_err(), "not taken for assessed");
+    assert!(retried.is_err(), "not treated as assessed");
     assert_eq!(scene.database.value("SELECT max(next_offset) FROM consumer_positions").await, "1");
     assert_eq!(scene.count("dead_letters").await, 0);
 }

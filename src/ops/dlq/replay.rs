@@ -64,10 +64,10 @@ pub(super) async fn run(
     let ruleset = consume_risk::load_rules(context).await?;
     let by = args.by.clone().unwrap_or_else(user_and_host);
     let mut selection = Selection::new(connection, args).await?;
-    let mut rate_limit = RateLimit::new(args.rate);
+    let mut pace = ReplayPace::new(args.rate);
     let mut report = Report::default();
     while let Some(id) = selection.next(connection).await? {
-        if !rate_limit.wait(&context.stop).await {
+        if !pace.wait(&context.stop).await {
             report.print(args, true)?;
             anyhow::bail!("stopped after {} dead letters", report.total());
         }
@@ -131,12 +131,12 @@ impl Selection {
 }
 
 /// Limits the rate of replays.
-struct RateLimit {
+struct ReplayPace {
     interval: Duration,
     next: Instant,
 }
 
-impl RateLimit {
+impl ReplayPace {
     fn new(rate: Option<u32>) -> Self {
         let interval = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate);
         Self { interval, next: Instant::now() }
@@ -199,7 +199,7 @@ async fn action(
 /// Returns the outcome that a dry run reports.
 fn predicted(action: &Action, letter: &DeadLetter) -> (Outcome, String) {
     match action {
-        Action::Retry(RetriedRecord::Assessed(verdict)) => (Outcome::Assessed, verdict.summary()),
+        Action::Retry(RetriedRecord::Assessed(assessment)) => (Outcome::Assessed, assessment.summary()),
         Action::Retry(RetriedRecord::AlreadyAssessed) => (Outcome::AlreadyAssessed, String::new()),
         Action::Retry(RetriedRecord::Failed { stage, reason, error }) => failing(stage, reason, error),
         Action::Queue(_) if letter.replays > 0 => (Outcome::AlreadyQueued, ALREADY_QUEUED.to_owned()),
@@ -223,8 +223,8 @@ async fn carry_out(
     transaction("replay", connection, async |connection: &mut Connection| {
         let queued_before = dead_letters::lock(connection, id).await?;
         let (outcome, detail) = match action {
-            Action::Retry(RetriedRecord::Assessed(verdict)) if verdict.write(connection).await? => {
-                (Outcome::Assessed, verdict.summary())
+            Action::Retry(RetriedRecord::Assessed(assessment)) if assessment.write(connection).await? => {
+                (Outcome::Assessed, assessment.summary())
             }
             Action::Retry(RetriedRecord::Assessed(_) | RetriedRecord::AlreadyAssessed) => {
                 (Outcome::AlreadyAssessed, String::new())
