@@ -407,7 +407,7 @@ async fn an_unreadable_file_is_refused_before_anything_is_written() {
     endless.resize(4 << 20, b'x');
     let error = scene.failure(&args(&scene.bytes("endless.csv", &endless))).await;
     assert!(error.contains("row 1") && error.contains("quotation mark"), "{error}");
-    // The rest of the file would be a valid description.
+    // Read as the open cell, the rest of the file would be a valid description.
     let open = ["a,1,credit,1,EUR,,,\"open,,", "a,2,credit,1,EUR,,,,,"];
     for rows in [&open[..], &open[..1]] {
         let error = scene.failure(&args(&scene.file("open.csv", rows))).await;

@@ -4,11 +4,11 @@
 //! runs them:
 //!
 //! ```text
-//! -- name: lock_accounts                        <- the file's first line; pg_stat_activity shows it
-//! SELECT … WHERE account_id = ANY(/* account_ids */ $1)
+//! -- name: find_all_accounts                    <- the file's first line; pg_stat_activity shows it
+//! SELECT … FROM unnest(/* account_ids */ $1) …
 //! ```
 //! ```text
-//! statement(include_str!("accounts/lock.sql")).bind::<Array<Text>, _>(ids).load::<Row>(connection)
+//! statement(include_str!("find_all.sql")).bind::<Array<Text>, _>(account_ids).load::<FoundRow>(connection)
 //! ```
 //!
 //! - Binds are numbered from `$1` in the order of the `bind` calls, and labelled in the text. A number may be used

@@ -47,8 +47,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 const TRACEPARENT: &str = "traceparent";
 
-/// The pattern of a resource, kept in its data. It is the metric label instead of the path, which contains identifiers.
-/// actix would match the path again to find it.
+/// The pattern of a resource. Metrics use it as a label, because the path contains identifiers. It is kept in the data
+/// of the resource, because actix would match the path again to find it.
 pub struct RoutePattern(pub &'static str);
 /// The label of a path without a resource.
 const UNMATCHED: &str = "unmatched";
