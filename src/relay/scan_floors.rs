@@ -50,8 +50,8 @@ pub(super) struct ScanStart {
     generation: u64,
 }
 
-/// Lanes whose rows between the first and the last one of a scan are exactly the rows of that scan, with their number.
-/// No other row can appear there.
+/// Lanes in which no row can appear any more between the first and the last row of a scan. The number is that of the
+/// rows that the scan found there.
 #[derive(Debug, Default)]
 pub(super) struct SettledLanes {
     pub(super) lanes: BTreeMap<i16, usize>,

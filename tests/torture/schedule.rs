@@ -104,7 +104,8 @@ fn rare(seed: u64, length: Duration) -> Vec<Planned> {
     planned
 }
 
-/// An outage begins late enough for a backlog and early enough to see the time after it.
+/// Returns one outage for each interval. It begins and ends far enough from the ends of the interval that the time
+/// before it and the recovery after it are tested too.
 fn outages(seed: u64, length: Duration) -> Vec<Planned> {
     let mut dice = Dice(seed.rotate_left(32));
     let mut planned = Vec::new();
