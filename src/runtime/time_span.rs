@@ -1,4 +1,5 @@
-//! Durations on the command line: `30s`, `5m`, `1h 30m`. They are limited so that adding one to a time cannot overflow.
+//! Durations on the command line: `30s`, `5m`, `1h 30m`. They have a limit, so that a time plus a
+//! duration cannot overflow.
 
 use std::time::Duration;
 

@@ -148,7 +148,7 @@ impl System {
         self.database.value(&format!("SELECT count(*) FROM {from}")).await.parse().expect("a number")
     }
 
-    /// Publishes the records that `keep` selects a second time, in their order. Returns their number.
+    /// Publishes once more, in their order, the records that `keep` selects. Returns their number.
     pub async fn publish_again(&self, topic: &str, keep: impl Fn(&FetchedRecord) -> bool) -> usize {
         let broker = self.broker().await;
         let mut count = 0;
