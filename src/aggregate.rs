@@ -21,7 +21,10 @@ pub use run::{LEASE, Outcome, Scope, run_once};
 
 use crate::{
     repository::facts::runs::AggregateRun,
-    runtime::{Boot, Context, EXIT_MISUSED, OutputFormat, StartDetails, parse_interval, print_json, table},
+    runtime::{
+        Boot, Context, EXIT_MISUSED, OutputFormat, StartDetails, parse_interval, print_json, print_text,
+        table,
+    },
 };
 
 /// Flags of `ledger aggregate`.
@@ -140,7 +143,7 @@ fn print(run: &AggregateRun, output: OutputFormat) -> anyhow::Result<()> {
         run.transactions.to_string(),
         format!("{seconds:.1}"),
     ]);
-    println!("{table}");
+    print_text(table)?;
     if let Some(error) = &run.error {
         eprintln!("error: {error}");
     }

@@ -1,5 +1,6 @@
 //! The command line. The flags of a command are in the folder of the command; this file lists the commands and loads the
 //! configuration. Exit codes: 0 success, 1 failure with one line on stderr, 2 wrong usage.
+//! A reader that closes the pipe early (`ledger openapi | head`) changes neither the work nor the exit code of a command.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -13,7 +14,9 @@ use crate::{
     consume_risk,
     dev::{self, demo, simulate},
     event, import, ops, relay, repository,
-    runtime::{Boot, Context, Health, Stop, fail_point, start_telemetry, stop_on_signals},
+    runtime::{
+        Boot, Context, Health, Stop, fail_point, print_json, print_text, start_telemetry, stop_on_signals,
+    },
     serve,
 };
 
@@ -235,13 +238,8 @@ fn printed(cli: &Cli) -> anyhow::Result<Option<String>> {
 
 async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(text) = printed(&cli)? {
-        return match std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()) {
-            // The reader may close the pipe early: `ledger config print | head`.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(error).context("cannot print")
-            }
-            _ => Ok(ExitCode::SUCCESS),
-        };
+        print_text(text.trim_end_matches('\n')).context("cannot print")?;
+        return Ok(ExitCode::SUCCESS);
     }
     rustls::crypto::ring::default_provider()
         .install_default()
@@ -282,13 +280,13 @@ async fn migrate(context: &Context) -> anyhow::Result<ExitCode> {
     let connection = Boot::new(context, "migrate").connect_unmigrated().await?;
     let applied = repository::migrations::migrate(connection).await?;
     match applied.len() {
-        0 => println!("the schema is up to date"),
-        _ => applied.iter().for_each(|version| println!("applied {version}")),
+        0 => print_text("the schema is up to date")?,
+        _ => applied.iter().try_for_each(|version| print_text(format_args!("applied {version}")))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn openapi() -> anyhow::Result<ExitCode> {
-    println!("{}", serde_json::to_string_pretty(&serve::description()?)?);
+    print_json(&serve::description()?)?;
     Ok(ExitCode::SUCCESS)
 }

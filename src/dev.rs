@@ -18,7 +18,10 @@ use self::{
     cluster::ClusterOptions,
     platform::{CONNECTIONS_MAX, Platform},
 };
-use crate::{config::Overrides, runtime::Context};
+use crate::{
+    config::Overrides,
+    runtime::{Context, print_text},
+};
 
 const AGGREGATE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -81,11 +84,13 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
         // The watchdog stops a server that has been started by then.
         () = context.stop.requested() => return Ok(ExitCode::SUCCESS),
     };
-    println!("{}", welcome(&platform, &directory.display().to_string()));
-    let outcome = tokio::select! {
-        biased;
-        () = context.stop.requested() => Ok(()),
-        error = platform.failed() => Err(error),
+    let outcome = match print_text(welcome(&platform, &directory.display().to_string())) {
+        Err(error) => Err(error.into()),
+        Ok(()) => tokio::select! {
+            biased;
+            () = context.stop.requested() => Ok(()),
+            error = platform.failed() => Err(error),
+        },
     };
     let stopped = platform.stop().await;
     outcome.and(stopped).map(|()| ExitCode::SUCCESS)

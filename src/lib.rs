@@ -13,6 +13,9 @@
 //!
 //! `ARCHITECTURE.md` explains the design.
 
+// `println!` panics when the reader has closed the pipe. `runtime::print_text` does not.
+#![deny(clippy::print_stdout)]
+
 pub mod config;
 pub mod domain;
 

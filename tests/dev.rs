@@ -171,6 +171,18 @@ async fn all_checks_of_the_demo_pass_and_it_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_demo_whose_reader_is_gone_completes() {
+    let temporary = directory();
+    let environment = [("TMPDIR", temporary.path().to_str().expect("UTF-8"))];
+    let demo =
+        binary::run_without_reader(&["demo", "--transactions", "100", "--duration", "60s"], &environment);
+    let stderr = String::from_utf8_lossy(&demo.stderr);
+    assert!(demo.status.success() && stderr.is_empty(), "{}: {stderr}", demo.status);
+    nothing_runs_on(temporary.path()).await;
+    assert_eq!(fs::read_dir(temporary.path()).expect("readable").count(), 0, "no file is left");
+}
+
+#[tokio::test]
 async fn an_interrupted_demo_leaves_nothing() {
     let temporary = directory();
     let environment = [("TMPDIR", temporary.path().to_str().expect("UTF-8"))];

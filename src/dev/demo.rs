@@ -2,7 +2,7 @@
 //!
 //! Guarantees: exit code 0 means that every check passed; no process and no file is left behind.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -22,7 +22,7 @@ use crate::{
         self, Connection,
         overview::{self, HighestScored, Progress},
     },
-    runtime::{Context, OutputFormat, parse_interval, table},
+    runtime::{Context, OutputFormat, parse_interval, print_text, table},
 };
 
 /// The longest wait until all events are published and all transactions are scored.
@@ -64,7 +64,9 @@ impl Args {
 
 /// Runs the demo. Ctrl-C ends it early and cleanly.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
-    println!("Transactions pass through every role, and then all results are checked against each other.\n");
+    print_text(
+        "Transactions pass through every role, and then all results are checked against each other.\n",
+    )?;
     let timeline = Timeline::start();
     let directory =
         tempfile::Builder::new().prefix("ledger-demo-").tempdir().context("no temporary directory")?;
@@ -84,7 +86,6 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
         })?,
         () = context.stop.requested() => bail!("interrupted"),
     };
-    timeline.print("a private PostgreSQL is up, with the roles serve, relay and consume-risk");
     let outcome = tokio::select! {
         () = context.stop.requested() => Err(anyhow::anyhow!("interrupted")),
         outcome = demonstrate(platform.context.clone(), platform.api_url.clone(), &args, &timeline) => outcome,
@@ -98,10 +99,10 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     }
     let all_passed = outcome?;
     stopped?;
-    timeline.print("everything is stopped and removed");
-    println!();
+    timeline.print("everything is stopped and removed")?;
+    print_text("")?;
     if all_passed {
-        println!("All checks passed. Next: `ledger dev` keeps the platform running.");
+        print_text("All checks passed. Next: `ledger dev` keeps the platform running.")?;
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("error: a check failed, see above");
@@ -116,8 +117,8 @@ impl Timeline {
         Self(Instant::now())
     }
 
-    fn print(&self, step: &str) {
-        println!("{:5.1} s  {step}", self.0.elapsed().as_secs_f64());
+    fn print(&self, step: &str) -> io::Result<()> {
+        print_text(format_args!("{:5.1} s  {step}", self.0.elapsed().as_secs_f64()))
     }
 }
 
@@ -128,6 +129,7 @@ async fn demonstrate(
     args: &Args,
     timeline: &Timeline,
 ) -> anyhow::Result<bool> {
+    timeline.print("a private PostgreSQL is up, with the roles serve, relay and consume-risk")?;
     let traffic = traffic_flags(&api_url, args)?;
     let simulated = simulate::drive(&traffic, true, &context.stop).await?;
     let report = &simulated.report;
@@ -138,7 +140,7 @@ async fn demonstrate(
         report.latency_ms.p99,
         report.replayed,
         report.suspicious,
-    ));
+    ))?;
     report.print_problems();
     let mut connection = repository::connect(&context.config.database, "demo").await?;
     let progress = settle(&mut connection).await?;
@@ -147,21 +149,21 @@ async fn demonstrate(
         progress.high,
         progress.medium,
         progress.assessed - progress.high - progress.medium,
-    ));
-    print_highest_scored(&overview::highest_scored(&mut connection, HIGHEST_SCORED_SHOWN).await?);
+    ))?;
+    print_highest_scored(&overview::highest_scored(&mut connection, HIGHEST_SCORED_SHOWN).await?)?;
     let days = aggregate_once(&context).await?;
-    timeline.print(&format!("the fact tables are built ({days} touched)"));
+    timeline.print(&format!("the fact tables are built ({days} touched)"))?;
     let lost = overview::not_held_once(&mut connection, &simulated.acknowledged).await?;
     let progress = overview::progress(&mut connection).await?;
     let verified = verify(&context).await?;
-    timeline.print("ledger verify has checked the tables against each other");
+    timeline.print("ledger verify has checked the tables against each other")?;
     let created = i64::try_from(report.created)?;
     let mut checks = checks(created, i64::try_from(report.wrong + report.unanswered)?, lost, &progress);
     let differences = verified.checks.iter().map(|check| check.differences).sum();
     checks.push(Check { name: "differences found by ledger verify", expected: 0, found: differences });
-    println!();
-    print_checks(&checks);
-    println!();
+    print_text("")?;
+    print_checks(&checks)?;
+    print_text("")?;
     if !verified.is_fine() {
         verified.print(OutputFormat::Table)?;
     }
@@ -223,13 +225,15 @@ async fn aggregate_once(context: &Context) -> anyhow::Result<String> {
     }
 }
 
-fn print_highest_scored(assessments: &[HighestScored]) {
+fn print_highest_scored(assessments: &[HighestScored]) -> io::Result<()> {
     for one in assessments.iter().filter(|one| !one.reasons.is_empty()) {
         // The account id begins with the random name of the run, which is not shown.
         let account = one.account_id.splitn(3, '-').nth(2).unwrap_or(&one.account_id);
-        println!("           {account}, transaction {}: score {}", one.account_seq, one.risk_score);
-        one.reasons.lines().for_each(|reason| println!("             {reason}"));
+        let (seq, score) = (one.account_seq, one.risk_score);
+        print_text(format_args!("           {account}, transaction {seq}: score {score}"))?;
+        one.reasons.lines().try_for_each(|reason| print_text(format_args!("             {reason}")))?;
     }
+    Ok(())
 }
 
 /// Two numbers from different sources that must be equal.
@@ -260,12 +264,12 @@ fn checks(created: i64, wrong: i64, lost: i64, progress: &Progress) -> Vec<Check
     ]
 }
 
-fn print_checks(checks: &[Check]) {
+fn print_checks(checks: &[Check]) -> io::Result<()> {
     let mut out = table(["", "expected", "found", ""]);
     let number = |value: i64| Cell::new(value).set_alignment(CellAlignment::Right);
     for check in checks {
         let result = if check.passes() { "ok" } else { "DIFFERS" };
         out.add_row([Cell::new(check.name), number(check.expected), number(check.found), Cell::new(result)]);
     }
-    println!("{out}");
+    print_text(out)
 }

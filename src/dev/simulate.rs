@@ -100,7 +100,7 @@ pub struct Outcome {
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     let Outcome { report, .. } = drive(&args, false, &context.stop).await?;
     match args.output {
-        OutputFormat::Table => report.print_table(),
+        OutputFormat::Table => report.print_table()?,
         OutputFormat::Json => print_json(&report)?,
     }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -3,7 +3,7 @@
 use super::report::{Ending, Report};
 use crate::{
     domain::{Currency, format_minor},
-    runtime::{OutputFormat, print_json, table},
+    runtime::{OutputFormat, print_json, print_text, table},
 };
 
 impl Ending {
@@ -28,7 +28,7 @@ impl Report {
     pub(super) fn print(&self, output: OutputFormat) -> anyhow::Result<()> {
         match output {
             OutputFormat::Json => print_json(&self.as_json())?,
-            OutputFormat::Table => self.print_tables(),
+            OutputFormat::Table => self.print_tables()?,
         }
         if let Some(first) = &self.first_balance_error {
             let count = self.balance_errors;
@@ -79,7 +79,7 @@ impl Report {
         }
     }
 
-    fn print_tables(&self) {
+    fn print_tables(&self) -> std::io::Result<()> {
         let created = if self.dry_run { "would create" } else { "created" };
         let mut counts =
             table(["rows", created, "replayed", "rejected", "balances compared", "seconds", "rows/s"]);
@@ -94,7 +94,7 @@ impl Report {
             format!("{seconds:.1}"),
             rate.to_string(),
         ]);
-        println!("{counts}");
+        print_text(counts)?;
         let mut sums = table([
             "currency",
             "rows",
@@ -118,7 +118,7 @@ impl Report {
                 }),
             ]);
         }
-        println!("{sums}");
+        print_text(sums)
     }
 
     fn as_json(&self) -> serde_json::Value {

@@ -13,7 +13,7 @@ use clap::Subcommand;
 use crate::{
     config::Overrides,
     risk::{Mode, Ruleset, SHIPPED_RULES},
-    runtime::Context,
+    runtime::{Context, print_text},
 };
 
 /// The subcommands of `ledger risk`.
@@ -63,7 +63,7 @@ fn check(file: Option<&Path>) -> anyhow::Result<ExitCode> {
     let name = file.map_or_else(|| "the built-in rules".into(), |path| path.display().to_string());
     match Ruleset::parse(&text) {
         Ok(ruleset) => {
-            println!("{}", summary(&name, &ruleset));
+            print_text(summary(&name, &ruleset))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {

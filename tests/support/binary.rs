@@ -52,6 +52,14 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Output { status, stdout: out.finished().into_bytes(), stderr: err.finished().into_bytes() }
 }
 
+/// Runs a command whose stdout is a pipe without a reader, as `ledger … | head` ends.
+pub fn run_without_reader(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = command(arguments, environment);
+    command.stdout(writer).stderr(Stdio::piped()).spawn().expect("starts").wait_with_output().expect("ended")
+}
+
 /// A running `ledger`. Killed when dropped.
 pub struct Binary {
     child: Child,

@@ -1,13 +1,13 @@
 //! The result of a run, for people and for programs.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use comfy_table::{Cell, CellAlignment};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::counts::Counts;
-use crate::runtime::table;
+use crate::runtime::{print_text, table};
 
 /// The counts and latencies of a run. In a successful run, `wrong` and `unanswered` are zero.
 #[derive(Debug, Clone, Serialize)]
@@ -91,7 +91,7 @@ impl Report {
     }
 
     /// Prints the report as a table.
-    pub fn print_table(&self) {
+    pub fn print_table(&self) -> io::Result<()> {
         let latency = &self.latency_ms;
         let mut out = table(["", "count"]);
         for (name, value) in [
@@ -112,11 +112,12 @@ impl Report {
         ] {
             out.add_row([Cell::new(name), Cell::new(value).set_alignment(CellAlignment::Right)]);
         }
-        println!("{out}");
+        print_text(out)?;
         if self.interrupted {
             eprintln!("interrupted: the counts cover the requests until then");
         }
         self.print_problems();
+        Ok(())
     }
 
     /// Prints the problems on stderr.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     repository::verification::Findings,
-    runtime::{OutputFormat, print_json, table},
+    runtime::{OutputFormat, print_json, print_text, table},
 };
 
 /// The result of a check.
@@ -94,14 +94,14 @@ impl Report {
                 check.note.as_deref().unwrap_or_default(),
             ]);
         }
-        println!("{checks}");
+        print_text(checks)?;
         for check in self.checks.iter().filter(|check| check.status == Status::Differs) {
-            println!("\n{}: {} differ", check.name, check.differences);
+            print_text(format_args!("\n{}: {} differ", check.name, check.differences))?;
             for example in &check.examples {
-                println!("  {example}");
+                print_text(format_args!("  {example}"))?;
             }
         }
-        println!("{}", if self.is_fine() { "nothing differs" } else { "\nsomething differs" });
+        print_text(if self.is_fine() { "nothing differs" } else { "\nsomething differs" })?;
         Ok(())
     }
 }
