@@ -5,6 +5,7 @@
 //!
 //! `config/default.toml` is the complete list of keys, and documents each.
 
+mod database_url;
 mod error;
 mod kafka;
 mod load;

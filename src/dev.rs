@@ -58,10 +58,16 @@ impl Args {
     }
 }
 
-/// Unsets a configured database and broker, so that their files are not even read.
+/// Unsets a configured database and broker, so that their files are not read and their secrets not checked.
 fn private_overrides() -> Overrides {
-    let unset =
-        ["database.url_file", "database.tls_ca_file", "broker.kafka.sasl_password_file"].map(|key| (key, ""));
+    let unset = [
+        "database.url",
+        "database.url_file",
+        "database.tls_ca_file",
+        "broker.kafka.sasl_password",
+        "broker.kafka.sasl_password_file",
+    ]
+    .map(|key| (key, ""));
     let private = unset.into_iter().chain([("broker.kind", "postgres")]);
     private.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }

@@ -204,6 +204,9 @@ fn a_configuration_is_printed_without_secrets_and_checked() {
     let file = tempfile::NamedTempFile::new().expect("file");
     std::fs::write(file.path(), &printed).expect("written");
     let path = file.path().to_str().expect("UTF-8");
+    let line = one_error_line(&binary::run(&["config", "check", "--config", path], &[]), "a hidden secret");
+    assert!(line.contains("database.url") && line.contains(path) && line.contains("***"), "{line}");
+    std::fs::write(file.path(), printed.replace("***", "hunter2")).expect("written");
     assert_eq!(
         stdout(&binary::run(&["config", "check", "--config", path], &[])),
         "the configuration is valid\n"
@@ -290,6 +293,42 @@ async fn a_closed_pipe_is_no_error() {
         succeeds(&["simulate", "--url", &url, "--transactions", "20", "--output", output], &[]);
     }
     serve.stop();
+}
+
+/// Seen to fail when the driver took the rest of the password for the host, which the error and the start line show.
+#[test]
+fn a_url_with_a_plain_at_sign_in_its_password_is_refused_without_showing_it() {
+    let environment = [("LEDGER_DATABASE__URL", "postgres://u:pa@ss@h/db")];
+    for command in DATABASE_COMMANDS.iter().copied().chain([&["config", "check"][..], &["config", "print"]]) {
+        let line = one_error_line(&binary::run(command, &environment), "an ambiguous URL");
+        assert!(line.contains("LEDGER_DATABASE__URL") && line.contains("%40"), "{command:?}: {line}");
+        assert!(!line.contains("pa@") && !line.contains("ss@h"), "{command:?}: {line}");
+    }
+}
+
+/// Seen to fail when an empty URL connected to localhost with the name of the user.
+#[test]
+fn an_empty_database_url_is_refused_with_its_origin() {
+    let directory = tempfile::tempdir().expect("directory");
+    let (config, secret) = (directory.path().join("ledger.toml"), directory.path().join("url"));
+    std::fs::write(&config, "[database]\nurl = \"\"\n").expect("written");
+    std::fs::write(&secret, "\n").expect("written");
+    let (config, secret) = (config.to_str().expect("UTF-8"), secret.to_str().expect("UTF-8"));
+    for role in DATABASE_COMMANDS {
+        for (variable, value, origin) in [
+            ("LEDGER_DATABASE__URL", "", "LEDGER_DATABASE__URL"),
+            ("LEDGER_CONFIG", config, config),
+            ("LEDGER_DATABASE__URL_FILE", secret, secret),
+        ] {
+            let line = one_error_line(&binary::run(role, &[(variable, value)]), "an empty URL");
+            assert!(
+                line.contains("database.url is not set") && line.contains(origin),
+                "{role:?}, {variable}: {line}"
+            );
+        }
+    }
+    let unused = binary::run(&["openapi"], &[("LEDGER_DATABASE__URL", "")]);
+    assert!(unused.status.success(), "a command without the database runs");
 }
 
 #[test]

@@ -17,9 +17,10 @@ use crate::support::{
 };
 
 /// The configured database and broker, which must not be used.
-const UNUSED_CONFIGURATION: [(&str, &str); 3] = [
-    ("LEDGER_DATABASE__URL", "postgres://nobody@127.0.0.1:1/nothing"),
+const UNUSED_CONFIGURATION: [(&str, &str); 4] = [
+    ("LEDGER_DATABASE__URL", "postgres://nobody:***@127.0.0.1:1/nothing"),
     ("LEDGER_DATABASE__URL_FILE", "/nonexistent/url"),
+    ("LEDGER_BROKER__KAFKA__SASL_PASSWORD", "***"),
     ("LEDGER_BROKER__KIND", "kafka"),
 ];
 

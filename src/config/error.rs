@@ -26,6 +26,30 @@ pub enum ConfigError {
     /// A value of the wrong type or out of bounds.
     #[error("invalid configuration: {0}")]
     Invalid(String),
+    /// A secret with the text that replaces it in the output of `ledger config print`.
+    #[error(
+        "{key} from {origin} has the password ***, which `ledger config print` prints in place of a secret; write the secret"
+    )]
+    HiddenSecret {
+        /// The key of the secret.
+        key: &'static str,
+        /// The file or the variable with the value.
+        origin: String,
+    },
+    /// A URL of the database that is not valid. The URL itself is not shown.
+    #[error("database.url from {origin} {problem}")]
+    DatabaseUrl {
+        /// The file or the variable with the value.
+        origin: String,
+        /// The reason, as the end of the sentence.
+        problem: &'static str,
+    },
+    /// A role needs the database, but its URL is empty.
+    #[error("database.url is not set: its value from {origin} is empty")]
+    DatabaseNotSet {
+        /// The file or the variable with the value.
+        origin: String,
+    },
     /// The file of a secret cannot be read.
     #[error("cannot read {key} from {}", path.display())]
     Secret {

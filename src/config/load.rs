@@ -1,12 +1,14 @@
 //! Combines the layers of the configuration and refuses unknown keys.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use config::{Config as Layers, File, FileFormat, Value, ValueKind};
+use secrecy::ExposeSecret;
 
 use super::{
     ConfigError,
-    secret::{DATABASE_URL_FILE, read_secret},
+    database_url::{self, HIDDEN},
+    secret::{DATABASE_URL, DATABASE_URL_FILE, SASL_PASSWORD, SASL_PASSWORD_FILE, file_origin, read_secret},
     sections::Config,
 };
 
@@ -19,13 +21,17 @@ const SECTION_SEPARATOR: &str = "__";
 /// Values from the command line, as (`section.key`, value). They override every other layer.
 pub type Overrides = Vec<(String, String)>;
 
+/// The file or the variable that set a key. Keys with their default are missing.
+pub(super) type Origins = HashMap<String, String>;
+
 /// Loads the configuration. `environment` is a parameter, so that tests need not change the process's environment.
 pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     overrides: &Overrides,
 ) -> Result<Config, ConfigError> {
-    typed(layers(file, environment, overrides)?)
+    let (layers, origins) = layers(file, environment, overrides)?;
+    typed(layers, &origins)
 }
 
 /// Combines the layers and checks the keys, not the values.
@@ -33,38 +39,54 @@ pub(super) fn layers(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     overrides: &Overrides,
-) -> Result<Layers, ConfigError> {
+) -> Result<(Layers, Origins), ConfigError> {
+    let mut origins = Origins::new();
     let defaults = layer(DEFAULTS).map_err(invalid)?;
     let known = leaf_keys(&defaults);
     let mut builder = Layers::builder().add_source(defaults);
     if let Some(path) = file {
         let from_file = file_layer(path)?;
         for key in leaf_keys(&from_file) {
-            check_known(&key, &known, &key, &path.display().to_string())?;
+            let origin = path.display().to_string();
+            check_known(&key, &known, &key, &origin)?;
+            origins.insert(key, origin);
         }
         builder = builder.add_source(from_file);
     }
     for (name, value) in environment {
         if let Some(key) = environment_key(&name) {
             check_known(&key, &known, &name, "the environment")?;
-            builder = builder.set_override(key, value).map_err(invalid)?;
+            builder = builder.set_override(&key, value).map_err(invalid)?;
+            origins.insert(key, name);
         }
     }
     for (key, value) in overrides {
         builder = builder.set_override(key, value.as_str()).map_err(invalid)?;
+        origins.insert(key.clone(), "the command line".to_owned());
     }
-    builder.build().map_err(invalid)
+    Ok((builder.build().map_err(invalid)?, origins))
 }
 
 /// Converts the layers to the typed configuration, checks it, and reads secrets from their files.
-pub(super) fn typed(layers: Layers) -> Result<Config, ConfigError> {
+pub(super) fn typed(layers: Layers, origins: &Origins) -> Result<Config, ConfigError> {
     let mut config: Config = layers.try_deserialize().map_err(invalid)?;
     config.check().map_err(ConfigError::Invalid)?;
-    if let Some(path) = &config.database.url_file {
-        config.database.url = read_secret(DATABASE_URL_FILE, path)?;
+    let origin = |key: &str| origins.get(key).cloned().unwrap_or_else(|| "the defaults".to_owned());
+    let database = &mut config.database;
+    database.url_origin = origin(DATABASE_URL);
+    if let Some(path) = &database.url_file {
+        database.url = read_secret(DATABASE_URL_FILE, path)?;
+        database.url_origin = file_origin(DATABASE_URL_FILE, path);
     }
-    if let Some(path) = &config.broker.kafka.sasl_password_file {
-        config.broker.kafka.sasl_password = read_secret("broker.kafka.sasl_password_file", path)?;
+    database_url::check(database.url.expose_secret(), &database.url_origin)?;
+    let kafka = &mut config.broker.kafka;
+    let mut password_origin = origin(SASL_PASSWORD);
+    if let Some(path) = &kafka.sasl_password_file {
+        kafka.sasl_password = read_secret(SASL_PASSWORD_FILE, path)?;
+        password_origin = file_origin(SASL_PASSWORD_FILE, path);
+    }
+    if kafka.sasl_password.expose_secret() == HIDDEN {
+        return Err(ConfigError::HiddenSecret { key: SASL_PASSWORD, origin: password_origin });
     }
     Ok(config)
 }
@@ -135,8 +157,6 @@ fn collect_leaf_keys(value: &Value, path: &str, keys: &mut Vec<String>) {
 mod tests {
     use std::time::Duration;
 
-    use secrecy::ExposeSecret;
-
     use super::*;
     use crate::config::Listen;
 
@@ -190,6 +210,34 @@ mod tests {
             .expect("valid");
         assert_eq!(config.database.url.expose_secret(), "postgres://u:hunter2@db/ledger");
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_hidden_secret_is_refused_with_its_key_and_origin() {
+        let mut file = tempfile::NamedTempFile::new().expect("file");
+        std::io::Write::write_all(&mut file, b"[database]\nurl = \"postgres://u:***@db/l\"\n")
+            .expect("written");
+        let mut password = tempfile::NamedTempFile::new().expect("file");
+        std::io::Write::write_all(&mut password, b"***\n").expect("written");
+        let path = password.path().display().to_string();
+        let error =
+            load(Some(file.path()), environment(&[]), &Overrides::new()).expect_err("refused").to_string();
+        assert!(
+            error.contains("database.url from ") && error.contains(&file.path().display().to_string()),
+            "{error}"
+        );
+        let filled_in = [("LEDGER_DATABASE__URL", "postgres://u:hunter2@db/l")];
+        load(Some(file.path()), environment(&filled_in), &Overrides::new())
+            .expect("only the value in effect counts");
+        for (name, value) in [
+            ("LEDGER_BROKER__KAFKA__SASL_PASSWORD", "***"),
+            ("LEDGER_BROKER__KAFKA__SASL_PASSWORD_FILE", path.as_str()),
+        ] {
+            let error =
+                load(None, environment(&[(name, value)]), &Overrides::new()).expect_err(name).to_string();
+            let origin = if value == "***" { name } else { value };
+            assert!(error.contains("broker.kafka.sasl_password") && error.contains(origin), "{error}");
+        }
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
-    ConfigError,
+    ConfigError, database_url,
     kafka::{Compression, SaslMechanism},
-    secret::{DATABASE_URL_FILE, read_secret},
+    secret::{DATABASE_URL_FILE, file_origin, read_secret},
 };
 
 /// Everything that can be configured.
@@ -41,6 +41,9 @@ pub struct Config {
 pub struct Database {
     /// The connection URL. A secret, because it may hold a password. If `url_file` is set, it was read from there.
     pub url: SecretString,
+    /// The file or the variable that set `url`, for messages.
+    #[serde(skip)]
+    pub(super) url_origin: String,
     /// The file that holds the URL.
     #[serde(deserialize_with = "optional_path")]
     pub url_file: Option<PathBuf>,
@@ -67,12 +70,19 @@ pub struct Database {
 
 impl Database {
     /// Returns the current URL. Reads `url_file` again, so that the next connection uses a changed password. If the file is
-    /// gone or not a regular file (a pipe, for example), returns the URL that was read first.
+    /// gone or not a regular file (a pipe, for example), returns the URL that was read first. Fails if the URL is empty.
     pub fn url_now(&self) -> Result<SecretString, ConfigError> {
-        match &self.url_file {
-            Some(path) if path.is_file() => read_secret(DATABASE_URL_FILE, path),
-            _ => Ok(self.url.clone()),
+        let (url, origin) = match &self.url_file {
+            Some(path) if path.is_file() => {
+                (read_secret(DATABASE_URL_FILE, path)?, file_origin(DATABASE_URL_FILE, path))
+            }
+            _ => (self.url.clone(), self.url_origin.clone()),
+        };
+        if url.expose_secret().trim().is_empty() {
+            return Err(ConfigError::DatabaseNotSet { origin });
         }
+        database_url::check(url.expose_secret(), &origin)?;
+        Ok(url)
     }
 }
 
