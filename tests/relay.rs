@@ -292,7 +292,8 @@ async fn a_row_that_commits_late_with_a_lower_id_is_published() {
     let mut late = stage.database.client().await;
     let transaction = late.transaction().await.expect("begun");
     insert(transaction.client(), &stage.topic, &[("acct-0".into(), 1)]).await;
-    // Same lane, higher id, another account: published while the lower id is not committed. A cursor would pass it.
+    // This row has the same lane, a higher id and another account. It is published while the lower id is not committed.
+    // A cursor would then skip the lower id.
     let same_lane =
         (1..).find(|n| lane_of(format!("acct-{n}").as_bytes()) == lane_of(b"acct-0")).expect("one");
     let other = stage.database.client().await;
@@ -482,7 +483,7 @@ impl Broker for FaultyBroker {
     }
 }
 
-/// Returns a relay on a faulty broker that holds all lanes.
+/// Returns a relay that holds all lanes and publishes to a faulty broker.
 async fn on_faulty_broker(stage: &Stage) -> (Arc<FaultyBroker>, Arc<Relay>, LeaseGroup, Vec<Lease>) {
     let broker = Arc::new(FaultyBroker {
         inner: PostgresBroker::new(stage.database.pool()),
@@ -518,7 +519,7 @@ async fn a_partition_that_fails_delays_only_its_own_keys() {
     let stage = Stage::new(&[("relay.batch_size_max", "100")]).await;
     let (broker, relay, _group, held) = on_faulty_broker(&stage).await;
     broker.failing.lock().unwrap().insert(2);
-    // Far more rows of the failing partition at the head of each lane than one scan reads.
+    // The lanes begin with far more rows of the failing partition than one scan reads.
     let stuck: Vec<String> = (0..)
         .map(|number| format!("stuck-{number}"))
         .filter(|account| partition_of(account.as_bytes(), PARTITIONS) == 2)

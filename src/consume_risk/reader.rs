@@ -18,7 +18,7 @@ use crate::{
     repository::positions::PartitionName,
 };
 
-/// The size of one fetch in compressed bytes lies between these limits and adapts so that a fetch brings about one batch.
+/// The limits of the size of one fetch, in compressed bytes. The size adapts so that a fetch returns roughly one batch.
 const FETCH_BYTES_MIN: usize = 1 << 14;
 const FETCH_BYTES_MAX: usize = 1 << 20;
 /// The most memory that the records of one batch may take.
