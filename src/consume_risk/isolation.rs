@@ -1,8 +1,9 @@
 //! The lock that keeps a record that may crash the process apart from all other records of the process.
 //!
 //! Guarantees: while such a record is retried, no other partition scores anything, so a crash cannot be blamed on
-//! another record. The partitions hold the lock only while they score, not while they wait for the database, so a
-//! slow statement of one partition does not delay the others.
+//! another record. The partitions share the lock only while they score, not while they wait for the database, so a
+//! slow statement of one partition does not delay the others. Only a retry holds the lock alone, until it has ended, its
+//! statements included.
 
 use std::sync::Arc;
 

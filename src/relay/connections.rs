@@ -74,7 +74,7 @@ impl Connections {
         Ok((RelayConnection { connection, server_started_at, checked_at: Instant::now() }, true))
     }
 
-    /// Returns a connection for reuse.
+    /// Takes a connection back for reuse.
     pub(super) fn give_back(&self, session: RelayConnection) {
         let mut state = self.state();
         if state.server_started_at == Some(session.server_started_at) {
