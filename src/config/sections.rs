@@ -64,7 +64,7 @@ pub struct Database {
     /// The server's limit for an idle database transaction.
     #[serde(with = "humantime_serde")]
     pub idle_in_transaction_timeout: Duration,
-    /// Whether a server may run that can lose acknowledged transactions.
+    /// Whether a server that can lose acknowledged transactions is accepted.
     pub accept_data_loss: bool,
 }
 

@@ -1,6 +1,6 @@
 -- name: ledger_rows
--- diesel's DSL cannot join arrays as a table. OFFSET 0 keeps each subquery one probe of a primary key for each event,
--- whatever the statistics say about new tables.
+-- diesel's DSL cannot join arrays as a table. With OFFSET 0, each subquery stays one probe of a primary key for each
+-- event, whatever the statistics say about new tables.
 SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at, t.counterparty, t.description,
        t.metadata::text AS metadata, t.reverses,
        CASE WHEN NOT e.is_known THEN
