@@ -130,7 +130,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The watchdog stops the server when the cluster is dropped. Files that it still writes are removed too.
+        // The watchdog stops the server after the cluster is dropped. The files are removed even if the server still runs.
         drop(self.cluster.take());
         let _ = std::fs::remove_dir_all(&self.directory);
     }

@@ -33,7 +33,7 @@ checked AS (
     false) AS matches
   FROM scanned s
 )
--- OFFSET 0 keeps one probe of `accounts` for each row of the page; as a join, it could hash the whole range.
+-- OFFSET 0 keeps one probe of `accounts` for each row of the page; without it, the planner could hash the whole range.
 SELECT c.account_id, a.currency, c.account_seq, c.id, c.amount, c.balance_after, c.created_at, c.reverses,
        c.idempotency_key, c.counterparty, c.description, c.metadata::text AS metadata, c.matches, c.is_last
 FROM checked c
