@@ -17,7 +17,8 @@ const HISTORIES_BYTES_MAX: usize = 60 << 20;
 const RECORDS_BYTES_MAX: usize = 8 << 20;
 /// One permit of the semaphore stands for this many bytes.
 const UNIT_BYTES: usize = 1 << 10;
-/// The memory that a decoded record takes in addition to its key and value. It holds these raw and as fields.
+/// The memory that a decoded record takes in addition to its key and value, which it holds twice: as raw bytes and as
+/// decoded fields.
 const RECORD_OVERHEAD_BYTES: usize = 1_200;
 
 /// The limits, shared by the partitions of a process.

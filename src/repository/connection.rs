@@ -1,6 +1,7 @@
 //! Opens connections to PostgreSQL, with or without TLS, with all timeouts set.
 //!
-//! - The commits of every connection wait for the disk, whatever the default of `synchronous_commit` is.
+//! - The commits of a new connection wait for the disk, whatever the default of `synchronous_commit` is. Only the relay
+//!   switches that off for its session.
 //! - A URL may name several hosts. Each host gets an equal share of the time until one accepts writes. A primary that is
 //!   down, hangs or has become a standby is skipped.
 //! - A connection with TLS never falls back to plain text, and TLS always verifies certificate chain and host name (see

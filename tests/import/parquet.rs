@@ -1,7 +1,7 @@
 //! `ledger import` from Parquet: the history is the same as from CSV, for all supported types, and a type that is not
 //! exact is refused with the reason.
 //!
-//! Seen to fail with this planted bug: decimals with the scale of their type.
+//! Seen to fail with this planted bug: decimals keep the trailing zeros that the scale of their type adds.
 
 use std::{fs::File, sync::Arc};
 

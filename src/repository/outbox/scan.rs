@@ -107,7 +107,7 @@ pub async fn scan(
 }
 
 /// Reads the addresses of the first rows of each lane, many more than [`scan`] reads. The relay uses it to find rows
-/// that it can publish after rows that it cannot publish now.
+/// that it can publish behind the rows of paused partitions.
 pub async fn scan_addresses(
     connection: &mut Connection,
     lanes: &[i16],
