@@ -1,7 +1,8 @@
 //! The outbox as the relay uses it: scans of the rows still present, in order, and their removal under leases.
 //!
-//! There is no cursor. Each scan begins at the first row that is present, so a row that commits late, with a lower id
-//! than others, is found too.
+//! There is no cursor. A scan begins at the ids that the relay gives, which are the scan floors of the lanes: no row can
+//! appear below them, so a row that commits late, with a lower id than others, is found too. Only while partitions are
+//! paused does the relay begin some scans later.
 //!
 //! Deliberately absent: inserting. Each writer inserts its outbox rows in its own statement.
 

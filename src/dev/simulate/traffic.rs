@@ -324,8 +324,8 @@ mod tests {
         }
     }
 
-    /// Also fails on a new shipped rule that no scheme trips. Seen to fail with these planted bugs: a takeover from the
-    /// usual country, and the same receiver in every step of the many receivers.
+    /// Also fails on a new shipped rule that no scheme trips. Seen to fail with these planted bugs: a large payment
+    /// from the usual country, and the same receiver in every step of the scheme with many receivers.
     #[test]
     fn the_schemes_trip_every_shipped_rule() {
         let ruleset = Ruleset::parse(SHIPPED_RULES).expect("the shipped rules");
