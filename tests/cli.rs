@@ -306,7 +306,7 @@ fn a_url_with_a_plain_at_sign_in_its_password_is_refused_without_showing_it() {
     }
 }
 
-/// Seen to fail when an empty URL connected to localhost with the name of the user.
+/// Without the check, the error named localhost:5432 and a missing host of the driver, not the empty key.
 #[test]
 fn an_empty_database_url_is_refused_with_its_origin() {
     let directory = tempfile::tempdir().expect("directory");
