@@ -19,7 +19,7 @@ use crate::{
 /// The path that committed a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitPath {
-    /// One statement that checked the remembered states.
+    /// One statement that checked the expected states.
     Expected,
     /// A database transaction that locked the accounts first.
     Locked,
