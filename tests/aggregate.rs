@@ -20,7 +20,7 @@ use ledger::{
     },
 };
 
-use crate::support::{binary, binary::Binary, eventually, postgres::TestDatabase};
+use crate::support::{DEADLINE, binary, binary::Binary, eventually, postgres::TestDatabase};
 
 const DAYS: [&str; 3] = ["2024-02-28", "2024-02-29", "2024-03-01"];
 
@@ -262,7 +262,7 @@ async fn a_stop_ends_a_long_rebuild_at_once_and_is_recorded() {
     let stopped = Binary::start(&["aggregate"], &environment);
     wait_until_it_waits_for_a_lock(&database).await;
     stopped.terminate();
-    let (status, stderr) = stopped.ended_within(Duration::from_secs(5));
+    let (status, stderr) = stopped.ended_within(DEADLINE);
     assert_eq!(status.code(), Some(1), "{stderr}");
     blocker.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(database.value("SELECT status FROM aggregate_runs").await, "failed");

@@ -1,17 +1,12 @@
 //! `ledger dev` and `ledger demo` as a user runs them: the real binary, a private database, nothing left behind.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
+    DEADLINE,
     binary::{self, Binary},
     eventually,
 };
@@ -106,7 +101,7 @@ async fn dev_ends_with_an_error_when_its_database_does() {
     let pid = fs::read_to_string(data.join("postgresql/postmaster.pid")).expect("running");
     let pid = pid.lines().next().expect("a line").parse().expect("a number");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGQUIT).expect("signalled");
-    let (status, stderr) = dev.ended_within(Duration::from_secs(8));
+    let (status, stderr) = dev.ended_within(DEADLINE);
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(stderr.lines().last().expect("a line").starts_with("error: PostgreSQL ended"), "{stderr}");
     nothing_runs_on(directory.path()).await;
@@ -191,7 +186,7 @@ async fn an_interrupted_demo_leaves_nothing() {
     demo.line_with("a private PostgreSQL is up");
     let asked = Instant::now();
     demo.signal(Signal::SIGINT);
-    let (status, stderr) = demo.ended_within(Duration::from_secs(5));
+    let (status, stderr) = demo.ended_within(DEADLINE);
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("error: interrupted"), "{stderr} after {:?}", asked.elapsed());
     nothing_runs_on(temporary.path()).await;
