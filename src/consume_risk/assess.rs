@@ -29,7 +29,7 @@ use crate::{
         assessments::NewAssessment,
         transactions::{self, LedgerRow},
     },
-    risk::{AccountHistory, Assessment, RiskLevel, Ruleset, ScoreError},
+    risk::{AccountHistory, Assessment, Ruleset, ScoreError},
     runtime::fail_point,
 };
 
@@ -395,7 +395,7 @@ impl Assessed {
             transaction_id: created.transaction_id,
             day: created.created_at.date_naive(),
             risk_score: assessment.risk_score,
-            risk_level: RiskLevel::as_str(assessment.risk_level),
+            risk_level: assessment.risk_level,
             reasons,
             shadow_reasons,
             event_id: risk_assessed.event_id,

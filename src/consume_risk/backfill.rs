@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     broker::FetchedRecord,
-    domain::Transaction,
+    domain::{RiskLevel, Transaction},
     event::{TRANSACTION_CREATED, cloud_event_headers, encode_transaction_created},
     repository::{Connection, RepositoryError, assessments, transaction},
     risk::Ruleset,
@@ -38,7 +38,7 @@ pub struct BackfillFailure {
 #[derive(Debug, Default)]
 pub struct Backfilled {
     /// Assessments written, by level.
-    pub assessed: BTreeMap<String, i64>,
+    pub assessed: BTreeMap<RiskLevel, i64>,
     /// Transactions that were assessed meanwhile, by the role or by another backfill.
     pub already: i64,
     /// Transactions that stay without an assessment.
@@ -100,9 +100,9 @@ impl Backfill {
         connection: &mut Connection,
         rows: &[assessments::NewAssessment],
         assessed_at: chrono::DateTime<chrono::Utc>,
-    ) -> Result<Vec<(String, i64)>, RepositoryError> {
+    ) -> Result<Vec<(RiskLevel, i64)>, RepositoryError> {
         if self.is_dry_run {
-            return Ok(rows.iter().map(|row| (row.risk_level.to_owned(), 1)).collect());
+            return Ok(rows.iter().map(|row| (row.risk_level, 1)).collect());
         }
         let version = self.ruleset.version();
         let written = transaction("backfill", connection, async |connection: &mut Connection| {

@@ -31,6 +31,12 @@ impl RiskLevel {
     }
 }
 
+impl std::fmt::Display for RiskLevel {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
 /// The risk level of a transaction, or that it has no assessment yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

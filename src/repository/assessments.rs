@@ -1,5 +1,6 @@
 //! Risk assessments: look-ups, pages and the recording of a batch.
 
+mod level;
 mod pages;
 mod recording;
 mod stored;

@@ -113,8 +113,8 @@ struct RiskOut<'a> {
     #[schema(nullable = false, minimum = 0, maximum = 100)]
     risk_score: Option<i16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Option<RiskLevel>)]
-    risk_level: Option<&'a str>,
+    #[schema(nullable = false)]
+    risk_level: Option<RiskLevel>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Vec<RiskReason>>)]
     reasons: Option<&'a RawValue>,
@@ -136,7 +136,7 @@ impl<'a> RiskOut<'a> {
         Ok(Self {
             status: RiskStatus::Assessed,
             risk_score: Some(risk.risk_score),
-            risk_level: Some(&risk.risk_level),
+            risk_level: Some(risk.risk_level),
             reasons: Some(stored_json(&risk.reasons)?),
             shadow_reasons: Some(stored_json(&risk.shadow_reasons)?),
             ruleset: Some(&risk.ruleset),
@@ -181,8 +181,7 @@ struct AssessmentOut<'a> {
     account_seq: i64,
     #[schema(minimum = 0, maximum = 100)]
     risk_score: i16,
-    #[schema(value_type = RiskLevel)]
-    risk_level: &'a str,
+    risk_level: RiskLevel,
     #[schema(value_type = Vec<RiskReason>)]
     reasons: &'a RawValue,
     #[schema(value_type = Vec<RiskReason>)]
@@ -199,7 +198,7 @@ impl<'a> AssessmentOut<'a> {
             account_id: &row.account_id,
             account_seq: row.account_seq,
             risk_score: row.risk_score,
-            risk_level: &row.risk_level,
+            risk_level: row.risk_level,
             reasons: stored_json(&row.reasons)?,
             shadow_reasons: stored_json(&row.shadow_reasons)?,
             ruleset: &row.ruleset,

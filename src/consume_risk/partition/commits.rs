@@ -76,7 +76,7 @@ fn count(assessed: &Assessed, written: &[WrittenAssessments]) {
     for WrittenAssessments { risk_level, count } in written {
         let count = u64::try_from(*count).unwrap_or_default();
         fresh += count;
-        metrics::counter!("ledger_risk_assessments_total", "level" => risk_level.clone()).increment(count);
+        metrics::counter!("ledger_risk_assessments_total", "level" => risk_level.as_str()).increment(count);
     }
     let expected = u64::try_from(assessed.rows.len()).unwrap_or_default();
     let duplicates = assessed.duplicates + expected.saturating_sub(fresh);

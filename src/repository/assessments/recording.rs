@@ -16,7 +16,9 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use super::level::LevelColumn;
 use crate::{
+    domain::RiskLevel,
     event::lane_of,
     repository::{Bind, Connection, RepositoryError, statement},
 };
@@ -34,8 +36,8 @@ pub struct NewAssessment {
     pub day: NaiveDate,
     /// The score, 0 to 100.
     pub risk_score: i16,
-    /// `low`, `medium` or `high`.
-    pub risk_level: &'static str,
+    /// The level of the score.
+    pub risk_level: RiskLevel,
     /// JSON array of `{rule, score, reason}`, one for each live rule that fired.
     pub reasons: String,
     /// JSON array of the same form, for rules in shadow mode.
@@ -51,9 +53,9 @@ pub struct NewAssessment {
 /// The number of assessments of one level that were written.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 pub struct WrittenAssessments {
-    /// `low`, `medium` or `high`.
-    #[diesel(sql_type = Text)]
-    pub risk_level: String,
+    /// The level.
+    #[diesel(sql_type = Text, deserialize_as = LevelColumn)]
+    pub risk_level: RiskLevel,
     /// The number of assessments.
     #[diesel(sql_type = BigInt)]
     pub count: i64,
@@ -90,7 +92,7 @@ impl<'a> Columns<'a> {
             columns.transaction_ids.push(row.transaction_id);
             columns.days.push(row.day);
             columns.risk_scores.push(row.risk_score);
-            columns.risk_levels.push(row.risk_level);
+            columns.risk_levels.push(row.risk_level.as_str());
             columns.reasons.push(&row.reasons);
             columns.shadow_reasons.push(&row.shadow_reasons);
             columns.lanes.push(lane);

@@ -5,8 +5,9 @@ use diesel::{QueryableByName, pg::Pg, prelude::*, sql_types::Text};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use super::level::LevelColumn;
 use crate::{
-    domain::AccountId,
+    domain::{AccountId, RiskLevel},
     repository::{Connection, RepositoryError, schema::risk_assessments},
 };
 
@@ -22,8 +23,9 @@ pub struct StoredAssessment {
     pub account_seq: i64,
     /// The score, 0 to 100.
     pub risk_score: i16,
-    /// `low`, `medium` or `high`.
-    pub risk_level: String,
+    /// The level of the score.
+    #[diesel(deserialize_as = LevelColumn)]
+    pub risk_level: RiskLevel,
     /// JSON array of `{rule, score, reason}`, one for each live rule that fired.
     #[diesel(sql_type = Text, select_expression = risk_assessments::reasons.cast::<Text>())]
     pub reasons: String,
