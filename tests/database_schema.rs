@@ -102,8 +102,7 @@ async fn every_table_has_a_primary_key() {
     assert_eq!(TestDatabase::new().await.value(without).await, "none");
 }
 
-/// Seen to fail with a column that the file lacks, one that the database lacks, another type, another nullability and
-/// another primary key.
+/// Compares the whole text, so any difference in a column, a type, a nullability or a primary key fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_schema_file_equals_a_migrated_database() {
     let database = TestDatabase::new().await;
