@@ -132,7 +132,8 @@ fn print(run: &AggregateRun, output: OutputFormat) -> anyhow::Result<()> {
     }
     let day = |day: Option<NaiveDate>| day.map_or_else(|| "–".to_owned(), |day| day.to_string());
     let seconds = run.finished_at.map_or(0.0, |end| (end - run.started_at).as_seconds_f64());
-    let mut table = table(["run", "mode", "status", "days", "from", "to", "transactions", "seconds"]);
+    let mut table = table(["run", "mode", "status", "days", "from", "to", "transactions", "seconds"])
+        .optional(["mode", "run"]);
     table.add_row([
         run.id.to_string(),
         run.mode.clone(),

@@ -6,7 +6,6 @@ use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use comfy_table::{Cell, CellAlignment};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -265,11 +264,10 @@ fn checks(created: i64, wrong: i64, lost: i64, progress: &Progress) -> Vec<Check
 }
 
 fn print_checks(checks: &[Check]) -> io::Result<()> {
-    let mut out = table(["", "expected", "found", ""]);
-    let number = |value: i64| Cell::new(value).set_alignment(CellAlignment::Right);
+    let mut out = table(["check", "expected", "found", "result"]).wrapping(["check"]);
     for check in checks {
         let result = if check.passes() { "ok" } else { "DIFFERS" };
-        out.add_row([Cell::new(check.name), number(check.expected), number(check.found), Cell::new(result)]);
+        out.add_row([check.name, &check.expected.to_string(), &check.found.to_string(), result]);
     }
     print_text(out)
 }

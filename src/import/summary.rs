@@ -82,7 +82,8 @@ impl Report {
     fn print_tables(&self) -> std::io::Result<()> {
         let created = if self.dry_run { "would create" } else { "created" };
         let mut counts =
-            table(["rows", created, "replayed", "rejected", "balances compared", "seconds", "rows/s"]);
+            table(["rows", created, "replayed", "rejected", "balances compared", "seconds", "rows/s"])
+                .optional(["rows/s", "seconds"]);
         let seconds = self.elapsed.as_secs_f64();
         let rate = u128::from(self.rows) * 1000 / self.elapsed.as_millis().max(1);
         counts.add_row([

@@ -269,7 +269,7 @@ fn print_table(partitions: &[PartitionState]) -> std::io::Result<()> {
         "lag",
         "attempts",
     ];
-    let mut rows = table(headings);
+    let mut rows = table(headings).optional(["epoch", "attempts", "lease", "end", "owner", "group"]);
     let number = |number: Option<i64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
     for state in partitions {
         let position = state.position.as_ref();

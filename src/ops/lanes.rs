@@ -80,7 +80,8 @@ pub async fn run(context: Context, args: LanesArgs) -> anyhow::Result<ExitCode> 
 
 fn print(lanes: &[LaneOut]) -> std::io::Result<()> {
     let mut rows =
-        table(["lane", "state", "owner", "lease", "epoch", "rows", "oldest", "topic of the first"]);
+        table(["lane", "state", "owner", "lease", "epoch", "rows", "oldest", "topic of the first"])
+            .optional(["epoch", "lease", "topic of the first", "owner"]);
     let seconds =
         |seconds: Option<f64>| seconds.map_or_else(String::new, |seconds| format!("{seconds:.1} s"));
     for lane in lanes {

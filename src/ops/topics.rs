@@ -185,9 +185,18 @@ fn bytes(retention: Retention) -> String {
 }
 
 fn print_topics(topics: &[Topic], kind: &str) -> std::io::Result<()> {
-    let headings =
-        ["topic", "broker", "partitions", "replicas", "min in sync", "retention", "bytes", "records", ""];
-    let mut rows = table(headings);
+    let headings = [
+        "topic",
+        "broker",
+        "partitions",
+        "replicas",
+        "min in sync",
+        "retention",
+        "bytes",
+        "records",
+        "state",
+    ];
+    let mut rows = table(headings).optional(["broker", "bytes", "min in sync", "replicas"]);
     for Topic { spec, state, .. } in topics {
         let Some(state) = state else {
             rows.add_row([&spec.name, kind, "", "", "", "", "", "", "missing"]);

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -23,13 +22,6 @@ pub enum OutputFormat {
     Table,
     /// One JSON document for programs.
     Json,
-}
-
-/// Returns a table with a heading row. Its plain lines suit a pipe too.
-pub fn table<T: Into<comfy_table::Cell>>(headings: impl IntoIterator<Item = T>) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings.into_iter().map(Into::into));
-    table
 }
 
 /// Prints one or more lines on stdout. A reader that closes the pipe (`| head`) is not an error.

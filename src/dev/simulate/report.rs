@@ -2,7 +2,6 @@
 
 use std::{io, time::Duration};
 
-use comfy_table::{Cell, CellAlignment};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -93,7 +92,7 @@ impl Report {
     /// Prints the report as a table.
     pub fn print_table(&self) -> io::Result<()> {
         let latency = &self.latency_ms;
-        let mut out = table(["", "count"]);
+        let mut out = table(["figure", "value"]);
         for (name, value) in [
             ("transactions created", self.created.to_string()),
             ("duplicates replayed", self.replayed.to_string()),
@@ -110,7 +109,7 @@ impl Report {
             ("latency p99.9, ms", format!("{:.2}", latency.p99_9)),
             ("latency max, ms", format!("{:.2}", latency.max)),
         ] {
-            out.add_row([Cell::new(name), Cell::new(value).set_alignment(CellAlignment::Right)]);
+            out.add_row([name, &value]);
         }
         print_text(out)?;
         if self.interrupted {

@@ -228,7 +228,9 @@ fn print(args: &ResetArgs, moves: &[Move]) -> anyhow::Result<()> {
         }))?;
         return Ok(());
     }
-    let mut rows = table(["group", "topic", "partition", "from", "to", "", "taken from"]);
+    let mut rows = table(["group", "topic", "partition", "from", "to", "effect", "taken from"])
+        .wrapping(["effect"])
+        .optional(["group", "taken from"]);
     for moved in moves {
         rows.add_row([
             args.group.clone(),

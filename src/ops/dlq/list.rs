@@ -10,7 +10,7 @@ use crate::{
         Connection,
         dead_letters::{self, DeadLetter},
     },
-    runtime::{OutputFormat, print_json, print_text, table},
+    runtime::{OutputFormat, Table, print_json, print_text, table},
 };
 
 /// The longest error text in a table, in characters.
@@ -81,8 +81,10 @@ pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
-fn page(letters: &[DeadLetter]) -> comfy_table::Table {
-    let mut page = table(["id", "created", "by", "record", "reason", "error", "attempts", "replays"]);
+fn page(letters: &[DeadLetter]) -> Table {
+    let mut page = table(["id", "created", "by", "record", "reason", "error", "attempts", "replays"])
+        .wrapping(["error"])
+        .optional(["by", "attempts", "created", "replays"]);
     for letter in letters {
         let replays = match &letter.outcome {
             None => "none".to_owned(),

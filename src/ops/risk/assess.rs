@@ -175,7 +175,7 @@ fn print(args: &AssessArgs, tally: &Tally) -> anyhow::Result<()> {
         return Ok(());
     }
     if !shown.is_empty() {
-        let mut rows = table(["transaction", "still fails"]);
+        let mut rows = table(["transaction", "still fails"]).wrapping(["still fails"]);
         for BackfillFailure { transaction_id, error } in shown {
             rows.add_row([&transaction_id.to_string(), error]);
         }

@@ -89,7 +89,7 @@ fn print(args: &CreateArgs, done: &[TopicResult<'_>]) -> anyhow::Result<()> {
         print_json(&serde_json::json!({ "dry_run": args.dry_run, "items": done }))?;
         return Ok(());
     }
-    let mut rows = table(["topic", "", ""]);
+    let mut rows = table(["topic", "result", "detail"]).wrapping(["detail"]);
     for TopicResult { topic, outcome, detail } in done {
         let word = match (outcome, detail.is_empty()) {
             (Outcome::Created, _) if args.dry_run => "would be created",

@@ -84,7 +84,8 @@ impl Report {
             print_json(&serde_json::json!({ "ok": self.is_fine(), "checks": self.checks }))?;
             return Ok(());
         }
-        let mut checks = table(["check", "what must hold", "checked", "differ", ""]);
+        let mut checks = table(["check", "what must hold", "checked", "differ", "note"])
+            .wrapping(["what must hold", "note"]);
         for check in &self.checks {
             checks.add_row([
                 check.name,

@@ -96,7 +96,7 @@ impl Report {
 
     fn print_table(&self, dry_run: bool, has_more: bool) -> std::io::Result<()> {
         let heading = if dry_run { "would be" } else { "outcome" };
-        let mut rows = table(["id", "record", heading, ""]);
+        let mut rows = table(["id", "record", heading, "detail"]).wrapping(["detail"]);
         for replayed in &self.listed {
             let detail = printable(&replayed.detail);
             rows.add_row([&replayed.id.to_string(), &replayed.record, replayed.outcome.as_str(), &detail]);
