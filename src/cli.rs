@@ -2,10 +2,12 @@
 //! configuration. Exit codes: 0 success, 1 failure with one line on stderr, 2 wrong usage.
 //! A reader that closes the pipe early (`ledger openapi | head`) changes neither the work nor the exit code of a command.
 
+mod help;
+
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::{
@@ -22,7 +24,12 @@ use crate::{
 
 /// An event-driven transaction and risk platform in one binary.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 110, after_help = "Example:\n  ledger demo")]
+#[command(
+    version,
+    propagate_version = true,
+    max_term_width = 110,
+    after_help = "Example:\n  ledger demo\n\n`-h` is short; `--help` also names the environment variable of each flag. `ledger config print` lists every setting. The guides are in README.md and docs/; a running `ledger serve` answers with the description of its API at /docs."
+)]
 struct Cli {
     /// A TOML file whose values override the built-in defaults (see `ledger config print`)
     #[arg(long, global = true, env = "LEDGER_CONFIG", value_name = "FILE")]
@@ -62,7 +69,7 @@ enum Command {
     },
     /// Import transactions from another system, with the same checks and events as the API
     #[command(
-        after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty,\ndescription, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv"
+        after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty, description, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv"
     )]
     Import(import::Args),
     /// Validate risk rules, and assess transactions whose events are lost
@@ -123,6 +130,13 @@ enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Write a man page for each command
+    #[command(after_help = "Example:\n  ledger man /usr/local/share/man/man1")]
+    Man {
+        /// The directory; it is created if it is missing
+        #[arg(value_name = "DIRECTORY")]
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,6 +172,7 @@ impl Command {
             Self::Simulate(_) => "simulate",
             Self::Config { .. } => "config",
             Self::Completions { .. } => "completions",
+            Self::Man { .. } => "man",
         }
     }
 
@@ -192,14 +207,18 @@ impl Command {
             Self::Demo(args) => demo::run(context, args).await,
             Self::Simulate(args) => simulate::run(context, args).await,
             // `start` has answered these.
-            Self::Config { .. } | Self::Completions { .. } | Self::Schemas { .. } => Ok(ExitCode::SUCCESS),
+            Self::Config { .. } | Self::Completions { .. } | Self::Man { .. } | Self::Schemas { .. } => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
 
 /// Parses the command line, runs the command and returns the exit code.
 pub async fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let is_short = std::env::args_os().any(|argument| argument == "-h");
+    let command = help::with_help(Cli::command(), is_short);
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     match start(cli).await {
         Ok(code) => code,
         Err(error) => {
@@ -224,6 +243,11 @@ fn printed(cli: &Cli) -> anyhow::Result<Option<String>> {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "ledger", &mut text);
             Ok(Some(String::from_utf8(text).context("completions")?))
+        }
+        Command::Man { directory } => {
+            let pages = help::write_man_pages(Cli::command(), directory)
+                .with_context(|| format!("cannot write man pages to {}", directory.display()))?;
+            Ok(Some(format!("wrote {pages} pages to {}", directory.display())))
         }
         Command::Schemas { event_type } => {
             let schema = match event_type {
