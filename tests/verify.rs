@@ -178,7 +178,39 @@ async fn a_system_under_load_has_no_differences() {
 /// A violation, the statements that undo it, and the checks that must find it.
 struct Violation(&'static str, &'static str, &'static [&'static str]);
 
-const LEDGER_VIOLATIONS: [Violation; 8] = [
+const LEDGER_VIOLATIONS: [Violation; 13] = [
+    Violation(
+        "UPDATE transactions SET created_at = created_at + interval '1 day' WHERE account_id = 'acct-4' AND account_seq = 11",
+        "UPDATE transactions SET created_at = created_at - interval '1 day' WHERE account_id = 'acct-4' AND account_seq = 11",
+        &["future", "events", "facts"],
+    ),
+    Violation(
+        "ALTER TABLE transactions DISABLE TRIGGER transactions_append_only",
+        "ALTER TABLE transactions ENABLE TRIGGER transactions_append_only",
+        &["append-only"],
+    ),
+    Violation(
+        "DROP TRIGGER transactions_append_only ON transactions",
+        "CREATE TRIGGER transactions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transactions
+           FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse_change()",
+        &["append-only"],
+    ),
+    Violation(
+        "ALTER FUNCTION ledger_refuse_change RENAME TO kept;
+         CREATE FUNCTION does_nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE OR REPLACE TRIGGER transactions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transactions
+           FOR EACH STATEMENT EXECUTE FUNCTION does_nothing()",
+        "ALTER FUNCTION kept RENAME TO ledger_refuse_change;
+         CREATE OR REPLACE TRIGGER transactions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON transactions
+           FOR EACH STATEMENT EXECUTE FUNCTION ledger_refuse_change();
+         DROP FUNCTION does_nothing()",
+        &["append-only"],
+    ),
+    Violation(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_replication_role = replica', current_database()); END $$",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET session_replication_role', current_database()); END $$",
+        &["append-only"],
+    ),
     Violation(
         "ALTER TABLE transactions DROP CONSTRAINT transactions_idempotency;
          UPDATE transactions SET idempotency_key = 'key-0' WHERE idempotency_key = 'key-5'",
@@ -280,7 +312,28 @@ const TOPIC_VIOLATIONS: [Violation; 7] = [
     ),
 ];
 
-const EFFECT_VIOLATIONS: [Violation; 10] = [
+const EFFECT_VIOLATIONS: [Violation; 13] = [
+    Violation(
+        "CREATE TABLE kept AS SELECT * FROM risk_assessments WHERE account_id = 'acct-2' AND account_seq = 1;
+         UPDATE risk_assessments SET reasons = '[{\"rule\":\"x\",\"score\":1,\"reason\":\"y\"}]'
+           WHERE account_id = 'acct-2' AND account_seq = 1",
+        "UPDATE risk_assessments r SET reasons = kept.reasons FROM kept
+           WHERE r.transaction_id = kept.transaction_id; DROP TABLE kept",
+        &["announcements"],
+    ),
+    Violation(
+        "CREATE TABLE kept AS SELECT * FROM risk_assessments WHERE account_id = 'acct-2' AND account_seq = 1;
+         UPDATE risk_assessments SET shadow_reasons = '[{\"rule\":\"x\",\"score\":1,\"reason\":\"y\"}]'
+           WHERE account_id = 'acct-2' AND account_seq = 1",
+        "UPDATE risk_assessments r SET shadow_reasons = kept.shadow_reasons FROM kept
+           WHERE r.transaction_id = kept.transaction_id; DROP TABLE kept",
+        &["announcements"],
+    ),
+    Violation(
+        "UPDATE risk_assessments SET assessed_at = assessed_at + interval '1 day' WHERE account_id = 'acct-2' AND account_seq = 1",
+        "UPDATE risk_assessments SET assessed_at = assessed_at - interval '1 day' WHERE account_id = 'acct-2' AND account_seq = 1",
+        &["future", "announcements", "facts"],
+    ),
     Violation(
         "CREATE TABLE gone AS SELECT * FROM risk_assessments WHERE account_id = 'acct-2' AND account_seq = 1;
          DELETE FROM risk_assessments WHERE account_id = 'acct-2' AND account_seq = 1",
@@ -354,6 +407,9 @@ async fn each_violation_is_found(violations: &[Violation]) {
             assert!(report.differing().contains(check), "{check} does not find: {violate}\n{report:#?}");
             assert!(!report.check(check).unwrap().examples.is_empty(), "{check} has no examples");
         }
+        for example in report.checks.iter().flat_map(|check| &check.examples) {
+            assert!(!example.ends_with(": "), "no difference is named: {example}");
+        }
         client.batch_execute(undo).await.expect(undo);
     }
     let report = verify(&database, None).await;
@@ -373,6 +429,38 @@ async fn violations_in_the_topic_are_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn violations_in_assessments_positions_dead_letters_and_facts_are_found() {
     each_violation_is_found(&EFFECT_VIOLATIONS).await;
+}
+
+/// Seen to fail when a message showed amounts in minor units, in two units, or the same values for both sides.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_shows_the_field_with_both_values_and_amounts_as_money() {
+    let database = intact_system().await;
+    let damage = "SET session_replication_role = replica;
+        UPDATE transactions SET amount = amount + 5, description = 'another'
+          WHERE account_id = 'acct-1' AND account_seq = 1;
+        UPDATE risk_assessments SET risk_score = 77 WHERE account_id = 'acct-2' AND account_seq = 1;
+        UPDATE fact_account_day SET credit_sum = credit_sum + 0.0001 WHERE account_id = 'acct-4'";
+    database.client().await.batch_execute(damage).await.unwrap();
+    let report = verify(&database, None).await;
+    for (check, expected) in [
+        ("sequences", "(balance 5.01 EUR, amount 5.06 EUR) follows transaction 0 (balance 0.00 EUR)"),
+        ("balances", " transactions up to 12 sum to "),
+        (
+            "events",
+            "differs from the ledger: amount 5.01 EUR instead of 5.06 EUR, description none instead of \"another\"",
+        ),
+        ("announcements", "differs from the assessment: score 0 instead of 77"),
+        (
+            "facts",
+            "has a fact that differs: signed amount 5.01 EUR instead of 5.06 EUR, amount 5.01 EUR instead of",
+        ),
+        ("account days", "has a fact that differs: sum of credits "),
+    ] {
+        let examples = &report.check(check).unwrap().examples;
+        assert!(examples.iter().any(|example| example.contains(expected)), "{check}: {examples:#?}");
+    }
+    let days = &report.check("account days").unwrap().examples;
+    assert!(days.iter().any(|example| example.contains("01 EUR instead of ")), "{days:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,19 +89,6 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Finds the transactions whose events are neither in the topic nor in the outbox, and writes their ranges into the
-/// temporary table of gaps. Returns how many accounts cannot be checked, because retention removed the start of their
-/// partition.
-pub(super) async fn store_missing(
-    context: &Context,
-    connection: &mut Connection,
-    broker: &SharedBroker,
-) -> anyhow::Result<i64> {
-    let snapshot = verification::snapshot(connection).await?;
-    let group = &context.config.consume_risk.group;
-    events::TopicScan::read(connection, &**broker, &snapshot, group).await?.store_missing(connection).await
-}
-
 /// Returns a check without differences: the start refuses a server that is not durable unless the configuration accepts
 /// it.
 async fn durability(connection: &mut Connection) -> anyhow::Result<Check> {
@@ -127,6 +114,18 @@ async fn check_ledger(connection: &mut Connection, report: &mut Report) -> anyho
         "transactions of an account are numbered 1, 2, 3 … in the order of their times, with running balances",
         counts.transactions,
         verification::sequence_errors(connection).await?,
+    ));
+    report.push(Check::of(
+        "future",
+        "no transaction and no assessment is later than the clock of the database",
+        counts.transactions + counts.assessments,
+        verification::future_rows(connection).await?,
+    ));
+    report.push(Check::of(
+        "append-only",
+        "a trigger refuses changes of transactions",
+        1,
+        verification::append_only_errors(connection).await?,
     ));
     report.push(Check::of(
         "balances",

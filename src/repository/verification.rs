@@ -4,7 +4,7 @@
 //! Guarantees:
 //! - Each statement sees one moment of a live system. Tables that must be seen at the same moment are read in one
 //!   statement or in [`snapshot()`].
-//! - Nothing is written except temporary tables of the connection.
+//! - Nothing is written except temporary tables and functions of the connection.
 //! - The memory of this process does not grow with the ledger; PostgreSQL sorts and hashes on disk where it must.
 //!
 //! Deliberately absent: the statements of the write path, so that a mistake there is not repeated here.
@@ -22,8 +22,8 @@ pub use dead_letters::{DeadLetterOrigin, match_dead_letters, unpublished_dead_le
 pub use facts::{DayFacts, compare_day};
 pub use findings::{EXAMPLES_MAX, Findings};
 pub use ledger::{
-    TableCounts, assessment_mismatches, balance_mismatches, duplicate_assessments, duplicate_keys,
-    reversal_errors, sequence_errors, table_counts, unassessed,
+    TableCounts, append_only_errors, assessment_mismatches, balance_mismatches, duplicate_assessments,
+    duplicate_keys, future_rows, reversal_errors, sequence_errors, table_counts, unassessed,
 };
 pub use snapshot::{Snapshot, outbox_rows, snapshot};
 pub use topic::{

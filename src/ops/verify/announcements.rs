@@ -11,7 +11,7 @@ use crate::{
     broker::{Broker, FetchedRecord},
     event::{RISK_ASSESSED, RISK_ASSESSMENTS_TOPIC, RiskAssessed},
     repository::{
-        Connection,
+        Connection, read_clock,
         verification::{self, Findings, PublishedAssessment},
     },
 };
@@ -27,6 +27,7 @@ pub(super) async fn check(connection: &mut Connection, broker: &dyn Broker) -> a
     let (mut found, mut records_read, mut foreign) = (Findings::default(), 0, 0);
     // The events of earlier assessments may be among the records that retention removed.
     let mut checked_from: Option<DateTime<Utc>> = None;
+    let now = read_clock(connection).await?.shown;
     for partition in 0..partitions(broker, RISK_ASSESSMENTS_TOPIC).await? {
         let mut reader = PartitionReader::open(broker, RISK_ASSESSMENTS_TOPIC, partition).await?;
         let trimmed = reader.range.earliest > 0;
@@ -43,7 +44,7 @@ pub(super) async fn check(connection: &mut Connection, broker: &dyn Broker) -> a
             }
         }
         if trimmed {
-            checked_from = checked_from.max(Some(first_published_at.unwrap_or_else(Utc::now)));
+            checked_from = checked_from.max(Some(first_published_at.unwrap_or(now)));
         }
     }
     found.add(verification::unannounced(connection, checked_from).await?);
@@ -66,6 +67,8 @@ fn announcement(record: &FetchedRecord) -> Option<PublishedAssessment> {
         return None;
     }
     let event: RiskAssessed = serde_json::from_slice(record.value.as_deref()?).ok()?;
+    let reasons = serde_json::to_string(&event.reasons).ok()?;
+    let shadow_reasons = serde_json::to_string(&event.shadow_reasons).ok()?;
     (record.key.as_deref() == Some(event.account_id.as_bytes())).then_some(PublishedAssessment {
         account_id: event.account_id,
         account_seq: event.account_seq,
@@ -73,5 +76,8 @@ fn announcement(record: &FetchedRecord) -> Option<PublishedAssessment> {
         risk_score: event.risk_score,
         risk_level: event.risk_level,
         ruleset: event.ruleset,
+        reasons,
+        shadow_reasons,
+        assessed_at: event.assessed_at,
     })
 }

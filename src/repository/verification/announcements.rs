@@ -26,6 +26,12 @@ pub struct PublishedAssessment {
     pub risk_level: String,
     /// The version of the rule set.
     pub ruleset: String,
+    /// The reasons, as the JSON that the ledger keeps.
+    pub reasons: String,
+    /// The reasons of shadow rules, in the same form.
+    pub shadow_reasons: String,
+    /// The time of the assessment.
+    pub assessed_at: DateTime<Utc>,
 }
 
 /// Records these events as published, and finds those whose assessment is missing or differs.
@@ -39,6 +45,9 @@ pub async fn announcement_mismatches(
     let scores: Vec<i16> = published.iter().map(|event| event.risk_score).collect();
     let levels: Vec<&str> = published.iter().map(|event| event.risk_level.as_str()).collect();
     let rulesets: Vec<&str> = published.iter().map(|event| event.ruleset.as_str()).collect();
+    let reasons: Vec<&str> = published.iter().map(|event| event.reasons.as_str()).collect();
+    let shadow_reasons: Vec<&str> = published.iter().map(|event| event.shadow_reasons.as_str()).collect();
+    let assessed_ats: Vec<DateTime<Utc>> = published.iter().map(|event| event.assessed_at).collect();
     find(
         connection,
         statement(include_str!("announcements/mismatches.sql"))
@@ -47,7 +56,10 @@ pub async fn announcement_mismatches(
             .bind::<Array<SqlUuid>, _>(ids)
             .bind::<Array<SmallInt>, _>(scores)
             .bind::<Array<Text>, _>(levels)
-            .bind::<Array<Text>, _>(rulesets),
+            .bind::<Array<Text>, _>(rulesets)
+            .bind::<Array<Text>, _>(reasons)
+            .bind::<Array<Text>, _>(shadow_reasons)
+            .bind::<Array<Timestamptz>, _>(assessed_ats),
     )
     .await
 }

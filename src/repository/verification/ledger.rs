@@ -1,4 +1,5 @@
-//! Checks the ledger against itself, and assessments against the ledger.
+//! Checks the ledger against itself, and assessments against the ledger. Call [`super::snapshot()`] first: it creates the
+//! functions that write amounts as money.
 
 use diesel::{
     QueryableByName,
@@ -54,6 +55,16 @@ pub async fn balance_mismatches(connection: &mut Connection) -> Result<Findings,
 /// Finds reversals whose transaction is not in the same account, has another amount, or is reversed more than once.
 pub async fn reversal_errors(connection: &mut Connection) -> Result<Findings, RepositoryError> {
     find(connection, statement(include_str!("ledger/reversal_errors.sql"))).await
+}
+
+/// Finds transactions and assessments that are dated later than the database's clock.
+pub async fn future_rows(connection: &mut Connection) -> Result<Findings, RepositoryError> {
+    find(connection, statement(include_str!("ledger/future.sql"))).await
+}
+
+/// Finds why changes of transactions would not be refused.
+pub async fn append_only_errors(connection: &mut Connection) -> Result<Findings, RepositoryError> {
+    find(connection, statement(include_str!("ledger/append_only.sql"))).await
 }
 
 /// Finds transactions with more than one assessment.

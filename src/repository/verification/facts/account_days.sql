@@ -28,9 +28,22 @@ SELECT count(*) OVER () AS total,
   'account ' || coalesce(l.account_id, f.account_id)
     || CASE WHEN l.account_id IS NULL THEN ' has a fact but no transactions on that day'
             WHEN f.account_id IS NULL THEN ' has transactions on that day but no fact'
-            ELSE ': transactions ' || l.rows || ' / ' || f.transaction_count || ', credits ' || l.credit_sum
-              || ' / ' || f.credit_sum || ', debits ' || l.debit_sum || ' / ' || f.debit_sum
-              || ', closing ' || l.closing || ' / ' || f.closing_balance END AS example
+            ELSE ' has a fact that differs: ' || concat_ws(', ',
+              pg_temp.verify_difference('currency', f.currency, l.currency),
+              pg_temp.verify_difference('transactions', f.transaction_count::text, l.rows::text),
+              pg_temp.verify_difference('credits', f.credit_count::text, l.credits::text),
+              pg_temp.verify_difference('debits', f.debit_count::text, l.debits::text),
+              pg_temp.verify_difference('sum of credits', pg_temp.verify_money(f.credit_sum * f.scale, f.currency),
+                                        pg_temp.verify_money(l.credit_sum, l.currency)),
+              pg_temp.verify_difference('sum of debits', pg_temp.verify_money(f.debit_sum * f.scale, f.currency),
+                                        pg_temp.verify_money(l.debit_sum, l.currency)),
+              pg_temp.verify_difference('opening balance', pg_temp.verify_money(f.opening_balance * f.scale, f.currency),
+                                        pg_temp.verify_money(l.opening, l.currency)),
+              pg_temp.verify_difference('closing balance', pg_temp.verify_money(f.closing_balance * f.scale, f.currency),
+                                        pg_temp.verify_money(l.closing, l.currency)),
+              pg_temp.verify_difference('assessed', f.assessed_count::text, l.assessed::text),
+              pg_temp.verify_difference('highest score', f.max_risk_score::text, l.max_score::text),
+              pg_temp.verify_difference('of level high', f.high_risk_count::text, l.high::text)) END AS example
 FROM ledger l FULL JOIN facts f ON f.account_id = l.account_id
 WHERE l.account_id IS NULL OR f.account_id IS NULL
   OR (l.currency, l.rows, l.credits, l.debits, l.credit_sum, l.debit_sum,

@@ -21,9 +21,29 @@ SELECT count(*) OVER () AS total,
     || coalesce(l.account_id, f.account_id)
     || CASE WHEN l.id IS NULL THEN ' has a fact but is not in the ledger'
             WHEN f.transaction_id IS NULL THEN ' has no fact'
-            ELSE ' differs from its fact: amount ' || l.amount || ' / ' || f.signed_amount
-              || ', balance ' || l.balance_after || ' / ' || f.balance_after || ', risk '
-              || coalesce(l.risk_level, 'none') || ' / ' || coalesce(f.risk_level, 'none') END AS example
+            ELSE ' has a fact that differs: ' || concat_ws(', ',
+              pg_temp.verify_difference('day', f.business_date::text, (l.created_at AT TIME ZONE 'UTC')::date::text),
+              pg_temp.verify_difference('account', f.account_id, l.account_id),
+              pg_temp.verify_difference('number', f.account_seq::text, l.account_seq::text),
+              pg_temp.verify_difference('time', f.created_at::text, l.created_at::text),
+              pg_temp.verify_difference('hour', f.hour::text,
+                                        extract(hour FROM l.created_at AT TIME ZONE 'UTC')::int::text),
+              pg_temp.verify_difference('currency', f.currency, l.currency),
+              pg_temp.verify_difference('direction', f.direction, CASE WHEN l.amount < 0 THEN 'debit' ELSE 'credit' END),
+              pg_temp.verify_difference('signed amount', pg_temp.verify_money(f.signed_amount * f.scale, f.currency),
+                                        pg_temp.verify_money(l.amount, l.currency)),
+              pg_temp.verify_difference('amount', pg_temp.verify_money(f.amount * f.scale, f.currency),
+                                        pg_temp.verify_money(abs(l.amount), l.currency)),
+              pg_temp.verify_difference('balance', pg_temp.verify_money(f.balance_after * f.scale, f.currency),
+                                        pg_temp.verify_money(l.balance_after, l.currency)),
+              pg_temp.verify_difference('counterparty', to_json(f.counterparty)::text, to_json(l.counterparty)::text),
+              pg_temp.verify_difference('description', to_json(f.description)::text, to_json(l.description)::text),
+              pg_temp.verify_difference('metadata', f.metadata::text, l.metadata),
+              pg_temp.verify_difference('reversed transaction', f.reverses::text, l.reverses::text),
+              pg_temp.verify_difference('score', f.risk_score::text, l.risk_score::text),
+              pg_temp.verify_difference('level', f.risk_level, l.risk_level),
+              pg_temp.verify_difference('rule set', f.ruleset, l.ruleset),
+              pg_temp.verify_difference('time of the assessment', f.assessed_at::text, l.assessed_at::text)) END AS example
 FROM ledger l FULL JOIN facts f ON f.transaction_id = l.id
 WHERE l.id IS NULL OR f.transaction_id IS NULL
   OR (l.created_at AT TIME ZONE 'UTC')::date <> f.business_date

@@ -3,13 +3,21 @@
 SELECT e.record_offset,
   EXISTS (SELECT FROM dead_letters d WHERE d.topic = 'transactions.v1' AND d.partition = e.partition
           AND d.record_offset = e.record_offset) AS dead_lettered,
-  'partition ' || e.partition || ' offset ' || e.record_offset || ' describes transaction ' || e.account_seq
-    || ' of account ' || e.account_id || ' (' || e.event_id || ', amount ' || e.amount || ', balance '
-    || e.balance_after || '), but the ledger has '
-    || coalesce(t.id || ', amount ' || t.amount || ', balance ' || t.balance_after
-                || CASE WHEN (t.id, t.amount, t.balance_after) = (e.event_id, e.amount, e.balance_after)
-                        THEN ' with another currency, time, text, metadata or reversal' ELSE '' END,
-                'no such transaction') AS example
+  'the event of transaction ' || e.account_seq || ' of account ' || e.account_id || ' (partition ' || e.partition
+    || ' offset ' || e.record_offset || ') '
+    || CASE WHEN t.id IS NULL THEN 'has no transaction in the ledger'
+            ELSE 'differs from the ledger: ' || concat_ws(', ',
+              pg_temp.verify_difference('id', e.event_id::text, t.id::text),
+              pg_temp.verify_difference('amount', pg_temp.verify_money(e.amount, e.currency),
+                                        pg_temp.verify_money(t.amount, a.currency)),
+              pg_temp.verify_difference('balance', pg_temp.verify_money(e.balance_after, e.currency),
+                                        pg_temp.verify_money(t.balance_after, a.currency)),
+              pg_temp.verify_difference('currency', e.currency, a.currency),
+              pg_temp.verify_difference('time', e.created_at::text, t.created_at::text),
+              pg_temp.verify_difference('counterparty', to_json(e.counterparty)::text, to_json(t.counterparty)::text),
+              pg_temp.verify_difference('description', to_json(e.description)::text, to_json(t.description)::text),
+              pg_temp.verify_difference('metadata', e.metadata, t.metadata::text),
+              pg_temp.verify_difference('reversed transaction', e.reverses::text, t.reverses::text)) END AS example
 FROM unnest(/* partitions */ $1, /* offsets */ $2, /* account_ids */ $3, /* account_seqs */ $4, /* event_ids */ $5,
             /* amounts */ $6, /* balances_after */ $7, /* currencies */ $8, /* created_at */ $9,
             /* counterparties */ $10, /* descriptions */ $11, /* metadata */ $12, /* reverses */ $13)
