@@ -27,7 +27,6 @@
 mod backlog;
 mod connections;
 mod delivery;
-mod floor_check;
 mod lanes;
 mod partitions;
 mod request;
@@ -62,12 +61,12 @@ const BATCHES_MAX: usize = 3;
 /// Runs the role until it is asked to stop.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut boot = Boot::new(&context, "relay");
-    drop(boot.connect_to_write().await?);
+    drop(boot.connect().await?);
     let broker = boot.broker_with_topics(&topic_specs(&context.config)).await?;
     let pool = boot.pool()?;
     let admin = boot.started(StartDetails::default())?;
     let forgetting = tokio::spawn(retention::watch(context.clone(), Arc::clone(&broker)));
-    let relay = Arc::new(Relay::new(&context.config, broker));
+    let relay = Arc::new(Relay::new(&context, broker));
     let watching = tokio::spawn(backlog::watch(context.clone(), pool, Arc::clone(&relay)));
     context.health.set_ready(true);
     let outcome = relay_until_stopped(&context, &relay).await;

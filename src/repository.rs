@@ -20,11 +20,10 @@ pub mod outbox;
 pub mod overview;
 pub mod positions;
 pub mod postings;
-pub mod republications;
-pub mod sequences;
 pub mod transactions;
 pub mod verification;
 
+mod clock;
 mod connection;
 mod error;
 mod functions;
@@ -38,6 +37,7 @@ mod statement;
 mod tls;
 mod transaction;
 
+pub use clock::{ClockEstimate, ClockReading, read_clock};
 pub use connection::{connect, connect_for_long_statements, database_address, prepare_writer};
 pub use error::RepositoryError;
 pub use paging::{Cursor, Page, PageRequest};

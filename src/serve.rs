@@ -81,9 +81,9 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let config = &context.config;
     let boot = Boot::new(context, "serve");
-    drop(boot.connect_to_write().await?);
+    drop(boot.connect().await?);
     let pool = repository::pool(&config.database, "serve reader")?;
-    let (writers, writers_running) = Writers::start(config).context("cannot start the writers")?;
+    let (writers, writers_running) = Writers::start(context).context("cannot start the writers")?;
     let state = web::Data::new(ApiState::new(context, writers, pool));
     let limiter = web::Data::new(rate_limit::RateLimit::new(&config.serve));
     let limited = limiter.is_some();

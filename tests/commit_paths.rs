@@ -11,6 +11,7 @@ use ledger::{
     domain::{AccountId, Amount, Currency, Decision, Direction, IdempotencyKey, Posting},
     posting::{CommitPath, GroupPoster, MemoryLimits, Request, post_locked},
     repository::{Connection, accounts},
+    runtime::DatabaseClock,
 };
 use proptest::{
     prelude::*,
@@ -98,8 +99,10 @@ struct Twins<'a> {
 impl<'a> Twins<'a> {
     async fn on(database: &'a TestDatabase, model_database: &'a TestDatabase) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let open =
-            async |limits| GroupPoster::connect(&database.config.database, "test", limits).await.unwrap();
+        let open = async |limits| {
+            let clock = DatabaseClock::default();
+            GroupPoster::connect(&database.config.database, "test", limits, clock).await.unwrap()
+        };
         Self {
             database,
             model_database,

@@ -326,6 +326,23 @@ fn only_the_repository_uses_diesel_and_only_the_broker_speaks_kafka() {
     }
 }
 
+/// The clock of the machine may be wrong. Stored and published moments come from the database's clock.
+#[test]
+fn only_one_file_reads_the_clock_of_the_machine() {
+    for (path, module) in modules() {
+        let code = module.production_code();
+        let reads =
+            code.contains("Utc::now") || code.contains("SystemTime::now") || code.contains("Local::now");
+        let is_home = path.join("::") == "runtime::wall_clock";
+        assert_eq!(
+            reads,
+            is_home,
+            "{}: use DatabaseClock, or wall_clock for a log line",
+            module.file.display()
+        );
+    }
+}
+
 #[test]
 fn every_test_that_the_list_of_faults_names_exists() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");

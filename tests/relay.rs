@@ -494,7 +494,7 @@ async fn on_faulty_broker(stage: &Stage) -> (Arc<FaultyBroker>, Arc<Relay>, Leas
         invalid: AtomicBool::new(false),
     });
     let context = stage.context();
-    let relay = Arc::new(Relay::new(&context.config, Arc::clone(&broker) as SharedBroker));
+    let relay = Arc::new(Relay::new(&context, Arc::clone(&broker) as SharedBroker));
     let names = (0..ALL_LANES).map(|lane| format!("relay/lane/{lane}")).collect();
     let group = LeaseGroup::join(&context, "relay", names, context.config.relay.lease_ttl);
     eventually("all lanes are held", async || group.held().len() == 32).await;

@@ -1,10 +1,8 @@
 //! One bounded run: takes the lease, lists the days, rebuilds each day in its own database transaction, and records the
 //! result.
 
-use std::time::SystemTime;
-
 use anyhow::Context as _;
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate};
 
 use crate::{
     repository::{
@@ -87,8 +85,9 @@ pub async fn run_once(context: &Context, scope: Scope) -> anyhow::Result<Outcome
     }
     let run = runs::finish(&mut connection, run_id, error.as_deref()).await?;
     leases::release(&mut connection, &context.instance, &[LEASE.to_owned()]).await?;
-    if run.error.is_none() {
-        metrics::gauge!("ledger_aggregate_last_success_timestamp_seconds").set(unix_time());
+    if let (None, Some(finished_at)) = (&run.error, run.finished_at) {
+        let seconds = finished_at.signed_duration_since(DateTime::UNIX_EPOCH).as_seconds_f64();
+        metrics::gauge!("ledger_aggregate_last_success_timestamp_seconds").set(seconds);
     }
     Ok(Outcome::Ran(run))
 }
@@ -129,8 +128,4 @@ async fn rebuild(
     }
     bar.finish_and_clear();
     Ok(())
-}
-
-fn unix_time() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -27,6 +27,7 @@ use crate::{
     repository::{
         Connection, RepositoryError,
         assessments::NewAssessment,
+        read_clock,
         transactions::{self, LedgerRow},
     },
     risk::{AccountHistory, Assessment, Ruleset, ScoreError},
@@ -94,8 +95,9 @@ pub(super) async fn assess(
     records: &[DecodedRecord],
     lookup: LedgerLookup,
 ) -> Result<Assessed, RepositoryError> {
+    let assessed_at = read_clock(connection).await?.shown;
     let plan = plan(connection, ruleset, cache, records, lookup).await?;
-    score(ruleset, cache, plan).await
+    score(ruleset, cache, plan, assessed_at).await
 }
 
 /// The first part of [`assess`]: all queries to the database.
@@ -311,15 +313,16 @@ fn missing_row(account_id: &str, account_seq: i64) -> RepositoryError {
     RepositoryError::Corrupt { what: "account", detail }
 }
 
-/// The second part of [`assess`]: scores without queries.
+/// The second part of [`assess`]: scores without queries. `assessed_at` is the time by the database's clock.
 pub(super) async fn score(
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
     plan: BatchPlan<'_>,
+    assessed_at: DateTime<Utc>,
 ) -> Result<Assessed, RepositoryError> {
     let mut assessed = Assessed {
         rows: Vec::with_capacity(plan.actions.len()),
-        assessed_at: Utc::now().trunc_subsecs(6),
+        assessed_at,
         ruleset: ruleset.version(),
         ..Assessed::default()
     };

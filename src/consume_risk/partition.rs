@@ -108,7 +108,7 @@ impl PartitionConsumer {
         let metrics = PartitionMetrics::new(&name);
         let store = PartitionStore::new(config, name, lease);
         Self {
-            scorer: Scorer::new(rules, memory.histories_bytes_max(), answer_timeout),
+            scorer: Scorer::new(rules, memory.histories_bytes_max(), answer_timeout, context.clock.clone()),
             commits: Commits::new(store.clone()),
             context,
             broker,

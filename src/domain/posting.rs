@@ -21,7 +21,7 @@ pub type ExistingKeys = HashMap<(AccountId, IdempotencyKey), Transaction>;
 
 /// The time and the random bits for a decision.
 pub struct PostingClock<'a> {
-    /// The moment of the decision, truncated to microseconds, the precision of PostgreSQL.
+    /// The moment of the decision by the database's clock, truncated to microseconds, the precision of PostgreSQL.
     pub now: DateTime<Utc>,
     /// Random bits for the next id.
     pub random: &'a mut dyn FnMut() -> u64,
@@ -67,7 +67,15 @@ pub enum Refusal {
         /// When the account's last transaction was created.
         last_created_at: DateTime<Utc>,
     },
+    /// An imported transaction is later than now.
+    InFuture {
+        /// The moment of the decision, by the database's clock.
+        now: DateTime<Utc>,
+    },
 }
+
+/// How much later than the decision an imported transaction may be: the clock that dated it may be a little ahead.
+const IMPORT_AHEAD_MAX: TimeDelta = TimeDelta::seconds(1);
 
 /// Decides a group. `accounts` holds the existing accounts; a missing account is opened by its first transaction. On return,
 /// `accounts` holds the states after all created transactions.
@@ -157,13 +165,15 @@ fn apply(
 
 /// Returns the creation time: now, but never before the account's last transaction, since the clocks of instances differ.
 /// When the sequence number within an id wraps to zero, the time is at least a microsecond later, so that the ids of an
-/// account rise with `account_seq`. An imported moment is never moved, because that would change history; it is refused.
+/// account rise with `account_seq`. An imported moment is never moved, because that would change history; it is refused if
+/// it is before the last transaction, or in the future, where it would date all later transactions of the account.
 fn creation_time(
     account: &AccountState,
     posting: &Posting,
     now: DateTime<Utc>,
 ) -> Result<DateTime<Utc>, Refusal> {
     match (posting.created_at, account.last_created_at) {
+        (Some(at), _) if at.signed_duration_since(now) > IMPORT_AHEAD_MAX => Err(Refusal::InFuture { now }),
         (Some(at), Some(last_created_at)) if at < last_created_at => {
             Err(Refusal::BeforeLastTransaction { last_created_at })
         }

@@ -36,6 +36,10 @@ impl From<Decision> for RowOutcome {
                 "created_at must not be before the account's last transaction, {}",
                 last_created_at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
             ),
+            Decision::Refused(Refusal::InFuture { now }) => format!(
+                "created_at is in the future: the database's clock shows {}",
+                now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+            ),
         };
         Self::Refused { reason }
     }

@@ -5,7 +5,6 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use chrono::Utc;
 use tokio::sync::mpsc::Sender;
 
 use super::{
@@ -122,7 +121,7 @@ impl GroupBuilder<'_> {
     fn add(&mut self, location: RowLocation, source: &RowSource, record: &csv::ByteRecord) {
         self.group.cell_bytes += record.as_slice().len();
         let columns = source.columns();
-        match row::parse(columns, record, Utc::now(), self.args.assume_utc) {
+        match row::parse(columns, record, self.args.assume_utc) {
             Ok(ParsedRow { posting, expected_balance }) => {
                 self.group.rows.push(Row { location, posting: posting.into(), expected_balance });
             }

@@ -39,11 +39,10 @@ struct Cells<'a> {
     metadata_object: &'a str,
 }
 
-/// Parses a row. `created_at` must not be later than `now`. With `assume_utc` it may lack a time zone.
+/// Parses a row. With `assume_utc`, `created_at` may lack a time zone.
 pub(super) fn parse(
     columns: &[Column],
     record: &csv::ByteRecord,
-    now: DateTime<Utc>,
     assume_utc: bool,
 ) -> Result<ParsedRow, String> {
     if record.len() != columns.len() {
@@ -58,8 +57,7 @@ pub(super) fn parse(
         problems.check("direction", Direction::parse(cells.direction)),
         currency.and_then(|currency| problems.check("amount", Amount::parse(cells.amount, currency))),
     );
-    let created_at =
-        problems.check_present("created_at", cells.created_at, |text| moment(text, now, assume_utc));
+    let created_at = problems.check_present("created_at", cells.created_at, |text| moment(text, assume_utc));
     let counterparty = problems.check_present("counterparty", cells.counterparty, |text| {
         bounded_text(text, COUNTERPARTY_LENGTH_MAX)
     });
@@ -128,8 +126,8 @@ fn cells<'a>(columns: &[Column], record: &'a csv::ByteRecord) -> Result<Cells<'a
 }
 
 /// Parses `created_at` to the microsecond, which is PostgreSQL's precision. Refuses timestamps before 1970, where the
-/// ids begin, and future ones, because the account's next transaction must not be earlier.
-fn moment(text: &str, now: DateTime<Utc>, assume_utc: bool) -> Result<DateTime<Utc>, String> {
+/// ids begin. Future ones are refused by the decision, which knows the database's clock.
+fn moment(text: &str, assume_utc: bool) -> Result<DateTime<Utc>, String> {
     let at = match (parse_moment(text), without_zone(text)) {
         (Some(at), _) => at,
         (None, Some(at)) if assume_utc => at,
@@ -141,9 +139,6 @@ fn moment(text: &str, now: DateTime<Utc>, assume_utc: bool) -> Result<DateTime<U
     let at = at.trunc_subsecs(6);
     if at < DateTime::UNIX_EPOCH {
         return Err("is before 1970, where the ledger's ids (UUIDv7) begin".to_owned());
-    }
-    if at > now {
-        return Err("is in the future".to_owned());
     }
     Ok(at)
 }
@@ -220,8 +215,7 @@ mod tests {
 
     fn parse_row(cells: [&str; 8]) -> Result<ParsedRow, String> {
         let columns = columns::parse(HEADINGS, &[]).expect("headings");
-        let now = DateTime::from_timestamp(1_700_000_000, 0).expect("in range");
-        parse(&columns, &csv::ByteRecord::from(cells.to_vec()), now, false)
+        parse(&columns, &csv::ByteRecord::from(cells.to_vec()), false)
     }
 
     #[test]
@@ -242,10 +236,9 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_before_1970_and_after_now_are_refused() {
+    fn timestamps_before_1970_are_refused() {
         let error = |at: &str| parse_row(["a", "k", "credit", "1", "EUR", at, "", ""]).expect_err("refused");
         assert!(error("1969-12-31T23:59:59Z").contains("before 1970"));
-        assert!(error("2100-01-01T00:00:00Z").contains("in the future"));
         let row = parse_row(["a", "k", "credit", "1", "EUR", "1993-01-01T01:00:00.1234567+01:00", "", ""]);
         let at = row.expect("valid").posting.created_at.expect("given");
         assert_eq!(at.to_rfc3339(), "1993-01-01T00:00:00.123456+00:00");
@@ -255,9 +248,9 @@ mod tests {
     fn a_row_of_another_length_or_encoding_is_refused() {
         let columns = columns::parse(HEADINGS, &[]).expect("headings");
         let short = csv::ByteRecord::from(vec!["a"]);
-        assert!(parse(&columns, &short, Utc::now(), false).expect_err("refused").contains("1 cells"));
+        assert!(parse(&columns, &short, false).expect_err("refused").contains("1 cells"));
         let mut latin = csv::ByteRecord::from(vec!["a"; 7]);
         latin.push_field(b"\xe9");
-        assert_eq!(parse(&columns, &latin, Utc::now(), false).expect_err("refused"), "is not UTF-8");
+        assert_eq!(parse(&columns, &latin, false).expect_err("refused"), "is not UTF-8");
     }
 }

@@ -2,9 +2,10 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
-use crate::domain::parse_moment;
+use crate::{domain::parse_moment, runtime::wall_clock};
 
-/// Parses `2026-11-24T10:00:00Z`, `2026-11-24` (its beginning in UTC) or `2h` (ago).
+/// Parses `2026-11-24T10:00:00Z`, `2026-11-24` (its beginning in UTC) or `2h` (ago, by this machine's clock: arguments are
+/// parsed before there is a connection. A clock that differs from the database's is reported when the command connects).
 pub(super) fn parse(text: &str) -> Result<DateTime<Utc>, String> {
     if let Some(moment) = parse_moment(text) {
         return Ok(moment);
@@ -13,7 +14,7 @@ pub(super) fn parse(text: &str) -> Result<DateTime<Utc>, String> {
         return Ok(day.and_time(NaiveTime::MIN).and_utc());
     }
     let ago = humantime::parse_duration(text).ok().and_then(|ago| TimeDelta::from_std(ago).ok());
-    ago.and_then(|ago| Utc::now().checked_sub_signed(ago)).ok_or_else(|| {
+    ago.and_then(|ago| wall_clock().checked_sub_signed(ago)).ok_or_else(|| {
         "expected a time (2026-11-24T10:00:00Z), a day (2026-11-24) or a duration ago (2h)".to_owned()
     })
 }

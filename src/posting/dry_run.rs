@@ -17,6 +17,7 @@ use crate::{
         Connection, RepositoryError, accounts,
         dry_run::{self, DryRunAccountColumns},
         postings::TransactionColumns,
+        read_clock,
     },
 };
 
@@ -35,7 +36,8 @@ pub async fn decide(
     let mut existing = existing_keys(connection, group).await?;
     let (account_ids, keys) = accounts_and_keys(group);
     existing.extend(by_key(dry_run::transactions(connection, &account_ids, &keys).await?));
-    let posted = decide_group(&before, &existing, group);
+    let now = read_clock(connection).await?.shown;
+    let posted = decide_group(&before, &existing, group, now);
     remember(connection, &posted).await?;
     Ok(posted.decisions)
 }

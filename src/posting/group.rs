@@ -2,11 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use chrono::{SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 
-use crate::domain::{
-    AccountId, AccountState, Decision, ExistingKeys, IdempotencyKey, Posting, PostingClock, Transaction,
-    decide,
+use crate::{
+    domain::{
+        AccountId, AccountState, Decision, ExistingKeys, IdempotencyKey, Posting, PostingClock, Transaction,
+        decide,
+    },
+    repository::ClockReading,
 };
 
 /// One request of a group.
@@ -28,16 +31,26 @@ pub struct Posted {
     pub decisions: Vec<Decision>,
     /// The states of the group's accounts after it.
     pub accounts: AccountStates,
+    /// The moment of the decisions.
+    pub decided_at: DateTime<Utc>,
+    /// The database's clock when the group was written. None if there was nothing to write.
+    pub server_time: Option<ClockReading>,
 }
 
-/// Decides all requests of a group, in order, from the states and transactions that existed before it.
-pub(super) fn decide_group(before: &AccountStates, existing: &ExistingKeys, group: &[Request]) -> Posted {
+/// Decides all requests of a group, in order, from the states and transactions that existed before it. `now` is the time
+/// by the database's clock.
+pub(super) fn decide_group(
+    before: &AccountStates,
+    existing: &ExistingKeys,
+    group: &[Request],
+    now: DateTime<Utc>,
+) -> Posted {
     let mut accounts = before.clone();
     let postings: Vec<Arc<Posting>> = group.iter().map(|request| Arc::clone(&request.posting)).collect();
     let mut random = rand::random::<u64>;
-    let mut clock = PostingClock { now: Utc::now().trunc_subsecs(6), random: &mut random };
+    let mut clock = PostingClock { now, random: &mut random };
     let decisions = decide(&mut accounts, existing, &postings, &mut clock);
-    Posted { decisions, accounts }
+    Posted { decisions, accounts, decided_at: now, server_time: None }
 }
 
 /// Returns the account and the idempotency key of each request, in order.

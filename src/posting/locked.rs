@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
+
 use super::{
     Posted, Request,
     group::{accounts_and_keys, by_key, decide_group},
@@ -12,13 +14,28 @@ use super::{
 };
 use crate::{
     domain::{Decision, ExistingKeys},
-    repository::{Connection, RepositoryError, accounts, transaction, transactions},
+    repository::{
+        ClockEstimate, Connection, RepositoryError, accounts, read_clock, transaction, transactions,
+    },
 };
 
-/// Posts a group on the locked path.
+/// Tells the time by the database's clock. A group is dated when its accounts are locked.
+pub(super) type Now<'a> = &'a (dyn Fn() -> DateTime<Utc> + Sync);
+
+/// Posts a group on the locked path. Reads the database's clock first.
 pub async fn post_locked(connection: &mut Connection, group: &[Request]) -> Result<Posted, RepositoryError> {
+    let clock = ClockEstimate::new(read_clock(connection).await?);
+    post_locked_at(connection, group, &|| clock.now()).await
+}
+
+/// Posts a group on the locked path, with a clock that the caller has read.
+pub(super) async fn post_locked_at(
+    connection: &mut Connection,
+    group: &[Request],
+    now: Now<'_>,
+) -> Result<Posted, RepositoryError> {
     transaction("post", connection, async |connection: &mut Connection| {
-        post_in_transaction(connection, group).await
+        post_in_transaction(connection, group, now).await
     })
     .await
 }
@@ -29,8 +46,9 @@ pub async fn post_all_or_nothing(
     connection: &mut Connection,
     group: &[Request],
 ) -> Result<Posted, RepositoryError> {
+    let clock = ClockEstimate::new(read_clock(connection).await?);
     transaction("post", connection, async |connection: &mut Connection| {
-        let posted = post_in_transaction(connection, group).await?;
+        let posted = post_in_transaction(connection, group, &|| clock.now()).await?;
         let accepted = |decision: &Decision| matches!(decision, Decision::Create(_) | Decision::Replay(_));
         let refused = posted.decisions.iter().enumerate().find(|(_, decision)| !accepted(decision));
         match refused {
@@ -46,6 +64,7 @@ pub async fn post_all_or_nothing(
 async fn post_in_transaction(
     connection: &mut Connection,
     group: &[Request],
+    now: Now<'_>,
 ) -> Result<Posted, RepositoryError> {
     let first_currencies: BTreeMap<&str, &str> = group
         .iter()
@@ -56,8 +75,8 @@ async fn post_in_transaction(
     let before = accounts::open_and_lock(connection, &account_ids, &currencies).await?;
 
     let existing = existing_keys(connection, group).await?;
-    let posted = decide_group(&before, &existing, group);
-    write(connection, &before, &posted, group).await?;
+    let mut posted = decide_group(&before, &existing, group, now());
+    write(connection, &before, &mut posted, group).await?;
     Ok(posted)
 }
 

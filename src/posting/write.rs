@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// Writes all new transactions of a group with one statement. The statement fails as a whole unless every account
-/// still has the state in `before`.
+/// still has the state in `before`, and unless the group was decided at the time of the server's clock. Notes that time.
 pub(super) async fn write(
     connection: &mut Connection,
     before: &AccountStates,
-    posted: &Posted,
+    posted: &mut Posted,
     group: &[Request],
 ) -> Result<(), RepositoryError> {
     let mut transactions = TransactionColumns::default();
@@ -42,8 +42,10 @@ pub(super) async fn write(
         transactions,
         events: event_columns(events),
         days: days.into_iter().collect::<Vec<NaiveDate>>(),
+        decided_at: posted.decided_at,
     };
-    write_group(connection, group).await
+    posted.server_time = Some(write_group(connection, group).await?);
+    Ok(())
 }
 
 /// The `TransactionCreated` event of a new transaction.

@@ -33,12 +33,12 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, SharedBroker},
-    config::Config,
+    event::LANES,
     repository::{
         RepositoryError,
         outbox::{self, OutboxAddress, OutboxRow, OutboxRowId, RejectedRow},
     },
-    runtime::{Lease, fail_point},
+    runtime::{Context, DatabaseClock, Lease, fail_point},
 };
 
 /// A request that takes longer continues in the background, and the batch goes on without it.
@@ -101,6 +101,7 @@ pub struct Delivered {
 /// The part of the role that moves rows.
 pub struct Relay {
     broker: SharedBroker,
+    clock: DatabaseClock,
     connections: Connections,
     batch_size_max: i64,
     row_bytes: AtomicUsize,
@@ -117,9 +118,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Relay {
     /// Creates a relay without opening a connection.
-    pub fn new(config: &Config, broker: SharedBroker) -> Self {
+    pub fn new(context: &Context, broker: SharedBroker) -> Self {
+        let config = &context.config;
         Self {
             broker,
+            clock: context.clock.clone(),
             connections: Connections::new(config.database.clone()),
             batch_size_max: i64::try_from(config.relay.batch_size_max).unwrap_or(i64::MAX),
             row_bytes: AtomicUsize::default(),
@@ -172,9 +175,10 @@ impl Relay {
         Ok(session)
     }
 
-    /// Returns the scan floors of the lanes.
-    pub(super) fn floors(&self) -> &ScanFloors {
-        &self.floors
+    /// Returns the scan floors of all lanes.
+    pub(super) fn floors(&self) -> Vec<i64> {
+        let lanes: Vec<i16> = (0..LANES).collect();
+        self.floors.begin(&lanes).floors
     }
 
     async fn read_first(&self, lanes: &[i16]) -> Result<Batch, RelayError> {
@@ -254,8 +258,9 @@ impl Relay {
         let mut requests = JoinSet::new();
         for (partition, rows) in batch.partitions {
             let broker = Arc::clone(&self.broker);
+            let clock = self.clock.clone();
             let invalid_in_a_row = self.paused.invalid_in_a_row(&partition);
-            requests.spawn(async move { publish(&*broker, partition, rows, invalid_in_a_row).await });
+            requests.spawn(async move { publish(&*broker, &clock, partition, rows, invalid_in_a_row).await });
         }
         let outcomes = collect(&mut requests, &mut waiting, Some(Instant::now() + SLOW_AFTER)).await;
         if !requests.is_empty() {

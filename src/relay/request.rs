@@ -10,6 +10,7 @@ use crate::{
     broker::{Broker, BrokerError, OutgoingRecord},
     event::{Headers, cloud_event_headers},
     repository::outbox::{OutboxRow, OutboxRowId, RejectedRow},
+    runtime::DatabaseClock,
 };
 
 /// Kafka's default limit is 1 MiB per request.
@@ -38,6 +39,7 @@ pub(super) struct Outcome {
 /// `invalid_in_a_row` is the value after the partition's last batch.
 pub(super) async fn publish(
     broker: &dyn Broker,
+    clock: &DatabaseClock,
     partition: Partition,
     rows: Vec<OutboxRow>,
     invalid_in_a_row: usize,
@@ -53,7 +55,7 @@ pub(super) async fn publish(
     let mut invalid = Vec::new();
     while let Some(range) = requests.pop_front() {
         let part = rows.get(range.clone()).unwrap_or_default();
-        let published_at = Utc::now();
+        let published_at = clock.now();
         let records = part.iter().map(|row| record(row, published_at)).collect();
         match broker.produce(&outcome.partition.topic, outcome.partition.number, records).await {
             Ok(()) => {
@@ -123,7 +125,8 @@ fn headers(row: &OutboxRow) -> Headers {
 }
 
 /// Makes a record with the time of publication as its timestamp. Brokers delete records by the age of the timestamp, and
-/// an event may be older than the retention, as after an import of history. `ce_time` holds the time of the event.
+/// an event may be older than the retention, as after an import of history. They refuse timestamps of the future. So the
+/// timestamp comes from the database's clock and not from this machine's. `ce_time` holds the time of the event.
 fn record(row: &OutboxRow, published_at: DateTime<Utc>) -> OutgoingRecord {
     OutgoingRecord {
         key: row.key.as_deref().map(Bytes::copy_from_slice),

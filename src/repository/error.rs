@@ -9,6 +9,8 @@ use crate::domain::Decision;
 
 /// Raised by `ledger_stale_group()`; see the first migration.
 const STALE_GROUP: &str = "LG001";
+/// Raised by `ledger_clock_differs()`; see its migration.
+const CLOCK_DIFFERS: &str = "LG003";
 
 /// Codes after which the connection can no longer be used: connection exceptions, a read-only server, a session that
 /// the server ended for its idleness, and a server that starts or stops.
@@ -16,11 +18,8 @@ const LOST_CONNECTIONS: [&str; 5] = ["08", "25006", "25P03", "25P04", "57P"];
 
 /// Classes of errors that lie in the request, or in a bug of ours, so that retrying does not help: invalid data (22),
 /// constraints (23), rights and syntax (42), program limits such as too large an index row (54), and exceptions raised
-/// by our own functions (LG) or by triggers of others (P0).
+/// by our own functions (LG) or by triggers of others (P0). [`CLOCK_DIFFERS`] is the exception.
 const REQUEST_FAULTS: [&str; 6] = ["22", "23", "42", "54", "LG", "P0"];
-
-/// The primary key of the outbox, whose ids come from a sequence.
-const OUTBOX_KEY: &str = "outbox_pkey";
 
 /// An error of this layer.
 #[derive(Debug, thiserror::Error)]
@@ -74,20 +73,6 @@ pub enum RepositoryError {
         /// What to do.
         advice: &'static str,
     },
-    /// A sequence would draw ids below those of its table.
-    #[error(
-        "the sequence {sequence} is at {last_id}, but its table has the id {highest_id}: a logical replica or a partial \
-         restore does not copy sequences, and new rows would get ids that are taken or too low; run `ledger migrate`, which \
-         moves the sequence"
-    )]
-    SequenceBehind {
-        /// The name of the sequence.
-        sequence: String,
-        /// The last id that it drew.
-        last_id: i64,
-        /// The highest id of the table.
-        highest_id: i64,
-    },
     /// The server or the database cannot hold a ledger. The text names the property and the remedy.
     #[error("{0}")]
     UnsuitableServer(String),
@@ -119,15 +104,16 @@ impl RepositoryError {
         matches!(self.sqlstate(), Some("40001" | "40P01"))
     }
 
-    /// Returns whether the server ended the statement after `statement_timeout`, or because somebody cancelled it.
-    pub(super) fn is_statement_timeout(&self) -> bool {
-        self.sqlstate() == Some("57014")
-    }
-
     /// Returns whether the expected path was wrong about the group: an account differs from its expected state, or a
     /// key exists.
     pub fn is_stale_group(&self) -> bool {
         matches!(self.sqlstate(), Some(STALE_GROUP | "23505"))
+    }
+
+    /// Returns whether the moment of a group's decisions differs from the clock of the server. A new reading of that clock
+    /// helps.
+    pub fn is_clock_difference(&self) -> bool {
+        self.sqlstate() == Some(CLOCK_DIFFERS)
     }
 
     /// Returns whether the connection can no longer be used: it is broken, or the server starts, stops or accepts no
@@ -150,14 +136,13 @@ impl RepositoryError {
     }
 
     /// Returns whether a retry of the same request may succeed. This holds for every error of the database that is not
-    /// known to lie in the request. An id of the outbox that is taken does not: its sequence is behind.
+    /// known to lie in the request.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::PoolExhausted(_) => true,
-            Self::Database(DieselError::DatabaseError(_, information)) => {
+            Self::Database(DieselError::DatabaseError(..)) => {
                 let code = self.sqlstate().unwrap_or_default();
-                information.constraint_name() == Some(OUTBOX_KEY)
-                    || !REQUEST_FAULTS.iter().any(|class| code.starts_with(class))
+                code == CLOCK_DIFFERS || !REQUEST_FAULTS.iter().any(|class| code.starts_with(class))
             }
             other => other.is_connection_lost(),
         }
@@ -193,6 +178,7 @@ mod tests {
             ("54000", false, false, false),
             ("P0001", false, false, false),
             ("LG002", false, false, false),
+            ("LG003", false, false, true),
         ] {
             let error = reported(code);
             let found = (error.is_conflict(), error.is_connection_lost(), error.is_transient());

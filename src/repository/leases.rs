@@ -19,4 +19,4 @@ pub use changes::{create, release, renew, revoke, take};
 pub use fence::hold;
 pub use lease::{Lease, LeaseState, OwnedLease};
 pub use lookup::{lock_owners, owner, states};
-pub use members::{heartbeat, leave, members};
+pub use members::{Heartbeat, heartbeat, leave, members};

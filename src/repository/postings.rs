@@ -2,14 +2,17 @@
 //!
 //! Each bind is an array with one element for each row, as `unnest` takes it.
 
+use std::time::Instant;
+
 use chrono::{DateTime, NaiveDate, Utc};
-use diesel::sql_types::{
-    Array, BigInt, Binary, Date, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+use diesel::{
+    QueryableByName,
+    sql_types::{Array, BigInt, Binary, Date, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Bind, Connection, RepositoryError, statement};
+use super::{Bind, ClockReading, Connection, RepositoryError, statement};
 use crate::domain::{AccountId, AccountState, Transaction};
 
 /// Everything that a group writes.
@@ -24,6 +27,8 @@ pub struct GroupColumns<'a> {
     pub events: EventColumns<'a>,
     /// The UTC days of the new transactions, each once.
     pub days: Vec<NaiveDate>,
+    /// The moment of the decisions, by the database's clock as the writer knows it.
+    pub decided_at: DateTime<Utc>,
 }
 
 /// The states of accounts before and after a group.
@@ -124,14 +129,25 @@ impl<'a> EventColumns<'a> {
     }
 }
 
-/// Updates the accounts of a group and inserts its transactions, outbox rows and fact marks. Fails as a whole with
-/// [`RepositoryError::is_stale_group`] if an account differs from its expected state or an idempotency key exists.
+#[derive(QueryableByName)]
+struct WrittenGroup {
+    #[diesel(sql_type = Timestamptz)]
+    server_time: DateTime<Utc>,
+}
+
+/// Updates the accounts of a group and inserts its transactions, outbox rows and fact marks. Returns the time by the
+/// server's clock. Fails as a whole with
+///
+/// - [`RepositoryError::is_stale_group`] if an account differs from its expected state or an idempotency key exists;
+/// - [`RepositoryError::is_clock_difference`] if `decided_at` is more than a second ahead of the server's clock, or more
+///   than ten seconds behind it.
 pub async fn write_group(
     connection: &mut Connection,
     group: GroupColumns<'_>,
-) -> Result<(), RepositoryError> {
-    let GroupColumns { accounts, accounts_touched, transactions, events, days } = group;
-    statement(include_str!("postings/write_group.sql"))
+) -> Result<ClockReading, RepositoryError> {
+    let GroupColumns { accounts, accounts_touched, transactions, events, days, decided_at } = group;
+    let asked = Instant::now();
+    let written: WrittenGroup = statement(include_str!("postings/write_group.sql"))
         .bind::<Array<Text>, _>(accounts.account_ids)
         .bind::<Array<BigInt>, _>(accounts.expected_seqs)
         .bind::<Array<BigInt>, _>(accounts.expected_balances)
@@ -157,8 +173,9 @@ pub async fn write_group(
         .bind::<Array<Timestamptz>, _>(events.created_ats)
         .bind::<Array<Nullable<Text>>, _>(events.traceparents)
         .bind::<Array<Date>, _>(days)
+        .bind::<Timestamptz, _>(decided_at)
         .bind::<BigInt, _>(accounts_touched)
-        .execute(connection)
+        .get_result(connection)
         .await?;
-    Ok(())
+    Ok(ClockReading { shown: written.server_time, asked, answered: Instant::now() })
 }

@@ -1,5 +1,5 @@
-//! The admin listener of every role: `/livez` (the process answers), `/readyz` (the role can do its work and is not
-//! stopping) and `/metrics` (Prometheus text).
+//! The admin listener of every role: `/livez` (the process answers), `/readyz` (the role can do its work, this machine's
+//! clock is right, and the process is not stopping) and `/metrics` (Prometheus text).
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -58,6 +58,8 @@ pub fn start_admin(context: &Context) -> anyhow::Result<AdminListener> {
 async fn ready(context: web::Data<Context>) -> HttpResponse {
     if context.stop.is_requested() {
         HttpResponse::ServiceUnavailable().body("stopping\n")
+    } else if let Some(problem) = context.clock.problem() {
+        HttpResponse::ServiceUnavailable().body(format!("not ready: {problem}\n"))
     } else if context.health.is_ready() {
         HttpResponse::Ok().body("ready\n")
     } else {

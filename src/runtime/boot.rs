@@ -22,7 +22,7 @@ use super::{
 use crate::{
     broker::{self, SharedBroker, TopicSpec},
     config::{BrokerKind, Config},
-    repository::{self, Connection, Pool, RepositoryError, migrations, sequences, server_properties},
+    repository::{self, Connection, Pool, RepositoryError, migrations, read_clock, server_properties},
 };
 
 /// The first steps of one command.
@@ -69,13 +69,6 @@ impl<'a> Boot<'a> {
         Ok(connection)
     }
 
-    /// Opens a connection and checks server, schema and sequences. For commands that write rows.
-    pub async fn connect_to_write(&self) -> Result<Connection, RepositoryError> {
-        let mut connection = self.connect().await?;
-        sequences::check(&mut connection).await?;
-        Ok(connection)
-    }
-
     /// Opens a connection for statements that may run for `statement_timeout`, and checks server and schema.
     pub async fn connect_for_long_statements(
         &self,
@@ -89,8 +82,10 @@ impl<'a> Boot<'a> {
         Ok(connection)
     }
 
-    /// Refuses an unsuitable server. Logs a warning if the server is not durable and the configuration accepts that.
+    /// Refuses an unsuitable server. Logs a warning if the server is not durable and the configuration accepts that, and if
+    /// this machine's clock differs from the server's.
     async fn check_server(&self, connection: &mut Connection) -> Result<(), RepositoryError> {
+        self.context.clock.observe(read_clock(connection).await?);
         let properties = server_properties(connection).await?;
         properties.check(&self.context.config.database)?;
         let is_durable = properties.not_durable.is_none();

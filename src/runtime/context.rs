@@ -7,7 +7,7 @@ use std::sync::{
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::Stop;
+use super::{DatabaseClock, Stop};
 use crate::config::Config;
 
 /// Everything that a role gets from the process. Cheap to clone.
@@ -19,6 +19,8 @@ pub struct Context {
     pub stop: Stop,
     /// The state that `/readyz` reports.
     pub health: Health,
+    /// The database's clock.
+    pub clock: DatabaseClock,
     /// The recorder that `/metrics` prints.
     pub metrics: PrometheusHandle,
     /// Whether spans are exported. If not, hot paths create none.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Backoff, Context, OutageLog, Stop};
+use super::{Backoff, Context, DatabaseClock, OutageLog, Stop};
 use crate::{
     config::Database,
     repository::{
@@ -63,6 +63,7 @@ impl LeaseGroup {
         let stop = context.stop.child();
         let member = Member {
             database: context.config.database.clone(),
+            clock: context.clock.clone(),
             owner: context.instance.to_string(),
             group: group.to_owned(),
             names,
@@ -110,6 +111,7 @@ impl Drop for LeaseGroup {
 
 struct Member {
     database: Database,
+    clock: DatabaseClock,
     owner: String,
     group: String,
     names: Vec<String>,
@@ -187,7 +189,9 @@ impl Member {
             leases::create(connection_ref, &self.names).await?;
             self.created = true;
         }
-        let members = leases::heartbeat(connection_ref, &self.group, &self.owner, self.ttl).await?;
+        let heartbeat = leases::heartbeat(connection_ref, &self.group, &self.owner, self.ttl).await?;
+        self.clock.observe(heartbeat.server_time);
+        let members = heartbeat.members;
         let started = Instant::now();
         let owned = leases::renew(connection_ref, &self.owner, &self.names, self.ttl).await?;
         let mut held = self.merge(owned, started);

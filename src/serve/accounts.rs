@@ -1,7 +1,6 @@
 //! `GET` and `PUT /accounts/{id}`, and `GET /accounts/{id}/balance`.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use chrono::{SubsecRound, Utc};
 
 use super::{
     body,
@@ -96,8 +95,9 @@ pub async fn find_balance(
     parameters.finish()?;
     let id = account_id(&path)?;
     let wanted = id.clone();
-    // Taken before the read, so that no transaction posted after the read is older than `as_of`.
-    let asked_at = Utc::now().trunc_subsecs(6);
+    // Taken before the read, from the clock that dates transactions, so that no transaction that this instance posts
+    // after the read is older than `as_of`.
+    let asked_at = state.clock.now();
     let found = match at {
         None => state.account(wanted).await?.map(|account| account.state),
         Some(at) => {

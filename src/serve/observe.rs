@@ -23,7 +23,6 @@ use actix_web::{
     middleware::Next,
     web,
 };
-use chrono::Utc;
 use metrics::{Counter, Histogram};
 use opentelemetry::{propagation::TextMapPropagator, trace::TraceContextExt};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -36,6 +35,7 @@ use super::{
     rate_limit::client_address,
     state::ApiState,
 };
+use crate::runtime::wall_clock;
 
 /// The target of the access log in `log.filter`. Its level is debug.
 const ACCESS_LOG: &str = "ledger::access";
@@ -256,7 +256,7 @@ fn request_id(headers: &HeaderMap) -> String {
 
 /// Returns a UUIDv7 like `Uuid::now_v7`, but without a system call for randomness.
 fn new_request_id() -> Uuid {
-    let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or(0);
+    let millis = u64::try_from(wall_clock().timestamp_millis()).unwrap_or(0);
     Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }
 

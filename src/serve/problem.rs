@@ -289,6 +289,9 @@ impl Problem {
                 ProblemKind::Validation,
                 format!("the account's last transaction, of {last_created_at}, is later than this one"),
             ),
+            Refusal::InFuture { now } => {
+                Self::new(ProblemKind::Validation, format!("this transaction is later than now, {now}"))
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     domain::{AccountId, Decision},
     posting::Request,
     repository::{Pool, PooledConnection, RepositoryError, accounts::Account},
-    runtime::Context,
+    runtime::{Context, DatabaseClock},
 };
 
 /// Shared by all HTTP workers. Cheap to clone.
@@ -29,6 +29,8 @@ pub struct ApiState {
     runtime: Handle,
     /// The whole configuration.
     pub config: Arc<Config>,
+    /// The database's clock.
+    pub clock: DatabaseClock,
     /// Whether spans of requests are exported.
     pub exports_traces: bool,
 }
@@ -44,6 +46,7 @@ impl ApiState {
             pool,
             runtime: Handle::current(),
             config: Arc::clone(&context.config),
+            clock: context.clock.clone(),
             exports_traces: context.exports_traces,
         }
     }

@@ -10,8 +10,11 @@
 //! - Each writer has its own thread and runtime, so that its connection and its timers do not wake other threads.
 //! - While one group commits, the next one gathers. A request that arrives alone commits immediately.
 //! - When a queue is full, `post` fails at once with [`Undecided::QueueFull`].
+//! - While no request waits, a writer reads the database's clock, so that a clock that was set is noticed within seconds.
 //! - A request is answered only after the commit. If the connection is lost during the commit, the result is unknown and
 //!   the answer is [`Undecided::Unavailable`]; a retry finds the result by its idempotency key.
+
+mod meter;
 
 use std::{
     collections::HashMap,
@@ -19,19 +22,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::{Counter, Gauge, Histogram};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinSet,
 };
 
+use self::meter::{Meter, count};
 use crate::{
     config::Config,
     domain::{AccountId, Decision},
     event::lane_of,
-    posting::{CommitPath, GroupPoster, MemoryLimits, Request},
+    posting::{GroupPoster, MemoryLimits, Request},
     repository::RepositoryError,
-    runtime::{OutageLog, fail_point},
+    runtime::{Context, DatabaseClock, OutageLog, Stop, fail_point},
 };
 
 /// Why a request has no decision.
@@ -66,18 +69,23 @@ const PERMIT_WAIT_MAX: Duration = Duration::from_millis(1);
 
 /// After a failed attempt to connect, requests fail at once for this long instead of each waiting for another attempt.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// How long a writer waits for a request before it reads the database's clock.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(3);
+/// How long a writer without requests waits for the clock. Requests that arrive meanwhile wait too.
+const CLOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Writers {
     /// Starts the writers. They end when all clones of the handle are dropped and the queues are empty; the join set waits
     /// for that.
-    pub fn start(config: &Arc<Config>) -> std::io::Result<(Self, JoinSet<()>)> {
+    pub fn start(context: &Context) -> std::io::Result<(Self, JoinSet<()>)> {
+        let config = &context.config;
         let mut running = JoinSet::new();
         let writers = config.serve.writers;
         let mut queues = Vec::with_capacity(writers);
         let small_groups = Arc::new(Semaphore::new(1));
         for number in 0..writers {
             let (sender, receiver) = mpsc::channel(config.serve.queue_size_max);
-            let writer = Writer::new(number, Arc::clone(config), receiver, Arc::clone(&small_groups));
+            let writer = Writer::new(number, context, receiver, Arc::clone(&small_groups));
             let ended = start_thread(format!("writer {number}"), writer.run())?;
             running.spawn(async move { drop(ended.await) });
             queues.push(sender);
@@ -194,6 +202,8 @@ impl Group {
 struct Writer {
     name: String,
     config: Arc<Config>,
+    clock: DatabaseClock,
+    stop: Stop,
     queue: mpsc::Receiver<Job>,
     /// The permit to commit a small group. All writers share it.
     small_groups: Arc<Semaphore>,
@@ -207,13 +217,15 @@ struct Writer {
 impl Writer {
     fn new(
         number: usize,
-        config: Arc<Config>,
+        context: &Context,
         queue: mpsc::Receiver<Job>,
         small_groups: Arc<Semaphore>,
     ) -> Self {
         let name = format!("writer {number}");
         Self {
-            config,
+            config: Arc::clone(&context.config),
+            clock: context.clock.clone(),
+            stop: context.stop.clone(),
             queue,
             small_groups,
             poster: None,
@@ -229,7 +241,18 @@ impl Writer {
         let mut jobs = Vec::with_capacity(group_size_max);
         // Connects before the first request, so that the request does not wait for it.
         let _ = self.poster().await;
-        while self.queue.recv_many(&mut jobs, group_size_max).await > 0 {
+        loop {
+            match tokio::time::timeout(CLOCK_INTERVAL, self.queue.recv_many(&mut jobs, group_size_max)).await
+            {
+                Ok(0) => break,
+                Ok(_) => {}
+                // After a stop, only the requests in the queue are left.
+                Err(_) if self.stop.is_requested() => continue,
+                Err(_) => {
+                    self.read_clock().await;
+                    continue;
+                }
+            }
             let permit = self.small_group_permit(jobs.len()).await;
             while jobs.len() < group_size_max
                 && let Ok(job) = self.queue.try_recv()
@@ -240,6 +263,23 @@ impl Writer {
             self.run_once(Group::of_waiting(jobs.drain(..)), permit).await;
         }
         tracing::debug!(writer = self.name, "the queue is closed and empty");
+    }
+
+    /// Reads the database's clock. A connection that does not answer is closed, so that the next request gets a new one.
+    async fn read_clock(&mut self) {
+        let stop = self.stop.clone();
+        let limit = if self.poster.is_some() { CLOCK_TIMEOUT } else { self.config.serve.request_timeout };
+        let reading = async { self.poster().await?.read_clock().await };
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(limit, reading) => {
+                outcome.unwrap_or(Err(RepositoryError::NoAnswer(limit)))
+            }
+            () = stop.requested() => Err(RepositoryError::NoAnswer(limit)),
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(writer = self.name, %error, "cannot read the database's clock");
+            self.poster = None;
+        }
     }
 
     /// Waits at most [`PERMIT_WAIT_MAX`] for another writer's small group if this group is small: many small commits in
@@ -330,7 +370,7 @@ impl Writer {
             accounts_max: self.config.serve.accounts_remembered_max,
             transactions_max: self.config.serve.transactions_remembered_max,
         };
-        let opened = GroupPoster::connect(&self.config.database, &role, limits).await;
+        let opened = GroupPoster::connect(&self.config.database, &role, limits, self.clock.clone()).await;
         self.connect_failed = opened.as_ref().err().map(|error| match error {
             RepositoryError::Connect { address, detail } => (Instant::now(), address.clone(), detail.clone()),
             other => (Instant::now(), "database.url".into(), other.to_string()),
@@ -341,61 +381,6 @@ impl Writer {
 
 fn unavailable(detail: &str) -> RepositoryError {
     RepositoryError::Connect { address: "database.url".into(), detail: detail.into() }
-}
-
-/// A writer's metrics. They are looked up once, because at thousands of requests per second the look-ups would cost time.
-struct Meter {
-    queue_depth: Gauge,
-    group_size: Histogram,
-    commit_duration: Histogram,
-    groups_expected: Counter,
-    groups_locked: Counter,
-    created: Counter,
-    replayed: Counter,
-    refused: Counter,
-}
-
-impl Meter {
-    fn new(writer: &str) -> Self {
-        let groups =
-            |path: CommitPath| metrics::counter!("ledger_writer_groups_total", "path" => path.as_str());
-        let transactions = |outcome| metrics::counter!("ledger_transactions_total", "outcome" => outcome);
-        Self {
-            queue_depth: metrics::gauge!("ledger_writer_queue_depth", "writer" => writer.to_owned()),
-            group_size: metrics::histogram!("ledger_writer_group_size"),
-            commit_duration: metrics::histogram!("ledger_writer_commit_duration_seconds"),
-            groups_expected: groups(CommitPath::Expected),
-            groups_locked: groups(CommitPath::Locked),
-            created: transactions("created"),
-            replayed: transactions("replayed"),
-            refused: transactions("refused"),
-        }
-    }
-
-    fn group_posted(&self, path: CommitPath) {
-        match path {
-            CommitPath::Expected => self.groups_expected.increment(1),
-            CommitPath::Locked => self.groups_locked.increment(1),
-        }
-    }
-
-    fn decided(&self, decisions: &[Decision]) {
-        let [mut created, mut replayed, mut refused] = [0_u64; 3];
-        for decision in decisions {
-            match decision {
-                Decision::Create(_) => created += 1,
-                Decision::Replay(_) => replayed += 1,
-                Decision::Mismatch { .. } | Decision::Refused(_) => refused += 1,
-            }
-        }
-        self.created.increment(created);
-        self.replayed.increment(replayed);
-        self.refused.increment(refused);
-    }
-}
-
-fn count(items: usize) -> f64 {
-    f64::from(u32::try_from(items).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

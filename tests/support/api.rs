@@ -102,7 +102,8 @@ pub fn transaction(account: &str, direction: &str, amount: &str, currency: &str)
     json!({"account_id": account, "direction": direction, "amount": amount, "currency": currency})
 }
 
-fn client() -> reqwest::Client {
+/// Returns a client with a time limit.
+pub fn client() -> reqwest::Client {
     // The provider is installed once for the process; a second call fails and changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().timeout(super::DEADLINE).build().expect("client")

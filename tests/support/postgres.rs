@@ -15,7 +15,7 @@ use ledger::{
     config::{self, Config},
     dev::cluster::{Cluster, ClusterOptions},
     repository::{self, Connection, Pool, PooledConnection},
-    runtime::{Context, Health, Stop},
+    runtime::{Context, DatabaseClock, Health, Stop},
 };
 use secrecy::ExposeSecret;
 
@@ -107,6 +107,7 @@ pub fn context(config: Config) -> Context {
         config: Arc::new(config),
         stop: Stop::new(),
         health: Health::default(),
+        clock: DatabaseClock::default(),
         metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
         exports_traces: false,
         instance: format!("test-{}", uuid::Uuid::new_v4().simple()).into(),

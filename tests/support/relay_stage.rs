@@ -105,7 +105,7 @@ impl RelayStage {
         let database = TestDatabase::new().await;
         let context = database.context_with(overrides);
         let broker = broker::connect(&context.config, database.pool()).await.expect("Kafka");
-        let relay = Arc::new(Relay::new(&context.config, Arc::clone(&broker)));
+        let relay = Arc::new(Relay::new(&context, Arc::clone(&broker)));
         let names = (0..32).map(|lane| format!("relay/lane/{lane}")).collect();
         let group = LeaseGroup::join(&context, "relay", names, context.config.relay.lease_ttl);
         eventually("all lanes are held", async || group.held().len() == 32).await;

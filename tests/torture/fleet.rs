@@ -45,6 +45,8 @@ struct Slot {
     paused_until: Option<Instant>,
     /// The fail point of the next start.
     fail_point: Option<String>,
+    /// The offset of the clock at the next start.
+    clock_offset: Option<&'static str>,
 }
 
 impl Fleet {
@@ -61,6 +63,7 @@ impl Fleet {
             thaws_at: None,
             paused_until: None,
             fail_point: None,
+            clock_offset: None,
         });
         Self { slots: slots.collect(), differences: Vec::new(), starts: 0, failed_starts: 0 }
     }
@@ -114,6 +117,11 @@ impl Fleet {
 
     pub fn fail_at(&mut self, number: usize, point: String) {
         self.slots[number].fail_point = Some(point);
+        self.kill(number);
+    }
+
+    pub fn wrong_clock(&mut self, number: usize, offset: &'static str) {
+        self.slots[number].clock_offset = Some(offset);
         self.kill(number);
     }
 
@@ -183,6 +191,7 @@ impl Slot {
         if let Some(point) = &fail_point {
             more.push(("LEDGER_FAIL_POINT", point));
         }
+        more.extend(self.clock_offset.take().map(|offset| ("LEDGER_CLOCK_OFFSET", offset)));
         self.running = Some(system.start(self.role, &more));
         self.may_be_killed = fail_point.is_some();
         (self.stopping_since, self.thaws_at) = (None, None);

@@ -166,6 +166,7 @@ impl Run {
             Fault::Terminate(slot) => self.fleet.terminate(slot),
             Fault::Freeze(slot, time) => self.fleet.freeze(slot, time),
             Fault::FailAt(slot, point) => self.fleet.fail_at(slot, point),
+            Fault::WrongClock(slot, offset) => self.fleet.wrong_clock(slot, offset),
             Fault::Scale(count) => self.fleet.scale(CONSUMERS, count),
             Fault::KafkaKill(..) | Fault::KafkaFreeze(..) | Fault::KafkaHold(..) | Fault::KafkaSlow(..) => {
                 self.inject_into_kafka(&fault);
@@ -346,6 +347,9 @@ fn describe(fault: &Fault) -> String {
         Fault::Terminate(slot) => format!("SIGTERM {}", SLOTS[*slot].0),
         Fault::Freeze(slot, time) => format!("freeze {} for {time:?}", SLOTS[*slot].0),
         Fault::FailAt(slot, point) => format!("{} fails at {point}", SLOTS[*slot].0),
+        Fault::WrongClock(slot, offset) => {
+            format!("{} gets a clock that is wrong by {offset}", SLOTS[*slot].0)
+        }
         Fault::LeaveOpen(time, true) => format!("a transaction is left open for {time:?} and then committed"),
         Fault::LeaveOpen(time, false) => {
             format!("a transaction is left open for {time:?} and never committed")
@@ -360,6 +364,7 @@ fn kind(fault: &Fault) -> String {
         Fault::Kill(slot) => format!("kill -9 {}", SLOTS[*slot].1),
         Fault::Terminate(slot) => format!("SIGTERM {}", SLOTS[*slot].1),
         Fault::Freeze(slot, _) => format!("SIGSTOP and SIGCONT {}", SLOTS[*slot].1),
+        Fault::WrongClock(slot, _) => format!("wrong clock of {}", SLOTS[*slot].1),
         Fault::FailAt(_, point) => {
             let (point, how) = point.split_once('@').unwrap_or((point, ""));
             format!("{} at {point}", if how.ends_with("stop") { "frozen" } else { "killed" })

@@ -28,6 +28,8 @@ pub enum Fault {
     Freeze(usize, Duration),
     /// Killed, then a new process that fails at this point.
     FailAt(usize, String),
+    /// Killed, then a new process whose clock is wrong by this offset, or jumps by it.
+    WrongClock(usize, &'static str),
     /// This many consumers from now on.
     Scale(usize),
     KafkaKill(Duration),
@@ -59,6 +61,9 @@ pub enum Fault {
 /// One long outage of Kafka lies in each of these intervals; a shorter run has none.
 const OUTAGE_INTERVAL: Duration = Duration::from_secs(240);
 const OUTAGE: Duration = Duration::from_secs(60);
+
+/// Wrong clocks, as `LEDGER_CLOCK_OFFSET` takes them.
+const WRONG_CLOCKS: [&str; 4] = ["30days", "-2h", "30days@5s", "-90s@2s"];
 
 /// A fault and its time.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,7 +100,8 @@ fn rare(seed: u64, length: Duration) -> Vec<Planned> {
     let mut planned = Vec::new();
     while at < length {
         let fault = match dice.below(10) {
-            0..7 => Fault::LeaveOpen(dice.milliseconds(500, 7_000), dice.below(3) > 0),
+            0..5 => Fault::LeaveOpen(dice.milliseconds(500, 7_000), dice.below(3) > 0),
+            5..8 => Fault::WrongClock(dice.below(SLOTS.len()), WRONG_CLOCKS[dice.below(WRONG_CLOCKS.len())]),
             _ => Fault::DoubleTails,
         };
         planned.push(Planned { at, fault });

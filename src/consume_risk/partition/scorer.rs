@@ -11,7 +11,7 @@ use super::super::{
     isolation::ScoringIsolation,
     reader::DecodedRecord,
 };
-use crate::{repository::Connection, risk::Ruleset};
+use crate::{repository::Connection, risk::Ruleset, runtime::DatabaseClock};
 
 pub(super) struct Scorer {
     rules: watch::Receiver<Arc<Ruleset>>,
@@ -19,6 +19,7 @@ pub(super) struct Scorer {
     /// The version of the rules that the cached histories were built for.
     cached_for: Option<Arc<str>>,
     answer_timeout: Duration,
+    clock: DatabaseClock,
 }
 
 impl Scorer {
@@ -27,10 +28,11 @@ impl Scorer {
         rules: watch::Receiver<Arc<Ruleset>>,
         cache_bytes_max: usize,
         answer_timeout: Duration,
+        clock: DatabaseClock,
     ) -> Self {
         let mut cache = HistoryCache::default();
         cache.limit(cache_bytes_max);
-        Self { rules, cache, cached_for: None, answer_timeout }
+        Self { rules, cache, cached_for: None, answer_timeout, clock }
     }
 
     /// Changes how much memory histories may take.
@@ -59,7 +61,7 @@ impl Scorer {
             Some(isolation) => Some(isolation.share().await),
             None => None,
         };
-        let assessed = assess::score(&ruleset, &mut self.cache, plan).await?;
+        let assessed = assess::score(&ruleset, &mut self.cache, plan, self.clock.now()).await?;
         // A step without progress would be repeated at once, without end.
         let has_progress = assessed.handled > 0 || assessed.fault.is_some();
         anyhow::ensure!(has_progress, "{} records gave neither a result nor a reason", records.len());

@@ -136,6 +136,27 @@ fn time_never_goes_backwards_in_an_account() {
 }
 
 #[test]
+fn an_imported_transaction_of_the_future_is_refused_unless_it_is_in_the_ledger() {
+    let imported = |key, micros| {
+        let mut imported = (*posting("a", key, Direction::Credit, 1, "EUR")).clone();
+        imported.created_at = Some(moment(micros));
+        Arc::new(imported)
+    };
+    let group =
+        [imported("1", 2_000_000), imported("2", 2_000_001), posting("a", "3", Direction::Credit, 1, "EUR")];
+    let decisions = run(&mut HashMap::new(), &ExistingKeys::new(), &group);
+    let Decision::Create(first) = &decisions[0] else { panic!("within a second: {decisions:?}") };
+    assert_eq!(decisions[1], Decision::Refused(Refusal::InFuture { now: moment(1_000_000) }));
+    assert!(matches!(&decisions[2], Decision::Create(row) if row.created_at == moment(2_000_000)));
+    let mut stored = first.clone();
+    stored.created_at = moment(9_000_000);
+    let existing =
+        [((stored.posting.account_id.clone(), stored.posting.idempotency_key.clone()), stored.clone())];
+    let replayed = run(&mut HashMap::new(), &existing.into(), &[imported("1", 9_000_000)]);
+    assert_eq!(replayed, [Decision::Replay(stored)]);
+}
+
+#[test]
 fn the_ids_of_an_account_rise_with_account_seq_however_many_transactions_a_moment_has() {
     let mut accounts = HashMap::new();
     let group: Vec<_> = (0..2 * TRANSACTION_ID_SEQS + 2)

@@ -85,13 +85,14 @@ struct FailingOut<'a> {
 }
 
 pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<ExitCode> {
-    let to = args.to.unwrap_or_else(|| Utc::now() - AGE_MIN);
+    let boot = Boot::new(context, "risk assess");
+    let reading = boot.connect_for_long_statements(STATEMENT_TIMEOUT).await?;
+    let to = args.to.unwrap_or_else(|| context.clock.now() - AGE_MIN);
     if let Some(from) = args.from.filter(|from| *from > to) {
         eprintln!("error: --from {from} is after --to {to}; the default of --to is 10 minutes ago");
         return Ok(ExitCode::from(EXIT_MISUSED));
     }
     let database = &context.config.database;
-    let reading = Boot::new(context, "risk assess").connect_for_long_statements(STATEMENT_TIMEOUT).await?;
     let mut writing = repository::connect(database, "risk assess").await?;
     repository::prepare_writer(&mut writing).await?;
     let backfill = Backfill::new(consume_risk::load_rules(context).await?, args.dry_run);

@@ -18,11 +18,9 @@ use crate::event::lane_of;
 
 /// The outcome of a replay that changed nothing. After any other outcome the dead letter is no longer open.
 pub(super) const FAILING: &str = "failing";
-/// The outcome of a dismissal, which is no replay.
-pub(super) const DISMISSED: &str = "dismissed";
 const QUEUED: &str = "queued";
 
-/// A replay, or a dismissal.
+/// A replay.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = dead_letter_replays)]
 pub struct Replay {
@@ -32,7 +30,7 @@ pub struct Replay {
     pub replayed_at: DateTime<Utc>,
     /// The outcome as a word.
     pub outcome: String,
-    /// The error of a replay that failed, or the note of a dismissal.
+    /// The error of a replay that failed.
     pub detail: String,
 }
 
@@ -45,7 +43,7 @@ struct NewReplay<'a> {
     detail: &'a str,
 }
 
-/// Returns all replays of a dead letter and its dismissal, oldest first.
+/// Returns all replays of a dead letter, oldest first.
 pub async fn replays(connection: &mut Connection, id: Uuid) -> Result<Vec<Replay>, RepositoryError> {
     let replays = dead_letter_replays::table
         .filter(dead_letter_replays::dead_letter_id.eq(id))

@@ -1,16 +1,19 @@
 //! The members of a lease group: the processes that share its leases.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
 
 use diesel::{
     ExpressionMethods, QueryDsl, QueryableByName,
-    sql_types::{BigInt, Text},
+    sql_types::{BigInt, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 
 use super::{
     super::{
-        Bind, Connection, RepositoryError, functions::clock_timestamp, schema::lease_members, statement,
+        Bind, ClockReading, Connection, RepositoryError, functions::clock_timestamp, schema::lease_members,
+        statement,
     },
     lease::milliseconds,
 };
@@ -21,23 +24,39 @@ struct Member {
     member: String,
 }
 
-/// Makes `member` a member of `group` for another `ttl`, deletes members whose time is over, and returns the live
-/// members, sorted, `member` included.
+#[derive(QueryableByName)]
+struct Extended {
+    #[diesel(sql_type = Timestamptz)]
+    server_time: DateTime<Utc>,
+}
+
+/// The result of a heartbeat.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    /// The live members, sorted, the caller included.
+    pub members: Vec<String>,
+    /// The database's clock.
+    pub server_time: ClockReading,
+}
+
+/// Makes `member` a member of `group` for another `ttl`, and deletes members whose time is over.
 pub async fn heartbeat(
     connection: &mut Connection,
     group: &str,
     member: &str,
     ttl: Duration,
-) -> Result<Vec<String>, RepositoryError> {
-    statement(include_str!("extend_member.sql"))
+) -> Result<Heartbeat, RepositoryError> {
+    let asked = Instant::now();
+    let extended: Extended = statement(include_str!("extend_member.sql"))
         .bind::<Text, _>(group)
         .bind::<Text, _>(member)
         .bind::<BigInt, _>(milliseconds(ttl))
-        .execute(connection)
+        .get_result(connection)
         .await?;
+    let server_time = ClockReading { shown: extended.server_time, asked, answered: Instant::now() };
     let members: Vec<Member> =
         statement(include_str!("live_members.sql")).bind::<Text, _>(group).get_results(connection).await?;
-    Ok(members.into_iter().map(|row| row.member).collect())
+    Ok(Heartbeat { members: members.into_iter().map(|row| row.member).collect(), server_time })
 }
 
 /// Returns the live members of `group`, sorted.

@@ -38,5 +38,11 @@ queued AS (
 marked AS (
   INSERT INTO fact_marks (day) SELECT unnest(/* days */ $25)
 )
--- Fails the whole statement unless every account was updated.
-SELECT CASE WHEN (SELECT count(*) FROM updated) = /* accounts_touched */ $26 THEN 0 ELSE ledger_stale_group() END
+-- Fails the whole statement unless the moment of the decisions is that of the server's clock, and every account was
+-- updated. statement_timestamp() is when the statement arrived, so waits for locks do not count. A moment that is late by
+-- some seconds does no harm: the statement may have been on its way.
+SELECT statement_timestamp() AS server_time,
+       CASE WHEN /* decided_at */ $26 NOT BETWEEN statement_timestamp() - interval '10 s'
+                                              AND statement_timestamp() + interval '1 s' THEN ledger_clock_differs()
+            WHEN (SELECT count(*) FROM updated) <> /* accounts_touched */ $27 THEN ledger_stale_group()
+       END
