@@ -66,7 +66,7 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_MISUSED));
     }
     let boot = Boot::new(&context, "aggregate");
-    drop(boot.connect().await?);
+    drop(boot.connect_to_write().await?);
     match args.every {
         None => once(&context, &args).await,
         Some(interval) => repeat(&context, boot, interval).await,

@@ -15,7 +15,11 @@ use crate::{
     config::{self, Overrides},
     consume_risk,
     dev::{self, demo, simulate},
-    event, import, ops, relay, repository,
+    event, import, ops, relay,
+    repository::{
+        migrations,
+        sequences::{self, SequenceBehind},
+    },
     runtime::{
         Boot, Context, DatabaseClock, Health, Stop, arm_wall_clock, fail_point, print_json, print_text,
         start_telemetry, stop_on_signals,
@@ -62,12 +66,17 @@ enum Command {
     /// Show the lanes of the outbox, with the owner and the number of rows of each
     #[command(after_help = "Examples:\n  ledger lanes --waiting\n  ledger lanes --output json")]
     Lanes(ops::lanes::LanesArgs),
-    /// List, show and retry dead letters
-    #[command(after_help = "Examples:\n  ledger dlq list --open\n  ledger dlq replay --all --dry-run")]
+    /// List, show, retry and dismiss dead letters
+    #[command(after_help = "Examples:\n  ledger dlq list\n  ledger dlq replay --all --dry-run")]
     Dlq {
         #[command(subcommand)]
         command: ops::dlq::DlqCommand,
     },
+    /// Publish the events of transactions again, in order per account
+    #[command(
+        after_help = "The events go through the outbox, with the header ce_republished. A consumer drops an event that it has\nhandled, and handles one that it has never seen. Each run is recorded in the table republications.\n\nExamples:\n  ledger republish 01a206a6-4f5f-7c41-87f5-c48b0979c33c\n  ledger republish --account acct-42 --from 2026-11-24 --dry-run\n  ledger republish --missing --dry-run\n  ledger republish --missing --yes"
+    )]
+    Republish(ops::republish::RepublishArgs),
     /// Import transactions from another system, with the same checks and events as the API
     #[command(
         after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty, description, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv"
@@ -162,6 +171,7 @@ impl Command {
             Self::Lanes(_) => "lanes",
             Self::Topics(_) => "topics",
             Self::Import(_) => "import",
+            Self::Republish(_) => "republish",
             Self::Risk { .. } => "risk",
             Self::Verify(_) => "verify",
             Self::Relay => "relay",
@@ -199,6 +209,7 @@ impl Command {
             Self::Topics(args) => ops::topics::run(context, args).await,
             Self::Dlq { command } => ops::dlq::run(context, command).await,
             Self::Import(args) => import::run(context, args).await,
+            Self::Republish(args) => ops::republish::run(context, args).await,
             Self::Risk { command } => ops::risk::run(context, &command).await,
             Self::Verify(args) => ops::verify::run(context, args).await,
             Self::Relay => relay::run(context).await.map(|()| ExitCode::SUCCESS),
@@ -304,11 +315,18 @@ fn instance_name() -> String {
 }
 
 async fn migrate(context: &Context) -> anyhow::Result<ExitCode> {
-    let connection = Boot::new(context, "migrate").connect_unmigrated().await?;
-    let applied = repository::migrations::migrate(connection).await?;
+    let boot = Boot::new(context, "migrate");
+    let applied = migrations::migrate(boot.connect_unmigrated().await?).await?;
     match applied.len() {
         0 => print_text("the schema is up to date")?,
         _ => applied.iter().try_for_each(|version| print_text(format_args!("applied {version}")))?,
+    }
+    for SequenceBehind { sequence, last_id, highest_id } in
+        sequences::advance(&mut boot.connect().await?).await?
+    {
+        print_text(format_args!(
+            "moved the sequence {sequence} from {last_id} to {highest_id}, the highest id of its table"
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -76,7 +76,7 @@ impl Args {
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
     let mut boot = Boot::new(&context, "consume-risk");
-    drop(boot.connect().await?);
+    drop(boot.connect_to_write().await?);
     let rules = watch_rules(&context).await?;
     let mut topics = topic_specs(&config);
     topics.retain(|topic| topic.name == TRANSACTIONS_TOPIC);

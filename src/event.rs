@@ -4,6 +4,7 @@
 //! key is the account. A new optional field keeps the version of an event; any other change needs a `.v2`.
 
 mod cloud_event;
+mod dead_letter;
 mod headers;
 mod partition;
 mod risk_assessed;
@@ -15,7 +16,8 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::format_moment;
 
-pub use cloud_event::cloud_event_headers;
+pub use cloud_event::{REPUBLISHED, cloud_event_headers, republished_headers};
+pub use dead_letter::DEAD_LETTER_REASONS;
 pub use headers::Headers;
 pub use partition::{LANES, lane_of, murmur2, partition_of};
 pub use risk_assessed::{RISK_ASSESSED, RiskAssessed, RiskReason};
@@ -31,6 +33,9 @@ pub const TRANSACTIONS_TOPIC: &str = "transactions.v1";
 pub const RISK_ASSESSMENTS_TOPIC: &str = "risk-assessments.v1";
 /// Topic of the records that `consume-risk` dead-lettered.
 pub const TRANSACTIONS_DEAD_LETTER_TOPIC: &str = "transactions.v1.dlq";
+
+/// All topics.
+pub const TOPICS: [&str; 3] = [TRANSACTIONS_TOPIC, RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC];
 
 /// Writes all six digits of the microseconds; serde would omit trailing zeros.
 fn serialize_moment<S: serde::Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -111,7 +111,7 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
 
 /// Imports the files. An error means that nothing was written; the report contains any later failure.
 pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
-    drop(Boot::new(context, "import").connect().await?);
+    drop(Boot::new(context, "import").connect_to_write().await?);
     let checked = args.clone();
     let reader = tokio::task::spawn_blocking(move || Reader::check(&checked))
         .await

@@ -3,6 +3,7 @@
 pub mod consumers;
 pub mod dlq;
 pub mod lanes;
+pub mod republish;
 pub mod risk;
 pub mod topics;
 pub mod verify;

@@ -27,6 +27,7 @@
 mod backlog;
 mod connections;
 mod delivery;
+mod floor_check;
 mod lanes;
 mod partitions;
 mod request;
@@ -61,7 +62,7 @@ const BATCHES_MAX: usize = 3;
 /// Runs the role until it is asked to stop.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut boot = Boot::new(&context, "relay");
-    drop(boot.connect().await?);
+    drop(boot.connect_to_write().await?);
     let broker = boot.broker_with_topics(&topic_specs(&context.config)).await?;
     let pool = boot.pool()?;
     let admin = boot.started(StartDetails::default())?;

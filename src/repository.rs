@@ -20,6 +20,8 @@ pub mod outbox;
 pub mod overview;
 pub mod positions;
 pub mod postings;
+pub mod republications;
+pub mod sequences;
 pub mod transactions;
 pub mod verification;
 

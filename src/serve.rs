@@ -81,7 +81,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let config = &context.config;
     let boot = Boot::new(context, "serve");
-    drop(boot.connect().await?);
+    drop(boot.connect_to_write().await?);
     let pool = repository::pool(&config.database, "serve reader")?;
     let (writers, writers_running) = Writers::start(context).context("cannot start the writers")?;
     let state = web::Data::new(ApiState::new(context, writers, pool));

@@ -19,6 +19,7 @@ const DATABASE_COMMANDS: &[&[&str]] = &[
     &["consumers"],
     &["lanes"],
     &["dlq", "list"],
+    &["republish", "--missing"],
 ];
 
 fn stdout(output: &Output) -> String {
@@ -134,7 +135,8 @@ async fn a_database_without_the_schema_is_refused_with_the_command_to_run() {
 async fn a_migration_that_was_interrupted_while_building_an_index_is_repeated() {
     let database = TestDatabase::new().await;
     let client = database.client().await;
-    let cut_off = "DELETE FROM __diesel_schema_migrations WHERE version >= '20261125030100';
+    let cut_off =
+        "DELETE FROM __diesel_schema_migrations WHERE version IN ('20261125030100', '20261125030200');
          CREATE INDEX risk_assessments_notable ON risk_assessments (transaction_id);
          UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'risk_assessments_by_level'::regclass";
     client.batch_execute(cut_off).await.unwrap();
@@ -185,6 +187,7 @@ fn misuse_is_exit_code_2() {
         &[&replay[..], &["--limit", "1"]].concat(),
         // Filters without --all select nothing.
         &["dlq", "replay", "--reason", "rule_error"],
+        &["republish"],
         &[],
     ] {
         let output = binary::run(arguments, &[]);
@@ -282,6 +285,7 @@ async fn a_closed_pipe_is_no_error() {
         &["lanes", "--output", "json"],
         &["dlq", "list"],
         &["dlq", "replay", "--all", "--dry-run"],
+        &["republish", "--missing", "--dry-run"],
         &["risk", "assess", "--dry-run"],
     ] {
         succeeds(arguments, &environment);

@@ -137,7 +137,7 @@ async fn a_replay_after_a_fix_of_the_rules_assesses_once_however_often_it_is_rep
     let stage = Stage::new().await;
     stage.post(&["a", "b", "boom", "c"]).await;
     stage.settle(1).await;
-    let (list, _) = stage.json(&["list", "--open"]);
+    let (list, _) = stage.json(&["list"]);
     let id = id_of(&list["items"][0]);
     assert_eq!(list["items"][0]["reason"], "rule_error");
 
@@ -165,7 +165,7 @@ async fn a_replay_after_a_fix_of_the_rules_assesses_once_however_often_it_is_rep
         stage.audit().await,
         "the operator: failing, the operator: assessed, the operator: already_assessed"
     );
-    assert_eq!(stage.json(&["list", "--open"]).0["items"], serde_json::json!([]));
+    assert_eq!(stage.json(&["list"]).0["items"], serde_json::json!([]));
     let (shown, _) = stage.json(&["show", &id]);
     assert_eq!(shown["value"]["json"]["description"], "boom");
     assert_eq!(shown["replay_log"][1]["outcome"], "assessed");
@@ -188,7 +188,7 @@ async fn a_replay_whose_commit_fails_has_no_effect_and_can_be_repeated() {
     assert!(output.status.code() == Some(1) && said.contains("disk full"), "{said}");
     assert_eq!(stage.count("risk_assessments").await, 2, "no effect");
     assert_eq!((stage.count("outbox").await, &*stage.audit().await), (0, ""));
-    assert_eq!(stage.json(&["list", "--open"]).0["items"].as_array().expect("items").len(), 1);
+    assert_eq!(stage.json(&["list"]).0["items"].as_array().expect("items").len(), 1);
 
     client.batch_execute("DROP TRIGGER fail ON dead_letter_replays").await.expect("mended");
     let (replayed, code) = stage.json(&["replay", "--all"]);
@@ -224,7 +224,7 @@ async fn all_that_match_are_replayed_and_a_failure_is_exit_code_1() {
     let (replayed, code) = stage.json(&["replay", "--all", "--limit", "2"]);
     assert_eq!((code, &replayed["counts"]["failing"]), (1, &2.into()), "{replayed}");
     assert_eq!((&replayed["counts"]["already_assessed"], &replayed["has_more"]), (&0.into(), &true.into()));
-    let (none, code) = stage.json(&["replay", "--all", "--topic", "elsewhere"]);
+    let (none, code) = stage.json(&["replay", "--all", "--topic", "risk-assessments.v1"]);
     assert_eq!((code, &none["items"]), (0, &serde_json::json!([])));
     stage.settle(6).await;
     assert_eq!(stage.count("risk_assessments").await, 4);
@@ -295,6 +295,69 @@ async fn dead_letters_are_listed_newest_first_in_pages_and_shown_without_control
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no dead letter 0000"));
     assert_eq!(stage.dlq(&["replay"]).status.code(), Some(2), "neither ids nor --all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dismissed_dead_letter_is_kept_with_its_note_and_is_no_longer_open() {
+    let stage = Stage::new().await;
+    stage.post(&["boom", "a", "boom"]).await;
+    stage.settle(2).await;
+    let (list, _) = stage.json(&["list"]);
+    let [first, second] = [id_of(&list["items"][0]), id_of(&list["items"][1])];
+    let dismiss = |ids: &[&str]| {
+        stage.json(&[&["dismiss", "--note", "seen before", "--by", "the operator"], ids].concat())
+    };
+
+    let unknown = stage.dlq(&["dismiss", &first, &Uuid::nil().to_string(), "--note", "n"]);
+    assert_eq!(unknown.status.code(), Some(1), "all or none");
+    assert_eq!(stage.dlq(&["dismiss", &first]).status.code(), Some(2), "no note");
+    assert_eq!(stage.dlq(&["dismiss", &first, "--note", ""]).status.code(), Some(2), "an empty note");
+    assert_eq!(stage.audit().await, "");
+
+    let (done, code) = dismiss(&[&first, &first]);
+    assert_eq!((code, &done["items"][0]["outcome"]), (0, &"dismissed".into()), "{done}");
+    assert_eq!(dismiss(&[&first]).0["items"][0]["outcome"], "not_open", "once");
+    assert_eq!(stage.audit().await, "the operator: dismissed");
+    for (state, ids) in [("open", vec![&second]), ("handled", vec![&first]), ("all", vec![&first, &second])] {
+        let (found, _) = stage.json(&["list", "--state", state]);
+        let found: Vec<String> = found["items"].as_array().expect("items").iter().map(id_of).collect();
+        assert_eq!(found.iter().collect::<Vec<_>>(), ids, "{state}");
+    }
+    let (shown, _) = stage.json(&["show", &first]);
+    assert_eq!((&shown["outcome"], &shown["replays"]), (&"dismissed".into(), &0.into()), "{shown}");
+    assert_eq!(shown["replay_log"][0]["detail"], "seen before", "{shown}");
+
+    let (replayed, _) = stage.json(&["replay", "--all"]);
+    assert_eq!(replayed["items"].as_array().expect("items").len(), 1, "only the open one: {replayed}");
+    assert_eq!(dismiss(&[&second]).0["items"][0]["outcome"], "not_open", "a replay has handled it");
+    let (replayed, _) = stage.json(&["replay", &first]);
+    assert_eq!(replayed["items"][0]["outcome"], "assessed", "by its id: {replayed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_reason_topic_or_group_is_refused_with_the_known_ones() {
+    let stage = Stage::new().await;
+    let client = stage.database.client().await;
+    let letter = "INSERT INTO dead_letters (id, consumer_group, topic, partition, record_offset, headers, stage, reason,
+                                            error, attempts)
+                  SELECT gen_random_uuid(), name, 'transactions.v1', 0, 0, '[]', 'decode', 'no_key', 'e', 1
+                  FROM unnest(ARRAY['forgotten', 'old']) AS g (name)";
+    client.batch_execute(letter).await.expect("inserted");
+    for command in [&["list"][..], &["replay", "--all", "--dry-run"]] {
+        for (flag, code, known) in [
+            ("--reason", 2, "record_too_large, record_invalid, unknown_type"),
+            ("--topic", 2, "transactions.v1, risk-assessments.v1, transactions.v1.dlq"),
+            ("--group", 1, "known are forgotten, old, relay, risk"),
+        ] {
+            let refused = stage.dlq(&[command, &[flag, "typo"]].concat());
+            let stderr = String::from_utf8_lossy(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(code), "{command:?} {flag}: {stderr}");
+            assert!(stderr.contains(known), "{command:?} {flag}: {stderr}");
+        }
+    }
+    for group in ["forgotten", "old", "relay", "risk"] {
+        assert!(stage.dlq(&["list", "--group", group]).status.success(), "{group}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

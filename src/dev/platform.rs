@@ -17,7 +17,7 @@ use crate::{
     aggregate,
     config::{BrokerKind, Config},
     consume_risk, relay,
-    repository::{self, databases, migrations},
+    repository::{self, databases, migrations, sequences},
     runtime::{AdminListener, Boot, Context, Health, start_admin},
     serve,
 };
@@ -183,8 +183,9 @@ async fn migrate(inner: &Context, cluster: &Cluster) -> anyhow::Result<()> {
     settings.url = cluster.url("postgres");
     let mut administrator = repository::connect(&settings, "dev").await?;
     databases::create_if_missing(&mut administrator, DATABASE).await?;
-    let connection = Boot::new(inner, "migrate").connect_unmigrated().await?;
-    migrations::migrate(connection).await?;
+    let boot = Boot::new(inner, "migrate");
+    migrations::migrate(boot.connect_unmigrated().await?).await?;
+    sequences::advance(&mut boot.connect().await?).await?;
     Ok(())
 }
 

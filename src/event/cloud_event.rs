@@ -3,8 +3,11 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::headers::Headers;
-use crate::domain::format_moment;
+use super::{headers::Headers, transaction_created::TRANSACTION_CREATED};
+use crate::domain::{Transaction, format_moment};
+
+/// The header of an event that an operator publishes again: an extension attribute of CloudEvents.
+pub const REPUBLISHED: &str = "ce_republished";
 
 /// Returns the headers of an event of this project.
 pub fn cloud_event_headers(
@@ -25,4 +28,11 @@ pub fn cloud_event_headers(
         ("content-type", "application/json"),
     ];
     attributes.into_iter().chain(traceparent.map(|traceparent| ("traceparent", traceparent))).collect()
+}
+
+/// Returns the headers of the event of a transaction that an operator publishes again. They are those of its first
+/// publication without the trace, and one that marks it.
+pub fn republished_headers(transaction: &Transaction) -> Headers {
+    cloud_event_headers(transaction.id, TRANSACTION_CREATED, transaction.created_at, None)
+        .followed_by([(REPUBLISHED, "true")])
 }

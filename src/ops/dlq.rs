@@ -1,10 +1,11 @@
-//! `ledger dlq`: lists, shows and retries dead letters.
+//! `ledger dlq`: lists, shows, retries and dismisses dead letters.
 //!
 //! It uses the database only, so it needs neither the broker nor a running role.
 //!
 //! Deliberately absent: the removal of dead letters, and a second publication to the topic that a record came from.
 
 mod content;
+mod dismiss;
 mod list;
 mod replay;
 mod show;
@@ -12,12 +13,16 @@ mod show;
 use std::{path::PathBuf, process::ExitCode};
 
 use chrono::{DateTime, Utc};
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand, ValueEnum,
+    builder::{NonEmptyStringValueParser, PossibleValuesParser},
+};
 use uuid::Uuid;
 
 use super::time_argument;
 use crate::{
     config::Overrides,
+    event::{DEAD_LETTER_REASONS, TOPICS},
     repository::{self, Connection, dead_letters::DeadLetterFilter},
     runtime::{Boot, Context, EXIT_MISUSED, OutputFormat},
 };
@@ -25,9 +30,9 @@ use crate::{
 /// The subcommands of `ledger dlq`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum DlqCommand {
-    /// List dead letters, newest first
+    /// List the open dead letters, newest first
     #[command(
-        after_help = "Examples:\n  ledger dlq list --open --since 2h\n  ledger dlq list --reason undecodable --output json\n  ledger dlq list --before 01a206a6-4f5f-7c41-87f5-c48b0979c33c   # the next page"
+        after_help = "A dead letter is open until a replay handles it or it is dismissed.\n\nExamples:\n  ledger dlq list --since 2h\n  ledger dlq list --state all --reason rule_error\n  ledger dlq list --reason undecodable --output json\n  ledger dlq list --before 01a206a6-4f5f-7c41-87f5-c48b0979c33c   # the next page"
     )]
     List(ListArgs),
     /// Show one dead letter: its record, its offset, the reason, and every replay
@@ -38,17 +43,22 @@ pub enum DlqCommand {
         after_help = "A record of transactions.v1 is scored with the configured rules. The assessment, its event and a row of the audit are\none commit, so repeating a replay has no further effect. The record is not published again. A record that was too large\nfor the dead-letter topic goes back into the outbox.\n\nExamples:\n  ledger dlq replay 01a206a6-4f5f-7c41-87f5-c48b0979c33c --dry-run\n  ledger dlq replay --all --reason rule_error --rate 50/s --rules fixed.toml"
     )]
     Replay(ReplayArgs),
+    /// Dismiss dead letters that need no retry, with a note; they are kept
+    #[command(
+        after_help = "A dismissed dead letter is no longer open. It is kept with the note, and can still be replayed by its id.\n\nExamples:\n  ledger dlq dismiss 01a206a6-4f5f-7c41-87f5-c48b0979c33c --note 'written by a test of another team'\n  ledger dlq list --reason undecodable --limit 1000 --output json | jq -r '.items[].id' |\n    xargs ledger dlq dismiss --note 'foreign records of 24 November'"
+    )]
+    Dismiss(DismissArgs),
 }
 
 /// Selects dead letters.
 #[derive(Debug, Clone, Default, Args)]
 pub struct FilterArgs {
     /// Only records of this topic
-    #[arg(long, env = "LEDGER_DLQ_TOPIC", value_name = "NAME")]
+    #[arg(long, env = "LEDGER_DLQ_TOPIC", value_name = "NAME", value_parser = PossibleValuesParser::new(TOPICS))]
     pub topic: Option<String>,
-    /// Only this reason: unknown_type, no_key, wrong_key, undecodable, not_in_ledger, differs_from_ledger,
-    /// rule_error, process_ended, record_too_large, record_invalid
-    #[arg(long, env = "LEDGER_DLQ_REASON", value_name = "WORD")]
+    /// Only this reason
+    #[arg(long, env = "LEDGER_DLQ_REASON", value_name = "WORD",
+          value_parser = PossibleValuesParser::new(DEAD_LETTER_REASONS))]
     pub reason: Option<String>,
     /// Only dead letters of this consumer group, or of `relay`
     #[arg(long, env = "LEDGER_DLQ_GROUP", value_name = "NAME")]
@@ -68,9 +78,42 @@ impl FilterArgs {
         Some(format!("--since {since} is after --until {until}"))
     }
 
-    fn filter(&self, only_open: bool) -> DeadLetterFilter {
+    fn filter(&self, is_open: Option<bool>) -> DeadLetterFilter {
         let Self { topic, reason, group, since, until } = self.clone();
-        DeadLetterFilter { group, topic, reason, since, until, only_open }
+        DeadLetterFilter { group, topic, reason, since, until, is_open }
+    }
+
+    /// Refuses a group that no dead letter can have.
+    async fn check_group(&self, connection: &mut Connection, configured: &str) -> anyhow::Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let mut known = repository::dead_letters::groups(connection).await?;
+        known.extend([configured.to_owned(), "relay".to_owned()]);
+        known.sort();
+        known.dedup();
+        anyhow::ensure!(known.contains(group), "there is no group {group}; known are {}", known.join(", "));
+        Ok(())
+    }
+}
+
+/// Which dead letters are listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum State {
+    /// Neither a replay nor a dismissal has handled it.
+    #[default]
+    Open,
+    /// A replay or a dismissal has handled it.
+    Handled,
+    /// Open or handled.
+    All,
+}
+
+impl State {
+    fn is_open(self) -> Option<bool> {
+        match self {
+            Self::Open => Some(true),
+            Self::Handled => Some(false),
+            Self::All => None,
+        }
     }
 }
 
@@ -79,9 +122,9 @@ impl FilterArgs {
 pub struct ListArgs {
     #[command(flatten)]
     filter: FilterArgs,
-    /// Only dead letters that no replay has handled
-    #[arg(long, env = "LEDGER_DLQ_OPEN")]
-    open: bool,
+    /// Only dead letters in this state
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_DLQ_STATE")]
+    state: State,
     /// Only dead letters older than this id: the last of the previous page
     #[arg(long, env = "LEDGER_DLQ_BEFORE", value_name = "ID")]
     before: Option<Uuid>,
@@ -110,7 +153,7 @@ pub struct ReplayArgs {
     #[arg(required_unless_present = "all", value_name = "ID",
           conflicts_with_all = ["all", "topic", "reason", "group", "since", "until", "limit"])]
     ids: Vec<Uuid>,
-    /// All dead letters that no replay has handled and that match the filters, oldest first
+    /// All open dead letters that match the filters, oldest first
     #[arg(long, env = "LEDGER_DLQ_REPLAY_ALL")]
     all: bool,
     #[command(flatten)]
@@ -135,12 +178,29 @@ pub struct ReplayArgs {
     output: OutputFormat,
 }
 
+/// Flags of `ledger dlq dismiss`.
+#[derive(Debug, Clone, Args)]
+pub struct DismissArgs {
+    /// The ids of the dead letters
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<Uuid>,
+    /// Why they need no retry
+    #[arg(long, env = "LEDGER_DLQ_DISMISS_NOTE", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    note: String,
+    /// The name for the audit; by default user@host
+    #[arg(long, env = "LEDGER_DLQ_DISMISS_BY", value_name = "NAME")]
+    by: Option<String>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t, env = "LEDGER_DLQ_OUTPUT")]
+    output: OutputFormat,
+}
+
 impl DlqCommand {
     fn filter(&self) -> Option<&FilterArgs> {
         match self {
             Self::List(args) => Some(&args.filter),
             Self::Replay(args) => Some(&args.filter),
-            Self::Show(_) => None,
+            Self::Show(_) | Self::Dismiss(_) => None,
         }
     }
 
@@ -157,11 +217,19 @@ pub async fn run(context: Context, command: DlqCommand) -> anyhow::Result<ExitCo
         eprintln!("error: {contradiction}");
         return Ok(ExitCode::from(EXIT_MISUSED));
     }
-    let mut connection = Boot::new(&context, "dlq").connect().await?;
+    let boot = Boot::new(&context, "dlq");
+    let mut connection = match command {
+        DlqCommand::List(_) | DlqCommand::Show(_) => boot.connect().await?,
+        DlqCommand::Replay(_) | DlqCommand::Dismiss(_) => boot.connect_to_write().await?,
+    };
+    if let Some(filter) = command.filter() {
+        filter.check_group(&mut connection, &context.config.consume_risk.group).await?;
+    }
     match command {
         DlqCommand::List(args) => list::run(&mut connection, &args).await,
         DlqCommand::Show(args) => show::run(&mut connection, &args).await,
         DlqCommand::Replay(args) => replay::run(&context, &mut connection, &args).await,
+        DlqCommand::Dismiss(args) => dismiss::run(&mut connection, &args).await,
     }
 }
 

@@ -89,6 +89,19 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// Finds the transactions whose events are neither in the topic nor in the outbox, and writes their ranges into the
+/// temporary table of gaps. Returns how many accounts cannot be checked, because retention removed the start of their
+/// partition.
+pub(super) async fn store_missing(
+    context: &Context,
+    connection: &mut Connection,
+    broker: &SharedBroker,
+) -> anyhow::Result<i64> {
+    let snapshot = verification::snapshot(connection).await?;
+    let group = &context.config.consume_risk.group;
+    events::TopicScan::read(connection, &**broker, &snapshot, group).await?.store_missing(connection).await
+}
+
 /// Returns a check without differences: the start refuses a server that is not durable unless the configuration accepts
 /// it.
 async fn durability(connection: &mut Connection) -> anyhow::Result<Check> {

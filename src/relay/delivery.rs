@@ -33,7 +33,6 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, SharedBroker},
-    event::LANES,
     repository::{
         RepositoryError,
         outbox::{self, OutboxAddress, OutboxRow, OutboxRowId, RejectedRow},
@@ -175,10 +174,9 @@ impl Relay {
         Ok(session)
     }
 
-    /// Returns the scan floors of all lanes.
-    pub(super) fn floors(&self) -> Vec<i64> {
-        let lanes: Vec<i16> = (0..LANES).collect();
-        self.floors.begin(&lanes).floors
+    /// Returns the scan floors of the lanes.
+    pub(super) fn floors(&self) -> &ScanFloors {
+        &self.floors
     }
 
     async fn read_first(&self, lanes: &[i16]) -> Result<Batch, RelayError> {

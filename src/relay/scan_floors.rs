@@ -12,7 +12,8 @@
 //!   every id up to that one is settled.
 //! - Only a scan that began after that raises a floor.
 //!
-//! All floors are discarded with every new connection, because it may lead to a server with an older state.
+//! All floors are discarded with every new connection, because it may lead to a server with an older state, and when an
+//! id was drawn twice (see [`super::floor_check`]).
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::repository::outbox::{DrawnIds, OutboxScan};
+use crate::{
+    event::LANES,
+    repository::outbox::{DrawnIds, OutboxScan},
+};
 
 /// The minimum time between two reads of the last id drawn.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,6 +76,14 @@ impl ScanStart {
     }
 }
 
+/// What the floors assume about the outbox.
+pub(super) struct Assumptions {
+    /// The floor of each lane, 0 where it is unknown. No row is below it.
+    pub(super) floors: Vec<i64>,
+    /// An id that was drawn, 0 if unknown. The sequence is not below it.
+    pub(super) drawn: i64,
+}
+
 impl ScanFloors {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -98,6 +110,14 @@ impl ScanFloors {
                 state.next = Some(drawn);
             }
         }
+    }
+
+    /// Returns what the floors assume at this moment.
+    pub(super) fn assumptions(&self) -> Assumptions {
+        let state = self.state();
+        let floors = (0..LANES).map(|lane| state.lanes.get(&lane).copied().unwrap_or_default()).collect();
+        let next = state.next.as_ref().map_or(0, |next| next.last_id);
+        Assumptions { floors, drawn: next.max(state.settled) }
     }
 
     /// Returns where a scan of these lanes starts. Call it before the scan.

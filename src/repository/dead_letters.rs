@@ -7,10 +7,14 @@
 //!
 //! Deliberately absent: the removal of dead letters.
 
+mod dismiss;
+mod groups;
 mod insert;
 mod list;
 mod replays;
 
+pub use dismiss::{dismiss, existing};
+pub use groups::groups;
 pub use insert::{NewDeadLetter, insert};
 pub use list::{DeadLetter, DeadLetterFilter, DeadLetterRecord, find, newest, now, oldest_ids, record};
 pub use replays::{Replay, insert_replay, lock, replays, requeue};

@@ -21,6 +21,9 @@ const LOST_CONNECTIONS: [&str; 5] = ["08", "25006", "25P03", "25P04", "57P"];
 /// by our own functions (LG) or by triggers of others (P0). [`CLOCK_DIFFERS`] is the exception.
 const REQUEST_FAULTS: [&str; 6] = ["22", "23", "42", "54", "LG", "P0"];
 
+/// The primary key of the outbox, whose ids come from a sequence.
+const OUTBOX_KEY: &str = "outbox_pkey";
+
 /// An error of this layer.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
@@ -73,6 +76,20 @@ pub enum RepositoryError {
         /// What to do.
         advice: &'static str,
     },
+    /// A sequence would draw ids below those of its table.
+    #[error(
+        "the sequence {sequence} is at {last_id}, but its table has the id {highest_id}: a logical replica or a partial \
+         restore does not copy sequences, and new rows would get ids that are taken or too low; run `ledger migrate`, which \
+         moves the sequence"
+    )]
+    SequenceBehind {
+        /// The name of the sequence.
+        sequence: String,
+        /// The last id that it drew.
+        last_id: i64,
+        /// The highest id of the table.
+        highest_id: i64,
+    },
     /// The server or the database cannot hold a ledger. The text names the property and the remedy.
     #[error("{0}")]
     UnsuitableServer(String),
@@ -102,6 +119,11 @@ impl RepositoryError {
     /// Returns whether the same database transaction can simply run again: after a serialization failure or a deadlock.
     pub fn is_conflict(&self) -> bool {
         matches!(self.sqlstate(), Some("40001" | "40P01"))
+    }
+
+    /// Returns whether the server ended the statement after `statement_timeout`, or because somebody cancelled it.
+    pub(super) fn is_statement_timeout(&self) -> bool {
+        self.sqlstate() == Some("57014")
     }
 
     /// Returns whether the expected path was wrong about the group: an account differs from its expected state, or a
@@ -136,13 +158,15 @@ impl RepositoryError {
     }
 
     /// Returns whether a retry of the same request may succeed. This holds for every error of the database that is not
-    /// known to lie in the request.
+    /// known to lie in the request. An id of the outbox that is taken does not: its sequence is behind.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::PoolExhausted(_) => true,
-            Self::Database(DieselError::DatabaseError(..)) => {
+            Self::Database(DieselError::DatabaseError(_, information)) => {
                 let code = self.sqlstate().unwrap_or_default();
-                code == CLOCK_DIFFERS || !REQUEST_FAULTS.iter().any(|class| code.starts_with(class))
+                code == CLOCK_DIFFERS
+                    || information.constraint_name() == Some(OUTBOX_KEY)
+                    || !REQUEST_FAULTS.iter().any(|class| code.starts_with(class))
             }
             other => other.is_connection_lost(),
         }

@@ -183,6 +183,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    republications (id) {
+        id -> Uuid,
+        requested_by -> Text,
+        requested_at -> Timestamptz,
+        selection -> Text,
+        selected -> Int8,
+        republished -> Int8,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     risk_assessments (account_id, account_seq) {
         account_id -> Text,
         account_seq -> Int8,
@@ -230,6 +242,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     lease_members,
     leases,
     outbox,
+    republications,
     risk_assessments,
     transactions,
 );

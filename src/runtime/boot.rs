@@ -22,7 +22,9 @@ use super::{
 use crate::{
     broker::{self, SharedBroker, TopicSpec},
     config::{BrokerKind, Config},
-    repository::{self, Connection, Pool, RepositoryError, migrations, read_clock, server_properties},
+    repository::{
+        self, Connection, Pool, RepositoryError, migrations, read_clock, sequences, server_properties,
+    },
 };
 
 /// The first steps of one command.
@@ -66,6 +68,13 @@ impl<'a> Boot<'a> {
     pub async fn connect(&self) -> Result<Connection, RepositoryError> {
         let mut connection = self.connect_unmigrated().await?;
         migrations::check_schema(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Opens a connection and checks server, schema and sequences. For commands that write rows.
+    pub async fn connect_to_write(&self) -> Result<Connection, RepositoryError> {
+        let mut connection = self.connect().await?;
+        sequences::check(&mut connection).await?;
         Ok(connection)
     }
 

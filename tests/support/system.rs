@@ -1,7 +1,7 @@
 //! The whole system as separate processes for fault tests: roles that can be killed, frozen and stopped, and a Kafka behind
 //! a proxy. [`System::is_whole`] checks the result with `ledger verify` and an independent reader.
 
-use std::time::Duration;
+use std::{process::Output, time::Duration};
 
 use ledger::{
     broker::{self, FetchedRecord, OutgoingRecord, SharedBroker},
@@ -83,6 +83,13 @@ impl System {
         let environment = self.environment(more);
         let pairs: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         Binary::start(&[role], &pairs)
+    }
+
+    /// Runs a command until it exits.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let environment = self.environment(&[]);
+        let pairs: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        binary::run(arguments, &pairs)
     }
 
     /// Starts a relay and waits until it has started.

@@ -58,7 +58,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow:
     if let Some(before) = args.before {
         dead_letter(connection, before).await?;
     }
-    let filter = args.filter.filter(args.open);
+    let filter = args.filter.filter(args.state.is_open());
     // Reads one more than the limit, to know whether there is another page.
     let mut letters = dead_letters::newest(connection, &filter, args.before, args.limit + 1).await?;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
@@ -88,6 +88,7 @@ fn page(letters: &[DeadLetter]) -> Table {
     for letter in letters {
         let replays = match &letter.outcome {
             None => "none".to_owned(),
+            Some(outcome) if letter.replays == 0 => outcome.clone(),
             Some(outcome) => format!("{} ({outcome})", letter.replays),
         };
         page.add_row([

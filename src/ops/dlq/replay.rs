@@ -100,7 +100,7 @@ impl Selection {
         for id in &args.ids {
             dead_letter(connection, *id).await?;
         }
-        let mut filter = args.filter.filter(true);
+        let mut filter = args.filter.filter(Some(true));
         let now = dead_letters::now(connection).await?;
         filter.until = Some(filter.until.map_or(now, |until| until.min(now)));
         Ok(Self {

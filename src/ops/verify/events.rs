@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{
     broker::{Broker, FetchedRecord},
-    event::{TRANSACTION_CREATED, TRANSACTIONS_TOPIC, TransactionCreated, partition_of},
+    event::{REPUBLISHED, TRANSACTION_CREATED, TRANSACTIONS_TOPIC, TransactionCreated, partition_of},
     repository::{
         Connection,
-        verification::{self, Findings, PublishedTransaction, Snapshot, UnpublishedRows},
+        verification::{self, Findings, PublishedTransaction, SequenceRange, Snapshot, UnpublishedRows},
     },
 };
 
@@ -112,6 +112,7 @@ impl TopicScan {
                     partition: source.partition,
                     offset: event.offset,
                     whole: source.whole,
+                    is_republished: event.is_republished,
                 });
             }
         }
@@ -180,16 +181,15 @@ impl TopicScan {
         if self.partitions == 0 {
             return "the topic does not exist yet".to_owned();
         }
-        let foreign = self.foreign + self.dead_lettered;
-        match foreign {
-            0 => format!("{} duplicates", self.order.duplicates),
-            _ => {
-                format!(
-                    "{} duplicates, {foreign} records that are not events of the ledger",
-                    self.order.duplicates
-                )
-            }
+        let mut note = format!("{} duplicates", self.order.duplicates);
+        if self.order.filled > 0 {
+            note += &format!(", {} published late by `ledger republish`", self.order.filled);
         }
+        let foreign = self.foreign + self.dead_lettered;
+        if foreign > 0 {
+            note += &format!(", {foreign} records that are not events of the ledger");
+        }
+        note
     }
 
     fn trimmed_note(&self, unchecked: i64) -> Option<String> {
@@ -222,6 +222,33 @@ impl TopicScan {
         connection: &mut Connection,
         missing: &mut Findings,
     ) -> anyhow::Result<i64> {
+        self.each_unpublished(connection, |account| missing.add(never_published(&account))).await
+    }
+
+    /// Writes the ranges of the missing transactions into the temporary table of gaps. Returns how many accounts cannot be
+    /// checked.
+    pub(super) async fn store_missing(self, connection: &mut Connection) -> anyhow::Result<i64> {
+        self.store_ranges(connection).await?;
+        let mut ranges = Vec::new();
+        let add = |account: UnpublishedRows| {
+            let UnpublishedRows { account_id, first_seq, last_seq, .. } = account;
+            ranges.push(SequenceRange { account_id, from_seq: first_seq, to_seq: last_seq });
+        };
+        let unchecked = self.each_unpublished(connection, add).await?;
+        for chunk in ranges.chunks(CHUNK_SIZE_MAX) {
+            verification::insert_gaps(connection, chunk).await?;
+        }
+        verification::analyze_published(connection).await?;
+        Ok(unchecked)
+    }
+
+    /// Calls `each` for each account whose last transactions are neither in the topic nor in the outbox. Returns how many
+    /// accounts cannot be checked.
+    async fn each_unpublished(
+        &self,
+        connection: &mut Connection,
+        mut each: impl FnMut(UnpublishedRows),
+    ) -> anyhow::Result<i64> {
         let mut after = String::new();
         let mut unchecked = 0;
         loop {
@@ -232,7 +259,7 @@ impl TopicScan {
                 let partition = partition_of(account.account_id.as_bytes(), self.partitions);
                 match !account.seen && self.trimmed.contains(&partition) {
                     true => unchecked += 1,
-                    false => missing.add(never_published(&account)),
+                    false => each(account),
                 }
             }
         }
@@ -280,6 +307,7 @@ fn event(partition: i32, record: &FetchedRecord) -> Option<PublishedTransaction>
         counterparty: event.counterparty,
         description: event.description,
         reverses: row.posting.reverses,
+        is_republished: record.headers.attribute(REPUBLISHED).is_some(),
     })
 }
 

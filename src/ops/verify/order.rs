@@ -4,6 +4,7 @@
 //!
 //! - A number that occurred before is a duplicate; a crash of a relay causes some.
 //! - A number above the next one leaves a gap. If an event fills the gap later, it is out of order.
+//! - An event that an operator published again may fill a gap late.
 //! - A gap that is never filled needs another explanation, such as a dead letter.
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +20,8 @@ pub(super) struct Order {
     pub(super) late: Findings,
     /// The number of events that occurred before.
     pub(super) duplicates: i64,
+    /// The number of events that an operator published again and that fill a gap.
+    pub(super) filled: i64,
 }
 
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(super) struct Occurrence<'a> {
     pub(super) offset: i64,
     /// Whether the partition still has its first record. If not, an account may start with any number.
     pub(super) whole: bool,
+    /// Whether an operator published the event again.
+    pub(super) is_republished: bool,
 }
 
 impl Order {
@@ -73,6 +78,7 @@ impl Order {
     /// Counts a duplicate, or a late event if it fills a gap.
     fn observe_earlier(&mut self, seen: Occurrence<'_>) {
         match self.fill_gap(seen) {
+            Some(()) if seen.is_republished => self.filled += 1,
             Some(()) => {
                 self.late.push(|| format!("{} comes after later events of its account", describe(seen)))
             }
@@ -137,9 +143,14 @@ mod tests {
                 partition: 0,
                 offset,
                 whole,
+                is_republished: false,
             });
         }
         order
+    }
+
+    fn occurrence(account_seq: i64, partition: i32) -> Occurrence<'static> {
+        Occurrence { account_id: "a", account_seq, partition, offset: 0, whole: true, is_republished: false }
     }
 
     fn gaps(order: &Order) -> Vec<(i64, i64)> {
@@ -170,7 +181,17 @@ mod tests {
     #[test]
     fn an_account_in_two_partitions_is_out_of_order() {
         let mut order = order_of(&[1], true);
-        order.observe(Occurrence { account_id: "a", account_seq: 2, partition: 1, offset: 0, whole: true });
+        order.observe(occurrence(2, 1));
         assert_eq!(order.late.differences, 1);
+    }
+
+    #[test]
+    fn an_event_that_was_published_again_may_fill_a_gap() {
+        let mut order = order_of(&[1, 4], true);
+        for account_seq in [2, 2, 3] {
+            order.observe(Occurrence { is_republished: true, ..occurrence(account_seq, 0) });
+        }
+        let counts = (order.late.differences, order.duplicates, order.filled);
+        assert_eq!((counts, gaps(&order)), ((0, 1, 2), vec![]));
     }
 }

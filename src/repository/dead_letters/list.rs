@@ -18,7 +18,7 @@ use super::{
         functions::clock_timestamp,
         schema::{dead_letter_replays, dead_letters},
     },
-    replays::FAILING,
+    replays::{DISMISSED, FAILING},
 };
 
 /// The conditions of a list; a field that is None does not filter.
@@ -34,8 +34,8 @@ pub struct DeadLetterFilter {
     pub since: Option<DateTime<Utc>>,
     /// Dead-lettered before this time.
     pub until: Option<DateTime<Utc>>,
-    /// Only dead letters without a successful replay.
-    pub only_open: bool,
+    /// Only open dead letters, or only those that a replay or a dismissal has handled.
+    pub is_open: Option<bool>,
 }
 
 /// A dead letter without its record.
@@ -65,7 +65,7 @@ pub struct DeadLetter {
     pub created_at: DateTime<Utc>,
     /// How often the dead letter was replayed.
     pub replays: i64,
-    /// The outcome of the last replay.
+    /// The outcome of the last replay, or `dismissed`.
     pub outcome: Option<String>,
 }
 
@@ -152,11 +152,13 @@ fn matching(filter: &DeadLetterFilter) -> Query<'_> {
     if let Some(until) = filter.until {
         letters = letters.filter(dead_letters::created_at.lt(until));
     }
-    if filter.only_open {
-        let successful = dead_letter_replays::table
-            .filter(dead_letter_replays::dead_letter_id.eq(dead_letters::id))
-            .filter(dead_letter_replays::outcome.ne(FAILING));
-        letters = letters.filter(not(exists(successful)));
+    let handled = dead_letter_replays::table
+        .filter(dead_letter_replays::dead_letter_id.eq(dead_letters::id))
+        .filter(dead_letter_replays::outcome.ne(FAILING));
+    match filter.is_open {
+        None => {}
+        Some(true) => letters = letters.filter(not(exists(handled))),
+        Some(false) => letters = letters.filter(exists(handled)),
     }
     letters
 }
@@ -194,7 +196,11 @@ async fn load(connection: &mut Connection, letters: Query<'_>) -> Result<Vec<Dea
             dead_letters::attempts,
             dead_letters::event_id,
             dead_letters::created_at,
-            replays().select(count_star()).single_value().assume_not_null(),
+            replays()
+                .filter(dead_letter_replays::outcome.ne(DISMISSED))
+                .select(count_star())
+                .single_value()
+                .assume_not_null(),
             last_outcome,
         ))
         .load(connection)

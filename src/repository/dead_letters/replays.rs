@@ -18,9 +18,11 @@ use crate::event::lane_of;
 
 /// The outcome of a replay that changed nothing. After any other outcome the dead letter is no longer open.
 pub(super) const FAILING: &str = "failing";
+/// The outcome of a dismissal, which is no replay.
+pub(super) const DISMISSED: &str = "dismissed";
 const QUEUED: &str = "queued";
 
-/// A replay.
+/// A replay, or a dismissal.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = dead_letter_replays)]
 pub struct Replay {
@@ -30,7 +32,7 @@ pub struct Replay {
     pub replayed_at: DateTime<Utc>,
     /// The outcome as a word.
     pub outcome: String,
-    /// The error of a replay that failed.
+    /// The error of a replay that failed, or the note of a dismissal.
     pub detail: String,
 }
 
@@ -43,7 +45,7 @@ struct NewReplay<'a> {
     detail: &'a str,
 }
 
-/// Returns all replays of a dead letter, oldest first.
+/// Returns all replays of a dead letter and its dismissal, oldest first.
 pub async fn replays(connection: &mut Connection, id: Uuid) -> Result<Vec<Replay>, RepositoryError> {
     let replays = dead_letter_replays::table
         .filter(dead_letter_replays::dead_letter_id.eq(id))

@@ -23,8 +23,8 @@ pub struct Backlog {
 /// How many rows of a lane [`backlog`] counts at most.
 const COUNTED_PER_LANE_MAX: i64 = 250;
 
-/// Returns the size and the age of the outbox. `floors` are the scan floors of all lanes, 0 where unknown; with them
-/// the query reads a few thousand index entries at most.
+/// Returns the size and the age of the outbox from the scan floors of all lanes on; a floor is 0 where it is unknown. With
+/// them the query reads a few thousand index entries at most. [`super::id_below_floors`] finds rows below them.
 pub async fn backlog(connection: &mut Connection, floors: &[i64]) -> Result<Backlog, RepositoryError> {
     let lanes: Vec<i16> = (0..LANES).collect();
     let backlog = statement(include_str!("backlog.sql"))

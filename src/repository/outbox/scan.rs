@@ -59,10 +59,16 @@ pub async fn configure_session(connection: &mut Connection) -> Result<(), Reposi
     Ok(())
 }
 
+/// Returns the last id that was drawn from the sequence of the outbox.
+pub async fn last_id(connection: &mut Connection) -> Result<i64, RepositoryError> {
+    let LastId { last_id } = statement(include_str!("last_id.sql")).get_result(connection).await?;
+    Ok(last_id)
+}
+
 /// Returns the last drawn id and the open database transactions. The id must be read first: a database transaction that
 /// drew this id or a lower one is then either still open and listed, or has ended.
 pub async fn drawn_ids(connection: &mut Connection) -> Result<DrawnIds, RepositoryError> {
-    let LastId { last_id } = statement(include_str!("last_id.sql")).get_result(connection).await?;
+    let last_id = last_id(connection).await?;
     let open: Vec<OpenTransaction> =
         statement(include_str!("open_transactions.sql")).get_results(connection).await?;
     Ok(DrawnIds { last_id, open: open.into_iter().map(|open| open.virtual_transaction).collect() })

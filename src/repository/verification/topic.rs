@@ -43,6 +43,8 @@ pub struct PublishedTransaction {
     pub metadata: Option<String>,
     /// The transaction that this one reverses.
     pub reverses: Option<Uuid>,
+    /// Whether an operator published the event again.
+    pub is_republished: bool,
 }
 
 /// An event whose transaction is missing or differs.
@@ -189,6 +191,9 @@ pub struct UnpublishedRows {
     /// The lowest sequence number.
     #[diesel(sql_type = BigInt)]
     pub first_seq: i64,
+    /// The highest sequence number.
+    #[diesel(sql_type = BigInt)]
+    pub last_seq: i64,
     /// Whether the topic holds any event of the account.
     #[diesel(sql_type = Bool)]
     pub seen: bool,
@@ -209,7 +214,8 @@ pub async fn unpublished(
     Ok(rows)
 }
 
-/// Finds transactions in gaps that wait in the outbox, although later transactions of the account are in the topic.
+/// Finds transactions in gaps that wait in the outbox, although later transactions of the account are in the topic. Events
+/// that an operator publishes again do not count.
 pub async fn gaps_in_outbox(connection: &mut Connection) -> Result<Findings, RepositoryError> {
     find(connection, statement(include_str!("topic/gaps_in_outbox.sql"))).await
 }

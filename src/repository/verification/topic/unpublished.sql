@@ -1,6 +1,7 @@
 -- name: verify_unpublished
 -- Not in the DSL: it compares whole tables.
-SELECT a.account_id, count(*) AS rows, min(t.account_seq) AS first_seq, bool_or(p.account_id IS NOT NULL) AS seen
+SELECT a.account_id, count(*) AS rows, min(t.account_seq) AS first_seq,
+  max(t.account_seq) AS last_seq, bool_or(p.account_id IS NOT NULL) AS seen
 FROM verify_accounts a
 LEFT JOIN verify_published p ON p.account_id = a.account_id
 JOIN transactions t ON t.account_id = a.account_id

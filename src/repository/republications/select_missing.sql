@@ -1,0 +1,9 @@
+-- name: republish_select_missing
+-- Not in the DSL: it fills a temporary table from those of `ledger verify`.
+INSERT INTO republish_selected
+SELECT row_number() OVER (ORDER BY t.account_id, t.account_seq), t.account_id, t.account_seq
+FROM verify_gaps g
+JOIN transactions t ON t.account_id = g.account_id AND t.account_seq BETWEEN g.from_seq AND g.to_seq
+WHERE NOT EXISTS (SELECT FROM verify_outbox o WHERE o.event_id = t.id AND o.topic = 'transactions.v1')
+  AND NOT EXISTS (SELECT FROM dead_letters d
+                  WHERE d.event_id = t.id AND d.topic = 'transactions.v1' AND d.record_offset IS NULL)
