@@ -12,21 +12,27 @@
 
 mod kafka;
 mod postgres;
+mod topic_check;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 pub use kafka::KafkaBroker;
 pub use postgres::PostgresBroker;
+pub use topic_check::{TopicProblems, check_topic};
 
 use crate::{
     config::{BrokerKind, Config},
     event::{Headers, RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC},
     repository::Pool,
 };
+
+/// The most bytes that the relay publishes in one request. Kafka's default limit is 1 MiB.
+pub const REQUEST_BYTES_MAX: usize = 900_000;
 
 /// A topic as the configuration wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +90,33 @@ pub struct TopicState {
     pub min_insync_replicas: Option<i16>,
     /// How long records are kept.
     pub retention: Option<Retention>,
+    /// Kafka's policy for old records: `delete`, `compact` or both.
+    pub cleanup_policy: Option<String>,
+    /// The largest batch of records that the topic accepts.
+    pub message_bytes_max: Option<usize>,
+    /// Whether a replica that lacks records may become the leader.
+    pub unclean_election: Option<bool>,
+    /// The number of brokers in the cluster.
+    pub brokers: Option<usize>,
+    /// Whether this user may not read the settings of the topic.
+    pub hides_settings: bool,
+}
+
+impl TopicState {
+    /// Describes a topic by its number of partitions alone.
+    fn of_partitions(partitions: i32) -> Self {
+        Self {
+            partitions,
+            replication_factor: None,
+            min_insync_replicas: None,
+            retention: None,
+            cleanup_policy: None,
+            message_bytes_max: None,
+            unclean_election: None,
+            brokers: None,
+            hides_settings: false,
+        }
+    }
 }
 
 /// A record to publish.
@@ -112,6 +145,26 @@ pub struct FetchedRecord {
     pub headers: Headers,
     /// The time of publication.
     pub timestamp: DateTime<Utc>,
+    /// Which leader of the partition appended the record (Kafka only). Each new leader has a higher epoch.
+    pub leader_epoch: Option<i32>,
+}
+
+/// An offset, and the log that it belongs to. In another log, the same offset is another record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogOffset {
+    /// The offset.
+    pub offset: i64,
+    /// The id of the log. None: the log is not checked.
+    pub log_id: Option<Uuid>,
+    /// The leader epoch of the record before the offset. None: it is not checked.
+    pub leader_epoch: Option<i32>,
+}
+
+impl LogOffset {
+    /// An offset in the current log of the partition.
+    pub const fn unchecked(offset: i64) -> Self {
+        Self { offset, log_id: None, leader_epoch: None }
+    }
 }
 
 /// The result of a fetch.
@@ -122,6 +175,8 @@ pub struct Fetched {
     /// The offset of the next fetch. It is past the records, and past offsets that hold no record, such as the marker at
     /// the end of a Kafka transaction.
     pub next_offset: i64,
+    /// The leader epoch of the last record or marker before `next_offset`. None if none was read, or without Kafka.
+    pub leader_epoch: Option<i32>,
     /// The offset of the next record of the partition.
     pub high_watermark: i64,
 }
@@ -153,7 +208,7 @@ pub enum BrokerError {
         /// The reason, in the words of the broker.
         detail: String,
     },
-    /// The partition does not hold the offset: retention removed it, or the topic was recreated.
+    /// The partition does not hold the offset: retention removed it, or the end of the log was lost.
     #[error("offset {offset} of {topic}/{partition} is outside {earliest}..{latest}")]
     OffsetOutOfRange {
         /// The topic.
@@ -166,6 +221,36 @@ pub enum BrokerError {
         earliest: i64,
         /// The offset of the next record, −1 if unknown.
         latest: i64,
+    },
+    /// The offset belongs to another log than the current one.
+    #[error(
+        "{topic}/{partition} is another log than before: the topic was deleted and created again{}",
+        ids(*expected, *found)
+    )]
+    LogReplaced {
+        /// The topic.
+        topic: String,
+        /// The partition of the topic.
+        partition: i32,
+        /// The id of the log that the offset belongs to.
+        expected: Option<Uuid>,
+        /// The id of the log that the partition has now.
+        found: Option<Uuid>,
+    },
+    /// The log no longer contains what was read before the offset: the broker lost the end of the log.
+    #[error(
+        "{topic}/{partition} has lost its end: the records before offset {offset}, which were read, are not in the log \
+         from offset {end} on"
+    )]
+    LogTruncated {
+        /// The topic.
+        topic: String,
+        /// The partition of the topic.
+        partition: i32,
+        /// The requested offset.
+        offset: i64,
+        /// The first offset whose record may be another one now.
+        end: i64,
     },
     /// The topic does not exist.
     #[error("topic {0} does not exist; create it, or set broker.create_topics = true")]
@@ -201,10 +286,21 @@ impl BrokerError {
         matches!(self, Self::RecordTooLarge | Self::RecordInvalid { .. })
     }
 
+    /// Returns whether the offset of a fetch does not name the next record of its reader: only an operator can decide
+    /// where to continue.
+    pub fn is_position_lost(&self) -> bool {
+        matches!(self, Self::OffsetOutOfRange { .. } | Self::LogReplaced { .. } | Self::LogTruncated { .. })
+    }
+
     /// Returns whether the connection and the broker are healthy after this error.
     fn leaves_connection_usable(&self) -> bool {
-        self.concerns_a_record() || matches!(self, Self::OffsetOutOfRange { .. })
+        self.concerns_a_record() || matches!(self, Self::OffsetOutOfRange { .. } | Self::LogTruncated { .. })
     }
+}
+
+fn ids(expected: Option<Uuid>, found: Option<Uuid>) -> String {
+    let text = |id: Option<Uuid>| id.map_or_else(|| "none".to_owned(), |id| id.to_string());
+    format!(" (its id was {}, and is {})", text(expected), text(found))
 }
 
 /// A broker.
@@ -225,9 +321,7 @@ pub trait Broker: Send + Sync {
         records: Vec<OutgoingRecord>,
     ) -> Result<(), BrokerError>;
 
-    /// Reads records from `offset` on, up to about `bytes_max` bytes, and waits at most `wait_max` for the first record.
-    /// A broker that throttles the client adds to this wait. A fetch at the high watermark returns no records; a fetch
-    /// beyond it, or before the first record, fails with [`BrokerError::OffsetOutOfRange`].
+    /// Reads records from `offset` on, in the current log of the partition. See [`Broker::fetch_from`].
     async fn fetch(
         &self,
         topic: &str,
@@ -235,7 +329,27 @@ pub trait Broker: Send + Sync {
         offset: i64,
         bytes_max: usize,
         wait_max: Duration,
+    ) -> Result<Fetched, BrokerError> {
+        self.fetch_from(topic, partition, LogOffset::unchecked(offset), bytes_max, wait_max).await
+    }
+
+    /// Reads records, up to about `bytes_max` bytes, and waits at most `wait_max` for the first record. A broker that
+    /// throttles the client adds to this wait. A fetch at the high watermark returns no records; a fetch beyond it, or
+    /// before the first record, fails with [`BrokerError::OffsetOutOfRange`]. If `from` belongs to
+    /// another log, the fetch fails with [`BrokerError::LogReplaced`] or [`BrokerError::LogTruncated`], however long the
+    /// log is.
+    async fn fetch_from(
+        &self,
+        topic: &str,
+        partition: i32,
+        from: LogOffset,
+        bytes_max: usize,
+        wait_max: Duration,
     ) -> Result<Fetched, BrokerError>;
+
+    /// Returns the id of the log of a partition. A log that is deleted and created again gets another id. None if the
+    /// broker has no ids.
+    async fn log_id(&self, topic: &str, partition: i32) -> Result<Option<Uuid>, BrokerError>;
 
     /// Returns the first offset of the partition and the offset of its next record.
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError>;

@@ -82,6 +82,12 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     topics.retain(|topic| topic.name == TRANSACTIONS_TOPIC);
     let broker = boot.broker_with_topics(&topics).await?;
     let partitions = broker.partitions(TRANSACTIONS_TOPIC).await.context("transactions.v1")?;
+    if broker.log_id(TRANSACTIONS_TOPIC, 0).await?.is_none() {
+        tracing::warn!(
+            "this broker has no topic ids (Kafka has them since 3.1): a topic that is deleted and created again is noticed only \
+             while its log is shorter than the position"
+        );
+    }
     let group = &config.consume_risk.group;
     let names = (0..partitions).map(|partition| ownership::lease_name(group, partition)).collect();
     let leases =

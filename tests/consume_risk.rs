@@ -7,7 +7,7 @@
 mod backfill;
 mod blocked_partition;
 mod known_accounts;
-mod scene;
+pub mod scene;
 mod silent_database;
 
 use std::{collections::HashMap, time::Duration};

@@ -71,6 +71,7 @@ async fn a_consumer_that_loses_its_permission_or_password_waits_and_reports_it()
         ("LEDGER_BROKER__KAFKA__SASL_PASSWORD", "first"),
     ]);
     let admin = consumer.field("admin");
+    consumer.line_with("the settings of transactions.v1 are not checked");
     system.post(0, 60, 60, |_| None).await;
     assessed(60).await;
 

@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 use ledger::{
     broker::{
-        self, Broker, BrokerError, Fetched, OffsetRange, OutgoingRecord, PostgresBroker, SharedBroker,
-        TopicSpec, TopicState,
+        self, Broker, BrokerError, Fetched, LogOffset, OffsetRange, OutgoingRecord, PostgresBroker,
+        SharedBroker, TopicSpec, TopicState,
     },
     event::{lane_of, partition_of},
     relay::{self, Relay},
@@ -450,15 +450,19 @@ impl Broker for FaultyBroker {
         self.inner.produce(topic, partition, records).await
     }
 
-    async fn fetch(
+    async fn fetch_from(
         &self,
         topic: &str,
         partition: i32,
-        offset: i64,
+        from: LogOffset,
         bytes_max: usize,
         wait_max: Duration,
     ) -> Result<Fetched, BrokerError> {
-        self.inner.fetch(topic, partition, offset, bytes_max, wait_max).await
+        self.inner.fetch_from(topic, partition, from, bytes_max, wait_max).await
+    }
+
+    async fn log_id(&self, topic: &str, partition: i32) -> Result<Option<Uuid>, BrokerError> {
+        self.inner.log_id(topic, partition).await
     }
 
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {

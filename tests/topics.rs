@@ -66,13 +66,16 @@ async fn kafka_topics_have_the_configured_settings() {
         let name = format!("settings-{}", uuid::Uuid::new_v4().simple());
         assert_eq!(broker.describe_topic(&name).await.expect("an answer"), None);
         let spec = TopicSpec { retention, ..TopicSpec::new(name.clone(), 3) };
-        broker.ensure_topics(&[spec], true).await.expect("created");
+        broker.ensure_topics(std::slice::from_ref(&spec), true).await.expect("created");
         let state = broker.describe_topic(&name).await.expect("an answer").expect("there");
         assert_eq!(
             (state.partitions, state.replication_factor, state.min_insync_replicas),
             (3, Some(1), Some(1))
         );
         assert_eq!(state.retention, Some(retention));
+        assert_eq!((state.cleanup_policy.as_deref(), state.brokers), (Some("delete"), Some(1)));
+        assert!(state.message_bytes_max > Some(1_000_000) && state.unclean_election == Some(false));
+        assert_eq!(broker::check_topic(&spec, &state), broker::TopicProblems::default());
     }
 }
 

@@ -18,6 +18,9 @@
 //!   or explains an offset out of range, makes up to three.
 //! - A connection is closed after an error, so no call meets a broken connection twice.
 //! - Headers keep their order, and names may repeat.
+//! - A fetch that knows its log names the topic by its id and says which leader wrote the record before its offset. The
+//!   broker compares both with its log at every fetch, so a topic that was created again, or a log that lost its end, is
+//!   never read as if nothing had happened. Brokers before Kafka 3.1 cannot compare.
 //!
 //! Deliberately absent: an idempotent or transactional producer, because consumers drop duplicates; and consumer
 //! groups, because positions are kept in PostgreSQL beside the results.
@@ -43,12 +46,13 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use self::{
     connect::Connector, deadline::Deadline, group_positions::GroupPositions,
     leader_connections::LeaderConnections, metadata::Metadata, partition::Partition, topics::Topics,
 };
-use super::{Broker, BrokerError, Fetched, OffsetRange, OutgoingRecord, TopicSpec, TopicState};
+use super::{Broker, BrokerError, Fetched, LogOffset, OffsetRange, OutgoingRecord, TopicSpec, TopicState};
 use crate::config::{Compression, Kafka};
 
 /// A Kafka cluster.
@@ -89,7 +93,7 @@ impl KafkaBroker {
     }
 
     fn partition<'a>(&'a self, topic: &'a str, number: i32) -> Partition<'a> {
-        Partition::new(&self.leaders, topic, number)
+        Partition::new(&self.leaders, &self.metadata, topic, number)
     }
 
     fn deadline(&self) -> Deadline {
@@ -129,15 +133,19 @@ impl Broker for KafkaBroker {
         self.partition(topic, partition).produce(&records, self.compression).await
     }
 
-    async fn fetch(
+    async fn fetch_from(
         &self,
         topic: &str,
         partition: i32,
-        offset: i64,
+        from: LogOffset,
         bytes_max: usize,
         wait_max: Duration,
     ) -> Result<Fetched, BrokerError> {
-        self.partition(topic, partition).fetch(offset, bytes_max, wait_max).await
+        self.partition(topic, partition).fetch(from, bytes_max, wait_max).await
+    }
+
+    async fn log_id(&self, topic: &str, _partition: i32) -> Result<Option<Uuid>, BrokerError> {
+        self.deadline().limit(self.metadata.topic_id(topic)).await
     }
 
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {

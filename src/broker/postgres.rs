@@ -3,7 +3,7 @@
 //! A record is durable when its database transaction has committed. A fetch polls the table.
 //!
 //! Guarantees: retention never removes a record that a group with a position has not handled yet. It runs when it is
-//! called; the relay calls it every minute.
+//! called; the relay calls it every minute. A partition that was deleted and created again has another log id.
 //! Deliberately absent: copies of positions for other tools, because `ledger consumers` shows positions and lag.
 
 use std::{
@@ -15,10 +15,11 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
 
 use super::{
-    Broker, BrokerError, Fetched, FetchedRecord, OffsetRange, OutgoingRecord, Retention, TopicSpec,
-    TopicState,
+    Broker, BrokerError, Fetched, FetchedRecord, LogOffset, OffsetRange, OutgoingRecord, Retention,
+    TopicSpec, TopicState,
 };
 use crate::{
     event::Headers,
@@ -118,10 +119,14 @@ impl PostgresBroker {
         &self,
         topic: &str,
         partition: i32,
-        offset: i64,
+        LogOffset { offset, log_id, .. }: LogOffset,
         bytes_max: usize,
     ) -> Result<Poll, BrokerError> {
         let range = self.range(topic, partition).await?;
+        if log_id.is_some_and(|log_id| log_id != range.log_id) {
+            let (topic, found) = (topic.to_owned(), Some(range.log_id));
+            return Err(BrokerError::LogReplaced { topic, partition, expected: log_id, found });
+        }
         if offset < range.earliest || offset > range.latest {
             return Err(BrokerError::OffsetOutOfRange {
                 topic: topic.to_owned(),
@@ -142,7 +147,8 @@ impl PostgresBroker {
                 .map_err(broker_error)?;
         let next = records.last().map_or(offset, |record| record.record_offset + 1);
         let records = records.into_iter().map(fetched).collect::<Result<_, _>>()?;
-        Ok(Poll::Found(Fetched { records, next_offset: next, high_watermark: range.latest.max(next) }))
+        let high_watermark = range.latest.max(next);
+        Ok(Poll::Found(Fetched { records, next_offset: next, leader_epoch: None, high_watermark }))
     }
 }
 
@@ -164,6 +170,7 @@ fn fetched(record: StoredRecord) -> Result<FetchedRecord, BrokerError> {
         value: record.value.map(Into::into),
         headers,
         timestamp: record.created_at,
+        leader_epoch: None,
     })
 }
 
@@ -218,28 +225,33 @@ impl Broker for PostgresBroker {
         bounded(self.append(topic, partition, &columns(records))).await
     }
 
-    async fn fetch(
+    async fn fetch_from(
         &self,
         topic: &str,
         partition: i32,
-        offset: i64,
+        from: LogOffset,
         bytes_max: usize,
         wait_max: Duration,
     ) -> Result<Fetched, BrokerError> {
         let deadline = Instant::now() + wait_max;
         let mut interval = POLL_INTERVAL_MIN;
         loop {
-            let high_watermark = match bounded(self.poll(topic, partition, offset, bytes_max)).await? {
+            let high_watermark = match bounded(self.poll(topic, partition, from, bytes_max)).await? {
                 Poll::Found(fetched) => return Ok(fetched),
                 Poll::Empty { high_watermark } => high_watermark,
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(Fetched { records: Vec::new(), next_offset: offset, high_watermark });
+                let (records, next_offset) = (Vec::new(), from.offset);
+                return Ok(Fetched { records, next_offset, leader_epoch: None, high_watermark });
             }
             sleep(interval.min(left)).await;
             interval = (interval * 2).min(POLL_INTERVAL_MAX);
         }
+    }
+
+    async fn log_id(&self, topic: &str, partition: i32) -> Result<Option<Uuid>, BrokerError> {
+        Ok(Some(bounded(self.range(topic, partition)).await?.log_id))
     }
 
     async fn offset_range(&self, topic: &str, partition: i32) -> Result<OffsetRange, BrokerError> {
@@ -264,12 +276,7 @@ impl Broker for PostgresBroker {
 
     async fn describe_topic(&self, topic: &str) -> Result<Option<TopicState>, BrokerError> {
         let partitions = bounded(self.count_partitions(topic)).await?;
-        Ok((partitions > 0).then_some(TopicState {
-            partitions,
-            replication_factor: None,
-            min_insync_replicas: None,
-            retention: None,
-        }))
+        Ok((partitions > 0).then(|| TopicState::of_partitions(partitions)))
     }
 
     async fn enforce_retention(&self, topics: &[TopicSpec]) -> Result<u64, BrokerError> {

@@ -28,7 +28,7 @@ use crate::{
         Connection, RepositoryError,
         assessments::NewAssessment,
         read_clock,
-        transactions::{self, LedgerRow},
+        transactions::{self, LedgerRow, SequenceGap},
     },
     risk::{AccountHistory, Assessment, Ruleset, ScoreError},
     runtime::fail_point,
@@ -52,6 +52,10 @@ pub(super) struct Assessed {
     pub duplicates: u64,
     /// How many records from the front are covered by `rows` and `duplicates`.
     pub handled: usize,
+    /// Events whose predecessor in their account was not assessed when the batch was planned.
+    pub suspected_gaps: Vec<SequenceGap>,
+    /// How many of them really follow an event that was never delivered.
+    pub gaps: u64,
     /// Why the next record cannot be handled, if that ended the batch.
     pub fault: Option<RecordFault>,
     pub assessed_at: DateTime<Utc>,
@@ -73,6 +77,8 @@ pub(super) enum LedgerLookup {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum EventAction {
     Score,
+    /// Like `Score`, but the transaction before it is not assessed.
+    ScoreAfterGap,
     /// Already assessed: only add it to the history.
     Remember,
     /// Already assessed, and no cached history ends directly before it: do nothing.
@@ -179,6 +185,7 @@ fn plan_actions<'a>(
     let rows_to_read_max = room.min(HISTORY_ROWS_READ_MAX);
     let mut rows_to_read = 0;
     for ((event, row), currency) in events.iter().zip(rows).zip(currencies) {
+        let follows_assessed = row.as_ref().is_none_or(|row| row.follows_assessed);
         let is_assessed = match compare_with_ledger(event, row.as_ref(), *currency) {
             Ok(is_assessed) => is_assessed,
             Err(fault) => {
@@ -204,7 +211,7 @@ fn plan_actions<'a>(
                 }
                 plan.accounts_to_read.push((account_id, event.currency));
                 plan.before_seqs.push(account_seq);
-                EventAction::Score
+                if follows_assessed { EventAction::Score } else { EventAction::ScoreAfterGap }
             }
         };
         if action != EventAction::Skip {
@@ -354,7 +361,13 @@ pub(super) async fn score(
             let outcome = ruleset.score(&mut known.history, &event.subject());
             cache.put(account_id, known);
             match outcome {
-                Ok(assessment) => assessed.push(event, assessment)?,
+                Ok(assessment) => {
+                    assessed.push(event, assessment)?;
+                    if action == EventAction::ScoreAfterGap {
+                        let account_id = account_id.to_owned();
+                        assessed.suspected_gaps.push(SequenceGap { account_id, account_seq });
+                    }
+                }
                 Err(error) => {
                     assessed.fault = Some(rule_failed(&error));
                     return Ok(assessed);

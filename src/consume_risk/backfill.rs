@@ -125,6 +125,7 @@ fn record_of(row: &Transaction) -> Result<DecodedRecord, RepositoryError> {
         value: Some(encode_transaction_created(row).map_err(unwritable)?.into()),
         headers: cloud_event_headers(row.id, TRANSACTION_CREATED, row.created_at, None),
         timestamp: row.created_at,
+        leader_epoch: None,
     };
     Ok(DecodedRecord { event: decode(&record), record })
 }

@@ -134,6 +134,7 @@ mod tests {
             value: Some(json.to_string().into()),
             headers: cloud_event_headers(Uuid::nil(), TRANSACTION_CREATED, Utc::now(), None),
             timestamp: Utc::now(),
+            leader_epoch: None,
         }
     }
 

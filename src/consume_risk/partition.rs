@@ -13,6 +13,7 @@
 //! Guarantees:
 //! - Results, their events and the position commit together, under the lease's fence.
 //! - The position never passes a record that has neither a result nor a dead letter.
+//! - If the log does not continue at the position, the partition halts until an operator decides (see [`halt`]).
 //! - During an outage the partition waits and retries without limit. An outage never causes a dead letter. A database
 //!   that does not answer counts as a lost connection.
 //! - A record that ends the process becomes a dead letter after `attempts_max` attempts, and no other record does
@@ -21,7 +22,9 @@
 //!   (see [`ScoringIsolation`]).
 
 mod attempts;
+mod beginning;
 mod commits;
+mod gap_check;
 mod halt;
 mod idle_check;
 mod partition_metrics;
@@ -30,12 +33,13 @@ mod store;
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use tokio::sync::watch;
 
 use self::{
     attempts::{Attempts, NextAttempt},
     commits::Commits,
+    gap_check::GapCheck,
+    halt::Halted,
     idle_check::IdleCheck,
     partition_metrics::PartitionMetrics,
     scorer::Scorer,
@@ -52,8 +56,11 @@ use super::{
     trace,
 };
 use crate::{
-    broker::{BrokerError, SharedBroker},
-    repository::{Connection, RepositoryError, positions::PartitionName},
+    broker::{LogOffset, SharedBroker},
+    repository::{
+        Connection, RepositoryError,
+        positions::{PartitionName, Position},
+    },
     risk::Ruleset,
     runtime::{Backoff, Context, Lease, OutageLog, Stop},
 };
@@ -90,6 +97,7 @@ pub struct PartitionConsumer {
     scorer: Scorer,
     commits: Commits,
     idle_check: IdleCheck,
+    gap_check: GapCheck,
 }
 
 impl PartitionConsumer {
@@ -120,6 +128,7 @@ impl PartitionConsumer {
             reader: None,
             attempts,
             idle_check: IdleCheck::new(),
+            gap_check: GapCheck::default(),
         }
     }
 
@@ -134,6 +143,7 @@ impl PartitionConsumer {
     pub async fn run(mut self, stop: Stop) {
         let mut backoff = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
         let mut outage = OutageLog::new(format!("consuming {}", self.store.name()));
+        let mut is_halted = false;
         while !stop.is_requested() {
             let outcome = tokio::select! {
                 outcome = self.run_once() => outcome,
@@ -152,24 +162,21 @@ impl PartitionConsumer {
                     tracing::info!(partition = %self.store.name(), "the lease was lost");
                     break;
                 }
+                Err(error) if error.is::<Halted>() => {
+                    self.metrics.set_halted(true);
+                    if !std::mem::replace(&mut is_halted, true) {
+                        tracing::error!("{error:#}");
+                    }
+                    pause(HALTED_WAIT, &stop).await;
+                }
                 Err(error) => {
                     outage.failed(&format!("{error:#}"));
-                    self.wait_after(&error, &mut backoff, &stop).await;
+                    self.metrics.count_error(error.downcast_ref());
+                    backoff.wait(&stop).await;
                 }
             }
         }
         self.end().await;
-    }
-
-    async fn wait_after(&self, error: &anyhow::Error, backoff: &mut Backoff, stop: &Stop) {
-        let error = error.downcast_ref::<BrokerError>();
-        self.metrics.count_error(error);
-        if error.is_some_and(halt::is_halting) {
-            self.metrics.set_halted(true);
-            pause(HALTED_WAIT, stop).await;
-        } else {
-            backoff.wait(stop).await;
-        }
     }
 
     async fn end(mut self) {
@@ -202,18 +209,26 @@ impl PartitionConsumer {
             Some(connection) => connection,
             None => self.store.connect().await?,
         };
-        let outcome = self.step(&mut connection).await?;
+        let outcome = self.step(&mut connection).await;
+        if let Err(error) = &outcome
+            && let Some(reason) = halt::reason(error)
+        {
+            // The commit in flight moves the position at which the partition halts.
+            self.commits.finish().await?;
+            return Err(self.store.halt(&mut connection, reason).await?.into());
+        }
         self.connection = Some(connection);
-        Ok(outcome)
+        outcome
     }
 
     async fn step(&mut self, connection: &mut Connection) -> anyhow::Result<StepOutcome> {
-        self.load_position(connection).await?;
+        if !self.attempts.is_position_current() {
+            self.attempts.start_at(beginning::position(&self.store, &self.broker, connection).await?);
+        }
         let batch_size_max = self.context.config.consume_risk.batch_size_max;
         let reader = self.reader();
-        let records = reader.next(batch_size_max).await;
+        let records = reader.next(batch_size_max).await?;
         let high_watermark = reader.high_watermark();
-        let records = records.map_err(|error| halt::explain(error, self.store.name()))?;
         let outcome = match records {
             Some(records) => {
                 self.find_interrupted_batch(high_watermark);
@@ -223,40 +238,6 @@ impl PartitionConsumer {
         };
         self.metrics.set_lag(high_watermark - self.attempts.position().next_offset);
         Ok(outcome)
-    }
-
-    /// Reads the position, or creates it for a group that is new to the partition.
-    async fn load_position(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
-        if self.attempts.is_position_current() {
-            return Ok(());
-        }
-        let mut found = self.store.position(connection).await?;
-        if found.is_none() {
-            self.create_position(connection).await?;
-            found = self.store.position(connection).await?;
-        }
-        let position =
-            found.with_context(|| format!("the position of {} has disappeared", self.store.name()))?;
-        self.attempts.start_at(position);
-        Ok(())
-    }
-
-    /// A new group begins with the earliest record.
-    async fn create_position(&self, connection: &mut Connection) -> anyhow::Result<()> {
-        let earliest = self.earliest_offset().await?;
-        self.store.create_position(connection, earliest).await?;
-        // Retention may have removed records before the position was stored. A new group may skip them.
-        let later = self.earliest_offset().await?;
-        if later > earliest {
-            let change = attempts::PositionMove { from: earliest, to: later, interrupted: false };
-            self.store.advance(connection, change).await?;
-        }
-        Ok(())
-    }
-
-    async fn earliest_offset(&self) -> Result<i64, BrokerError> {
-        let name = self.store.name();
-        Ok(self.broker.offset_range(&name.topic, name.partition).await?.earliest)
     }
 
     fn reader(&mut self) -> &mut Reader {
@@ -269,7 +250,7 @@ impl PartitionConsumer {
                 batch_size_max: config.batch_size_max,
                 memory: Arc::clone(&self.memory),
             };
-            Reader::start(fetcher, self.attempts.position().next_offset)
+            Reader::start(fetcher, log_offset(self.attempts.position()))
         })
     }
 
@@ -279,9 +260,10 @@ impl PartitionConsumer {
         self.idle_check.run_if_due(&self.store, connection, self.attempts.position()).await?;
         // Transaction markers at the end of the partition are not records. If the position stayed before them, the lag
         // would never become 0, and retention would remove the offset at the position.
-        let read_to = self.reader.as_ref().map_or(0, Reader::read_to);
-        if read_to > self.attempts.position().next_offset {
-            let change = self.attempts.move_to(read_to);
+        if let Some(LogOffset { offset, leader_epoch, .. }) = self.reader.as_ref().map(Reader::read_to)
+            && offset > self.attempts.position().next_offset
+        {
+            let change = self.attempts.move_to(offset, leader_epoch);
             self.store.advance(connection, change).await?;
             self.attempts.moved(change);
         }
@@ -338,12 +320,13 @@ impl PartitionConsumer {
         }
         let spans = trace::spans(&records);
         let lookup = LedgerLookup::RowOnly;
-        let assessed = self.scorer.assess(connection, &records, lookup, Some(&self.isolation)).await?;
+        let mut assessed = self.scorer.assess(connection, &records, lookup, Some(&self.isolation)).await?;
         self.commits.finish().await?;
+        self.gap_check.confirm(&self.store, connection, &mut assessed).await?;
         let rest = records.split_off(assessed.handled.min(records.len()));
         let has_fault = assessed.fault.is_some();
         if let Some(last) = records.last() {
-            let change = self.attempts.move_past(last.record.offset);
+            let change = self.attempts.move_past(&last.record);
             self.commits.begin(change, assessed, spans).await?;
             self.attempts.moved(change);
         }
@@ -371,7 +354,8 @@ impl PartitionConsumer {
         let records = std::slice::from_ref(&record);
         let spans = trace::spans(records);
         let shared = if isolated.is_some() { None } else { Some(&isolation) };
-        let assessed = self.scorer.assess(connection, records, LedgerLookup::Full, shared).await?;
+        let mut assessed = self.scorer.assess(connection, records, LedgerLookup::Full, shared).await?;
+        self.gap_check.confirm(&self.store, connection, &mut assessed).await?;
         if let Some(fault) = &assessed.fault {
             self.attempts.attempt_failed();
             if number >= self.context.config.consume_risk.attempts_max {
@@ -380,7 +364,7 @@ impl PartitionConsumer {
             self.put_back(vec![record]);
             return Ok(StepOutcome::AttemptFailed);
         }
-        let change = self.attempts.move_past(record.record.offset);
+        let change = self.attempts.move_past(&record.record);
         self.commits.begin(change, assessed, spans).await?;
         // If the commit fails, the attempt stays open: an outage is not the record's fault.
         self.commits.finish().await?;
@@ -396,7 +380,7 @@ impl PartitionConsumer {
         attempts: i32,
     ) -> anyhow::Result<StepOutcome> {
         let dead_letter = dead_letter(self.store.name(), &record.record, fault, attempts);
-        let change = self.attempts.move_past(record.record.offset);
+        let change = self.attempts.move_past(&record.record);
         self.store.write_dead_letter(connection, change, &dead_letter).await?;
         self.attempts.moved(change);
         tracing::error!(partition = %self.store.name(), offset = record.record.offset, stage = fault.stage,
@@ -427,6 +411,10 @@ impl PartitionConsumer {
         self.attempts.forget_position();
         self.scorer.forget();
     }
+}
+
+fn log_offset(Position { next_offset, log_id, leader_epoch, .. }: Position) -> LogOffset {
+    LogOffset { offset: next_offset, log_id, leader_epoch }
 }
 
 fn is_lease_lost(error: &anyhow::Error) -> bool {

@@ -14,7 +14,7 @@ use super::{
     memory_budget::{MemoryBudget, record_bytes},
 };
 use crate::{
-    broker::{BrokerError, Fetched, FetchedRecord, SharedBroker},
+    broker::{BrokerError, Fetched, FetchedRecord, LogOffset, SharedBroker},
     repository::positions::PartitionName,
 };
 
@@ -33,8 +33,8 @@ pub(super) struct DecodedRecord {
 
 struct DecodedBatch {
     records: Vec<DecodedRecord>,
-    /// The offset after the last record.
-    next_offset: i64,
+    /// The offset after the last record or marker.
+    next: LogOffset,
     high_watermark: i64,
     /// None for a batch without records.
     room: Option<OwnedSemaphorePermit>,
@@ -44,7 +44,7 @@ pub(super) struct Reader {
     waiting: VecDeque<DecodedRecord>,
     batches: mpsc::Receiver<Result<DecodedBatch, BrokerError>>,
     high_watermark: i64,
-    read_to: i64,
+    read_to: LogOffset,
     /// The memory permit for the records that wait and for those that were returned last.
     room: Option<OwnedSemaphorePermit>,
     _task: AbortOnDropHandle<()>,
@@ -60,15 +60,15 @@ pub(super) struct PartitionFetcher {
 }
 
 impl Reader {
-    /// Starts to read at `offset`.
-    pub fn start(fetcher: PartitionFetcher, offset: i64) -> Self {
+    /// Starts to read at an offset.
+    pub fn start(fetcher: PartitionFetcher, from: LogOffset) -> Self {
         let (sender, batches) = mpsc::channel(1);
-        let task = tokio::spawn(fetcher.fetch_all(offset, sender));
+        let task = tokio::spawn(fetcher.fetch_all(from, sender));
         Self {
             waiting: VecDeque::new(),
             batches,
-            high_watermark: offset,
-            read_to: offset,
+            high_watermark: from.offset,
+            read_to: from,
             room: None,
             _task: AbortOnDropHandle::new(task),
         }
@@ -82,7 +82,7 @@ impl Reader {
             let ended = || Err(BrokerError::Unavailable { detail: "the reader task has ended".into() });
             let batch = self.batches.recv().await.unwrap_or_else(ended)?;
             self.high_watermark = self.high_watermark.max(batch.high_watermark);
-            self.read_to = batch.next_offset;
+            self.read_to = batch.next;
             self.waiting.extend(batch.records);
             self.room = batch.room;
         }
@@ -99,7 +99,7 @@ impl Reader {
 
     /// Returns the offset up to which the partition was read. Valid only when no record waits. Every offset before it
     /// was returned as a record, or holds a transaction marker.
-    pub fn read_to(&self) -> i64 {
+    pub fn read_to(&self) -> LogOffset {
         self.read_to
     }
 
@@ -111,33 +111,30 @@ impl Reader {
 
 impl PartitionFetcher {
     /// Fetches until a fetch fails or the reader is dropped.
-    async fn fetch_all(self, mut offset: i64, sender: mpsc::Sender<Result<DecodedBatch, BrokerError>>) {
+    async fn fetch_all(self, mut at: LogOffset, sender: mpsc::Sender<Result<DecodedBatch, BrokerError>>) {
         let (topic, partition) = (&self.name.topic, self.name.partition);
         let mut bytes_max = FETCH_BYTES_MIN;
         // Fetch only when there is room for the result.
         while let Ok(permit) = sender.reserve().await {
-            let fetched = self.broker.fetch(topic, partition, offset, bytes_max, self.wait_max).await;
-            let Fetched { records, next_offset, high_watermark } = match fetched {
+            let fetched = self.broker.fetch_from(topic, partition, at, bytes_max, self.wait_max).await;
+            let Fetched { records, next_offset, leader_epoch, high_watermark } = match fetched {
                 Ok(fetched) => fetched,
                 Err(error) => return permit.send(Err(error)),
             };
             let is_behind = !records.is_empty() && next_offset < high_watermark;
             bytes_max = self.next_bytes_max(bytes_max, records.len(), is_behind);
-            offset = next_offset.max(offset);
+            if next_offset > at.offset {
+                at = LogOffset { offset: next_offset, leader_epoch, ..at };
+            }
             let mut records = records.into_iter().peekable();
             if records.peek().is_none() {
-                permit.send(Ok(DecodedBatch {
-                    records: Vec::new(),
-                    next_offset: offset,
-                    high_watermark,
-                    room: None,
-                }));
+                permit.send(Ok(DecodedBatch { records: Vec::new(), next: at, high_watermark, room: None }));
                 continue;
             }
             drop(permit);
             while records.peek().is_some() {
                 let Ok(permit) = sender.reserve().await else { return };
-                permit.send(Ok(self.decode_batch(&mut records, high_watermark).await));
+                permit.send(Ok(self.decode_batch(&mut records, at, high_watermark).await));
             }
         }
     }
@@ -153,10 +150,12 @@ impl PartitionFetcher {
         next.clamp(FETCH_BYTES_MIN, FETCH_BYTES_MAX)
     }
 
-    /// Takes one batch from the front of `records`, at least one record, and decodes it when the memory has room.
+    /// Takes one batch from the front of `records`, at least one record, and decodes it when the memory has room. The fetch
+    /// ended at `end`.
     async fn decode_batch(
         &self,
         records: &mut (impl Iterator<Item = FetchedRecord> + Send),
+        end: LogOffset,
         high_watermark: i64,
     ) -> DecodedBatch {
         let mut bytes = 0;
@@ -169,9 +168,13 @@ impl PartitionFetcher {
             }
         }
         let room = self.memory.room_for_records(bytes).await;
-        let next_offset = part.last().map_or(0, |record| record.offset + 1);
+        let next = part.last().map_or(end, |record| LogOffset {
+            offset: record.offset + 1,
+            leader_epoch: record.leader_epoch,
+            ..end
+        });
         let records =
             part.into_iter().map(|record| DecodedRecord { event: decode(&record), record }).collect();
-        DecodedBatch { records, next_offset, high_watermark, room }
+        DecodedBatch { records, next, high_watermark, room }
     }
 }

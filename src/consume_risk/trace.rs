@@ -76,6 +76,7 @@ mod tests {
             value: Some(value.to_string().into()),
             headers: cloud_event_headers(Uuid::nil(), TRANSACTION_CREATED, Utc::now(), traceparent),
             timestamp: Utc::now(),
+            leader_epoch: None,
         };
         DecodedRecord { event: decode(&record), record }
     }

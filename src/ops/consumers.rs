@@ -64,17 +64,31 @@ struct PartitionState {
 }
 
 impl PartitionState {
-    /// Returns the number of records to handle. A group without a position will begin with the first record.
+    /// Returns the number of records to handle. A group without a position will begin with the first record. The position
+    /// of a halted group does not say which records it has handled, so all of them count.
     fn lag(&self) -> Option<i64> {
         let range = self.range?;
-        let next = self.position.as_ref().map_or(range.earliest, |position| position.next_offset);
+        let position = self.position.as_ref().filter(|_| !self.is_halted());
+        let next = position.map_or(range.earliest, |position| position.next_offset);
         Some((range.latest - next).max(0))
     }
 
-    /// Returns whether the consumer is halted, because its position is outside the offsets of the partition.
+    /// Returns whether the partition waits for an operator. A consumer that has not noticed yet will halt, if the position is
+    /// outside the offsets of the partition.
     fn is_halted(&self) -> bool {
-        let (Some(range), Some(position)) = (self.range, &self.position) else { return false };
-        !(range.earliest..=range.latest).contains(&position.next_offset)
+        self.halt_reason().is_some()
+    }
+
+    fn halt_reason(&self) -> Option<String> {
+        let position = self.position.as_ref()?;
+        if let (Some(reason), Some(since)) = (&position.halt_reason, position.halted_at) {
+            let since = since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            return Some(format!("since {since}, because {reason}"));
+        }
+        let OffsetRange { earliest, latest } = self.range?;
+        let next = position.next_offset;
+        let is_outside = !(earliest..=latest).contains(&next);
+        is_outside.then(|| format!("its position is {next}, but the partition holds {earliest} to {latest}"))
     }
 
     fn owner(&self) -> Option<&str> {
@@ -113,6 +127,7 @@ struct PartitionOut<'a> {
     attempts: i32,
     interrupted: bool,
     halted: bool,
+    halt_reason: Option<String>,
     moved_at: Option<String>,
 }
 
@@ -134,6 +149,7 @@ impl<'a> From<&'a PartitionState> for PartitionOut<'a> {
             attempts: position.map_or(0, |position| position.attempts),
             interrupted: position.is_some_and(|position| position.interrupted),
             halted: state.is_halted(),
+            halt_reason: state.halt_reason(),
             moved_at: position
                 .map(|position| position.updated_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)),
         }
@@ -294,13 +310,13 @@ fn print_table(partitions: &[PartitionState]) -> std::io::Result<()> {
     let lag: i64 = partitions.iter().filter_map(PartitionState::lag).sum();
     let lag = if is_known { lag.to_string() } else { "unknown".to_owned() };
     print_text(format_args!("lag {lag} in {} partitions", partitions.len()))?;
-    for state in partitions.iter().filter(|state| state.is_halted()) {
+    for state in partitions {
         let PartitionName { group, topic, partition } = &state.name;
-        let (Some(range), Some(position)) = (state.range, &state.position) else { continue };
+        let Some(reason) = state.halt_reason() else { continue };
         print_text(format_args!(
-            "{} is halted: its position is {}, but the partition holds {} to {}; to continue from the first record that is \
-             left, run `ledger consumers reset --group {group} --topic {topic} --partition {partition} --to earliest`",
-            state.name, position.next_offset, range.earliest, range.latest
+            "{} is halted: {reason}; to continue from the first record that is left, run `ledger consumers reset --group \
+             {group} --topic {topic} --partition {partition} --to earliest`",
+            state.name
         ))?;
     }
     Ok(())

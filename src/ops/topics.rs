@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::{
-    broker::{self, OffsetRange, Retention, SharedBroker, TopicSpec, TopicState},
+    broker::{self, OffsetRange, Retention, SharedBroker, TopicProblems, TopicSpec, TopicState, check_topic},
     config::BrokerKind,
     runtime::{Boot, Context, OutputFormat, print_json, print_text, table},
 };
@@ -61,8 +61,12 @@ struct TopicOut<'a> {
     retention_seconds: Option<u64>,
     /// Null if the broker does not report it; 0 means no limit.
     retention_bytes: Option<u64>,
+    cleanup_policy: Option<&'a str>,
+    max_message_bytes: Option<usize>,
     records: Option<i64>,
     differences: Vec<String>,
+    /// The lines with which a role refuses the topic or warns at its start.
+    problems: Vec<String>,
     offsets: Vec<PartitionOut>,
 }
 
@@ -85,8 +89,11 @@ impl<'a> From<&'a Topic> for TopicOut<'a> {
             min_insync_replicas: state.and_then(|state| state.min_insync_replicas),
             retention_seconds: retention.map(|retention| retention.age.map_or(0, |age| age.as_secs())),
             retention_bytes: retention.map(|retention| retention.bytes.unwrap_or(0)),
+            cleanup_policy: state.and_then(|state| state.cleanup_policy.as_deref()),
+            max_message_bytes: state.and_then(|state| state.message_bytes_max),
             records: topic.records(),
             differences: state.map(|state| differences(&topic.spec, state)).unwrap_or_default(),
+            problems: state.map(|state| problems(&topic.spec, state)).unwrap_or_default(),
             offsets: topic
                 .ranges
                 .iter()
@@ -166,7 +173,14 @@ fn differences(spec: &TopicSpec, state: &TopicState) -> Vec<String> {
     compare("min.insync.replicas", replicas, spec.min_insync_replicas.to_string());
     compare("retention", state.retention.map(age), age(spec.retention));
     compare("retention bytes", state.retention.map(bytes), bytes(spec.retention));
+    compare("cleanup.policy", state.cleanup_policy.clone(), "delete".to_owned());
     differences
+}
+
+/// Returns the lines with which a role refuses the topic or warns at its start.
+fn problems(spec: &TopicSpec, state: &TopicState) -> Vec<String> {
+    let TopicProblems { refusal, warnings } = check_topic(spec, state);
+    refusal.into_iter().chain(warnings).collect()
 }
 
 fn age(retention: Retention) -> String {
@@ -193,13 +207,16 @@ fn print_topics(topics: &[Topic], kind: &str) -> std::io::Result<()> {
         "min in sync",
         "retention",
         "bytes",
+        "cleanup",
+        "max message",
         "records",
         "state",
     ];
-    let mut rows = table(headings).optional(["broker", "bytes", "min in sync", "replicas"]);
+    let mut rows =
+        table(headings).optional(["max message", "broker", "bytes", "min in sync", "cleanup", "replicas"]);
     for Topic { spec, state, .. } in topics {
         let Some(state) = state else {
-            rows.add_row([&spec.name, kind, "", "", "", "", "", "", "missing"]);
+            rows.add_row([&spec.name, kind, "", "", "", "", "", "", "", "", "missing"]);
             continue;
         };
         let text = |number: Option<i16>| number.map_or_else(String::new, |number| number.to_string());
@@ -212,6 +229,8 @@ fn print_topics(topics: &[Topic], kind: &str) -> std::io::Result<()> {
             text(state.min_insync_replicas),
             state.retention.map(age).unwrap_or_default(),
             state.retention.map(bytes).unwrap_or_default(),
+            state.cleanup_policy.clone().unwrap_or_default(),
+            state.message_bytes_max.map(|bytes| bytes.to_string()).unwrap_or_default(),
             topics_records(topics, &spec.name),
             if is_fine { "as configured" } else { "differs" }.to_owned(),
         ]);
@@ -220,6 +239,11 @@ fn print_topics(topics: &[Topic], kind: &str) -> std::io::Result<()> {
     for Topic { spec, state, .. } in topics {
         for difference in state.iter().flat_map(|state| differences(spec, state)) {
             print_text(format_args!("{}: {difference}", spec.name))?;
+        }
+    }
+    for Topic { spec, state, .. } in topics {
+        for problem in state.iter().flat_map(|state| problems(spec, state)) {
+            print_text(problem)?;
         }
     }
     if topics.iter().any(|topic| topic.state.is_none()) {

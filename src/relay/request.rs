@@ -7,14 +7,12 @@ use chrono::{DateTime, Utc};
 
 use super::partitions::Partition;
 use crate::{
-    broker::{Broker, BrokerError, OutgoingRecord},
+    broker::{Broker, BrokerError, OutgoingRecord, REQUEST_BYTES_MAX},
     event::{Headers, cloud_event_headers},
     repository::outbox::{OutboxRow, OutboxRowId, RejectedRow},
     runtime::DatabaseClock,
 };
 
-/// Kafka's default limit is 1 MiB per request.
-const REQUEST_BYTES_MAX: usize = 900_000;
 /// The size of headers and framing.
 const RECORD_OVERHEAD_BYTES: usize = 300;
 const TOO_LARGE: &str = "record_too_large";

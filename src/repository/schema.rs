@@ -36,6 +36,7 @@ diesel::table! {
         partition -> Int4,
         next_offset -> Int8,
         bytes -> Int8,
+        log_id -> Uuid,
     }
 }
 
@@ -60,6 +61,10 @@ diesel::table! {
         attempts -> Int4,
         interrupted -> Bool,
         updated_at -> Timestamptz,
+        log_id -> Nullable<Uuid>,
+        leader_epoch -> Nullable<Int4>,
+        halted_at -> Nullable<Timestamptz>,
+        halt_reason -> Nullable<Text>,
     }
 }
 

@@ -6,7 +6,7 @@ mod pages;
 mod row;
 mod unassessed;
 
-pub use account_history::{EarlierRow, LedgerRow, each_earlier_row, ledger_rows};
+pub use account_history::{EarlierRow, LedgerRow, SequenceGap, each_earlier_row, ledger_rows, sequence_gaps};
 pub use look_up::{existing, find};
 pub use pages::{TransactionFilter, page};
 pub(super) use row::TransactionRow;

@@ -20,7 +20,7 @@ use super::{
     admin::{AdminListener, start_admin},
 };
 use crate::{
-    broker::{self, SharedBroker, TopicSpec},
+    broker::{self, SharedBroker, TopicProblems, TopicSpec, check_topic},
     config::{BrokerKind, Config},
     repository::{
         self, Connection, Pool, RepositoryError, migrations, read_clock, sequences, server_properties,
@@ -119,12 +119,13 @@ impl<'a> Boot<'a> {
         Ok(broker::connect(&self.context.config, self.pool()?).await?)
     }
 
-    /// Connects to the configured broker and checks these topics. Creates missing ones if `broker.create_topics` is
-    /// true.
+    /// Connects to the configured broker and checks these topics and their settings. Creates missing ones if
+    /// `broker.create_topics` is true.
     pub async fn broker_with_topics(&mut self, topics: &[TopicSpec]) -> anyhow::Result<SharedBroker> {
         let broker = self.broker().await?;
         let create = self.context.config.broker.create_topics;
         broker.ensure_topics(topics, create).await.context("the topics are not as configured")?;
+        check_topics(&broker, topics).await?;
         Ok(broker)
     }
 
@@ -164,6 +165,29 @@ impl<'a> Boot<'a> {
         let off: Vec<&str> = off.chain(of_role).collect();
         (!off.is_empty()).then(|| off.join(" "))
     }
+}
+
+/// Refuses topics whose settings lose events, and logs a warning for settings that promise less than the configuration.
+async fn check_topics(broker: &SharedBroker, topics: &[TopicSpec]) -> anyhow::Result<()> {
+    let mut hidden = Vec::new();
+    for spec in topics {
+        let Some(state) = broker.describe_topic(&spec.name).await? else { continue };
+        let TopicProblems { refusal, warnings } = check_topic(spec, &state);
+        if let Some(refusal) = refusal {
+            anyhow::bail!(refusal);
+        }
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        if state.hides_settings {
+            hidden.push(spec.name.as_str());
+        }
+    }
+    if !hidden.is_empty() {
+        tracing::warn!(
+            "the settings of {} are not checked, because this user lacks the permission DescribeConfigs",
+            hidden.join(", ")
+        );
+    }
+    Ok(())
 }
 
 fn broker_address(config: &Config) -> String {

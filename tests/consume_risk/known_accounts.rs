@@ -102,6 +102,7 @@ fn fetched(record: &OutgoingRecord) -> FetchedRecord {
         value: record.value.clone(),
         headers: record.headers.clone(),
         timestamp: record.timestamp,
+        leader_epoch: None,
     }
 }
 

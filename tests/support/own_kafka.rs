@@ -72,6 +72,18 @@ impl OwnKafka {
         self.data.up(HEAP, &[]).await;
     }
 
+    /// Kills it and removes the records of a partition, as a disk that loses the end of a file does. The topic stays.
+    pub fn lose_records(&self, topic: &str, partition: i32) {
+        self.signal(Signal::SIGKILL);
+        let folder = self.data.path.join("log").join(format!("{topic}-{partition}"));
+        for file in fs::read_dir(folder).expect("the folder of the partition") {
+            let path = file.expect("a file").path();
+            if path.file_name().is_some_and(|name| name != "partition.metadata") {
+                fs::remove_file(path).expect("removed");
+            }
+        }
+    }
+
     /// Starts the second broker of its cluster.
     pub async fn start_second_broker(&self) -> SecondBroker {
         let data = DataDirectory::new();

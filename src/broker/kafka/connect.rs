@@ -103,6 +103,7 @@ impl Connector {
         // A request for no topics shows whether the broker accepts this client. A port that expects TLS or
         // authentication may stay silent until the first request.
         connection.call(&MetadataRequest::default().with_topics(Some(Vec::new()))).await?;
+        connection.learn_versions().await?;
         Ok(connection)
     }
 }

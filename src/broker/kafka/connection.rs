@@ -3,11 +3,11 @@
 //! The content of an answer is trusted, as the records themselves are.
 //! Deliberately absent: retries and time limits, which belong to the caller.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{collections::HashMap, io::ErrorKind, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::{
-    messages::{RequestHeader, ResponseHeader},
+    messages::{ApiVersionsRequest, RequestHeader, ResponseHeader},
     protocol::{Decodable, HeaderVersion, encode_request_header_into_buffer},
 };
 use tokio::{
@@ -39,6 +39,8 @@ pub(super) struct Connection {
     buffer: BytesMut,
     /// The broker reads no request from this connection before this moment.
     throttled_until: Option<Instant>,
+    /// The newest version of each request that the broker understands. Empty until the broker is asked.
+    newest_versions: HashMap<i16, i16>,
 }
 
 impl Connection {
@@ -50,7 +52,15 @@ impl Connection {
             correlation_id: 0,
             buffer: BytesMut::new(),
             throttled_until: None,
+            newest_versions: HashMap::new(),
         }
+    }
+
+    /// Asks which versions of the requests the broker understands.
+    pub(super) async fn learn_versions(&mut self) -> Result<(), BrokerError> {
+        let answer = self.call(&ApiVersionsRequest::default()).await?;
+        self.newest_versions = answer.api_keys.iter().map(|api| (api.api_key, api.max_version)).collect();
+        Ok(())
     }
 
     /// Returns the `host:port` of the broker.
@@ -70,17 +80,19 @@ impl Connection {
     /// Sends one request and reads its answer.
     pub(super) async fn call<R: Request>(&mut self, request: &R) -> Result<R::Answer, BrokerError> {
         self.correlation_id += 1;
-        let frame = self.frame(request).map_err(|error| self.unavailable(&error))?;
+        let newest = self.newest_versions.get(&(R::KEY as i16)).copied().unwrap_or_default();
+        let version = request.version(newest);
+        let frame = self.frame(request, version).map_err(|error| self.unavailable(&error))?;
         let mut answer = match self.exchange(&frame, R::ANSWER_BYTES_MAX).await {
             Ok(answer) => answer,
             Err(error) => return Err(self.unavailable(&self.explain(&error))),
         };
-        let header = ResponseHeader::decode(&mut answer, R::Answer::header_version(R::VERSION))
+        let header = ResponseHeader::decode(&mut answer, R::Answer::header_version(version))
             .map_err(|error| self.unavailable(&error))?;
         if header.correlation_id != self.correlation_id {
             return Err(self.unavailable(&"the answer belongs to another request"));
         }
-        let answer = R::Answer::decode(&mut answer, R::VERSION).map_err(|error| self.unavailable(&error))?;
+        let answer = R::Answer::decode(&mut answer, version).map_err(|error| self.unavailable(&error))?;
         self.note_throttling::<R>(&answer);
         Ok(answer)
     }
@@ -134,17 +146,17 @@ impl Connection {
         }
     }
 
-    fn frame<R: Request>(&self, request: &R) -> anyhow::Result<BytesMut> {
+    fn frame<R: Request>(&self, request: &R, version: i16) -> anyhow::Result<BytesMut> {
         let header = RequestHeader::default()
             .with_request_api_key(R::KEY as i16)
-            .with_request_api_version(R::VERSION)
+            .with_request_api_version(version)
             .with_correlation_id(self.correlation_id)
             .with_client_id(Some(text(&self.client_id)));
         let mut frame =
-            BytesMut::with_capacity(LENGTH_BYTES + HEADER_BYTES_MAX + request.compute_size(R::VERSION)?);
+            BytesMut::with_capacity(LENGTH_BYTES + HEADER_BYTES_MAX + request.compute_size(version)?);
         frame.put_bytes(0, LENGTH_BYTES);
         encode_request_header_into_buffer(&mut frame, &header)?;
-        request.encode(&mut frame, R::VERSION)?;
+        request.encode(&mut frame, version)?;
         let length = i32::try_from(frame.len() - LENGTH_BYTES)?;
         if let Some(gap) = frame.get_mut(..LENGTH_BYTES) {
             gap.copy_from_slice(&length.to_be_bytes());

@@ -24,6 +24,9 @@ pub(super) fn check(topic: &str, code: i16, message: Option<&str>) -> Result<(),
             earliest: -1,
             latest: -1,
         },
+        ResponseError::UnknownTopicId | ResponseError::InconsistentTopicId => {
+            BrokerError::LogReplaced { topic: topic.to_owned(), partition: -1, expected: None, found: None }
+        }
         ResponseError::MessageTooLarge | ResponseError::RecordListTooLarge => BrokerError::RecordTooLarge,
         ResponseError::InvalidRecord => BrokerError::RecordInvalid { detail },
         ResponseError::InvalidTimestamp => BrokerError::Unavailable {

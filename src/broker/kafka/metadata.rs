@@ -15,6 +15,8 @@ use kafka_protocol::{
     },
 };
 
+use uuid::Uuid;
+
 use super::{
     connect::{Connector, host_and_port},
     connection::Connection,
@@ -64,9 +66,19 @@ impl TopicMetadata {
         }
     }
 
+    /// Returns the id that the topic got when it was created; None if the cluster has no ids.
+    fn topic_id(&self) -> Option<Uuid> {
+        Some(self.topic.topic_id).filter(|id| !id.is_nil())
+    }
+
     /// Returns the replication factor of the first partition.
     pub(super) fn replication_factor(&self) -> Option<i16> {
         self.topic.partitions.first()?.replica_nodes.len().try_into().ok()
+    }
+
+    /// Returns the number of brokers in the cluster.
+    pub(super) fn broker_count(&self) -> usize {
+        self.brokers.len()
     }
 
     fn leaders(&self) -> Leaders {
@@ -98,6 +110,23 @@ impl Metadata {
         let mut connection = self.connector.connect_to_any().await?;
         let found = TopicMetadata::fetch(&mut connection, topic).await?;
         found.map(|metadata| metadata.partition_count()).transpose()
+    }
+
+    /// Returns the id of a topic, which another topic of the same name does not have. None if the cluster has no ids.
+    pub(super) async fn topic_id(&self, topic: &str) -> Result<Option<Uuid>, BrokerError> {
+        let mut connection = self.connector.connect_to_any().await?;
+        let found = TopicMetadata::fetch(&mut connection, topic).await?;
+        Ok(found.ok_or_else(|| BrokerError::NoSuchTopic(topic.to_owned()))?.topic_id())
+    }
+
+    /// Explains why the leader of a partition does not know the topic id `expected`. Only an answer of the cluster counts:
+    /// a broker that has just started may not know its topics yet.
+    pub(super) async fn replaced(&self, topic: &str, partition: i32, expected: Option<Uuid>) -> BrokerError {
+        match Deadline::after(self.request_timeout).limit(self.topic_id(topic)).await {
+            Ok(found) if found == expected => not_known_everywhere(topic),
+            Ok(found) => BrokerError::LogReplaced { topic: topic.to_owned(), partition, expected, found },
+            Err(error) => error,
+        }
     }
 
     /// Returns the `host:port` of the broker that leads the partition.

@@ -131,11 +131,22 @@ fn signed(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
 
-/// Returns the records of all complete batches from `offset` on, and the offset after them. A fetch answer may end in the
-/// middle of a batch, and its first batch may begin before `offset`.
-pub(super) fn decode(bytes: &Bytes, offset: i64) -> Result<(Vec<FetchedRecord>, i64), BatchError> {
+/// The batches of a fetch answer.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) records: Vec<FetchedRecord>,
+    /// The offset after the last batch.
+    pub(super) next_offset: i64,
+    /// The leader epoch of the last batch, if there is a batch and it has one.
+    pub(super) leader_epoch: Option<i32>,
+}
+
+/// Decodes the records of all complete batches from `offset` on. A fetch answer may end in the middle of a batch, and its
+/// first batch may begin before `offset`.
+pub(super) fn decode(bytes: &Bytes, offset: i64) -> Result<Decoded, BatchError> {
     let mut rest = Reader(bytes);
-    let (mut records, mut next, mut decoded_bytes) = (Vec::new(), offset, 0);
+    let mut found = Decoded { records: Vec::new(), next_offset: offset, leader_epoch: None };
+    let mut decoded_bytes = 0;
     while rest.0.len() >= LENGTH_END && decoded_bytes < DECODED_BYTES_MAX {
         let base_offset = rest.i64()?;
         let length = usize::try_from(rest.i32()?).map_err(|_| BatchError::Impossible)?;
@@ -143,17 +154,22 @@ pub(super) fn decode(bytes: &Bytes, offset: i64) -> Result<(Vec<FetchedRecord>, 
             break;
         }
         let batch = bytes.slice_ref(rest.take(length)?);
-        let decoded = decode_batch(&batch, base_offset, offset, &mut records)?;
-        next = next.max(decoded.end);
+        let decoded = decode_batch(&batch, base_offset, offset, &mut found.records)?;
+        if decoded.end > found.next_offset {
+            found.next_offset = decoded.end;
+            found.leader_epoch = decoded.leader_epoch;
+        }
         decoded_bytes += decoded.bytes;
     }
-    Ok((records, next))
+    Ok(found)
 }
 
 /// A decoded batch.
 struct DecodedBatch {
     /// The offset after the batch.
     end: i64,
+    /// Which leader appended it.
+    leader_epoch: Option<i32>,
     /// The memory that the batch takes when decompressed.
     bytes: usize,
 }
@@ -165,7 +181,7 @@ fn decode_batch(
     records: &mut Vec<FetchedRecord>,
 ) -> Result<DecodedBatch, BatchError> {
     let mut batch = Reader(bytes);
-    batch.i32()?; // partition leader epoch
+    let leader_epoch = Some(batch.i32()?).filter(|epoch| *epoch >= 0);
     let format = batch.i8()?;
     if format != FORMAT {
         return Err(BatchError::Format(format));
@@ -181,7 +197,7 @@ fn decode_batch(
     batch.take(8 + 2 + 4)?; // producer id and epoch, base sequence
     let count = usize::try_from(batch.i32()?).map_err(|_| BatchError::Impossible)?;
     if attributes & CONTROL != 0 {
-        return Ok(DecodedBatch { end, bytes: 0 });
+        return Ok(DecodedBatch { end, leader_epoch, bytes: 0 });
     }
     if count > RECORDS_MAX {
         return Err(BatchError::TooMany(count));
@@ -205,12 +221,13 @@ fn decode_batch(
             value: record.optional_bytes()?.map(|value| whole.slice_ref(value)),
             headers: record.headers(&whole)?,
             timestamp: DateTime::from_timestamp_millis(time).unwrap_or_default(),
+            leader_epoch,
         };
         if found.offset >= offset {
             records.push(found);
         }
     }
-    Ok(DecodedBatch { end, bytes: pieces.bytes() + count * size_of::<FetchedRecord>() })
+    Ok(DecodedBatch { end, leader_epoch, bytes: pieces.bytes() + count * size_of::<FetchedRecord>() })
 }
 
 /// Takes the next record, without its length, from the front of the piece or of the next piece.
@@ -326,7 +343,7 @@ mod tests {
             for (_, compression) in Compression::ALL {
                 let batch = encode(&sent, compression).expect("encoded");
                 let twice = Bytes::from([&batch[..], &batch, &batch[..batch.len() - 1]].concat());
-                let (found, next) = decode(&twice, 0).expect("decoded");
+                let Decoded { records: found, next_offset: next, .. } = decode(&twice, 0).expect("decoded");
                 let end = signed(sent.len());
                 prop_assert_eq!(next, end);
                 let offsets: Vec<i64> = found.iter().map(|record| record.offset).collect();
@@ -352,7 +369,7 @@ mod tests {
             let mut again = bytes::BytesMut::new();
             let options = RecordEncodeOptions { version: 2, compression: kafka_protocol::records::Compression::None };
             RecordBatchEncoder::encode(&mut again, &theirs, &options).expect("encoded");
-            let (found, _) = decode(&again.freeze(), 0).expect("decoded");
+            let found = decode(&again.freeze(), 0).expect("decoded").records;
             for (found, ours) in found.iter().zip(&sent) {
                 prop_assert_eq!(&found.value, &ours.value);
                 prop_assert_eq!(found.timestamp, ours.timestamp);
@@ -388,7 +405,7 @@ mod tests {
         let sent: Vec<OutgoingRecord> = (0..3_000).map(record).collect();
         for (_, compression) in Compression::ALL {
             let batch = encode(&sent, compression).expect("encoded");
-            let (found, _) = decode(&batch.clone().into(), 0).expect("decoded");
+            let found = decode(&batch.clone().into(), 0).expect("decoded").records;
             assert!(found.into_iter().map(as_sent).eq(sent.iter().cloned()), "{compression:?}");
             for length in [batch.len() / 2, batch.len() - 1] {
                 let mut cut = batch[..length].to_vec();
@@ -400,7 +417,7 @@ mod tests {
                 let checksum = crc32c::crc32c(&cut[CHECKSUM_END..]);
                 fill(&mut cut, CHECKSUM_START, checksum.to_be_bytes());
                 // The last byte of gzip and zstd comes after the records.
-                let is_whole = decode(&cut.into(), 0).is_ok_and(|(found, _)| found.len() == sent.len());
+                let is_whole = decode(&cut.into(), 0).is_ok_and(|found| found.records.len() == sent.len());
                 assert!(!is_whole || length == batch.len() - 1, "{compression:?}");
             }
         }
@@ -417,7 +434,7 @@ mod tests {
         };
         for (_, compression) in Compression::ALL {
             let batch = encode(std::slice::from_ref(&sent), compression).expect("encoded");
-            let (found, _) = decode(&batch.into(), 0).expect("decoded");
+            let found = decode(&batch.into(), 0).expect("decoded").records;
             let value = found.into_iter().next().expect("one").value.expect("a value");
             let held = value.try_into_mut().expect("not shared").capacity();
             assert!(held < 1_000, "{compression:?}: {held}");
@@ -438,7 +455,7 @@ mod tests {
                 batch
             })
             .collect();
-        let (found, next) = decode(&batches.into(), 0).expect("decoded");
+        let Decoded { records: found, next_offset: next, .. } = decode(&batches.into(), 0).expect("decoded");
         assert_eq!((found.len(), next), (3, 3), "the next fetch returns the rest");
     }
 
@@ -450,7 +467,12 @@ mod tests {
         batch[..8].copy_from_slice(&7_i64.to_be_bytes());
         let batch = Bytes::from(batch);
         let offsets = |from| {
-            decode(&batch, from).expect("decoded").0.iter().map(|record| record.offset).collect::<Vec<_>>()
+            decode(&batch, from)
+                .expect("decoded")
+                .records
+                .iter()
+                .map(|record| record.offset)
+                .collect::<Vec<_>>()
         };
         assert_eq!(offsets(0), [7, 8, 9]);
         assert_eq!(offsets(8), [8, 9]);
@@ -479,13 +501,13 @@ mod tests {
         let options =
             RecordEncodeOptions { version: 2, compression: kafka_protocol::records::Compression::None };
         RecordBatchEncoder::encode(&mut batch, [&record], &options).expect("encoded");
-        let (found, _) = decode(&batch.freeze(), 0).expect("decoded");
+        let found = decode(&batch.freeze(), 0).expect("decoded").records;
         let headers: Vec<(std::borrow::Cow<'_, str>, &[u8])> = found[0].headers.iter().collect();
         assert_eq!(headers, [("nothing".into(), &b""[..]), ("something".into(), b"x")]);
         let control = Record { control: true, ..record };
         let mut batch = bytes::BytesMut::new();
         RecordBatchEncoder::encode(&mut batch, [&control], &options).expect("encoded");
-        let (found, next) = decode(&batch.freeze(), 0).expect("decoded");
+        let Decoded { records: found, next_offset: next, .. } = decode(&batch.freeze(), 0).expect("decoded");
         assert!(found.is_empty(), "a transaction marker is no record");
         assert_eq!(next, 1, "a transaction marker has an offset");
     }

@@ -30,6 +30,11 @@ const NEW_TOPIC_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const RETENTION_MS: &str = "retention.ms";
 const RETENTION_BYTES: &str = "retention.bytes";
+const CLEANUP_POLICY: &str = "cleanup.policy";
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+const UNCLEAN_ELECTION: &str = "unclean.leader.election.enable";
+/// Removes old records, and keeps all others.
+const DELETE: &str = "delete";
 /// The value of a retention setting that means "no limit".
 const UNLIMITED: &str = "-1";
 
@@ -49,21 +54,26 @@ impl Topics {
     pub(super) async fn describe(&self, name: &str) -> Result<Option<TopicState>, BrokerError> {
         let mut connection = self.connector.connect_to_any().await?;
         let Some(metadata) = TopicMetadata::fetch(&mut connection, name).await? else { return Ok(None) };
-        let mut state = TopicState {
-            partitions: metadata.partition_count()?,
+        let state = TopicState {
             replication_factor: metadata.replication_factor(),
-            min_insync_replicas: None,
-            retention: None,
+            brokers: Some(metadata.broker_count()),
+            ..TopicState::of_partitions(metadata.partition_count()?)
         };
-        if let Some(settings) = self.settings(&mut connection, name).await? {
-            state.min_insync_replicas = setting(&settings, MIN_INSYNC_REPLICAS);
-            // "-1" is no unsigned number, so an unlimited retention becomes `None`.
-            state.retention = Some(Retention {
-                age: setting(&settings, RETENTION_MS).map(Duration::from_millis),
-                bytes: setting(&settings, RETENTION_BYTES),
-            });
-        }
-        Ok(Some(state))
+        Ok(Some(match self.settings(&mut connection, name).await? {
+            None => TopicState { hides_settings: true, ..state },
+            Some(settings) => TopicState {
+                min_insync_replicas: setting(&settings, MIN_INSYNC_REPLICAS),
+                // "-1" is no unsigned number, so an unlimited retention becomes `None`.
+                retention: Some(Retention {
+                    age: setting(&settings, RETENTION_MS).map(Duration::from_millis),
+                    bytes: setting(&settings, RETENTION_BYTES),
+                }),
+                cleanup_policy: setting(&settings, CLEANUP_POLICY),
+                message_bytes_max: setting(&settings, MAX_MESSAGE_BYTES),
+                unclean_election: setting(&settings, UNCLEAN_ELECTION),
+                ..state
+            },
+        }))
     }
 
     /// Returns the settings of a topic, or `None` if this user may not read them. That permission is not needed to
@@ -73,7 +83,15 @@ impl Topics {
         connection: &mut Connection,
         name: &str,
     ) -> Result<Option<DescribeConfigsResult>, BrokerError> {
-        let keys = [MIN_INSYNC_REPLICAS, RETENTION_MS, RETENTION_BYTES].map(text).into();
+        let keys = [
+            MIN_INSYNC_REPLICAS,
+            RETENTION_MS,
+            RETENTION_BYTES,
+            CLEANUP_POLICY,
+            MAX_MESSAGE_BYTES,
+            UNCLEAN_ELECTION,
+        ];
+        let keys = keys.map(text).into();
         let resource = DescribeConfigsResource::default()
             .with_resource_type(RESOURCE_TOPIC)
             .with_resource_name(text(name))
@@ -153,13 +171,15 @@ impl Topics {
     }
 }
 
-fn settings_of(topic: &TopicSpec) -> [(&'static str, String); 3] {
+fn settings_of(topic: &TopicSpec) -> [(&'static str, String); 4] {
     let Retention { age, bytes } = topic.retention;
     let unlimited = || UNLIMITED.to_owned();
     [
         (MIN_INSYNC_REPLICAS, topic.min_insync_replicas.to_string()),
         (RETENTION_MS, age.map_or_else(unlimited, |age| age.as_millis().to_string())),
         (RETENTION_BYTES, bytes.map_or_else(unlimited, |bytes| bytes.to_string())),
+        // The default of the cluster may be another policy.
+        (CLEANUP_POLICY, DELETE.to_owned()),
     ]
 }
 

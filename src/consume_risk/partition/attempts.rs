@@ -19,16 +19,10 @@
 //!   of attempts.
 //! - An attempt that an outage ends does not count against its record.
 
-use crate::repository::positions::Position;
-
-/// A move of the position, to be committed together with the results that it stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PositionMove {
-    pub from: i64,
-    pub to: i64,
-    /// Whether the records from `to` on are still attempted one by one.
-    pub interrupted: bool,
-}
+use crate::{
+    broker::FetchedRecord,
+    repository::positions::{Position, PositionMove},
+};
 
 /// The next action for the records at the position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +66,7 @@ impl Attempts {
     pub fn new(attempts_max: i32) -> Self {
         Self {
             attempts_max,
-            position: Position { next_offset: 0, attempts: 0, interrupted: false },
+            position: Position::default(),
             is_position_current: false,
             has_noted: false,
             one_by_one_until: None,
@@ -149,19 +143,21 @@ impl Attempts {
         self.one_by_one_until = Some(offset + 1);
     }
 
-    /// Returns the move of the position past the record at `offset`.
-    pub fn move_past(&self, offset: i64) -> PositionMove {
-        self.move_to(offset + 1)
+    /// Returns the move of the position past a record.
+    pub fn move_past(&self, record: &FetchedRecord) -> PositionMove {
+        self.move_to(record.offset + 1, record.leader_epoch)
     }
 
-    /// Returns the move of the position to `to`, before which every record is handled.
-    pub fn move_to(&self, to: i64) -> PositionMove {
-        PositionMove { from: self.position.next_offset, to, interrupted: self.is_one_by_one(to) }
+    /// Returns the move of the position to `to`, before which every record is handled. `leader_epoch` belongs to the record
+    /// or marker before `to`.
+    pub fn move_to(&self, to: i64, leader_epoch: Option<i32>) -> PositionMove {
+        let interrupted = self.is_one_by_one(to);
+        PositionMove { from: self.position.next_offset, to, interrupted, leader_epoch }
     }
 
     /// Records that the move is being committed, or is committed.
-    pub fn moved(&mut self, PositionMove { to, interrupted, .. }: PositionMove) {
-        self.position = Position { next_offset: to, attempts: 0, interrupted };
+    pub fn moved(&mut self, PositionMove { to, interrupted, leader_epoch, .. }: PositionMove) {
+        self.position = Position { next_offset: to, attempts: 0, interrupted, leader_epoch, ..self.position };
         self.open_attempt = None;
         if !interrupted {
             self.one_by_one_until = None;
@@ -186,8 +182,20 @@ mod tests {
 
     fn at(next_offset: i64, attempts: i32, interrupted: bool) -> Attempts {
         let mut owner = Attempts::new(ATTEMPTS_MAX);
-        owner.start_at(Position { next_offset, attempts, interrupted });
+        owner.start_at(stored(next_offset, attempts, interrupted));
         owner
+    }
+
+    fn stored(next_offset: i64, attempts: i32, interrupted: bool) -> Position {
+        Position { next_offset, attempts, interrupted, ..Position::default() }
+    }
+
+    fn moving(from: i64, to: i64, interrupted: bool) -> PositionMove {
+        PositionMove { from, to, interrupted, leader_epoch: None }
+    }
+
+    fn past(owner: &Attempts, offset: i64) -> PositionMove {
+        owner.move_to(offset + 1, None)
     }
 
     #[test]
@@ -195,10 +203,10 @@ mod tests {
         let mut owner = at(10, 0, false);
         assert_eq!(owner.next(), NextAttempt::Batch { must_note: true });
         owner.batch_noted();
-        owner.moved(owner.move_past(19));
+        owner.moved(past(&owner, 19));
         assert_eq!(owner.next(), NextAttempt::Batch { must_note: false });
         owner.forget_position();
-        owner.start_at(Position { next_offset: 10, attempts: 0, interrupted: true });
+        owner.start_at(stored(10, 0, true));
         assert!(!owner.retry_interrupted_batch(30), "an outage is not an interrupted owner");
         assert_eq!(owner.next(), NextAttempt::Batch { must_note: false });
     }
@@ -211,8 +219,8 @@ mod tests {
         for offset in [10, 11] {
             assert_eq!(owner.next(), NextAttempt::Alone { number: 1, must_note: true });
             owner.attempt_noted(1);
-            let expected = PositionMove { from: offset, to: offset + 1, interrupted: offset == 10 };
-            assert_eq!(owner.move_past(offset), expected);
+            let expected = moving(offset, offset + 1, offset == 10);
+            assert_eq!(past(&owner, offset), expected);
             owner.moved(expected);
         }
         assert_eq!(owner.next(), NextAttempt::Batch { must_note: false });
@@ -222,7 +230,7 @@ mod tests {
     fn a_record_with_a_fault_is_attempted_alone_until_it_is_exhausted() {
         let mut owner = at(10, 0, false);
         owner.batch_noted();
-        owner.moved(owner.move_past(13));
+        owner.moved(past(&owner, 13));
         owner.batch_stopped_at(14);
         for number in 1..=ATTEMPTS_MAX {
             assert_eq!(owner.next(), NextAttempt::Alone { number, must_note: true });
@@ -230,8 +238,8 @@ mod tests {
             owner.attempt_failed();
         }
         assert_eq!(owner.next(), NextAttempt::Exhausted { attempts: ATTEMPTS_MAX });
-        let passing = owner.move_past(14);
-        assert_eq!(passing, PositionMove { from: 14, to: 15, interrupted: false });
+        let passing = past(&owner, 14);
+        assert_eq!(passing, moving(14, 15, false));
         owner.moved(passing);
         assert_eq!(owner.next(), NextAttempt::Batch { must_note: false });
     }
@@ -240,10 +248,10 @@ mod tests {
     fn a_fault_behind_a_gap_of_offsets_is_attempted_alone() {
         let mut owner = at(10, 0, false);
         owner.batch_noted();
-        owner.moved(owner.move_past(11));
+        owner.moved(past(&owner, 11));
         owner.batch_stopped_at(17);
         assert!(matches!(owner.next(), NextAttempt::Alone { number: 1, .. }));
-        owner.moved(owner.move_past(17));
+        owner.moved(past(&owner, 17));
         assert_eq!(owner.next(), NextAttempt::Batch { must_note: false });
     }
 
@@ -254,7 +262,7 @@ mod tests {
         owner.attempt_noted(2);
         for _outage in 0..5 {
             owner.forget_position();
-            owner.start_at(Position { next_offset: 10, attempts: 2, interrupted: true });
+            owner.start_at(stored(10, 2, true));
             assert_eq!(owner.next(), NextAttempt::Alone { number: 2, must_note: false });
             assert_eq!(owner.open_attempt(), Some(10));
         }
@@ -295,7 +303,7 @@ mod tests {
 
         fn commit(&mut self, owner: &mut Attempts, change: PositionMove) {
             assert_eq!(change.from, self.row.next_offset, "the position moves from where it is");
-            self.row = Position { next_offset: change.to, attempts: 0, interrupted: change.interrupted };
+            self.row = stored(change.to, 0, change.interrupted);
             owner.moved(change);
         }
 
@@ -307,7 +315,7 @@ mod tests {
             match owner.next() {
                 NextAttempt::Exhausted { attempts } => {
                     self.dead_letters.push((first, attempts));
-                    self.commit(owner, owner.move_past(first));
+                    self.commit(owner, past(owner, first));
                 }
                 NextAttempt::Alone { number, must_note } => {
                     if must_note {
@@ -318,13 +326,13 @@ mod tests {
                         Record::Fatal => return false,
                         Record::Good => {
                             self.handled.push(first);
-                            self.commit(owner, owner.move_past(first));
+                            self.commit(owner, past(owner, first));
                         }
                         Record::Poison => {
                             owner.attempt_failed();
                             if number == ATTEMPTS_MAX {
                                 self.dead_letters.push((first, number));
-                                self.commit(owner, owner.move_past(first));
+                                self.commit(owner, past(owner, first));
                             }
                         }
                     }
@@ -341,7 +349,7 @@ mod tests {
                     let last = stop.unwrap_or(end) - 1;
                     if last >= first {
                         self.handled.extend(first..=last);
-                        self.commit(owner, owner.move_past(last));
+                        self.commit(owner, past(owner, last));
                     }
                     stop.into_iter().for_each(|offset| owner.batch_stopped_at(offset));
                 }
@@ -358,7 +366,7 @@ mod tests {
         let records =
             vec![Good, Good, Fatal, Good, Poison, Good, Fatal, Poison, Good, Good, Good, Poison, Good];
         for batch_size in 1..=13 {
-            let row = Position { next_offset: 0, attempts: 0, interrupted: false };
+            let row = stored(0, 0, false);
             let mut model =
                 Model { records: records.clone(), row, handled: Vec::new(), dead_letters: Vec::new() };
             let mut owners = 0;

@@ -6,9 +6,9 @@
 use anyhow::Context as _;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{super::assess::Assessed, attempts::PositionMove, store::PartitionStore};
+use super::{super::assess::Assessed, store::PartitionStore};
 use crate::{
-    repository::{Connection, RepositoryError, assessments::WrittenAssessments},
+    repository::{Connection, RepositoryError, assessments::WrittenAssessments, positions::PositionMove},
     runtime::fail_point,
 };
 
@@ -82,4 +82,5 @@ fn count(assessed: &Assessed, written: &[WrittenAssessments]) {
     let duplicates = assessed.duplicates + expected.saturating_sub(fresh);
     metrics::counter!("ledger_consumer_events_total", "outcome" => "assessed").increment(fresh);
     metrics::counter!("ledger_consumer_events_total", "outcome" => "duplicate").increment(duplicates);
+    metrics::counter!("ledger_consumer_sequence_gaps_total").increment(assessed.gaps);
 }

@@ -1,23 +1,37 @@
-//! Failures that halt a partition until an operator decides.
+//! A halted partition waits for an operator: its log does not continue where the group stopped reading, and any automatic
+//! choice would skip records or trust the wrong ones.
+//!
+//! The halt is stored with the position. So it outlasts this process, and it does not end by itself when the log becomes
+//! longer than the position. Only `ledger consumers reset` ends it.
 
 use crate::{broker::BrokerError, repository::positions::PartitionName};
 
-/// Returns whether a retry cannot help, because the broker does not hold the offset at the position.
-pub(super) fn is_halting(error: &BrokerError) -> bool {
-    matches!(error, BrokerError::OffsetOutOfRange { .. })
+/// The partition is halted.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{name} is halted, nothing is skipped: {reason}; when the cause is clear, `ledger consumers reset --group {group} \
+     --topic {topic} --partition {partition} --to earliest` continues with the records that are left, and `ledger republish \
+     --missing` publishes lost events again",
+    group = .name.group, topic = .name.topic, partition = .name.partition
+)]
+pub(super) struct Halted {
+    name: PartitionName,
+    reason: String,
 }
 
-/// Adds the remedy to a halting error. Returns other errors unchanged.
-pub(super) fn explain(error: BrokerError, name: &PartitionName) -> anyhow::Error {
-    let is_halting = is_halting(&error);
-    let error = anyhow::Error::new(error);
-    if !is_halting {
-        return error;
+impl Halted {
+    pub fn new(name: &PartitionName, reason: String) -> Self {
+        Self { name: name.clone(), reason }
     }
-    let PartitionName { group, topic, partition } = name;
-    error.context(format!(
-        "the partition is halted, nothing is skipped: records were lost to retention, or the topic was recreated; \
-         `ledger consumers reset --group {group} --topic {topic} --partition {partition} --to earliest` continues \
-         with the records that are left"
-    ))
+}
+
+/// Returns the reason for a halt, if a retry cannot help against this error.
+pub(super) fn reason(error: &anyhow::Error) -> Option<String> {
+    let error = error.downcast_ref::<BrokerError>().filter(|error| error.is_position_lost())?;
+    Some(match error {
+        BrokerError::OffsetOutOfRange { .. } => {
+            format!("{error}, because records were removed by retention or the end of the log was lost")
+        }
+        _ => error.to_string(),
+    })
 }

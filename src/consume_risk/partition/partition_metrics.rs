@@ -34,7 +34,6 @@ impl PartitionMetrics {
         let reason = match error {
             None => "database",
             Some(BrokerError::Unavailable { .. }) => "unavailable",
-            Some(BrokerError::OffsetOutOfRange { .. }) => "offset_out_of_range",
             Some(BrokerError::NoSuchTopic(_) | BrokerError::TooFewPartitions { .. }) => "no_such_topic",
             Some(_) => "refused",
         };

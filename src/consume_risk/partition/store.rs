@@ -5,12 +5,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use uuid::Uuid;
+
 use super::{
     super::{
         answer_timeout::{answer_timeout, answered_within},
         assess::Assessed,
     },
-    attempts::PositionMove,
+    halt::Halted,
 };
 use crate::{
     config::Config,
@@ -19,8 +21,9 @@ use crate::{
         assessments::{self, WrittenAssessments},
         dead_letters::{self, NewDeadLetter},
         leases,
-        positions::{self, PartitionName, Position},
+        positions::{self, PartitionName, Position, PositionMove},
         takes_writes, transaction,
+        transactions::{self, SequenceGap},
     },
     runtime::{Lease, fail_point},
 };
@@ -66,30 +69,72 @@ impl PartitionStore {
         self.answered(positions::read(connection, &self.name)).await
     }
 
+    /// Returns those of the given transactions whose predecessor was neither assessed nor dead-lettered.
+    pub async fn sequence_gaps(
+        &self,
+        connection: &mut Connection,
+        suspected: &[SequenceGap],
+    ) -> Result<Vec<SequenceGap>, RepositoryError> {
+        self.answered(transactions::sequence_gaps(connection, &self.name.group, suspected)).await
+    }
+
     /// Creates the position of a group that is new to the partition.
     pub async fn create_position(
         &self,
         connection: &mut Connection,
         offset: i64,
+        log_id: Option<Uuid>,
     ) -> Result<(), RepositoryError> {
         let (lease, name) = (&self.lease, &self.name);
         let creating = transaction("create a position", connection, async |connection: &mut Connection| {
             leases::hold(connection, &[lease]).await?;
-            positions::create(connection, name, offset).await
+            positions::create(connection, name, offset, log_id).await
         });
         self.answered(creating).await
+    }
+
+    /// Notes which log the position at `offset` belongs to.
+    pub async fn adopt_log(
+        &self,
+        connection: &mut Connection,
+        offset: i64,
+        log_id: Uuid,
+    ) -> Result<(), RepositoryError> {
+        let (lease, name) = (&self.lease, &self.name);
+        let adopting = transaction("adopt a log", connection, async |connection: &mut Connection| {
+            leases::hold(connection, &[lease]).await?;
+            positions::adopt_log(connection, name, offset, log_id).await
+        });
+        self.answered(adopting).await
+    }
+
+    /// Returns why the partition is halted, or None if it is not.
+    pub async fn halted(&self, connection: &mut Connection) -> Result<Option<Halted>, RepositoryError> {
+        let halt = self.answered(positions::halt(connection, &self.name)).await?;
+        Ok(halt.map(|halt| Halted::new(&self.name, halt.reason)))
+    }
+
+    /// Halts the partition at its position, until an operator resets it.
+    pub async fn halt(&self, connection: &mut Connection, reason: String) -> Result<Halted, RepositoryError> {
+        let (lease, name) = (&self.lease, &self.name);
+        let halting = transaction("halt a partition", connection, async |connection: &mut Connection| {
+            leases::hold(connection, &[lease]).await?;
+            positions::halt_here(connection, name, &reason).await
+        });
+        self.answered(halting).await?;
+        Ok(Halted::new(name, reason))
     }
 
     /// Moves the position over offsets that hold no records.
     pub async fn advance(
         &self,
         connection: &mut Connection,
-        PositionMove { from, to, interrupted }: PositionMove,
+        change: PositionMove,
     ) -> Result<(), RepositoryError> {
         let (lease, name) = (&self.lease, &self.name);
         let moving = transaction("advance a position", connection, async |connection: &mut Connection| {
             leases::hold(connection, &[lease]).await?;
-            positions::advance(connection, name, from, to, interrupted).await
+            positions::advance(connection, name, change).await
         });
         self.answered(moving).await
     }
@@ -132,14 +177,14 @@ impl PartitionStore {
     pub async fn write_assessments(
         &self,
         connection: &mut Connection,
-        PositionMove { from, to, interrupted }: PositionMove,
+        change: PositionMove,
         assessed: &Assessed,
     ) -> Result<Vec<WrittenAssessments>, RepositoryError> {
         let (lease, name) = (&self.lease, &self.name);
         let (rows, ruleset, assessed_at) = (&assessed.rows, &*assessed.ruleset, assessed.assessed_at);
         let writing = transaction("assess", connection, async |connection: &mut Connection| {
             leases::hold(connection, &[lease]).await?;
-            positions::advance(connection, name, from, to, interrupted).await?;
+            positions::advance(connection, name, change).await?;
             let written = assessments::record(connection, rows, ruleset, assessed_at).await;
             fail_point::reach("consume-risk/writing");
             written
@@ -151,13 +196,13 @@ impl PartitionStore {
     pub async fn write_dead_letter(
         &self,
         connection: &mut Connection,
-        PositionMove { from, to, interrupted }: PositionMove,
+        change: PositionMove,
         dead_letter: &NewDeadLetter,
     ) -> Result<(), RepositoryError> {
         let (lease, name) = (&self.lease, &self.name);
         let writing = transaction("dead-letter", connection, async |connection: &mut Connection| {
             leases::hold(connection, &[lease]).await?;
-            positions::advance(connection, name, from, to, interrupted).await?;
+            positions::advance(connection, name, change).await?;
             let inserted = dead_letters::insert(connection, dead_letter).await;
             fail_point::reach("consume-risk/dead-lettering");
             inserted

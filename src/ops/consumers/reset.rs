@@ -3,6 +3,7 @@
 //! Guarantees: one database transaction revokes the leases of the partitions and moves the positions. Until it commits,
 //! the leases stay locked. A running consumer can therefore neither write from its old position nor start again before
 //! the new position is there. It need not be stopped, and continues from the new position. All partitions move, or none.
+//! A reset ends a halt: the new position belongs to the log that the partition has now.
 //!
 //! Deliberately absent: the removal of assessments. An event that is delivered again keeps its assessment.
 
@@ -12,6 +13,7 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::super::{current_user::user_and_host, time_argument};
 use crate::{
@@ -110,7 +112,7 @@ pub(super) async fn run(
         true => {
             let at = |partition| known.iter().find(|row| row.topic == *topic && row.partition == partition);
             let from = |partition| at(partition).map(|row| row.next_offset);
-            let moves = wanted.into_iter().map(|(name, to)| Move {
+            let moves = wanted.into_iter().map(|Wanted { name, to, .. }| Move {
                 from: from(name.partition),
                 partition: name.partition,
                 to,
@@ -128,8 +130,15 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// A new position, and the log that it belongs to.
+struct Wanted {
+    name: PartitionName,
+    to: i64,
+    log_id: Option<Uuid>,
+}
+
 /// Returns the partitions to move and their new positions, by partition number.
-async fn targets(broker: &SharedBroker, args: &ResetArgs) -> anyhow::Result<Vec<(PartitionName, i64)>> {
+async fn targets(broker: &SharedBroker, args: &ResetArgs) -> anyhow::Result<Vec<Wanted>> {
     let count = broker.partitions(&args.topic).await?;
     let partitions = match args.partition {
         None => (0..count).collect(),
@@ -145,6 +154,7 @@ async fn targets(broker: &SharedBroker, args: &ResetArgs) -> anyhow::Result<Vec<
     };
     let mut targets = Vec::with_capacity(partitions.len());
     for partition in partitions {
+        let log_id = broker.log_id(&args.topic, partition).await?;
         let range = broker.offset_range(&args.topic, partition).await?;
         let to = match args.to {
             Target::Earliest => range.earliest,
@@ -153,7 +163,7 @@ async fn targets(broker: &SharedBroker, args: &ResetArgs) -> anyhow::Result<Vec<
             Target::At(moment) => broker.offset_at(&args.topic, partition, moment).await?,
         };
         let (group, topic) = (args.group.clone(), args.topic.clone());
-        targets.push((PartitionName { group, topic, partition }, to));
+        targets.push(Wanted { name: PartitionName { group, topic, partition }, to, log_id });
     }
     Ok(targets)
 }
@@ -168,17 +178,14 @@ fn within(range: OffsetRange, offset: i64, topic: &str, partition: i32) -> anyho
 }
 
 /// Revokes the leases and moves the positions in one database transaction.
-async fn carry_out(
-    connection: &mut Connection,
-    wanted: &[(PartitionName, i64)],
-) -> anyhow::Result<Vec<Move>> {
-    let names: Vec<String> = wanted.iter().map(|(name, _)| name.lease_name()).collect();
+async fn carry_out(connection: &mut Connection, wanted: &[Wanted]) -> anyhow::Result<Vec<Move>> {
+    let names: Vec<String> = wanted.iter().map(|wanted| wanted.name.lease_name()).collect();
     let names = &names;
     let moves = transaction("reset positions", connection, async |connection: &mut Connection| {
         let revoked = leases::revoke(connection, names).await?;
         let mut moves = Vec::with_capacity(wanted.len());
-        for (name, to) in wanted {
-            let from = positions::reset(connection, name, *to).await?;
+        for Wanted { name, to, log_id } in wanted {
+            let from = positions::reset(connection, name, *to, *log_id).await?;
             let lease_name = name.lease_name();
             let taken_from = revoked.iter().find(|(lease, _)| *lease == lease_name);
             moves.push(Move {

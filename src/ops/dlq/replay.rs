@@ -186,6 +186,7 @@ async fn action(
                 value: record.value.map(Into::into),
                 headers,
                 timestamp: letter.created_at,
+                leader_epoch: None,
             };
             Ok(Action::Retry(consume_risk::retry_record(connection, ruleset, record).await?))
         }

@@ -1,4 +1,4 @@
-//! The checks of consumer groups: positions are within their partitions; dead letters are in the outbox or published.
+//! The checks of consumer groups: positions are within their partitions and not halted; dead letters are in the outbox or published.
 
 use anyhow::Context as _;
 
@@ -15,12 +15,16 @@ use crate::{
     },
 };
 
-/// Compares the positions with the offsets that the broker holds.
+/// Compares the positions with the offsets that the broker holds, and reports halted ones.
 pub(super) async fn check_positions(broker: &dyn Broker, snapshot: &Snapshot) -> anyhow::Result<Check> {
     let mut found = Findings::default();
     for position in &snapshot.positions {
         let (topic, partition, at) = (&position.topic, position.partition, position.next_offset);
         let name = format!("{}: {topic}/{partition}", position.consumer_group);
+        if let Some(reason) = &position.halt_reason {
+            found.push(|| format!("{name} is halted at {at}: {reason}"));
+            continue;
+        }
         match broker.offset_range(topic, partition).await {
             Ok(range) if at > range.latest => {
                 found.push(|| format!("{name} is at {at}, beyond the end at {}", range.latest));
@@ -34,7 +38,12 @@ pub(super) async fn check_positions(broker: &dyn Broker, snapshot: &Snapshot) ->
         }
     }
     let checked = i64::try_from(snapshot.positions.len()).unwrap_or(i64::MAX);
-    Ok(Check::of("positions", "each is within the offsets of its partition", checked, found))
+    Ok(Check::of(
+        "positions",
+        "each is within the offsets of its partition, and none is halted",
+        checked,
+        found,
+    ))
 }
 
 /// Compares the dead letters with the dead-letter topic.

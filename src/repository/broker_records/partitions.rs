@@ -2,9 +2,10 @@
 
 use diesel::{
     ExpressionMethods, OptionalExtension, QueryDsl, QueryableByName,
-    sql_types::{BigInt, Integer, Text},
+    sql_types::{BigInt, Integer, Text, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
+use uuid::Uuid;
 
 use super::super::{Bind, Connection, RepositoryError, schema::broker_partitions, statement};
 
@@ -17,6 +18,9 @@ pub struct StoredRange {
     /// The offset of the next record to be appended.
     #[diesel(sql_type = BigInt)]
     pub latest: i64,
+    /// The id that the partition got when it was created.
+    #[diesel(sql_type = SqlUuid)]
+    pub log_id: Uuid,
 }
 
 /// Returns the number of partitions of a topic; 0 for a topic that does not exist.

@@ -49,6 +49,20 @@ pub struct LedgerRow {
     /// Whether the transaction has an assessment. False if `is_known` was set.
     #[diesel(sql_type = Bool)]
     pub is_assessed: bool,
+    /// Whether the transaction before it is assessed. True for the first one of an account, or if `is_known` was set.
+    #[diesel(sql_type = Bool)]
+    pub follows_assessed: bool,
+}
+
+/// A transaction whose predecessor in its account has neither an assessment nor a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+pub struct SequenceGap {
+    /// The account.
+    #[diesel(sql_type = Text)]
+    pub account_id: String,
+    /// The transaction's number in the account.
+    #[diesel(sql_type = BigInt)]
+    pub account_seq: i64,
 }
 
 /// A transaction of an account's history.
@@ -92,6 +106,24 @@ pub async fn ledger_rows(
         .get_results(connection)
         .await?;
     Ok(rows)
+}
+
+/// Returns those of the given transactions whose predecessor has no assessment and no dead letter of `group` or of the
+/// relay.
+pub async fn sequence_gaps(
+    connection: &mut Connection,
+    group: &str,
+    suspected: &[SequenceGap],
+) -> Result<Vec<SequenceGap>, RepositoryError> {
+    let account_ids: Vec<&str> = suspected.iter().map(|gap| gap.account_id.as_str()).collect();
+    let account_seqs: Vec<i64> = suspected.iter().map(|gap| gap.account_seq).collect();
+    let gaps = statement(include_str!("sequence_gaps.sql"))
+        .bind::<Array<Text>, _>(account_ids)
+        .bind::<Array<BigInt>, _>(account_seqs)
+        .bind::<Text, _>(group)
+        .get_results(connection)
+        .await?;
+    Ok(gaps)
 }
 
 /// Calls `take` with each account's rows before its `before_seq`, at most `rows_max` numbers back. The order is not

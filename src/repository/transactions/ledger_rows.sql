@@ -9,7 +9,12 @@ SELECT e.ordinal, t.id, t.amount, t.balance_after, t.created_at, t.counterparty,
        CASE WHEN e.is_known THEN false ELSE
          EXISTS (SELECT FROM risk_assessments r
                  WHERE r.account_id = e.account_id AND r.account_seq = e.account_seq OFFSET 0)
-       END AS is_assessed
+       END AS is_assessed,
+       -- Whether the account's transaction before this one, if there is one, is assessed.
+       CASE WHEN e.is_known OR e.account_seq = 1 THEN true ELSE
+         EXISTS (SELECT FROM risk_assessments r
+                 WHERE r.account_id = e.account_id AND r.account_seq = e.account_seq - 1 OFFSET 0)
+       END AS follows_assessed
 FROM unnest(/* account_ids */ $1, /* account_seqs */ $2, /* is_known */ $3)
   WITH ORDINALITY AS e (account_id, account_seq, is_known, ordinal)
 CROSS JOIN LATERAL (
