@@ -14,7 +14,7 @@ mod kafka;
 mod postgres;
 mod topic_check;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +25,7 @@ pub use kafka::KafkaBroker;
 pub use postgres::PostgresBroker;
 pub use topic_check::{TopicProblems, check_topic};
 
+pub use crate::repository::broker_identity::BrokerIdentity;
 use crate::{
     config::{BrokerKind, Config},
     event::{Headers, RISK_ASSESSMENTS_TOPIC, TRANSACTIONS_DEAD_LETTER_TOPIC, TRANSACTIONS_TOPIC},
@@ -117,6 +118,15 @@ impl TopicState {
             hides_settings: false,
         }
     }
+}
+
+/// A broker at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerState {
+    /// Which broker it is.
+    pub identity: BrokerIdentity,
+    /// The number of partitions of each topic that was asked for and exists.
+    pub partitions: BTreeMap<String, i32>,
 }
 
 /// A record to publish.
@@ -257,7 +267,8 @@ pub enum BrokerError {
     NoSuchTopic(String),
     /// The topic has fewer partitions than configured.
     #[error(
-        "topic {topic} has {actual} partitions, but the configuration expects at least {expected}; add partitions or lower broker.topics"
+        "topic {topic} has {actual} partitions, but at least {expected} are expected; set {} = {actual}",
+        partitions_key(topic)
     )]
     TooFewPartitions {
         /// The topic.
@@ -273,6 +284,15 @@ pub enum BrokerError {
         /// The reason, in the words of the broker.
         detail: String,
     },
+}
+
+/// Returns the key of the configuration that sets the number of partitions of a topic.
+fn partitions_key(topic: &str) -> &'static str {
+    match topic {
+        TRANSACTIONS_TOPIC => "broker.topics.transactions_partitions",
+        RISK_ASSESSMENTS_TOPIC => "broker.topics.risk_assessments_partitions",
+        _ => "broker.topics.dead_letters_partitions",
+    }
 }
 
 impl BrokerError {
@@ -309,7 +329,12 @@ pub trait Broker: Send + Sync {
     /// Checks that the topics exist with enough partitions; creates missing ones if `create` is set.
     async fn ensure_topics(&self, topics: &[TopicSpec], create: bool) -> Result<(), BrokerError>;
 
-    /// Returns the number of partitions of a topic. The answer may be cached: no broker removes partitions.
+    /// Returns which broker this is, and the current number of partitions of those of the topics that exist. The answer is
+    /// never cached.
+    async fn identify(&self, topics: &[String]) -> Result<BrokerState, BrokerError>;
+
+    /// Returns the number of partitions of a topic. The first answer holds as long as the process runs, because the
+    /// partition of a key must not change.
     async fn partitions(&self, topic: &str) -> Result<i32, BrokerError>;
 
     /// Publishes the records in order to one partition and returns when all are durable. After an error some may be

@@ -63,6 +63,9 @@ enum Command {
         after_help = "Examples:\n  ledger consumers\n  ledger consumers --group risk --output json\n  ledger consumers reset --group risk --to earliest --dry-run"
     )]
     Consumers(ops::consumers::ConsumersArgs),
+    /// Show the broker that the database records, or switch to another one
+    #[command(after_help = "Examples:\n  ledger broker\n  ledger broker switch --dry-run")]
+    Broker(ops::broker::BrokerArgs),
     /// Show the lanes of the outbox, with the owner and the number of rows of each
     #[command(after_help = "Examples:\n  ledger lanes --waiting\n  ledger lanes --output json")]
     Lanes(ops::lanes::LanesArgs),
@@ -166,6 +169,7 @@ impl Command {
             Self::Migrate => "migrate",
             Self::Aggregate(_) => "aggregate",
             Self::ConsumeRisk(_) => "consume-risk",
+            Self::Broker(_) => "broker",
             Self::Consumers(_) => "consumers",
             Self::Dlq { .. } => "dlq",
             Self::Lanes(_) => "lanes",
@@ -204,6 +208,7 @@ impl Command {
             Self::Migrate => migrate(&context).await,
             Self::Aggregate(args) => aggregate::run(context, args).await,
             Self::ConsumeRisk(_) => consume_risk::run(context).await.map(|()| ExitCode::SUCCESS),
+            Self::Broker(args) => ops::broker::run(context, args).await,
             Self::Consumers(args) => ops::consumers::run(context, args).await,
             Self::Lanes(args) => ops::lanes::run(context, args).await,
             Self::Topics(args) => ops::topics::run(context, args).await,

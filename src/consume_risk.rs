@@ -49,7 +49,7 @@ use crate::{
     config::Overrides,
     event::TRANSACTIONS_TOPIC,
     risk::Ruleset,
-    runtime::{Boot, Context, LeaseGroup, StartDetails},
+    runtime::{Boot, BrokerWatch, Context, LeaseGroup, StartDetails},
 };
 
 /// Flags of `ledger consume-risk`.
@@ -80,7 +80,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let rules = watch_rules(&context).await?;
     let mut topics = topic_specs(&config);
     topics.retain(|topic| topic.name == TRANSACTIONS_TOPIC);
-    let broker = boot.broker_with_topics(&topics).await?;
+    let (broker, record) = boot.broker_with_topics(&topics).await?;
+    let (context, broker_watch) = BrokerWatch::start(&context, Arc::clone(&broker), record);
     let partitions = broker.partitions(TRANSACTIONS_TOPIC).await.context("transactions.v1")?;
     if broker.log_id(TRANSACTIONS_TOPIC, 0).await?.is_none() {
         tracing::warn!(
@@ -90,8 +91,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     }
     let group = &config.consume_risk.group;
     let names = (0..partitions).map(|partition| ownership::lease_name(group, partition)).collect();
-    let leases =
-        LeaseGroup::join(&context, &format!("consume-risk/{group}"), names, config.consume_risk.lease_ttl);
+    let (members, ttl) = (format!("consume-risk/{group}"), config.consume_risk.lease_ttl);
+    let leases = LeaseGroup::join_in_generation(&context, boot.broker_generation(), &members, names, ttl);
     let ruleset = Some(rules.borrow().version().to_string());
     let admin = boot.started(StartDetails {
         group: Some(group),
@@ -104,7 +105,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     ownership::Ownership::new(context.clone(), broker, rules, partitions).run(leases).await;
     context.health.set_ready(false);
     admin.stop().await;
-    Ok(())
+    broker_watch.end().await
 }
 
 /// Loads the rules. If they come from a file, the receiver follows its changes.

@@ -1,5 +1,6 @@
 //! Commands for operators.
 
+pub mod broker;
 pub mod consumers;
 pub mod dlq;
 pub mod lanes;
@@ -9,4 +10,5 @@ pub mod topics;
 pub mod verify;
 
 mod current_user;
+mod installation;
 mod time_argument;

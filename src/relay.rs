@@ -49,7 +49,7 @@ pub use lanes::lease_name;
 use self::lanes::{LaneSchedule, Share};
 use crate::{
     broker::topic_specs,
-    runtime::{Backoff, Boot, Context, LeaseGroup, OutageLog, StartDetails},
+    runtime::{Backoff, Boot, BrokerWatch, Context, LeaseGroup, OutageLog, StartDetails},
 };
 
 /// How long requests in flight may take to finish after a stop. The rest of the 5 s is for releasing the leases.
@@ -63,23 +63,31 @@ const BATCHES_MAX: usize = 3;
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut boot = Boot::new(&context, "relay");
     drop(boot.connect_to_write().await?);
-    let broker = boot.broker_with_topics(&topic_specs(&context.config)).await?;
+    let (broker, record) = boot.broker_with_topics(&topic_specs(&context.config)).await?;
+    let generation = boot.broker_generation();
     let pool = boot.pool()?;
     let admin = boot.started(StartDetails::default())?;
+    let (context, broker_watch) = BrokerWatch::start(&context, Arc::clone(&broker), record);
     let forgetting = tokio::spawn(retention::watch(context.clone(), Arc::clone(&broker)));
     let relay = Arc::new(Relay::new(&context, broker));
     let watching = tokio::spawn(backlog::watch(context.clone(), pool, Arc::clone(&relay)));
     context.health.set_ready(true);
-    let outcome = relay_until_stopped(&context, &relay).await;
+    let outcome = relay_until_stopped(&context, generation, &relay).await;
     context.health.set_ready(false);
     watching.abort();
     forgetting.abort();
     admin.stop().await;
-    outcome
+    outcome?;
+    broker_watch.end().await
 }
 
-async fn relay_until_stopped(context: &Context, relay: &Arc<Relay>) -> anyhow::Result<()> {
-    let mut group = LeaseGroup::join(context, "relay", lanes::lease_names(), context.config.relay.lease_ttl);
+async fn relay_until_stopped(
+    context: &Context,
+    generation: Option<i64>,
+    relay: &Arc<Relay>,
+) -> anyhow::Result<()> {
+    let (names, ttl) = (lanes::lease_names(), context.config.relay.lease_ttl);
+    let mut group = LeaseGroup::join_in_generation(context, generation, "relay", names, ttl);
     let mut in_flight = JoinSet::new();
     let outcome = scan_and_deliver(context, relay, &mut group, &mut in_flight).await;
     if timeout(STOP_GRACE, async { while in_flight.join_next().await.is_some() {} }).await.is_err() {

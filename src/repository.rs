@@ -9,6 +9,7 @@
 
 pub mod accounts;
 pub mod assessments;
+pub mod broker_identity;
 pub mod broker_records;
 pub mod databases;
 pub mod dead_letters;

@@ -1,4 +1,4 @@
-//! The services that every role uses: boot, logs and traces, clean shutdown, back-off, the admin listener, leases and
+//! The services that every role uses: boot, the comparison with the recorded broker, logs and traces, clean shutdown, back-off, the admin listener, leases and
 //! fail points.
 
 mod admin;
@@ -9,6 +9,7 @@ mod database_clock;
 pub mod fail_point;
 mod leases;
 mod outage_log;
+mod recorded_broker;
 mod shutdown;
 mod table;
 mod telemetry;
@@ -23,6 +24,7 @@ pub use context::{Context, Health};
 pub use database_clock::DatabaseClock;
 pub use leases::{Lease, LeaseGroup};
 pub use outage_log::OutageLog;
+pub use recorded_broker::{BrokerMismatch, BrokerRecord, BrokerWatch};
 pub use shutdown::{Stop, stop_on_signals};
 pub use table::{Table, table};
 pub use telemetry::{Telemetry, start_telemetry};

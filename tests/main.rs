@@ -12,6 +12,7 @@
 mod access_log;
 mod account_reads;
 mod aggregate;
+mod broker_identity;
 mod broker_retention;
 mod brokers;
 mod cli;

@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 use ledger::{
     broker::{
-        self, Broker, BrokerError, Fetched, LogOffset, OffsetRange, OutgoingRecord, PostgresBroker,
-        SharedBroker, TopicSpec, TopicState,
+        self, Broker, BrokerError, BrokerState, Fetched, LogOffset, OffsetRange, OutgoingRecord,
+        PostgresBroker, SharedBroker, TopicSpec, TopicState,
     },
     event::{lane_of, partition_of},
     relay::{self, Relay},
@@ -415,6 +415,10 @@ const VALUE_BYTES_MAX: usize = 10_000;
 
 #[async_trait]
 impl Broker for FaultyBroker {
+    async fn identify(&self, topics: &[String]) -> Result<BrokerState, BrokerError> {
+        self.inner.identify(topics).await
+    }
+
     async fn ensure_topics(&self, topics: &[TopicSpec], create: bool) -> Result<(), BrokerError> {
         self.inner.ensure_topics(topics, create).await
     }

@@ -46,7 +46,7 @@ async fn missing_topics_are_created_once_and_existing_ones_are_unchanged() {
     assert_eq!(outcomes(&refused), ["refused", "exists", "exists"]);
     let detail = refused["items"][0]["detail"][0].as_str().expect("text");
     assert!(
-        detail.contains("transactions.v1 has 12 partitions, but the configuration expects at least 13"),
+        detail.contains("transactions.v1 has 12 partitions, but at least 13 are expected; set broker.topics.transactions_partitions = 12"),
         "{detail}"
     );
     let table = topics(&database, &[], &more);
@@ -108,7 +108,7 @@ async fn missing_kafka_topics_are_created_and_a_topic_with_too_few_partitions_is
     assert_eq!(run(&[], 0)["items"][1]["exists"], false, "a dry run creates nothing");
     let refused = run(&["create"], 1);
     assert_eq!(outcomes(&refused), ["refused", "created", "created"]);
-    let why = "topic transactions.v1 has 2 partitions, but the configuration expects at least 3";
+    let why = "topic transactions.v1 has 2 partitions, but at least 3 are expected; set broker.topics.transactions_partitions = 2";
     assert!(refused["items"][0]["detail"][0].as_str().expect("text").contains(why), "{refused}");
     for role in ["relay", "consume-risk"] {
         let url = [("LEDGER_DATABASE__URL", &*database.url)];

@@ -17,6 +17,7 @@
 //!   which the broker throttles the connection. Most calls are one request; a call that needs both ends of a partition,
 //!   or explains an offset out of range, makes up to three.
 //! - A connection is closed after an error, so no call meets a broken connection twice.
+//! - All connections lead to one cluster: a broker of another cluster is refused when the connection is opened.
 //! - Headers keep their order, and names may repeat.
 //! - A fetch that knows its log names the topic by its id and says which leader wrote the record before its offset. The
 //!   broker compares both with its log at every fetch, so a topic that was created again, or a log that lost its end, is
@@ -52,13 +53,17 @@ use self::{
     connect::Connector, deadline::Deadline, group_positions::GroupPositions,
     leader_connections::LeaderConnections, metadata::Metadata, partition::Partition, topics::Topics,
 };
-use super::{Broker, BrokerError, Fetched, LogOffset, OffsetRange, OutgoingRecord, TopicSpec, TopicState};
-use crate::config::{Compression, Kafka};
+use super::{
+    Broker, BrokerError, BrokerIdentity, BrokerState, Fetched, LogOffset, OffsetRange, OutgoingRecord,
+    TopicSpec, TopicState,
+};
+use crate::config::{BrokerKind, Compression, Kafka};
 
 /// A Kafka cluster.
 pub struct KafkaBroker {
     request_timeout: Duration,
     compression: Compression,
+    connector: Arc<Connector>,
     metadata: Arc<Metadata>,
     topics: Topics,
     leaders: LeaderConnections,
@@ -87,7 +92,8 @@ impl KafkaBroker {
             topics: Topics::new(Arc::clone(&connector), Arc::clone(&metadata), request_timeout),
             leaders: LeaderConnections::new(Arc::clone(&connector), Arc::clone(&metadata), request_timeout),
             metadata,
-            group_positions: GroupPositions::new(connector),
+            group_positions: GroupPositions::new(Arc::clone(&connector)),
+            connector,
             partition_counts: Mutex::default(),
         })
     }
@@ -110,6 +116,12 @@ impl Broker for KafkaBroker {
             deadline.limit(self.topics.ensure(topic, create)).await?;
         }
         Ok(())
+    }
+
+    async fn identify(&self, topics: &[String]) -> Result<BrokerState, BrokerError> {
+        let partitions = self.deadline().limit(self.metadata.partition_counts(topics)).await?;
+        let cluster_id = self.connector.cluster_id();
+        Ok(BrokerState { identity: BrokerIdentity { kind: BrokerKind::Kafka, cluster_id }, partitions })
     }
 
     async fn partitions(&self, topic: &str) -> Result<i32, BrokerError> {

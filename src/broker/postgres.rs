@@ -7,7 +7,7 @@
 //! Deliberately absent: copies of positions for other tools, because `ledger consumers` shows positions and lag.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -18,10 +18,11 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::{
-    Broker, BrokerError, Fetched, FetchedRecord, LogOffset, OffsetRange, OutgoingRecord, Retention,
-    TopicSpec, TopicState,
+    Broker, BrokerError, BrokerIdentity, BrokerState, Fetched, FetchedRecord, LogOffset, OffsetRange,
+    OutgoingRecord, Retention, TopicSpec, TopicState,
 };
 use crate::{
+    config::BrokerKind,
     event::Headers,
     repository::{
         self, Pool, PooledConnection, RepositoryError,
@@ -198,6 +199,18 @@ impl Broker for PostgresBroker {
             bounded(self.ensure(topic, create)).await?;
         }
         Ok(())
+    }
+
+    async fn identify(&self, topics: &[String]) -> Result<BrokerState, BrokerError> {
+        let mut partitions = BTreeMap::new();
+        for topic in topics {
+            let count = bounded(self.count_partitions(topic)).await?;
+            if count > 0 {
+                partitions.insert(topic.clone(), count);
+            }
+        }
+        let identity = BrokerIdentity { kind: BrokerKind::Postgres, cluster_id: String::new() };
+        Ok(BrokerState { identity, partitions })
     }
 
     async fn partitions(&self, topic: &str) -> Result<i32, BrokerError> {

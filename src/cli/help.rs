@@ -7,7 +7,10 @@ use clap::Command;
 /// The groups of the overview. A command that no group names is in the last one.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Roles", &["serve", "relay", "consume-risk", "aggregate"]),
-    ("Operate", &["migrate", "verify", "import", "topics", "lanes", "consumers", "dlq", "republish"]),
+    (
+        "Operate",
+        &["migrate", "verify", "import", "broker", "topics", "lanes", "consumers", "dlq", "republish"],
+    ),
     ("Risk", &["risk"]),
     ("Try", &["demo", "dev", "simulate"]),
 ];

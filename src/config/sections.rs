@@ -187,6 +187,21 @@ pub enum BrokerKind {
     Kafka,
 }
 
+impl BrokerKind {
+    /// Returns the name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Kafka => "kafka",
+        }
+    }
+
+    /// Returns the kind of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Postgres, Self::Kafka].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 /// `[broker.topics]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use futures::{StreamExt, stream};
 use serde::Serialize;
 
+use super::installation::Installation;
 use crate::{
     broker::{BrokerError, OffsetRange, SharedBroker},
     event::TRANSACTIONS_TOPIC,
@@ -21,7 +22,7 @@ use crate::{
         leases::{self, LeaseState},
         positions::{self, PartitionName, PositionRow},
     },
-    runtime::{Boot, Context, OutputFormat, print_json, print_text, table},
+    runtime::{Boot, BrokerRecord, Context, OutputFormat, print_json, print_text, table},
 };
 
 /// How many requests go to the broker in parallel.
@@ -160,10 +161,14 @@ impl<'a> From<&'a PartitionState> for PartitionOut<'a> {
 pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCode> {
     let mut boot = Boot::new(&context, "consumers");
     let mut connection = boot.connect().await?;
+    let installation = Installation::read(&context, &mut connection).await?;
+    BrokerRecord::read(&mut connection).await?.check_kind(&context.config)?;
     match &args.command {
-        Some(ConsumersCommand::Forget(forget)) => return forget::run(&mut connection, forget).await,
+        Some(ConsumersCommand::Forget(forget)) => {
+            return forget::run(&mut connection, &installation, forget).await;
+        }
         Some(ConsumersCommand::Reset(reset)) => {
-            return reset::run(boot, &context, &mut connection, reset).await;
+            return reset::run(boot, &context, &mut connection, &installation, reset).await;
         }
         None => {}
     }
@@ -181,10 +186,11 @@ pub async fn run(context: Context, args: ConsumersArgs) -> anyhow::Result<ExitCo
     if let Some(broker) = broker {
         failure = add_ranges(&broker, &mut partitions).await;
     }
+    installation.print(args.output)?;
     match args.output {
         OutputFormat::Json => {
             let items: Vec<PartitionOut> = partitions.iter().map(PartitionOut::from).collect();
-            print_json(&serde_json::json!({ "items": items }))?;
+            print_json(&installation.json(serde_json::json!({ "items": items }))?)?;
         }
         OutputFormat::Table => print_table(&partitions)?,
     }

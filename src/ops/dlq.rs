@@ -19,12 +19,12 @@ use clap::{
 };
 use uuid::Uuid;
 
-use super::time_argument;
+use super::{installation::Installation, time_argument};
 use crate::{
     config::Overrides,
     event::{DEAD_LETTER_REASONS, TOPICS},
     repository::{self, Connection, dead_letters::DeadLetterFilter},
-    runtime::{Boot, Context, EXIT_MISUSED, OutputFormat},
+    runtime::{Boot, BrokerRecord, Context, EXIT_MISUSED, OutputFormat},
 };
 
 /// The subcommands of `ledger dlq`.
@@ -225,11 +225,16 @@ pub async fn run(context: Context, command: DlqCommand) -> anyhow::Result<ExitCo
     if let Some(filter) = command.filter() {
         filter.check_group(&mut connection, &context.config.consume_risk.group).await?;
     }
+    let installation = Installation::read(&context, &mut connection).await?;
     match command {
-        DlqCommand::List(args) => list::run(&mut connection, &args).await,
-        DlqCommand::Show(args) => show::run(&mut connection, &args).await,
-        DlqCommand::Replay(args) => replay::run(&context, &mut connection, &args).await,
-        DlqCommand::Dismiss(args) => dismiss::run(&mut connection, &args).await,
+        DlqCommand::List(args) => list::run(&mut connection, &installation, &args).await,
+        DlqCommand::Show(args) => show::run(&mut connection, &installation, &args).await,
+        DlqCommand::Replay(args) => {
+            // The replay needs no broker, but settings of another one are settings of another database.
+            BrokerRecord::read(&mut connection).await?.check_kind(&context.config)?;
+            replay::run(&context, &mut connection, &installation, &args).await
+        }
+        DlqCommand::Dismiss(args) => dismiss::run(&mut connection, &installation, &args).await,
     }
 }
 

@@ -5,6 +5,7 @@ use std::{collections::HashMap, process::ExitCode};
 use clap::Args;
 use serde::Serialize;
 
+use super::installation::Installation;
 use crate::{
     relay,
     repository::{
@@ -63,6 +64,8 @@ impl LaneOut {
 /// Runs the command.
 pub async fn run(context: Context, args: LanesArgs) -> anyhow::Result<ExitCode> {
     let mut connection = Boot::new(&context, "lanes").connect().await?;
+    let installation = Installation::read(&context, &mut connection).await?;
+    installation.print(args.output)?;
     let backlogs = outbox::lane_backlogs(&mut connection).await?;
     let names: Vec<String> = backlogs.iter().map(|backlog| relay::lease_name(backlog.lane)).collect();
     let states = leases::states(&mut connection, &names).await?;
@@ -71,7 +74,7 @@ pub async fn run(context: Context, args: LanesArgs) -> anyhow::Result<ExitCode> 
     let lanes = names.iter().zip(backlogs).map(|(name, backlog)| LaneOut::new(backlog, states.remove(name)));
     let lanes: Vec<LaneOut> = lanes.filter(|lane| !args.waiting || lane.rows > 0).collect();
     match args.output {
-        OutputFormat::Json => print_json(&serde_json::json!({ "items": lanes }))?,
+        OutputFormat::Json => print_json(&installation.json(serde_json::json!({ "items": lanes }))?)?,
         OutputFormat::Table if lanes.is_empty() => print_text("the outbox is empty")?,
         OutputFormat::Table => print(&lanes)?,
     }

@@ -22,7 +22,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use self::selection::Bound;
-use super::{current_user::user_and_host, verify};
+use super::{current_user::user_and_host, installation::Installation, verify};
 use crate::{
     domain::{Transaction, format_moment},
     event::{encode_transaction_created, republished_headers},
@@ -86,6 +86,7 @@ pub async fn run(context: Context, args: RepublishArgs) -> anyhow::Result<ExitCo
     let mut boot = Boot::new(&context, "republish");
     let mut connection = boot.connect_for_long_statements(STATEMENT_TIMEOUT).await?;
     sequences::check(&mut connection).await?;
+    let installation = Installation::read(&context, &mut connection).await?;
     let accounts_unchecked = select(&context, &mut boot, &mut connection, &args).await?;
     let selected = republications::selected(&mut connection).await?;
     if selected.transactions > 1 && !args.dry_run && !args.yes {
@@ -98,7 +99,7 @@ pub async fn run(context: Context, args: RepublishArgs) -> anyhow::Result<ExitCo
     if selected.transactions > 0 && !args.dry_run {
         publish(&context, &mut connection, &args, &mut result).await?;
     }
-    result.print(&args)?;
+    result.print(&installation, &args)?;
     anyhow::ensure!(
         args.dry_run || result.republished == selected.transactions,
         "stopped after {} of {} events; those are published again",
@@ -191,9 +192,10 @@ struct TransactionOut<'a> {
 }
 
 impl RunResult {
-    fn print(&self, args: &RepublishArgs) -> anyhow::Result<()> {
+    fn print(&self, installation: &Installation, args: &RepublishArgs) -> anyhow::Result<()> {
+        installation.print(args.output)?;
         match args.output {
-            OutputFormat::Json => self.print_json(args)?,
+            OutputFormat::Json => print_json(&installation.json(self.json(args))?)?,
             OutputFormat::Table => self.print_table()?,
         }
         Ok(())
@@ -208,12 +210,12 @@ impl RunResult {
         })
     }
 
-    fn print_json(&self, args: &RepublishArgs) -> std::io::Result<()> {
-        print_json(&serde_json::json!({
+    fn json(&self, args: &RepublishArgs) -> serde_json::Value {
+        serde_json::json!({
             "dry_run": args.dry_run, "selected": self.selected.transactions, "accounts": self.selected.accounts,
             "republished": self.republished, "run": self.run, "accounts_unchecked": self.accounts_unchecked,
             "first": self.first().collect::<Vec<_>>(),
-        }))
+        })
     }
 
     fn print_table(&self) -> std::io::Result<()> {
@@ -245,8 +247,8 @@ impl RunResult {
         }
         if self.accounts_unchecked > 0 {
             print_text(format_args!(
-                "retention removed the start of the topic: {} accounts without any event there were not checked; publish \
-                 their events with --account",
+                "the topic lacks its start, because of retention or a switch of the broker: {} accounts without any event \
+                 there were not checked; publish their events with --account",
                 self.accounts_unchecked
             ))?;
         }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::installation::Installation;
 use crate::{
     broker::{self, OffsetRange, Retention, SharedBroker, TopicProblems, TopicSpec, TopicState, check_topic},
     config::BrokerKind,
@@ -111,35 +112,27 @@ impl<'a> From<&'a Topic> for TopicOut<'a> {
 /// Runs the command.
 pub async fn run(context: Context, args: TopicsArgs) -> anyhow::Result<ExitCode> {
     let mut boot = Boot::new(&context, "topics");
-    if context.config.broker.kind == BrokerKind::Postgres {
-        drop(boot.connect().await?);
-    }
+    let installation = Installation::read(&context, &mut boot.connect().await?).await?;
     let broker = boot.broker().await?;
     let specs = broker::topic_specs(&context.config);
-    let kind = kind(context.config.broker.kind);
+    let kind = context.config.broker.kind.name();
     if let Some(TopicsCommand::Create(create)) = &args.command {
-        return create::run(&broker, &specs, kind, create).await;
+        return create::run(&broker, &specs, kind, &installation, create).await;
     }
     let mut topics = Vec::with_capacity(specs.len());
     for spec in specs {
         topics.push(describe(&broker, spec, context.config.broker.kind).await?);
     }
+    installation.print(args.output)?;
     match args.output {
         OutputFormat::Json => {
             let items: Vec<TopicOut> = topics.iter().map(TopicOut::from).collect();
-            print_json(&serde_json::json!({ "broker": kind, "items": items }))?;
+            print_json(&installation.json(serde_json::json!({ "items": items }))?)?;
         }
         OutputFormat::Table if args.partitions => print_partitions(&topics)?,
         OutputFormat::Table => print_topics(&topics, kind)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-const fn kind(kind: BrokerKind) -> &'static str {
-    match kind {
-        BrokerKind::Postgres => "postgres",
-        BrokerKind::Kafka => "kafka",
-    }
 }
 
 async fn describe(broker: &SharedBroker, spec: TopicSpec, kind: BrokerKind) -> anyhow::Result<Topic> {

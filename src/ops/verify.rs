@@ -28,13 +28,16 @@ use anyhow::Context as _;
 
 pub use report::{Check, Report, Status};
 
+use self::topic::TopicHistory;
+use super::installation::Installation;
 use crate::{
     broker::SharedBroker,
+    event::TRANSACTIONS_TOPIC,
     repository::{
         Connection, server_properties,
         verification::{self, Findings, Snapshot},
     },
-    runtime::{Boot, Context, OutputFormat, parse_time_span, progress_bar},
+    runtime::{Boot, BrokerRecord, Context, OutputFormat, parse_time_span, progress_bar},
 };
 
 /// A comparison of millions of rows takes minutes.
@@ -68,8 +71,9 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
     let mut boot = Boot::new(context, "verify");
     let mut connection = boot.connect_for_long_statements(STATEMENT_TIMEOUT).await?;
     let broker = boot.broker().await.context("cannot reach the broker (broker.kind)")?;
+    let record = BrokerRecord::read(&mut connection).await?;
     let bar = progress_bar(0, PROGRESS);
-    let mut report = Report::default();
+    let mut report = Report::new(Installation::read(context, &mut connection).await?);
     if let Some(limit) = args.wait {
         bar.set_message("waiting until nothing is in flight");
         let quiet = in_flight::wait(&mut connection, &*broker, &config.consume_risk.group, limit).await?;
@@ -80,7 +84,7 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
     bar.set_message("the ledger");
     check_ledger(&mut connection, &mut report).await?;
     bar.set_message("the topics");
-    let in_flight = check_events(context, &mut connection, &broker, &snapshot, &mut report).await?;
+    let in_flight = check_events(context, &mut connection, &broker, &record, &snapshot, &mut report).await?;
     bar.set_message("the assessments");
     check_assessments(context, &mut connection, args, in_flight, &mut report).await?;
     bar.set_message("the facts");
@@ -91,15 +95,17 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
 
 /// Finds the transactions whose events are neither in the topic nor in the outbox, and writes their ranges into the
 /// temporary table of gaps. Returns how many accounts cannot be checked, because retention removed the start of their
-/// partition.
+/// partition, or because their earlier events are in another broker.
 pub(super) async fn store_missing(
     context: &Context,
     connection: &mut Connection,
     broker: &SharedBroker,
 ) -> anyhow::Result<i64> {
     let snapshot = verification::snapshot(connection).await?;
+    let history = TopicHistory::new(&BrokerRecord::read(connection).await?, TRANSACTIONS_TOPIC);
     let group = &context.config.consume_risk.group;
-    events::TopicScan::read(connection, &**broker, &snapshot, group).await?.store_missing(connection).await
+    let scan = events::TopicScan::read(connection, &**broker, &snapshot, group, history).await?;
+    scan.store_missing(connection).await
 }
 
 /// Returns a check without differences: the start refuses a server that is not durable unless the configuration accepts
@@ -160,6 +166,7 @@ async fn check_events(
     context: &Context,
     connection: &mut Connection,
     broker: &SharedBroker,
+    record: &BrokerRecord,
     snapshot: &Snapshot,
     report: &mut Report,
 ) -> anyhow::Result<i64> {
@@ -170,14 +177,15 @@ async fn check_events(
         verification::outbox_without_transaction(connection).await?,
     ));
     let group = &context.config.consume_risk.group;
-    let scan = events::TopicScan::read(connection, &**broker, snapshot, group).await?;
+    let history = TopicHistory::new(record, TRANSACTIONS_TOPIC);
+    let scan = events::TopicScan::read(connection, &**broker, snapshot, group, history).await?;
     let behind = scan.behind;
     for check in scan.into_checks(connection).await? {
         report.push(check);
     }
     report.push(groups::check_positions(&**broker, snapshot).await?);
-    report.push(groups::check_dead_letters(connection, &**broker).await?);
-    report.push(announcements::check(connection, &**broker).await?);
+    report.push(groups::check_dead_letters(connection, &**broker, history).await?);
+    report.push(announcements::check(connection, &**broker, history).await?);
     Ok(behind + snapshot.outbox_transactions)
 }
 

@@ -47,6 +47,9 @@ pub enum RepositoryError {
     /// The position of a consumer differs from the expected one. Roll back and read it again.
     #[error("the position of {0} has changed")]
     PositionMoved(String),
+    /// `ledger broker switch` ran meanwhile. Nothing was written.
+    #[error("the broker was switched meanwhile; run the command again")]
+    BrokerSwitched,
     /// The outbox does not hold exactly the rows to remove. Roll back and remove them one by one.
     #[error("the outbox holds {found} rows instead of the {expected} rows to remove")]
     OutboxDiffers {

@@ -15,8 +15,8 @@ mod lease;
 mod lookup;
 mod members;
 
-pub use changes::{create, release, renew, revoke, take};
+pub use changes::{create, release, renew, revoke, take, take_in_generation};
 pub use fence::hold;
 pub use lease::{Lease, LeaseState, OwnedLease};
-pub use lookup::{lock_owners, owner, states};
-pub use members::{Heartbeat, heartbeat, leave, members};
+pub use lookup::{lock_owners, names_of_roles, owner, states};
+pub use members::{Heartbeat, heartbeat, leave, members, members_of_roles};

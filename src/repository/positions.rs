@@ -281,6 +281,11 @@ pub async fn forget(connection: &mut Connection, group: &str) -> Result<usize, R
     Ok(diesel::delete(positions).execute(connection).await?)
 }
 
+/// Deletes all positions of all groups and returns their number. For a switch of the broker, which locks all leases.
+pub async fn forget_all(connection: &mut Connection) -> Result<usize, RepositoryError> {
+    Ok(diesel::delete(consumer_positions::table).execute(connection).await?)
+}
+
 /// Returns all positions, or the positions of one group.
 pub async fn list(
     connection: &mut Connection,

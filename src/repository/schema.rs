@@ -31,6 +31,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    broker_identity (is_current) {
+        is_current -> Bool,
+        generation -> Int8,
+        kind -> Text,
+        cluster_id -> Text,
+        moved_from -> Nullable<Text>,
+        recorded_at -> Timestamptz,
+        recorded_by -> Text,
+    }
+}
+
+diesel::table! {
     broker_partitions (topic, partition) {
         topic -> Text,
         partition -> Int4,
@@ -49,6 +61,16 @@ diesel::table! {
         value -> Nullable<Bytea>,
         headers -> Json,
         created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    broker_topics (topic) {
+        topic -> Text,
+        partitions -> Int4,
+        partitions_before -> Nullable<Int4>,
+        recorded_at -> Timestamptz,
+        recorded_by -> Text,
     }
 }
 
@@ -102,6 +124,7 @@ diesel::table! {
         attempts -> Int4,
         event_id -> Nullable<Uuid>,
         created_at -> Timestamptz,
+        of_earlier_broker -> Bool,
     }
 }
 
@@ -235,8 +258,10 @@ diesel::joinable!(dead_letter_replays -> dead_letters (dead_letter_id));
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     aggregate_runs,
+    broker_identity,
     broker_partitions,
     broker_records,
+    broker_topics,
     consumer_positions,
     currencies,
     dead_letter_replays,

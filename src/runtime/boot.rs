@@ -1,13 +1,13 @@
 //! The start of every command that works on the ledger.
 //!
 //! ```text
-//! connect to PostgreSQL ─▶ check the server ─▶ check the schema ─▶ connect to the broker ─▶ open the admin listener
-//!         every command that uses the database       not `migrate`      if it uses it         ─▶ log "started"
-//!                                                                                        only a role that keeps running
+//! connect to PostgreSQL ─▶ check the server ─▶ check the schema ─▶ connect to the broker and ─▶ open the admin listener
+//!         every command that uses the database       not `migrate`    compare it with the         ─▶ log "started"
+//!                                                                     record, if it is used     only a role that keeps running
 //! ```
 //!
-//! Guarantees: a command fails before it has written anything if the server is unsuitable or the schema does not fit this
-//! binary; every role that keeps running logs the same line with the same fields.
+//! Guarantees: a command fails before it has written anything if the server is unsuitable, the schema does not fit this
+//! binary, or the broker is not the recorded one; every role that keeps running logs the same line with the same fields.
 //!
 //! Deliberately absent: retries. A command that cannot start exits with the reason, and its supervisor restarts it.
 
@@ -18,6 +18,7 @@ use anyhow::Context as _;
 use super::{
     Context,
     admin::{AdminListener, start_admin},
+    recorded_broker::{self, BrokerRecord},
 };
 use crate::{
     broker::{self, SharedBroker, TopicProblems, TopicSpec, check_topic},
@@ -31,7 +32,8 @@ use crate::{
 pub struct Boot<'a> {
     context: &'a Context,
     role: &'static str,
-    uses_broker: bool,
+    /// The record of the database, if the command uses the broker.
+    broker_record: Option<BrokerRecord>,
 }
 
 /// The part of the start line that differs between roles.
@@ -54,7 +56,7 @@ pub struct StartDetails<'a> {
 impl<'a> Boot<'a> {
     /// Begins to start `role`. The name is part of PostgreSQL's `application_name` and of the start line.
     pub fn new(context: &'a Context, role: &'static str) -> Self {
-        Self { context, role, uses_broker: false }
+        Self { context, role, broker_record: None }
     }
 
     /// Opens a connection and checks the server. Only for commands that work without the schema.
@@ -113,27 +115,54 @@ impl<'a> Boot<'a> {
         repository::pool(&self.context.config.database, self.role)
     }
 
-    /// Connects to the configured broker.
-    pub async fn broker(&mut self) -> anyhow::Result<SharedBroker> {
-        self.uses_broker = true;
+    /// Connects to the configured broker without a comparison with the record. Only for `ledger broker`.
+    pub async fn configured_broker(&self) -> anyhow::Result<SharedBroker> {
         Ok(broker::connect(&self.context.config, self.pool()?).await?)
     }
 
+    /// Connects to the configured broker. Refuses a broker that is not the recorded one.
+    pub async fn broker(&mut self) -> anyhow::Result<SharedBroker> {
+        let config = &self.context.config;
+        let record = BrokerRecord::read(&mut *repository::pooled(&self.pool()?).await?).await?;
+        record.check_kind(config)?;
+        let broker = self.configured_broker().await?;
+        record.check_broker(config, &broker).await?;
+        self.broker_record = Some(record);
+        Ok(broker)
+    }
+
     /// Connects to the configured broker and checks these topics and their settings. Creates missing ones if
-    /// `broker.create_topics` is true.
-    pub async fn broker_with_topics(&mut self, topics: &[TopicSpec]) -> anyhow::Result<SharedBroker> {
+    /// `broker.create_topics` is true. Records the broker and the topics if the database has no record of them, and
+    /// returns the record.
+    pub async fn broker_with_topics(
+        &mut self,
+        topics: &[TopicSpec],
+    ) -> anyhow::Result<(SharedBroker, BrokerRecord)> {
         let broker = self.broker().await?;
-        let create = self.context.config.broker.create_topics;
+        let config = &self.context.config;
+        let create = config.broker.create_topics;
         broker.ensure_topics(topics, create).await.context("the topics are not as configured")?;
         check_topics(&broker, topics).await?;
-        Ok(broker)
+        let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
+        let by = format!("{} {}", self.role, self.context.instance);
+        let mut connection = repository::connect(&config.database, self.role).await?;
+        let record = recorded_broker::record(&mut connection, config, &broker, &names, &by).await?;
+        self.broker_record = Some(record.clone());
+        Ok((broker, record))
+    }
+
+    /// Returns the generation of the recorded broker, if the command uses the broker and there is a record.
+    pub fn broker_generation(&self) -> Option<i64> {
+        self.broker_record.as_ref()?.generation()
     }
 
     /// Opens the admin listener and logs the start line of a role that keeps running.
     pub fn started(self, details: StartDetails<'_>) -> anyhow::Result<AdminListener> {
         let admin = start_admin(self.context)?;
         let config = &self.context.config;
-        let broker = if self.uses_broker { broker_address(config) } else { "unused".to_owned() };
+        let broker = if self.uses_broker() { broker_address(config) } else { "unused".to_owned() };
+        let recorded = self.broker_record.as_ref().and_then(|record| record.broker.as_ref());
+        let cluster = recorded.map(|broker| broker.identity.cluster_id.as_str()).filter(|id| !id.is_empty());
         tracing::info!(
             role = self.role,
             version = env!("CARGO_PKG_VERSION"),
@@ -141,6 +170,7 @@ impl<'a> Boot<'a> {
             schema = migrations::schema_version()?,
             database = repository::database_address(&config.database)?,
             broker,
+            cluster,
             listen = details.listen.map(tracing::field::display),
             admin = admin.address.map(tracing::field::display),
             group = details.group,
@@ -153,13 +183,17 @@ impl<'a> Boot<'a> {
         Ok(admin)
     }
 
+    fn uses_broker(&self) -> bool {
+        self.broker_record.is_some()
+    }
+
     /// Names everything that is switched off, or returns None.
     fn off(&self, admin: &AdminListener, of_role: Vec<&'static str>) -> Option<String> {
         let creates_topics = self.context.config.broker.create_topics;
         let common = [
             ("admin", admin.address.is_none()),
             ("traces", !self.context.exports_traces),
-            ("create_topics", self.uses_broker && !creates_topics),
+            ("create_topics", self.uses_broker() && !creates_topics),
         ];
         let off = common.into_iter().filter(|(_, is_off)| *is_off).map(|(name, _)| name);
         let off: Vec<&str> = off.chain(of_role).collect();

@@ -59,6 +59,17 @@ impl LeaseGroup {
     /// Joins `group` in the background, on a connection of its own. `names` are the leases that the group shares; every
     /// member must pass the same names. The name of the group begins with the role: `relay`, `consume-risk/risk`.
     pub fn join(context: &Context, group: &str, names: Vec<String>, ttl: Duration) -> Self {
+        Self::join_in_generation(context, None, group, names, ttl)
+    }
+
+    /// Joins `group` as [`LeaseGroup::join`] does, and takes leases only while the recorded broker is of this generation.
+    pub fn join_in_generation(
+        context: &Context,
+        generation: Option<i64>,
+        group: &str,
+        names: Vec<String>,
+        ttl: Duration,
+    ) -> Self {
         let (published, held) = watch::channel(Vec::new());
         let stop = context.stop.child();
         let member = Member {
@@ -66,6 +77,7 @@ impl LeaseGroup {
             clock: context.clock.clone(),
             owner: context.instance.to_string(),
             group: group.to_owned(),
+            generation,
             names,
             ttl,
             connection: None,
@@ -114,6 +126,8 @@ struct Member {
     clock: DatabaseClock,
     owner: String,
     group: String,
+    /// The generation of the recorded broker, for work with the broker.
+    generation: Option<i64>,
     names: Vec<String>,
     ttl: Duration,
     connection: Option<Connection>,
@@ -200,7 +214,10 @@ impl Member {
         if held.len() < share {
             let started = Instant::now();
             let wanted = share - held.len();
-            let taken = leases::take(connection_ref, &self.owner, &self.names, wanted, self.ttl).await?;
+            let (generation, owner, names) = (self.generation, &self.owner, &self.names);
+            let taken =
+                leases::take_in_generation(connection_ref, generation, owner, names, wanted, self.ttl)
+                    .await?;
             held.extend(taken.into_iter().map(|taken| self.held_lease(taken, started)));
         }
         self.publish(held, members.len());

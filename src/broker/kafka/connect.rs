@@ -1,13 +1,13 @@
 //! Opens connections to the cluster: TCP, then TLS, then SASL.
 //!
 //! Guarantees: nothing is sent in plain text when TLS is configured; an attempt ends within
-//! `broker.kafka.connect_timeout`. Every failure names the setting to check.
+//! `broker.kafka.connect_timeout`; all connections lead to one cluster. Every failure names the setting to check.
 
 mod sasl;
 mod tls;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Connector {
     tls: Option<Arc<ClientConfig>>,
     credentials: Option<Credentials>,
     last_responsive: Mutex<Option<String>>,
+    /// The id of the cluster, from the first connection.
+    cluster_id: OnceLock<String>,
 }
 
 impl Connector {
@@ -49,7 +51,13 @@ impl Connector {
             tls,
             credentials: Credentials::from_config(settings),
             last_responsive: Mutex::default(),
+            cluster_id: OnceLock::new(),
         })
+    }
+
+    /// Returns the id of the cluster; empty before the first connection, and for a server that reports none.
+    pub(super) fn cluster_id(&self) -> String {
+        self.cluster_id.get().cloned().unwrap_or_default()
     }
 
     /// Connects to any bootstrap server. Starts with the server that answered last time, so that a silent server in the
@@ -102,9 +110,24 @@ impl Connector {
         }
         // A request for no topics shows whether the broker accepts this client. A port that expects TLS or
         // authentication may stay silent until the first request.
-        connection.call(&MetadataRequest::default().with_topics(Some(Vec::new()))).await?;
+        let answer = connection.call(&MetadataRequest::default().with_topics(Some(Vec::new()))).await?;
+        self.check_cluster(address, &answer.cluster_id.map(|id| id.to_string()).unwrap_or_default())?;
         connection.learn_versions().await?;
         Ok(connection)
+    }
+
+    /// Refuses a broker of another cluster than that of the first connection. Names and addresses may come to lead to
+    /// another cluster while the process runs, and its topics would get the next records.
+    fn check_cluster(&self, address: &str, found: &str) -> Result<(), BrokerError> {
+        let first = self.cluster_id.get_or_init(|| found.to_owned());
+        if first == found {
+            return Ok(());
+        }
+        let detail = format!(
+            "{address} belongs to the kafka cluster {found}, but this process began with the cluster {first}; \
+             check broker.kafka.bootstrap_servers"
+        );
+        Err(BrokerError::Refused { detail })
     }
 }
 

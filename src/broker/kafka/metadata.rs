@@ -129,6 +129,21 @@ impl Metadata {
         }
     }
 
+    /// Returns the number of partitions of each of these topics that exists, over one connection.
+    pub(super) async fn partition_counts(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<String, i32>, BrokerError> {
+        let mut connection = self.connector.connect_to_any().await?;
+        let mut counts = BTreeMap::new();
+        for topic in topics {
+            if let Some(found) = TopicMetadata::fetch(&mut connection, topic).await? {
+                counts.insert(topic.clone(), found.partition_count()?);
+            }
+        }
+        Ok(counts)
+    }
+
     /// Returns the `host:port` of the broker that leads the partition.
     pub(super) async fn leader(&self, topic: &str, partition: i32) -> Result<String, BrokerError> {
         let known = || self.leaders().get(topic)?.get(&partition).cloned();

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::super::current_user::user_and_host;
+use super::super::{current_user::user_and_host, installation::Installation};
 use crate::{
     repository::{
         Connection, leases,
@@ -47,7 +47,11 @@ struct Forgotten<'a> {
     position: i64,
 }
 
-pub(super) async fn run(connection: &mut Connection, args: &ForgetArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    connection: &mut Connection,
+    installation: &Installation,
+    args: &ForgetArgs,
+) -> anyhow::Result<ExitCode> {
     let group = args.group.as_str();
     let found = transaction("forget a group", connection, async |connection: &mut Connection| {
         let positions = positions::list(connection, Some(group)).await?;
@@ -78,7 +82,7 @@ pub(super) async fn run(connection: &mut Connection, args: &ForgetArgs) -> anyho
     if !args.dry_run {
         log_removal(&positions);
     }
-    print(args, &positions)?;
+    print(args, installation, &positions)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -95,15 +99,17 @@ fn log_removal(positions: &[PositionRow]) {
     }
 }
 
-fn print(args: &ForgetArgs, positions: &[PositionRow]) -> anyhow::Result<()> {
+fn print(args: &ForgetArgs, installation: &Installation, positions: &[PositionRow]) -> anyhow::Result<()> {
     if args.output == OutputFormat::Json {
         let items: Vec<Forgotten<'_>> = positions
             .iter()
             .map(|row| Forgotten { topic: &row.topic, partition: row.partition, position: row.next_offset })
             .collect();
-        print_json(&serde_json::json!({ "dry_run": args.dry_run, "group": args.group, "items": items }))?;
+        let result = serde_json::json!({ "dry_run": args.dry_run, "group": args.group, "items": items });
+        print_json(&installation.json(result)?)?;
         return Ok(());
     }
+    installation.print(args.output)?;
     let mut rows = table(["group", "topic", "partition", "position", "last moved"]);
     for row in positions {
         rows.add_row([

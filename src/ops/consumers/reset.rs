@@ -15,12 +15,12 @@ use clap::Args;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::super::{current_user::user_and_host, time_argument};
+use super::super::{current_user::user_and_host, installation::Installation, time_argument};
 use crate::{
     broker::{OffsetRange, SharedBroker},
     event::TRANSACTIONS_TOPIC,
     repository::{
-        Connection, leases,
+        Connection, RepositoryError, broker_identity, leases,
         positions::{self, PartitionName},
         transaction,
     },
@@ -98,6 +98,7 @@ pub(super) async fn run(
     mut boot: Boot<'_>,
     context: &Context,
     connection: &mut Connection,
+    installation: &Installation,
     args: &ResetArgs,
 ) -> anyhow::Result<ExitCode> {
     let ResetArgs { group, topic, .. } = args;
@@ -120,13 +121,13 @@ pub(super) async fn run(
             });
             moves.collect()
         }
-        false => carry_out(connection, &wanted).await?,
+        false => carry_out(connection, boot.broker_generation(), &wanted).await?,
     };
     if !args.dry_run {
         log_moves(args, &moves);
         mirror(&broker, args, &moves).await;
     }
-    print(args, &moves)?;
+    print(args, installation, &moves)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -177,11 +178,20 @@ fn within(range: OffsetRange, offset: i64, topic: &str, partition: i32) -> anyho
     Ok(offset)
 }
 
-/// Revokes the leases and moves the positions in one database transaction.
-async fn carry_out(connection: &mut Connection, wanted: &[Wanted]) -> anyhow::Result<Vec<Move>> {
+/// Revokes the leases and moves the positions in one database transaction. Moves nothing if the recorded broker is no
+/// longer the one that has these offsets.
+async fn carry_out(
+    connection: &mut Connection,
+    generation: Option<i64>,
+    wanted: &[Wanted],
+) -> anyhow::Result<Vec<Move>> {
     let names: Vec<String> = wanted.iter().map(|wanted| wanted.name.lease_name()).collect();
     let names = &names;
     let moves = transaction("reset positions", connection, async |connection: &mut Connection| {
+        let recorded = broker_identity::hold(connection).await?;
+        if recorded.map(|recorded| recorded.generation) != generation {
+            return Err(RepositoryError::BrokerSwitched);
+        }
         let revoked = leases::revoke(connection, names).await?;
         let mut moves = Vec::with_capacity(wanted.len());
         for Wanted { name, to, log_id } in wanted {
@@ -228,13 +238,14 @@ async fn mirror(broker: &SharedBroker, args: &ResetArgs, moves: &[Move]) {
     }
 }
 
-fn print(args: &ResetArgs, moves: &[Move]) -> anyhow::Result<()> {
+fn print(args: &ResetArgs, installation: &Installation, moves: &[Move]) -> anyhow::Result<()> {
     if args.output == OutputFormat::Json {
-        print_json(&serde_json::json!({
+        print_json(&installation.json(serde_json::json!({
             "dry_run": args.dry_run, "group": args.group, "topic": args.topic, "items": moves,
-        }))?;
+        }))?)?;
         return Ok(());
     }
+    installation.print(args.output)?;
     let mut rows = table(["group", "topic", "partition", "from", "to", "effect", "taken from"])
         .wrapping(["effect"])
         .optional(["group", "taken from"]);

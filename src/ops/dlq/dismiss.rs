@@ -7,7 +7,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{super::current_user::user_and_host, DismissArgs};
+use super::{
+    super::{current_user::user_and_host, installation::Installation},
+    DismissArgs,
+};
 use crate::{
     repository::{Connection, dead_letters},
     runtime::{OutputFormat, print_json, print_text},
@@ -20,7 +23,11 @@ struct DismissedOut<'a> {
     outcome: &'a str,
 }
 
-pub(super) async fn run(connection: &mut Connection, args: &DismissArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    connection: &mut Connection,
+    installation: &Installation,
+    args: &DismissArgs,
+) -> anyhow::Result<ExitCode> {
     let by = args.by.clone().unwrap_or_else(user_and_host);
     let mut ids = args.ids.clone();
     ids.sort();
@@ -34,10 +41,11 @@ pub(super) async fn run(connection: &mut Connection, args: &DismissArgs) -> anyh
         tracing::info!(%id, note = args.note, by, "dismissed a dead letter");
     }
     let outcome = |id: &Uuid| if dismissed.contains(id) { "dismissed" } else { "not_open" };
+    installation.print(args.output)?;
     match args.output {
         OutputFormat::Json => {
             let items: Vec<_> = ids.iter().map(|id| DismissedOut { id: *id, outcome: outcome(id) }).collect();
-            print_json(&serde_json::json!({ "items": items }))?;
+            print_json(&installation.json(serde_json::json!({ "items": items }))?)?;
         }
         OutputFormat::Table => {
             let not_open = ids.len() - dismissed.len();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{ListArgs, content::printable, dead_letter, record_name};
+use super::{super::installation::Installation, ListArgs, content::printable, dead_letter, record_name};
 use crate::{
     repository::{
         Connection,
@@ -54,7 +54,11 @@ impl<'a> From<&'a DeadLetter> for DeadLetterOut<'a> {
     }
 }
 
-pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    connection: &mut Connection,
+    installation: &Installation,
+    args: &ListArgs,
+) -> anyhow::Result<ExitCode> {
     if let Some(before) = args.before {
         dead_letter(connection, before).await?;
     }
@@ -65,10 +69,11 @@ pub(super) async fn run(connection: &mut Connection, args: &ListArgs) -> anyhow:
     let has_more = letters.len() > limit;
     letters.truncate(limit);
     let next = letters.last().map(|last| last.id).filter(|_| has_more);
+    installation.print(args.output)?;
     match args.output {
         OutputFormat::Json => {
             let items: Vec<DeadLetterOut> = letters.iter().map(DeadLetterOut::from).collect();
-            print_json(&serde_json::json!({ "items": items, "next_before": next }))?;
+            print_json(&installation.json(serde_json::json!({ "items": items, "next_before": next }))?)?;
         }
         OutputFormat::Table if letters.is_empty() => print_text("no dead letters")?,
         OutputFormat::Table => {

@@ -20,7 +20,10 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use self::report::{Outcome, Replayed, Report};
-use super::{super::current_user::user_and_host, ReplayArgs, dead_letter, record_name};
+use super::{
+    super::{current_user::user_and_host, installation::Installation},
+    ReplayArgs, dead_letter, record_name,
+};
 use crate::{
     broker::FetchedRecord,
     consume_risk::{self, RetriedRecord},
@@ -58,6 +61,7 @@ pub(super) fn parse_rate(text: &str) -> Result<u32, String> {
 pub(super) async fn run(
     context: &Context,
     connection: &mut Connection,
+    installation: &Installation,
     args: &ReplayArgs,
 ) -> anyhow::Result<ExitCode> {
     prepare_writer(connection).await?;
@@ -68,7 +72,7 @@ pub(super) async fn run(
     let mut report = Report::default();
     while let Some(id) = selection.next(connection).await? {
         if !pace.wait(&context.stop).await {
-            report.print(args, true)?;
+            report.print(installation, args, true)?;
             anyhow::bail!("stopped after {} dead letters", report.total());
         }
         let letter = dead_letter(connection, id).await?;
@@ -80,7 +84,7 @@ pub(super) async fn run(
         report.add(replayed);
     }
     let has_more = selection.has_more(connection).await?;
-    report.print(args, has_more)?;
+    report.print(installation, args, has_more)?;
     Ok(if report.count(Outcome::Failing) > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

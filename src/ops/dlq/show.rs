@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{
+    super::installation::Installation,
     ShowArgs,
     content::{Content, printable, readable},
     dead_letter,
@@ -38,14 +39,22 @@ struct ReplayOut<'a> {
     detail: &'a str,
 }
 
-pub(super) async fn run(connection: &mut Connection, args: &ShowArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    connection: &mut Connection,
+    installation: &Installation,
+    args: &ShowArgs,
+) -> anyhow::Result<ExitCode> {
     let found = dead_letter(connection, args.id).await?;
     let record = dead_letters::record(connection, args.id).await?;
     let replays = dead_letters::replays(connection, args.id).await?;
     let headers = Headers::from_json(&record.headers)
         .ok_or_else(|| anyhow::anyhow!("the headers of dead letter {} have an unknown format", args.id))?;
+    installation.print(args.output)?;
     match args.output {
-        OutputFormat::Json => print_json(&shown(&found, &record, &headers, &replays))?,
+        OutputFormat::Json => {
+            let shown = serde_json::to_value(shown(&found, &record, &headers, &replays))?;
+            print_json(&installation.json(shown)?)?;
+        }
         OutputFormat::Table => print_text_form(&found, &record, &headers, &replays)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{age, bytes, differences};
+use super::{super::installation::Installation, age, bytes, differences};
 use crate::{
     broker::{BrokerError, SharedBroker, TopicSpec},
     runtime::{OutputFormat, print_json, print_text, table},
@@ -42,13 +42,15 @@ pub(super) async fn run(
     broker: &SharedBroker,
     specs: &[TopicSpec],
     kind: &str,
+    installation: &Installation,
     args: &CreateArgs,
 ) -> anyhow::Result<ExitCode> {
+    installation.print(args.output)?;
     let mut done = Vec::with_capacity(specs.len());
     for spec in specs {
         done.push(create(broker, spec, kind, args.dry_run).await?);
     }
-    print(args, &done)?;
+    print(args, installation, &done)?;
     let is_refused = done.iter().any(|done| done.outcome == Outcome::Refused);
     Ok(if is_refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -84,9 +86,10 @@ async fn create<'a>(
     Ok(TopicResult { topic, outcome: Outcome::Created, detail })
 }
 
-fn print(args: &CreateArgs, done: &[TopicResult<'_>]) -> anyhow::Result<()> {
+fn print(args: &CreateArgs, installation: &Installation, done: &[TopicResult<'_>]) -> anyhow::Result<()> {
     if args.output == OutputFormat::Json {
-        print_json(&serde_json::json!({ "dry_run": args.dry_run, "items": done }))?;
+        let result = serde_json::json!({ "dry_run": args.dry_run, "items": done });
+        print_json(&installation.json(result)?)?;
         return Ok(());
     }
     let mut rows = table(["topic", "result", "detail"]).wrapping(["detail"]);

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     report::Check,
-    topic::{PartitionReader, partitions},
+    topic::{PartitionReader, TopicHistory, partitions},
 };
 use crate::{
     broker::{Broker, FetchedRecord},
@@ -23,10 +23,14 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 const CHUNK_SIZE_MAX: usize = 5_000;
 
 /// Reads the topic up to its current end. Call it after the snapshot.
-pub(super) async fn check(connection: &mut Connection, broker: &dyn Broker) -> anyhow::Result<Check> {
+pub(super) async fn check(
+    connection: &mut Connection,
+    broker: &dyn Broker,
+    history: TopicHistory,
+) -> anyhow::Result<Check> {
     let (mut found, mut records_read, mut foreign) = (Findings::default(), 0, 0);
-    // The events of earlier assessments may be among the records that retention removed.
-    let mut checked_from: Option<DateTime<Utc>> = None;
+    // The events of earlier assessments may be in another broker, or among the records that retention removed.
+    let mut checked_from: Option<DateTime<Utc>> = history.moved_at.map(|at| at + CLOCK_TOLERANCE);
     let now = read_clock(connection).await?.shown;
     for partition in 0..partitions(broker, RISK_ASSESSMENTS_TOPIC).await? {
         let mut reader = PartitionReader::open(broker, RISK_ASSESSMENTS_TOPIC, partition).await?;
@@ -56,7 +60,11 @@ pub(super) async fn check(connection: &mut Connection, broker: &dyn Broker) -> a
         note += &format!(", {foreign} of them are not RiskAssessed events");
     }
     if let Some(from) = checked_from {
-        note += &format!("; retention removed its start: assessments before {from} cannot be checked");
+        let why = match history.moved_at {
+            Some(_) => "earlier events are in another broker",
+            None => "retention removed its start",
+        };
+        note += &format!("; {why}: assessments before {from} cannot be checked");
     }
     Ok(if records_read > 0 || checked_from.is_some() { check.with_note(note) } else { check })
 }

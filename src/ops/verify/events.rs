@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::{
     order::{Occurrence, Order},
     report::Check,
-    topic::{PartitionReader, partitions},
+    topic::{PartitionReader, TopicHistory, partitions},
 };
 use crate::{
     broker::{Broker, FetchedRecord},
@@ -39,8 +39,9 @@ pub(super) struct TopicScan {
     transactions: i64,
     handled: i64,
     partitions: i32,
-    /// The partitions whose first records were removed by retention.
+    /// The partitions that lack their first records: retention removed them, or they are in another broker.
     trimmed: Vec<i32>,
+    history: TopicHistory,
     /// The number of records that the group has not handled.
     pub(super) behind: i64,
 }
@@ -52,7 +53,7 @@ struct PartitionState<'a> {
     partition: i32,
     /// The group's position in the snapshot.
     position: i64,
-    /// Whether the partition still has its first record.
+    /// Whether the partition has the first events of its accounts.
     whole: bool,
 }
 
@@ -63,6 +64,7 @@ impl TopicScan {
         broker: &dyn Broker,
         snapshot: &Snapshot,
         group: &str,
+        history: TopicHistory,
     ) -> anyhow::Result<Self> {
         let positions: HashMap<i32, i64> = snapshot
             .positions
@@ -73,6 +75,8 @@ impl TopicScan {
         let mut scan = Self {
             partitions: partitions(broker, TRANSACTIONS_TOPIC).await?,
             transactions: snapshot.transactions,
+            order: Order::new(history.repartitioned),
+            history,
             ..Self::default()
         };
         for partition in 0..scan.partitions {
@@ -80,7 +84,8 @@ impl TopicScan {
             let range = reader.range;
             let position = positions.get(&partition).copied().unwrap_or(range.earliest);
             scan.behind += (range.latest - position.max(range.earliest)).max(0);
-            let source = PartitionState { group, partition, position, whole: range.earliest == 0 };
+            let whole = range.earliest == 0 && history.moved_at.is_none();
+            let source = PartitionState { group, partition, position, whole };
             if !source.whole {
                 scan.trimmed.push(partition);
             }
@@ -156,6 +161,10 @@ impl TopicScan {
         let mut late = self.order.late.clone();
         late.add(verification::gaps_in_outbox(connection).await?);
         let (events_note, published_note) = (self.note(), self.trimmed_note(unchecked));
+        let order_note = self.history.repartitioned.then(|| {
+            "not checked: the number of partitions was changed, so an account may be in two of them"
+                .to_owned()
+        });
         let accounts = count(self.order.accounts());
         let published = Check::of(
             "published",
@@ -163,11 +172,13 @@ impl TopicScan {
             self.transactions,
             missing,
         );
+        let order =
+            Check::of("order", "first occurrences of each account are in account_seq order", accounts, late);
         Ok(vec![
             Check::of("events", "each published event equals its transaction", self.records, self.mismatches)
                 .with_note(events_note),
             Check { note: published_note, ..published },
-            Check::of("order", "first occurrences of each account are in account_seq order", accounts, late),
+            Check { note: order_note, ..order },
             Check::of(
                 "handled",
                 "each record below the position has its effect",
@@ -194,9 +205,11 @@ impl TopicScan {
 
     fn trimmed_note(&self, unchecked: i64) -> Option<String> {
         let (trimmed, all) = (self.trimmed.len(), self.partitions);
-        (trimmed > 0).then(|| {
-            format!("retention removed the start of {trimmed} of {all} partitions; {unchecked} accounts cannot be checked")
-        })
+        let why = match self.history.moved_at {
+            Some(at) => format!("the broker was switched at {at}, and earlier events are in the other one"),
+            None => format!("retention removed the start of {trimmed} of {all} partitions"),
+        };
+        (trimmed > 0).then(|| format!("{why}; {unchecked} accounts cannot be checked"))
     }
 
     /// Writes the ranges and gaps of the accounts into temporary tables.

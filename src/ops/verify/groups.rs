@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use super::{
     report::Check,
-    topic::{PartitionReader, partitions},
+    topic::{PartitionReader, TopicHistory, partitions},
 };
 use crate::{
     broker::{Broker, BrokerError, FetchedRecord},
@@ -50,9 +50,10 @@ pub(super) async fn check_positions(broker: &dyn Broker, snapshot: &Snapshot) ->
 pub(super) async fn check_dead_letters(
     connection: &mut Connection,
     broker: &dyn Broker,
+    history: TopicHistory,
 ) -> anyhow::Result<Check> {
     let topic = TRANSACTIONS_DEAD_LETTER_TOPIC;
-    let (mut records_read, mut foreign, mut trimmed) = (0, 0, false);
+    let (mut records_read, mut foreign, mut trimmed) = (0, 0, history.moved_at.is_some());
     for partition in 0..partitions(broker, topic).await? {
         let mut reader = PartitionReader::open(broker, topic, partition).await?;
         trimmed |= reader.range.earliest > 0;
@@ -76,7 +77,10 @@ pub(super) async fn check_dead_letters(
     Ok(match (letters, trimmed) {
         (0, _) => check,
         (_, false) => check.with_note(format!("{records_read} records in {topic}")),
-        (_, true) => check.with_note(format!("retention removed the start of {topic}: not checked")),
+        (_, true) => check.with_note(match history.moved_at {
+            Some(_) => "earlier records are in another broker: not checked".to_owned(),
+            None => format!("retention removed the start of {topic}: not checked"),
+        }),
     })
 }
 

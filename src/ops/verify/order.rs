@@ -14,6 +14,8 @@ use crate::repository::verification::{Findings, PublishedAccount, SequenceRange}
 /// The events that occurred so far.
 #[derive(Debug, Default)]
 pub(super) struct Order {
+    /// Whether an account may be in two partitions. The order between them is unknown, so nothing counts as late.
+    repartitioned: bool,
     accounts: HashMap<Box<str>, AccountProgress>,
     gaps: BTreeMap<Box<str>, Vec<(i64, i64)>>,
     /// Events that occurred after later events of their account, or in a second partition.
@@ -45,13 +47,17 @@ pub(super) struct Occurrence<'a> {
 }
 
 impl Order {
+    pub(super) fn new(repartitioned: bool) -> Self {
+        Self { repartitioned, ..Self::default() }
+    }
+
     /// Adds the next event of a partition.
     pub(super) fn observe(&mut self, seen: Occurrence<'_>) {
         let Some(progress) = self.accounts.get_mut(seen.account_id) else {
             self.begin(seen);
             return;
         };
-        if progress.partition != seen.partition {
+        if progress.partition != seen.partition && !self.repartitioned {
             self.late.push(|| format!("{} was in partition {} before", describe(seen), progress.partition));
             return;
         }
@@ -79,6 +85,7 @@ impl Order {
     fn observe_earlier(&mut self, seen: Occurrence<'_>) {
         match self.fill_gap(seen) {
             Some(()) if seen.is_republished => self.filled += 1,
+            Some(()) if self.repartitioned => {}
             Some(()) => {
                 self.late.push(|| format!("{} comes after later events of its account", describe(seen)))
             }
@@ -176,6 +183,23 @@ mod tests {
         let trimmed = order_of(&[7, 8], false);
         let first = trimmed.published().next().map(|account| account.first_seq);
         assert_eq!((gaps(&trimmed), first), (vec![], Some(7)));
+    }
+
+    #[test]
+    fn after_a_change_of_partitions_an_account_may_be_in_two_of_them() {
+        let mut order = Order::new(true);
+        for (partition, account_seq) in [(0, 3), (0, 4), (1, 1), (1, 2)] {
+            let offset = account_seq;
+            order.observe(Occurrence {
+                account_id: "a",
+                account_seq,
+                partition,
+                offset,
+                whole: true,
+                is_republished: false,
+            });
+        }
+        assert_eq!((order.late.differences, order.duplicates, gaps(&order)), (0, 0, vec![]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::super::installation::Installation;
 use crate::{
     repository::verification::Findings,
     runtime::{OutputFormat, print_json, print_text, table},
@@ -52,13 +53,21 @@ impl Check {
 }
 
 /// All checks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
+    /// The database and the broker that were checked.
+    #[serde(flatten)]
+    installation: Installation,
     /// The checks, in order.
     pub checks: Vec<Check>,
 }
 
 impl Report {
+    /// Starts the report of an installation.
+    pub(super) fn new(installation: Installation) -> Self {
+        Self { installation, checks: Vec::new() }
+    }
+
     pub(super) fn push(&mut self, check: Check) {
         self.checks.push(check);
     }
@@ -81,9 +90,11 @@ impl Report {
     /// Prints the report on stdout.
     pub fn print(&self, output: OutputFormat) -> anyhow::Result<()> {
         if output == OutputFormat::Json {
-            print_json(&serde_json::json!({ "ok": self.is_fine(), "checks": self.checks }))?;
+            let result = serde_json::json!({ "ok": self.is_fine(), "checks": self.checks });
+            print_json(&self.installation.json(result)?)?;
             return Ok(());
         }
+        self.installation.print(output)?;
         let mut checks = table(["check", "what must hold", "checked", "differ", "note"])
             .wrapping(["what must hold", "note"]);
         for check in &self.checks {

@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chrono::{DateTime, Utc};
 
-use crate::broker::{Broker, BrokerError, FetchedRecord, OffsetRange};
+use crate::{
+    broker::{Broker, BrokerError, FetchedRecord, OffsetRange},
+    repository::broker_identity::RecordedTopic,
+    runtime::BrokerRecord,
+};
 
 const FETCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const FETCH_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -13,6 +18,27 @@ const FETCH_RETRIES_MAX: u32 = 10;
 /// Empty answers in a row after which the partition counts as read; each waits for [`FETCH_WAIT_MAX`].
 const EMPTY_FETCHES_MAX: u32 = 3;
 const FETCH_RETRY_WAIT: Duration = Duration::from_secs(1);
+
+/// The switches of the broker that a topic went through.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TopicHistory {
+    /// When the ledger moved to this broker. Earlier events are in the topics of another one.
+    pub(super) moved_at: Option<DateTime<Utc>>,
+    /// Whether the topic got another number of partitions, so that the events of an account may be in two of them.
+    pub(super) repartitioned: bool,
+}
+
+impl TopicHistory {
+    pub(super) fn new(record: &BrokerRecord, topic: &str) -> Self {
+        let moved = record.broker.as_ref().filter(|broker| broker.moved_from.is_some());
+        let is_repartitioned =
+            |recorded: &RecordedTopic| recorded.topic == topic && recorded.partitions_before.is_some();
+        Self {
+            moved_at: moved.map(|broker| broker.recorded_at),
+            repartitioned: record.topics.iter().any(is_repartitioned),
+        }
+    }
+}
 
 /// Returns the number of partitions of the topic; 0 for a topic that does not exist.
 pub(super) async fn partitions(broker: &dyn Broker, topic: &str) -> Result<i32, BrokerError> {

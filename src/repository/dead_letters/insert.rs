@@ -1,6 +1,8 @@
 //! Dead-letters a record of a topic.
 
-use diesel::{ExpressionMethods, Insertable, query_builder::DecoratableTarget};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, Insertable, dsl::not, query_builder::DecoratableTarget,
+};
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
@@ -86,7 +88,7 @@ pub async fn insert(connection: &mut Connection, letter: &NewDeadLetter) -> Resu
             dead_letters::partition,
             dead_letters::record_offset,
         ))
-        .filter_target(dead_letters::record_offset.is_not_null())
+        .filter_target(dead_letters::record_offset.is_not_null().and(not(dead_letters::of_earlier_broker)))
         .do_nothing()
         .execute(connection)
         .await?;
@@ -103,6 +105,17 @@ pub async fn insert(connection: &mut Connection, letter: &NewDeadLetter) -> Resu
             outbox::event_type.eq("DeadLetter"),
             outbox::headers.eq(letter.outgoing_headers.to_json()),
         ))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Notes that the offsets of all dead letters belong to the broker before a switch, so that records of the new broker at
+/// the same offsets can be dead-lettered too.
+pub async fn leave_behind(connection: &mut Connection) -> Result<(), RepositoryError> {
+    diesel::update(dead_letters::table)
+        .filter(dead_letters::record_offset.is_not_null().and(not(dead_letters::of_earlier_broker)))
+        .set(dead_letters::of_earlier_broker.eq(true))
         .execute(connection)
         .await?;
     Ok(())

@@ -57,11 +57,24 @@ pub async fn take(
     count: usize,
     ttl: Duration,
 ) -> Result<Vec<OwnedLease>, RepositoryError> {
+    take_in_generation(connection, None, owner, names, count, ttl).await
+}
+
+/// Takes leases as [`take`] does, or none if the recorded broker is not of this generation.
+pub async fn take_in_generation(
+    connection: &mut Connection,
+    generation: Option<i64>,
+    owner: &str,
+    names: &[String],
+    count: usize,
+    ttl: Duration,
+) -> Result<Vec<OwnedLease>, RepositoryError> {
     let taken = statement(include_str!("take.sql"))
         .bind::<Array<Text>, _>(names)
         .bind::<BigInt, _>(i64::try_from(count).unwrap_or(i64::MAX))
         .bind::<Text, _>(owner)
         .bind::<BigInt, _>(milliseconds(ttl))
+        .bind::<Nullable<BigInt>, _>(generation)
         .get_results(connection)
         .await?;
     Ok(taken)

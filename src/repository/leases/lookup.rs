@@ -12,6 +12,12 @@ use super::{
 };
 
 #[derive(QueryableByName)]
+struct Name {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+#[derive(QueryableByName)]
 struct Owner {
     #[diesel(sql_type = Text)]
     owner: String,
@@ -38,6 +44,18 @@ pub async fn lock_owners(
         .get_results(connection)
         .await?;
     Ok(owners.into_iter().map(|row| row.owner).collect())
+}
+
+/// Returns the names of all leases of these roles, such as `relay`.
+pub async fn names_of_roles(
+    connection: &mut Connection,
+    roles: &[&str],
+) -> Result<Vec<String>, RepositoryError> {
+    let names: Vec<Name> = statement(include_str!("role_leases.sql"))
+        .bind::<Array<Text>, _>(roles)
+        .get_results(connection)
+        .await?;
+    Ok(names.into_iter().map(|row| row.name).collect())
 }
 
 /// Returns the owner of the lease, also after it has expired.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use diesel::{
     ExpressionMethods, QueryDsl, QueryableByName,
-    sql_types::{BigInt, Text, Timestamptz},
+    sql_types::{Array, BigInt, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
 
@@ -69,6 +69,18 @@ pub async fn members(connection: &mut Connection, group: &str) -> Result<Vec<Str
         .load(connection)
         .await?;
     Ok(members)
+}
+
+/// Returns the live members of all groups of these roles, such as `consume-risk`, sorted.
+pub async fn members_of_roles(
+    connection: &mut Connection,
+    roles: &[&str],
+) -> Result<Vec<String>, RepositoryError> {
+    let members: Vec<Member> = statement(include_str!("role_members.sql"))
+        .bind::<Array<Text>, _>(roles)
+        .get_results(connection)
+        .await?;
+    Ok(members.into_iter().map(|row| row.member).collect())
 }
 
 /// Removes `member` from `group`, so that the other members share its leases at once.

@@ -4,6 +4,8 @@ WITH free AS (
   -- Skips locked leases: they are being taken, or a database transaction of their owner is at work.
   SELECT name FROM leases
   WHERE name = ANY(/* names */ $1) AND (owner IS NULL OR expires_at < clock_timestamp())
+    -- Waits for a switch of the broker, and finds nothing after it: the caller works with the broker before it.
+    AND (/* broker generation */ $5 IS NULL OR EXISTS (SELECT FROM broker_identity WHERE generation = $5 FOR SHARE))
   ORDER BY name LIMIT /* count */ $2 FOR UPDATE SKIP LOCKED)
 UPDATE leases l
 SET owner = /* owner */ $3, epoch = l.epoch + 1,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::super::{ReplayArgs, content::printable};
+use super::super::{super::installation::Installation, ReplayArgs, content::printable};
 use crate::runtime::{OutputFormat, print_json, print_text, table};
 
 /// How many dead letters are listed one by one. For all of them, the log has a line and the audit a row.
@@ -77,9 +77,15 @@ impl Report {
         self.total().saturating_sub(u64::try_from(self.listed.len()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn print(&self, args: &ReplayArgs, has_more: bool) -> anyhow::Result<()> {
+    pub(super) fn print(
+        &self,
+        installation: &Installation,
+        args: &ReplayArgs,
+        has_more: bool,
+    ) -> anyhow::Result<()> {
+        installation.print(args.output)?;
         match args.output {
-            OutputFormat::Json => print_json(&self.json(args.dry_run, has_more))?,
+            OutputFormat::Json => print_json(&installation.json(self.json(args.dry_run, has_more))?)?,
             OutputFormat::Table => self.print_table(args.dry_run, has_more)?,
         }
         Ok(())

@@ -1,0 +1,6 @@
+DROP INDEX dead_letters_once;
+ALTER TABLE dead_letters DROP COLUMN of_earlier_broker;
+CREATE UNIQUE INDEX dead_letters_once ON dead_letters (consumer_group, topic, partition, record_offset)
+  WHERE record_offset IS NOT NULL;
+DROP TABLE broker_topics;
+DROP TABLE broker_identity;
