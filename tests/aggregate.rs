@@ -72,6 +72,7 @@ async fn fingerprint(database: &TestDatabase) -> String {
 /// Compares all facts field by field, with the statements of `verify`, and returns their number.
 async fn facts_equal_the_ledger(database: &TestDatabase) -> i64 {
     let mut connection = database.connection().await;
+    verification::create_functions(&mut connection).await.unwrap();
     let mut compared = 0;
     for day in facts::days_between(&mut connection, None, None).await.unwrap() {
         match verification::compare_day(&mut connection, day).await.unwrap() {

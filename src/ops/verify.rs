@@ -80,6 +80,7 @@ pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
         report.push(in_flight::check(quiet, limit));
     }
     report.push(durability(&mut connection).await?);
+    verification::create_functions(&mut connection).await?;
     let snapshot = verification::snapshot(&mut connection).await?;
     bar.set_message("the ledger");
     check_ledger(&mut connection, &mut report).await?;

@@ -20,7 +20,7 @@ mod topic;
 pub use announcements::{PublishedAssessment, announcement_mismatches, unannounced};
 pub use dead_letters::{DeadLetterOrigin, match_dead_letters, unpublished_dead_letters};
 pub use facts::{DayFacts, compare_day};
-pub use findings::{EXAMPLES_MAX, Findings};
+pub use findings::{EXAMPLES_MAX, Findings, create_functions};
 pub use ledger::{
     TableCounts, append_only_errors, assessment_mismatches, balance_mismatches, duplicate_assessments,
     duplicate_keys, future_rows, reversal_errors, sequence_errors, table_counts, unassessed,

@@ -4,7 +4,7 @@ use diesel::{
     QueryableByName,
     sql_types::{BigInt, Text},
 };
-use diesel_async::{RunQueryDsl, methods::LoadQuery};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection, methods::LoadQuery};
 
 use super::super::{Connection, RepositoryError};
 
@@ -35,6 +35,12 @@ impl Findings {
             self.examples.push(example());
         }
     }
+}
+
+/// Creates the temporary functions with which the statements write their examples. Call it first.
+pub async fn create_functions(connection: &mut Connection) -> Result<(), RepositoryError> {
+    connection.batch_execute(include_str!("create_functions.sql")).await?;
+    Ok(())
 }
 
 #[derive(QueryableByName)]

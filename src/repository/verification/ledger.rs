@@ -1,5 +1,5 @@
-//! Checks the ledger against itself, and assessments against the ledger. Call [`super::snapshot()`] first: it creates the
-//! functions that write amounts as money.
+//! Checks the ledger against itself, and assessments against the ledger. Call [`super::create_functions()`]
+//! first.
 
 use diesel::{
     QueryableByName,

@@ -1,5 +1,5 @@
 -- name: verify_snapshot
--- Not in the DSL: it creates temporary tables and functions.
+-- Not in the DSL: it creates temporary tables.
 -- Copies of the tables at the moment of the snapshot, with which everything is compared.
 CREATE TEMP TABLE verify_accounts AS SELECT account_id, account_seq FROM accounts;
 -- Only dead letters and events that are published again have headers of their own.
@@ -14,17 +14,6 @@ CREATE TEMP TABLE verify_announcing AS
   FROM (SELECT value FROM outbox WHERE event_type = 'RiskAssessed.v1'
         UNION ALL SELECT value FROM dead_letters
         WHERE topic = 'risk-assessments.v1' AND record_offset IS NULL) AS waiting;
-
--- Minor units as money with the currency, for the messages. More digits than the currency has stay visible.
-CREATE FUNCTION pg_temp.verify_money(minor numeric, code text) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT coalesce((SELECT round(m.amount, greatest(c.decimals::int, min_scale(m.amount))) || ' ' || c.code
-                   FROM currencies c, LATERAL (SELECT $1 * ('1e-' || c.decimals)::numeric AS amount) m
-                   WHERE c.code = $2),
-                  $1 || ' minor units') $$;
--- A field that differs, with both values; NULL for a field that does not.
-CREATE FUNCTION pg_temp.verify_difference(field text, found text, expected text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-  SELECT CASE WHEN $2 IS DISTINCT FROM $3
-              THEN $1 || ' ' || coalesce($2, 'none') || ' instead of ' || coalesce($3, 'none') END $$;
 
 -- Filled while the topics are read.
 CREATE TEMP TABLE verify_announced (transaction_id uuid);
