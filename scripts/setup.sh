@@ -2,7 +2,8 @@
 # Installs the system packages that building and testing need, and names them.
 #
 #   scripts/setup.sh build   a C compiler and linker, for the crates that hold C
-#   scripts/setup.sh test    the same; Java, Maven and OpenSSL for a real Kafka; PostgreSQL and locales for a German one
+#   scripts/setup.sh test    the same; Java, Maven and OpenSSL for a real Kafka; PostgreSQL and locales for a German one;
+#                            PgBouncer
 #   scripts/setup.sh bench   the same as test, and PostgreSQL, wrk and Python, for the benchmarks
 #   scripts/setup.sh checks  the same as build, and Python, for checkers from the Python package index
 #
@@ -14,7 +15,7 @@ case "${1:-}" in
   test) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven openssl:openssl) ;;
   bench) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven wrk:wrk python3:python3) ;;
   checks) wanted=(cc:gcc make:make python3:python3) ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 
 if ! command -v cargo >/dev/null; then
@@ -32,6 +33,7 @@ fi
 if [[ $1 == test || $1 == bench ]] && command -v apt-get >/dev/null; then
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
   [ -e /usr/share/i18n/locales/de_DE ] || packages+=(locales)
+  [ "$1" = bench ] || command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || packages+=(pgbouncer)
 fi
 [ ${#packages[@]} -eq 0 ] && exit 0
 

@@ -16,12 +16,8 @@ use crate::{
     consume_risk,
     dev::{self, demo, simulate},
     event, import, ops, relay,
-    repository::{
-        migrations,
-        sequences::{self, SequenceBehind},
-    },
     runtime::{
-        Boot, Context, DatabaseClock, Health, Stop, arm_wall_clock, fail_point, print_json, print_text,
+        Context, DatabaseClock, Health, Stop, arm_wall_clock, fail_point, print_json, print_text,
         start_telemetry, stop_on_signals,
     },
     serve,
@@ -205,7 +201,7 @@ impl Command {
 
     async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Migrate => migrate(&context).await,
+            Self::Migrate => ops::migrate::run(context).await,
             Self::Aggregate(args) => aggregate::run(context, args).await,
             Self::ConsumeRisk(_) => consume_risk::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Broker(args) => ops::broker::run(context, args).await,
@@ -317,23 +313,6 @@ fn instance_name() -> String {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let random = Uuid::new_v4().simple().to_string();
     format!("{host}-{}-{}", std::process::id(), random.get(..6).unwrap_or_default())
-}
-
-async fn migrate(context: &Context) -> anyhow::Result<ExitCode> {
-    let boot = Boot::new(context, "migrate");
-    let applied = migrations::migrate(boot.connect_unmigrated().await?).await?;
-    match applied.len() {
-        0 => print_text("the schema is up to date")?,
-        _ => applied.iter().try_for_each(|version| print_text(format_args!("applied {version}")))?,
-    }
-    for SequenceBehind { sequence, last_id, highest_id } in
-        sequences::advance(&mut boot.connect().await?).await?
-    {
-        print_text(format_args!(
-            "moved the sequence {sequence} from {last_id} to {highest_id}, the highest id of its table"
-        ))?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn openapi() -> anyhow::Result<ExitCode> {

@@ -4,6 +4,7 @@ pub mod broker;
 pub mod consumers;
 pub mod dlq;
 pub mod lanes;
+pub mod migrate;
 pub mod republish;
 pub mod risk;
 pub mod topics;

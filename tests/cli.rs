@@ -130,23 +130,6 @@ async fn a_database_without_the_schema_is_refused_with_the_command_to_run() {
     assert_eq!(stdout(&again), "the schema is up to date\n");
 }
 
-/// Without the removal of the invalid index, every later `migrate` fails because the index already exists.
-#[tokio::test]
-async fn a_migration_that_was_interrupted_while_building_an_index_is_repeated() {
-    let database = TestDatabase::new().await;
-    let client = database.client().await;
-    let cut_off =
-        "DELETE FROM __diesel_schema_migrations WHERE version IN ('20261125030100', '20261125030200');
-         CREATE INDEX risk_assessments_notable ON risk_assessments (transaction_id);
-         UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'risk_assessments_by_level'::regclass";
-    client.batch_execute(cut_off).await.unwrap();
-    let environment = [("LEDGER_DATABASE__URL", database.url.as_str()), ("LEDGER_ADMIN__LISTEN", "off")];
-    let migrated = binary::run(&["migrate"], &environment);
-    assert!(migrated.status.success() && stdout(&migrated).starts_with("applied "), "{migrated:?}");
-    let valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'risk_assessments_by_level'::regclass";
-    assert_eq!(database.value(valid).await, "t");
-}
-
 #[tokio::test]
 async fn an_occupied_port_is_reported_with_its_key() {
     let database = TestDatabase::new().await;

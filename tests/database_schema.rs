@@ -89,6 +89,12 @@ async fn print_schema(client: &tokio_postgres::Client) -> String {
         writeln!(text, "    {name},").unwrap();
     }
     text.push_str(");\n");
+    writeln!(text, "\n/// The names of all tables.\npub(super) const TABLES: [&str; {}] = [", tables.len())
+        .unwrap();
+    for Table { name, .. } in &tables {
+        writeln!(text, "    \"{name}\",").unwrap();
+    }
+    text.push_str("];\n");
     text
 }
 

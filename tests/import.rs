@@ -425,6 +425,10 @@ async fn an_unreadable_file_is_refused_before_anything_is_written() {
     let too_many = scene.bytes("too-many.csv", format!("{HEADINGS},,\n").as_bytes());
     assert!(scene.refusal(&args(&too_many)).await.contains("column 11 has no heading"));
     assert!(scene.refusal(&args(scene.directory.path())).await.contains("is no regular file"));
+    // Without O_NONBLOCK, the open waits for a writer of the pipe, and no signal ends the wait.
+    let pipe = scene.path("pipe.csv");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(scene.refusal(&args(&pipe)).await.contains("is no regular file"));
     let ignored = Args { ignore: vec!["balanse".into()], ..args(&unknown) };
     assert_eq!(scene.import(&ignored).await.unwrap().rows, 0);
 }

@@ -1,1 +1,1 @@
-DROP INDEX CONCURRENTLY risk_assessments_by_level;
+DROP INDEX CONCURRENTLY IF EXISTS risk_assessments_by_level;

@@ -1,2 +1,2 @@
 -- Replaced by `risk_assessments_by_level`.
-DROP INDEX CONCURRENTLY risk_assessments_notable;
+DROP INDEX CONCURRENTLY IF EXISTS risk_assessments_notable;

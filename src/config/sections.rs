@@ -50,6 +50,8 @@ pub struct Database {
     /// A PEM file of trusted root certificates.
     #[serde(deserialize_with = "optional_path")]
     pub tls_ca_file: Option<PathBuf>,
+    /// The schema of all tables: a plain identifier in lower case.
+    pub schema: String,
     /// The largest number of connections in the pool.
     pub pool_size_max: usize,
     /// The longest wait for a pooled connection.
@@ -347,6 +349,16 @@ fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pa
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
+/// Returns whether a text is the name of a schema that needs no quotes and does not belong to PostgreSQL.
+fn is_schema_name(text: &str) -> bool {
+    let is_plain =
+        |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_';
+    text.len() <= IDENTIFIER_LENGTH_MAX
+        && text.chars().all(is_plain)
+        && text.starts_with(|first: char| !first.is_ascii_digit())
+        && !text.starts_with("pg_")
+}
+
 impl Config {
     /// Checks limits and combinations that the types do not cover. The error names the key.
     pub fn check(&self) -> Result<(), String> {
@@ -363,6 +375,9 @@ impl Config {
         ];
         if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key} must be at least 1"));
+        }
+        if !is_schema_name(&self.database.schema) {
+            return Err("database.schema must be a plain identifier in lower case, such as ledger".into());
         }
         if self.serve.writers > WRITERS_MAX {
             return Err(format!("serve.writers must be at most {WRITERS_MAX}, the number of outbox lanes"));
@@ -410,6 +425,8 @@ impl Config {
     }
 }
 
+/// PostgreSQL cuts longer identifiers.
+const IDENTIFIER_LENGTH_MAX: usize = 63;
 /// The number of outbox lanes. Each writer needs at least one lane of its own.
 pub const WRITERS_MAX: usize = 32;
 /// A busy machine would lose leases with a shorter ttl, because its heartbeats are late.

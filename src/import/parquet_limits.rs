@@ -16,12 +16,15 @@ use parquet::{
     arrow::ProjectionMask,
     basic::Compression,
     file::metadata::{ColumnChunkMetaData, FooterTail, ParquetMetaData, RowGroupMetaData},
+    schema::types::SchemaDescriptor,
 };
 
 /// The memory that the columns of one row group may take. Most files need much less, because their pages have about 1 MiB.
 const ROW_GROUP_BYTES_MAX: u64 = 128 * MIB;
 /// The footer describes every column of every row group. Decoded, it takes several times its size.
 const FOOTER_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Each column is matched with the columns of an import, whether it is ignored or not.
+const COLUMNS_MAX: usize = 1_000;
 const MIB: u64 = 1024 * 1024;
 
 /// Refuses a footer that is too large. A file without a footer is left to the Parquet reader.
@@ -37,6 +40,16 @@ pub(super) fn check_footer(mut file: &File) -> anyhow::Result<()> {
         bytes <= FOOTER_BYTES_MAX,
         "its footer has {bytes} bytes, and {FOOTER_BYTES_MAX} is the limit; write it again with larger row groups, or \
          as several files"
+    );
+    Ok(())
+}
+
+/// Refuses a file with too many columns. The fields of a struct count as columns.
+pub(super) fn check_columns(schema: &SchemaDescriptor) -> anyhow::Result<()> {
+    let columns = schema.num_columns();
+    ensure!(
+        columns <= COLUMNS_MAX,
+        "it has {columns} columns, and {COLUMNS_MAX} is the limit; write it again with the columns of an import only"
     );
     Ok(())
 }

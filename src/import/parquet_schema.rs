@@ -11,6 +11,8 @@ use parquet::{
     file::metadata::{ParquetMetaData, ParquetStatisticsPolicy},
 };
 
+use super::parquet_limits;
+
 /// The location of a column in a batch: a root column, or a field of a root column that is a struct.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ColumnPath {
@@ -39,6 +41,7 @@ pub(super) fn read_footer(file: &File) -> anyhow::Result<ArrowReaderMetadata> {
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll);
     let declared = ArrowReaderMetadata::load(file, options.clone())?;
+    parquet_limits::check_columns(declared.parquet_schema())?;
     let metadata = declared.metadata();
     let stored = ArrowReaderMetadata::try_new(Arc::clone(metadata), ArrowReaderOptions::new()).ok();
     let stored_field = |name: &str| stored.as_ref()?.schema().field_with_name(name).ok().cloned();

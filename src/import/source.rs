@@ -4,12 +4,14 @@
 //! gives the same history. The format is detected from the first bytes of the file, not from its name.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{Read, Seek},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
 use anyhow::{Context as _, bail, ensure};
+use nix::fcntl::OFlag;
 
 use super::{
     Args,
@@ -40,7 +42,12 @@ pub(super) struct OpenFile {
 impl OpenFile {
     /// Opens a file and checks its columns.
     pub(super) fn open(path: &Path, args: &Args) -> anyhow::Result<Self> {
-        let file = File::open(path).context("cannot read it")?;
+        // Without this flag, opening a pipe waits for its writer, and no signal ends the wait.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(path)
+            .context("cannot read it")?;
         let about = file.metadata().context("cannot read it")?;
         ensure!(
             about.is_file(),

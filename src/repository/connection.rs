@@ -1,7 +1,8 @@
 //! Opens connections to PostgreSQL, with or without TLS, with all timeouts set.
 //!
-//! - The commits of a new connection wait for the disk, whatever the default of `synchronous_commit` is. Only the relay
-//!   switches that off for its session.
+//! - A new connection has the settings that the code depends on, whatever the defaults of server, database, role and URL
+//!   are (see [`super::session`]). They are set after the connect, because a pooler refuses most parameters at the start
+//!   of a session.
 //! - A URL may name several hosts. Each host gets an equal share of the time until one accepts writes. A primary that is
 //!   down, hangs or has become a standby is skipped.
 //! - A connection with TLS never falls back to plain text, and TLS always verifies certificate chain and host name (see
@@ -9,6 +10,7 @@
 
 use std::{path::Path, str::FromStr, time::Duration};
 
+use diesel::ConnectionError;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use secrecy::ExposeSecret;
 #[cfg(unix)]
@@ -22,7 +24,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Connection, RepositoryError,
-    server::{takes_writes, wait_for_disk},
+    server::takes_writes,
+    session,
     sqlstate::{Encrypted, PlainText, Stream},
     tls,
 };
@@ -101,7 +104,7 @@ pub async fn prepare_writer(connection: &mut Connection) -> Result<(), Repositor
 
 async fn open(database: &Database, options: &tokio_postgres::Config) -> Result<Connection, String> {
     let mut connection = open_stream(database, options).await?;
-    wait_for_disk(&mut connection).await.map_err(|error| error.to_string())?;
+    session::prepare(&mut connection, database).await.map_err(|error| error.to_string())?;
     Ok(connection)
 }
 
@@ -135,9 +138,17 @@ where
     Connector::Stream: Send + 'static,
 {
     let (client, connection) = options.connect(connector).await.map_err(|error| describe(&error))?;
-    AsyncPgConnection::try_from_client_and_connection(client, connection)
-        .await
-        .map_err(|error| error.to_string())
+    AsyncPgConnection::try_from_client_and_connection(client, connection).await.map_err(setup_failure)
+}
+
+/// Returns the text of an error of the driver's first statements.
+fn setup_failure(error: ConnectionError) -> String {
+    match error {
+        ConnectionError::CouldntSetupConfiguration(error) => {
+            RepositoryError::from(error).at_session_start().to_string()
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Connects to a Unix socket. The driver calls no connector for one, so its stream is made here.
@@ -148,11 +159,11 @@ async fn open_unix(options: &tokio_postgres::Config, directory: &Path) -> Result
     let stream = Stream::plain(socket.map_err(|error| describe(&error))?);
     let (client, connection) = options.connect_raw(stream, NoTls).await.map_err(|error| describe(&error))?;
     tokio::spawn(connection);
-    let mut connection = AsyncPgConnection::try_from(client).await.map_err(|error| error.to_string())?;
+    let mut connection = AsyncPgConnection::try_from(client).await.map_err(setup_failure)?;
     match takes_writes(&mut connection).await {
         Ok(true) => Ok(connection),
         Ok(false) => Err("the database does not allow writes".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error.at_session_start().to_string()),
     }
 }
 
@@ -170,7 +181,7 @@ fn describe(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Returns the options of the URL, and the settings that every connection has.
+/// Returns the options of the URL, and those that every connection has.
 pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres::Config, RepositoryError> {
     let invalid = |detail: String| RepositoryError::Connect { address: "database.url".into(), detail };
     let url = database.url_now().map_err(|error| invalid(describe(&error)))?;
@@ -178,20 +189,12 @@ pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres:
     let mut options =
         tokio_postgres::Config::from_str(&tls::driver_url(url)).map_err(|error| invalid(describe(&error)))?;
     options.ssl_mode(tls::mode(url, database.tls_ca_file.is_some(), &options).map_err(invalid)?);
-    let server_options = format!(
-        "-c statement_timeout={} -c idle_in_transaction_session_timeout={}",
-        database.statement_timeout.as_millis(),
-        database.idle_in_transaction_timeout.as_millis()
-    );
-    let given = options.get_options().unwrap_or_default();
-    let server_options = format!("{server_options} {given}");
     options
         .application_name(format!("ledger {role}"))
         .connect_timeout(database.connect_timeout)
         .keepalives_idle(KEEPALIVE_IDLE)
         .tcp_user_timeout(TCP_USER_TIMEOUT)
-        .target_session_attrs(TargetSessionAttrs::ReadWrite)
-        .options(server_options.trim());
+        .target_session_attrs(TargetSessionAttrs::ReadWrite);
     Ok(options)
 }
 

@@ -13,13 +13,24 @@ const STALE_GROUP: &str = "LG001";
 const CLOCK_DIFFERS: &str = "LG003";
 
 /// Codes after which the connection can no longer be used: connection exceptions, a read-only server, a session that
-/// the server ended for its idleness, and a server that starts or stops.
-const LOST_CONNECTIONS: [&str; 5] = ["08", "25006", "25P03", "25P04", "57P"];
+/// the server ended for its idleness, a server that starts or stops, and prepared statements that no longer fit because
+/// the session lost them (26) or the schema has changed (0A).
+const LOST_CONNECTIONS: [&str; 7] = ["08", "0A", "25006", "25P03", "25P04", "26", "57P"];
 
 /// Classes of errors that lie in the request, or in a bug of ours, so that retrying does not help: invalid data (22),
-/// constraints (23), rights and syntax (42), program limits such as too large an index row (54), and exceptions raised
-/// by our own functions (LG) or by triggers of others (P0). [`CLOCK_DIFFERS`] is the exception.
-const REQUEST_FAULTS: [&str; 6] = ["22", "23", "42", "54", "LG", "P0"];
+/// constraints (23), syntax and types (42), and exceptions raised by our own functions (LG) or by triggers of others (P0).
+/// [`CLOCK_DIFFERS`] is the exception.
+///
+/// Program limits (54) are not among them: the texts that are indexed have limits of their own, so no request exceeds one.
+/// PostgreSQL also reports with 54000 that it stops assigning transaction ids, to protect itself from wraparound.
+const REQUEST_FAULTS: [&str; 5] = ["22", "23", "42", "LG", "P0"];
+
+/// Codes of class 42 that an operator causes and ends: a right that was revoked, a policy that hides rows, and tables,
+/// columns, functions or other objects that are gone, for example while a restore runs.
+const CHANGED_DATABASE: [&str; 5] = ["42501", "42P01", "42703", "42883", "42704"];
+
+/// A prepared statement that is gone, or that is there before it was prepared: the session belongs to somebody else.
+const LOST_STATEMENTS: [&str; 2] = ["26000", "42P05"];
 
 /// The primary key of the outbox, whose ids come from a sequence.
 const OUTBOX_KEY: &str = "outbox_pkey";
@@ -96,6 +107,13 @@ pub enum RepositoryError {
     /// The server or the database cannot hold a ledger. The text names the property and the remedy.
     #[error("{0}")]
     UnsuitableServer(String),
+    /// A pooler is in front of PostgreSQL and shares its sessions (see [`super::pooler`]).
+    #[error(
+        "a connection pooler gives each database transaction another session of PostgreSQL, and ledger needs sessions of its \
+         own: set pool_mode = session for this database, with the default server_reset_query, or name PostgreSQL itself \
+         in database.url"
+    )]
+    SharedSession,
     /// A migration failed.
     #[error("a migration failed: {0}")]
     Migration(String),
@@ -141,6 +159,14 @@ impl RepositoryError {
         self.sqlstate() == Some(CLOCK_DIFFERS)
     }
 
+    /// Replaces an error that, at the start of a session, only a pooler causes that shares sessions.
+    pub(super) fn at_session_start(self) -> Self {
+        match self.sqlstate() {
+            Some(code) if LOST_STATEMENTS.contains(&code) => Self::SharedSession,
+            _ => self,
+        }
+    }
+
     /// Returns whether the connection can no longer be used: it is broken, or the server starts, stops or accepts no
     /// writes.
     pub fn is_connection_lost(&self) -> bool {
@@ -167,7 +193,8 @@ impl RepositoryError {
             Self::PoolExhausted(_) => true,
             Self::Database(DieselError::DatabaseError(_, information)) => {
                 let code = self.sqlstate().unwrap_or_default();
-                code == CLOCK_DIFFERS
+                CHANGED_DATABASE.contains(&code)
+                    || code == CLOCK_DIFFERS
                     || information.constraint_name() == Some(OUTBOX_KEY)
                     || !REQUEST_FAULTS.iter().any(|class| code.starts_with(class))
             }
@@ -201,8 +228,15 @@ mod tests {
             ("XX000", false, false, true),
             ("22003", false, false, false),
             ("23514", false, false, false),
-            ("42501", false, false, false),
-            ("54000", false, false, false),
+            ("42601", false, false, false),
+            ("42501", false, false, true),
+            ("42P01", false, false, true),
+            ("54000", false, false, true),
+            ("54001", false, false, true),
+            ("53300", false, false, true),
+            ("58030", false, false, true),
+            ("26000", false, true, true),
+            ("0A000", false, true, true),
             ("P0001", false, false, false),
             ("LG002", false, false, false),
             ("LG003", false, false, true),

@@ -1,4 +1,19 @@
 //! The embedded migrations: applies them, and refuses to run on a schema of another version.
+//!
+//! ```text
+//! take the lock ─▶ compare versions ─▶ for each missing migration: remove an unfinished index ─▶ run ─▶ record
+//! ```
+//!
+//! Guarantees:
+//!
+//! - A `migrate` that is killed at any moment can run again. A migration in a database transaction commits its effect
+//!   and its record together. A migration without one is a single statement that does nothing if its effect exists.
+//! - If the process is gone, the server cancels its statement within a second and releases the lock.
+//! - A table of versions that another application uses is refused.
+
+mod indexes;
+mod lock;
+mod progress;
 
 use std::time::Duration;
 
@@ -6,153 +21,263 @@ use diesel::{
     QueryableByName,
     migration::{Migration, MigrationSource},
     pg::Pg,
-    sql_types::{Bool, Nullable, Text},
+    sql_types::{Bool, Integer, Text},
 };
-use diesel_async::{AsyncMigrationHarness, RunQueryDsl};
+use diesel_async::{AsyncMigrationHarness, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
-use tokio::time::Instant;
 
-use super::{Connection, RepositoryError};
+use super::{Connection, RepositoryError, statement};
+
+pub use progress::{MigrationProgress, cancel, progress};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
-
-/// The key of the advisory lock of `migrate`. Any constant works.
-const ADVISORY_LOCK: i64 = 0x6c65_6467_6572;
 
 const MIGRATE_FIRST: &str = "run `ledger migrate` against this database first";
 const UPGRADE_FIRST: &str =
     "the schema is newer than this binary: upgrade `ledger` to the release that migrated it";
 
-/// The indexes that migrations build concurrently. An interrupted build leaves an invalid index, which would make every
-/// further attempt fail.
-const BUILT_CONCURRENTLY: [&str; 1] = ["risk_assessments_by_level"];
-
-/// How long to wait for another `migrate`.
+/// Migrations have no limit for a statement. The server notices that the client is gone, also during a long statement.
+const SESSION: &str =
+    "SET statement_timeout = 0; SET client_connection_check_interval = '1s'; SET quote_all_identifiers = off";
+/// How long a migration waits for a lock. Later statements of other sessions queue up for that time.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pause between two attempts to take the lock.
-const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a concurrent build waits for the database transactions of other sessions. It blocks no reads or writes.
+const CONCURRENT_LOCK_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The SQLSTATE of a lock that was not free in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+const LOCKED_ADVICE: &str = "; another session holds a lock or has a long database transaction (see pg_stat_activity): run \
+     `ledger migrate` again when it has ended";
 
 #[derive(QueryableByName)]
-struct Answer {
+struct Exists {
     #[diesel(sql_type = Bool)]
-    holds: bool,
+    exists: bool,
 }
 
 #[derive(QueryableByName)]
 struct Version {
-    #[diesel(sql_type = Nullable<Text>)]
-    version: Option<String>,
+    #[diesel(sql_type = Text)]
+    version: String,
 }
 
-/// Applies the missing migrations and returns their versions. Only one `migrate` runs at a time. Refuses a schema that is
-/// newer than this binary. Takes the connection by value, because the harness must own it.
-pub async fn migrate(mut connection: Connection) -> Result<Vec<String>, RepositoryError> {
-    diesel::sql_query("SET lock_timeout = '60s'").execute(&mut connection).await?;
-    diesel::sql_query("SET statement_timeout = 0").execute(&mut connection).await?;
-    lock(&mut connection).await?;
-    let wanted = schema_version()?;
-    if let Some(found) = newest_applied(&mut connection).await?
-        && found > wanted
-    {
-        return Err(RepositoryError::SchemaMismatch { found, wanted, advice: UPGRADE_FIRST });
+#[derive(QueryableByName)]
+struct ProcessId {
+    #[diesel(sql_type = Integer)]
+    process_id: i32,
+}
+
+/// A connection that holds the lock of `migrate` until it is closed.
+pub struct Migrator {
+    connection: Connection,
+}
+
+impl Migrator {
+    /// Takes the lock, so that only one `migrate` runs at a time. Fails if the lock is not free within a minute.
+    pub async fn lock(mut connection: Connection) -> Result<Self, RepositoryError> {
+        connection.batch_execute(SESSION).await?;
+        lock::take(&mut connection).await?;
+        Ok(Self { connection })
     }
-    remove_unfinished_indexes(&mut connection).await?;
-    // The harness is synchronous. The lock ends with the connection, which the harness drops.
+
+    /// Returns the id of the server process that runs the migrations.
+    pub async fn process_id(&mut self) -> Result<i32, RepositoryError> {
+        let query = statement("SELECT pg_backend_pid() AS process_id");
+        Ok(query.get_result::<ProcessId>(&mut self.connection).await?.process_id)
+    }
+
+    /// Applies the missing migrations and returns their versions. Refuses a schema that is newer than this binary.
+    pub async fn apply(self) -> Result<Vec<String>, RepositoryError> {
+        let Self { mut connection } = self;
+        let ours = versions()?;
+        let applied = applied_versions(&mut connection).await?;
+        match compare(&applied, &ours) {
+            Schema::Older { .. } => {}
+            other => other.check(&ours)?,
+        }
+        let missing: Vec<String> = ours.into_iter().filter(|version| !applied.contains(version)).collect();
+        for version in &missing {
+            connection = apply_one(connection, version).await?;
+        }
+        Ok(missing)
+    }
+}
+
+/// Takes the lock, applies the missing migrations and returns their versions.
+pub async fn migrate(connection: Connection) -> Result<Vec<String>, RepositoryError> {
+    Migrator::lock(connection).await?.apply().await
+}
+
+/// Applies one migration. Takes the connection by value, because diesel's harness must own it.
+async fn apply_one(mut connection: Connection, version: &str) -> Result<Connection, RepositoryError> {
+    let in_transaction = find(version)?.metadata().run_in_transaction();
+    let lock_timeout = if in_transaction { LOCK_TIMEOUT } else { CONCURRENT_LOCK_TIMEOUT };
+    connection.batch_execute(&format!("SET lock_timeout = {}", lock_timeout.as_millis())).await?;
+    indexes::prepare(&mut connection, version).await?;
+    let name = version.to_owned();
     let applied = tokio::task::spawn_blocking(move || {
+        let migration = find(&name)?;
         let mut harness = AsyncMigrationHarness::new(connection);
-        let versions = harness.run_pending_migrations(MIGRATIONS).map_err(|error| error.to_string())?;
-        Ok(versions.iter().map(ToString::to_string).collect())
+        // This creates the table of the versions.
+        harness.applied_migrations().map_err(|error| failure(error.to_string()))?;
+        harness.run_migration(&*migration).map_err(|error| failure(error.to_string()))?;
+        Ok(harness.into_inner())
     })
     .await;
-    applied
-        .map_err(|error| RepositoryError::Migration(error.to_string()))?
-        .map_err(RepositoryError::Migration)
+    applied.map_err(|error| RepositoryError::Migration(error.to_string()))?
 }
 
-/// Takes the lock of `migrate`, which ends with the connection. It polls instead of waiting inside PostgreSQL: a waiting
-/// statement holds a snapshot, and a concurrent index build of the other `migrate` waits for all snapshots. They would
-/// wait for each other.
-async fn lock(connection: &mut Connection) -> Result<(), RepositoryError> {
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        let query = format!("SELECT pg_try_advisory_lock({ADVISORY_LOCK}) AS holds");
-        if diesel::sql_query(query).get_result::<Answer>(connection).await?.holds {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let what = format!(
-                "another `ledger migrate` has been running for more than {LOCK_TIMEOUT:?}; try again later"
-            );
-            return Err(RepositoryError::Migration(what));
-        }
-        tokio::time::sleep(LOCK_POLL_INTERVAL).await;
+/// diesel's error is private, but its text contains the code, as [`super::sqlstate`] puts it in front of the message.
+fn failure(mut message: String) -> RepositoryError {
+    if message.split(": ").any(|part| part == LOCK_NOT_AVAILABLE) {
+        message += LOCKED_ADVICE;
     }
+    RepositoryError::Migration(message)
 }
 
-/// Removes invalid indexes. A `migrate` leaves one if it is killed, or times out on another session's snapshot, during a
-/// concurrent index build.
-async fn remove_unfinished_indexes(connection: &mut Connection) -> Result<(), RepositoryError> {
-    for index in BUILT_CONCURRENTLY {
-        let unfinished = diesel::sql_query(
-            "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid) AS holds",
-        )
-        .bind::<Text, _>(index)
-        .get_result::<Answer>(connection)
-        .await?;
-        if unfinished.holds {
-            tracing::info!(index, "an earlier migration did not finish this index; building it again");
-            diesel::sql_query(format!("DROP INDEX CONCURRENTLY {index}")).execute(connection).await?;
-        }
-    }
-    Ok(())
+fn find(version: &str) -> Result<Box<dyn Migration<Pg>>, RepositoryError> {
+    let found = all()?.into_iter().find(|migration| migration.name().version().to_string() == version);
+    found.ok_or_else(|| RepositoryError::Migration(format!("there is no migration {version}")))
 }
 
-/// Refuses a schema that is older or newer than this binary, naming the command to run.
-pub async fn check_schema(connection: &mut Connection) -> Result<(), RepositoryError> {
-    let wanted = schema_version()?;
-    let found = newest_applied(connection).await?;
-    let advice = match &found {
-        Some(found) if *found == wanted => return Ok(()),
-        Some(found) if *found > wanted => UPGRADE_FIRST,
-        _ => MIGRATE_FIRST,
-    };
-    Err(RepositoryError::SchemaMismatch { found: found.unwrap_or_else(|| "none".into()), wanted, advice })
+fn all() -> Result<Vec<Box<dyn Migration<Pg>>>, RepositoryError> {
+    MIGRATIONS.migrations().map_err(|error| RepositoryError::Migration(error.to_string()))
+}
+
+/// Returns the versions of the migrations in this binary, in order.
+fn versions() -> Result<Vec<String>, RepositoryError> {
+    let mut versions: Vec<String> =
+        all()?.iter().map(|migration| migration.name().version().to_string()).collect();
+    versions.sort();
+    Ok(versions)
 }
 
 /// Returns the version of the schema that this binary works with.
 pub fn schema_version() -> Result<String, RepositoryError> {
-    let migrations: Vec<Box<dyn Migration<Pg>>> =
-        MIGRATIONS.migrations().map_err(|error| RepositoryError::Migration(error.to_string()))?;
-    Ok(migrations.iter().map(|migration| migration.name().version().to_string()).max().unwrap_or_default())
+    Ok(versions()?.pop().unwrap_or_default())
 }
 
-async fn newest_applied(connection: &mut Connection) -> Result<Option<String>, RepositoryError> {
-    let table = diesel::sql_query("SELECT to_regclass('__diesel_schema_migrations')::text AS version")
-        .get_result::<Version>(connection)
-        .await?;
-    if table.version.is_none() {
-        return Ok(None);
+/// Returns the versions of the applied migrations, in order.
+async fn applied_versions(connection: &mut Connection) -> Result<Vec<String>, RepositoryError> {
+    let table = statement("SELECT to_regclass('__diesel_schema_migrations') IS NOT NULL AS exists");
+    if !table.get_result::<Exists>(&mut *connection).await?.exists {
+        return Ok(Vec::new());
     }
-    let newest = diesel::sql_query("SELECT max(version) AS version FROM __diesel_schema_migrations")
-        .get_result::<Version>(connection)
-        .await?;
-    Ok(newest.version)
+    let applied =
+        statement("SELECT version::text AS version FROM __diesel_schema_migrations ORDER BY version");
+    let rows: Vec<Version> = applied.load(connection).await?;
+    Ok(rows.into_iter().map(|row| row.version).collect())
+}
+
+/// Refuses a schema that is older or newer than this binary, naming the command to run.
+pub async fn check_schema(connection: &mut Connection) -> Result<(), RepositoryError> {
+    let ours = versions()?;
+    compare(&applied_versions(connection).await?, &ours).check(&ours)
+}
+
+/// The migrations of a database compared with the migrations of this binary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Schema {
+    Current,
+    /// Migrations are missing. `found` names the newest applied one.
+    Older {
+        found: String,
+    },
+    Newer {
+        found: String,
+    },
+    /// A version is no migration of any release of `ledger`.
+    Foreign {
+        version: String,
+    },
+}
+
+/// Compares the applied migrations with our own. Both are in order.
+///
+/// A newer release has all our migrations and later ones. Any other unknown version is of another application.
+fn compare(applied: &[String], ours: &[String]) -> Schema {
+    let newest = ours.last();
+    let has_first = ours.first().is_some_and(|first| applied.contains(first));
+    let is_later = |version: &String| has_first && newest.is_none_or(|newest| version > newest);
+    let unknown = || applied.iter().filter(|version| !ours.contains(version));
+    if let Some(version) = unknown().find(|version| !is_later(version)) {
+        return Schema::Foreign { version: version.clone() };
+    }
+    if let Some(found) = unknown().next_back() {
+        return Schema::Newer { found: found.clone() };
+    }
+    let missing = ours.iter().find(|version| !applied.contains(version));
+    match (missing, applied.last()) {
+        (None, _) => Schema::Current,
+        (Some(_), None) => Schema::Older { found: "none".into() },
+        (Some(missing), Some(last)) if missing < last => {
+            Schema::Older { found: format!("{last} without {missing}") }
+        }
+        (Some(_), Some(last)) => Schema::Older { found: last.clone() },
+    }
+}
+
+impl Schema {
+    /// Refuses everything but the current schema.
+    fn check(self, ours: &[String]) -> Result<(), RepositoryError> {
+        let wanted = ours.last().cloned().unwrap_or_default();
+        Err(match self {
+            Self::Current => return Ok(()),
+            Self::Older { found } => RepositoryError::SchemaMismatch { found, wanted, advice: MIGRATE_FIRST },
+            Self::Newer { found } => RepositoryError::SchemaMismatch { found, wanted, advice: UPGRADE_FIRST },
+            Self::Foreign { version } => RepositoryError::UnsuitableServer(format!(
+                "the table __diesel_schema_migrations holds the version {version}, which is no migration of ledger: another \
+                 application keeps its migrations in this schema; set database.schema to a schema of its own for ledger"
+            )),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn texts(versions: &[&str]) -> Vec<String> {
+        versions.iter().map(|version| (*version).to_owned()).collect()
+    }
+
+    /// A `migrate` may be killed between such a statement and its record.
     #[test]
-    fn every_index_that_is_built_concurrently_is_listed() {
+    fn a_migration_without_a_database_transaction_is_one_statement_that_can_be_repeated() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-        let mut built = Vec::new();
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let Ok(sql) = std::fs::read_to_string(entry.unwrap().path().join("up.sql")) else { continue };
-            let statement = sql.split("INDEX CONCURRENTLY ").nth(1).filter(|_| sql.contains("CREATE"));
-            built.extend(statement.and_then(|rest| rest.split_whitespace().next()).map(ToOwned::to_owned));
+        let mut found = 0;
+        for migration in all().unwrap() {
+            if migration.metadata().run_in_transaction() {
+                continue;
+            }
+            let sql =
+                std::fs::read_to_string(folder.join(migration.name().to_string()).join("up.sql")).unwrap();
+            let statements = sql.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
+            assert_eq!(statements.matches(';').count(), 1, "{sql}");
+            let version = migration.name().version().to_string();
+            match statements.starts_with("CREATE INDEX CONCURRENTLY IF NOT EXISTS ") {
+                true => assert!(indexes::is_listed(&version), "{version} is not in INDEXES"),
+                false => assert!(statements.starts_with("DROP INDEX CONCURRENTLY IF EXISTS "), "{sql}"),
+            }
+            found += 1;
         }
-        built.sort();
-        assert_eq!(built, BUILT_CONCURRENTLY);
+        assert!(found > 0);
+    }
+
+    #[test]
+    fn missing_newer_and_foreign_migrations_are_told_apart() {
+        let ours = texts(&["20260101", "20260201", "20260301"]);
+        let older = |found: &str| Schema::Older { found: found.into() };
+        for (applied, expected) in [
+            (&["20260101", "20260201", "20260301"][..], Schema::Current),
+            (&[], older("none")),
+            (&["20260101"], older("20260101")),
+            (&["20260101", "20260301"], older("20260301 without 20260201")),
+            (&["20260101", "20260201", "20260301", "20260401"], Schema::Newer { found: "20260401".into() }),
+            (&["00000000", "20240101"], Schema::Foreign { version: "00000000".into() }),
+            (&["20270101"], Schema::Foreign { version: "20270101".into() }),
+            (&["20260101", "20260115", "20260301"], Schema::Foreign { version: "20260115".into() }),
+        ] {
+            assert_eq!(compare(&texts(applied), &ours), expected, "{applied:?}");
+        }
     }
 }

@@ -276,3 +276,24 @@ diesel::allow_tables_to_appear_in_same_query!(
     risk_assessments,
     transactions,
 );
+
+/// The names of all tables.
+pub(super) const TABLES: [&str; 17] = [
+    "accounts",
+    "aggregate_runs",
+    "broker_partitions",
+    "broker_records",
+    "consumer_positions",
+    "currencies",
+    "dead_letter_replays",
+    "dead_letters",
+    "fact_account_day",
+    "fact_marks",
+    "fact_transactions",
+    "lease_members",
+    "leases",
+    "outbox",
+    "republications",
+    "risk_assessments",
+    "transactions",
+];

@@ -27,13 +27,6 @@ pub async fn takes_writes(connection: &mut Connection) -> Result<bool, Repositor
     Ok(asked.get_result::<ReadOnly>(connection).await?.setting == "off")
 }
 
-/// Makes the session wait for the disk at each commit. A default of the database, the role or the URL may be weaker, and a
-/// reload of the server's configuration could weaken an open session. A stronger default stays.
-pub(super) async fn wait_for_disk(connection: &mut Connection) -> Result<(), RepositoryError> {
-    statement(include_str!("wait_for_disk.sql")).execute(connection).await?;
-    Ok(())
-}
-
 /// Returns the start time of the server. It identifies the server: another server, or the same one after a restart, has
 /// a different time.
 pub async fn server_started_at(connection: &mut Connection) -> Result<DateTime<Utc>, RepositoryError> {

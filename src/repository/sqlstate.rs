@@ -228,13 +228,13 @@ impl MakeTlsConnect<Socket> for PlainText {
     }
 }
 
-impl TlsConnect<Socket> for PlainText {
-    type Stream = Stream<Socket>;
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsConnect<S> for PlainText {
+    type Stream = Stream<S>;
     type Error = Infallible;
-    type Future = Ready<Result<Stream<Socket>, Infallible>>;
+    type Future = Ready<Result<Stream<S>, Infallible>>;
 
-    fn connect(self, socket: Socket) -> Self::Future {
-        ready(Ok(Stream::plain(socket)))
+    fn connect(self, stream: S) -> Self::Future {
+        ready(Ok(Stream::plain(stream)))
     }
 }
 

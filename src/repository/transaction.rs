@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use diesel_async::{AnsiTransactionManager, RunQueryDsl, TransactionManager};
+use diesel_async::{AnsiTransactionManager, TransactionManager};
 
 use super::{Connection, RepositoryError};
 
@@ -32,6 +32,16 @@ pub enum Isolation {
     ReadCommitted,
     /// All statements see one snapshot.
     RepeatableRead,
+}
+
+impl Isolation {
+    /// Returns the statement that begins a database transaction. It names the level, whatever the default is.
+    fn begin(self) -> &'static str {
+        match self {
+            Self::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            Self::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        }
+    }
 }
 
 /// Runs `work` in a database transaction with READ COMMITTED. See [`transaction_with`].
@@ -88,14 +98,7 @@ where
     F: for<'c> Work<'c, T> + Send + Sync,
     T: Send,
 {
-    AnsiTransactionManager::begin_transaction(&mut *connection).await?;
-    if isolation == Isolation::RepeatableRead {
-        let level = diesel::sql_query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
-        if let Err(error) = level.execute(&mut *connection).await {
-            roll_back(connection).await;
-            return Err(error.into());
-        }
-    }
+    AnsiTransactionManager::begin_transaction_sql(&mut *connection, isolation.begin()).await?;
     match work(&mut *connection).await {
         Ok(value) => {
             AnsiTransactionManager::commit_transaction(connection).await?;

@@ -61,9 +61,14 @@ impl<'a> Boot<'a> {
 
     /// Opens a connection and checks the server. Only for commands that work without the schema.
     pub async fn connect_unmigrated(&self) -> Result<Connection, RepositoryError> {
-        let mut connection = repository::connect(&self.context.config.database, self.role).await?;
+        let mut connection = self.connect_unchecked().await?;
         self.check_server(&mut connection).await?;
         Ok(connection)
+    }
+
+    /// Opens another connection to a server that was checked.
+    pub async fn connect_unchecked(&self) -> Result<Connection, RepositoryError> {
+        repository::connect(&self.context.config.database, self.role).await
     }
 
     /// Opens a connection and checks server and schema.
@@ -93,12 +98,14 @@ impl<'a> Boot<'a> {
         Ok(connection)
     }
 
-    /// Refuses an unsuitable server. Logs a warning if the server is not durable and the configuration accepts that, and if
-    /// this machine's clock differs from the server's.
+    /// Refuses an unsuitable server, and a pooler that shares sessions. Logs a warning if the server is not durable and
+    /// the configuration accepts that, and if this machine's clock differs from the server's.
     async fn check_server(&self, connection: &mut Connection) -> Result<(), RepositoryError> {
-        self.context.clock.observe(read_clock(connection).await?);
+        let database = &self.context.config.database;
         let properties = server_properties(connection).await?;
-        properties.check(&self.context.config.database)?;
+        properties.check(database)?;
+        repository::refuse_shared_sessions(connection, &properties, database).await?;
+        self.context.clock.observe(read_clock(connection).await?);
         let is_durable = properties.not_durable.is_none();
         metrics::gauge!("ledger_database_durable").set(if is_durable { 1.0 } else { 0.0 });
         if let Some(settings) = properties.not_durable {

@@ -391,3 +391,15 @@ async fn a_row_group_that_would_not_fit_into_memory_is_refused_with_advice() {
     };
     assert!(reason.contains("row 1: idempotency_key was used before"), "{reason}");
 }
+
+/// With 20,000 columns, the check of names and types took a minute. Seen to fail without the limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_too_many_columns_is_refused_although_they_are_ignored() {
+    let scene = Scene::new().await;
+    let names: Vec<String> = (0..1_001).map(|number| format!("other-{number}")).collect();
+    let columns = names.iter().map(|name| (name.as_str(), same("x", 1), true));
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let file = scene.parquet("wide.parquet", &batch, plain());
+    let error = scene.refusal(&Args { ignore: names, ..args(&file) }).await;
+    assert!(error.contains("has 1001 columns, and 1000 is the limit"), "{error}");
+}

@@ -10,6 +10,7 @@ pub mod kafka_script;
 pub mod load;
 pub mod own_kafka;
 pub mod own_postgres;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod proxy;
 pub mod relay_stage;
@@ -17,6 +18,7 @@ pub mod rskafka_client;
 pub mod server;
 pub mod system;
 pub mod topic_audit;
+pub mod whole_path;
 
 use std::time::{Duration, Instant};
 
