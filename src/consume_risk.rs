@@ -31,6 +31,7 @@ mod partition;
 mod reader;
 mod retry;
 mod rules;
+mod shared_connections;
 mod trace;
 
 use std::{path::PathBuf, sync::Arc};
@@ -39,8 +40,6 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 pub use backfill::{Backfill, BackfillFailure, Backfilled};
-pub use isolation::ScoringIsolation;
-pub use memory_budget::MemoryBudget;
 pub use partition::{PartitionConsumer, StepOutcome};
 pub use retry::{RetriedRecord, UnwrittenAssessment, retry_record};
 

@@ -6,8 +6,10 @@
 
 mod backfill;
 mod blocked_partition;
+mod foreign_burst;
 mod known_accounts;
 pub mod scene;
+mod shared_connections;
 mod silent_database;
 
 use std::{collections::HashMap, time::Duration};
@@ -153,7 +155,9 @@ async fn poison_records_are_dead_lettered_unchanged_and_the_rest_is_consumed() {
     assert_eq!(dead_letters.len(), poison.len());
     for (dead_letter, (reason, record)) in dead_letters.iter().zip(&poison) {
         assert_eq!(dead_letter.get::<_, String>(0), *reason);
-        assert_eq!(dead_letter.get::<_, i32>(3), 3, "three attempts");
+        // A record that cannot be decoded would fail at every attempt.
+        let attempts = if reason.contains("ledger") { 3 } else { 1 };
+        assert_eq!(dead_letter.get::<_, i32>(3), attempts, "{reason}");
         for first in [1, 5] {
             assert_eq!(dead_letter.get::<_, Option<Vec<u8>>>(first).as_deref(), record.key.as_deref());
             assert_eq!(dead_letter.get::<_, Option<Vec<u8>>>(first + 1).as_deref(), record.value.as_deref());
@@ -165,7 +169,8 @@ async fn poison_records_are_dead_lettered_unchanged_and_the_rest_is_consumed() {
         assert_eq!(headers(4), record.headers, "stored unchanged");
         let published = headers(7);
         assert!(published.encoded().starts_with(record.headers.encoded()), "published unchanged");
-        assert_eq!((header(&published, "reason"), header(&published, "attempts")), (*reason, "3"));
+        assert_eq!(header(&published, "reason"), *reason);
+        assert_eq!(header(&published, "attempts"), attempts.to_string());
         assert_eq!(header(&published, "offset"), dead_letter.get::<_, i64>(8).to_string());
         assert_eq!(header(&published, "topic"), TRANSACTIONS_TOPIC);
     }

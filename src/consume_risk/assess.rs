@@ -1,4 +1,5 @@
-//! Assesses a batch of events: two queries to the ledger for all of them, then the rules.
+//! Assesses a batch of events: two queries to the ledger for all of them, then the rules. Records that hold no event are
+//! passed over; the caller dead-letters them.
 //!
 //! The batch ends early
 //! - at an event that cannot be handled,
@@ -50,7 +51,7 @@ pub(super) struct Assessed {
     pub rows: Vec<NewAssessment>,
     /// Events whose transaction already has an assessment.
     pub duplicates: u64,
-    /// How many records from the front are covered by `rows` and `duplicates`.
+    /// How many records from the front hold no event, or are covered by `rows` and `duplicates`.
     pub handled: usize,
     /// Events whose predecessor in their account was not assessed when the batch was planned.
     pub suspected_gaps: Vec<SequenceGap>,
@@ -86,8 +87,11 @@ enum EventAction {
 }
 
 /// The action for each event up to the end of the batch, and the histories to read first.
+#[derive(Default)]
 pub(super) struct BatchPlan<'a> {
     actions: Vec<(&'a Event, EventAction)>,
+    /// The index of the record of each event, then the number of records.
+    record_indexes: Vec<usize>,
     accounts_to_read: Vec<(&'a str, Currency)>,
     before_seqs: Vec<i64>,
     fault: Option<RecordFault>,
@@ -114,7 +118,10 @@ pub(super) async fn plan<'a>(
     records: &'a [DecodedRecord],
     lookup: LedgerLookup,
 ) -> Result<BatchPlan<'a>, RepositoryError> {
-    let (events, undecodable) = decoded_prefix(records);
+    let (events, record_indexes) = events_of(records);
+    if events.is_empty() {
+        return Ok(BatchPlan { record_indexes, ..BatchPlan::default() });
+    }
     let currencies = match lookup {
         LedgerLookup::RowOnly => known_currencies(cache, &events),
         LedgerLookup::Full => events.iter().map(|_| None).collect(),
@@ -129,22 +136,18 @@ pub(super) async fn plan<'a>(
         slot.map(|slot| slot.replace(row));
     }
     let mut plan = plan_actions(ruleset, cache, &events, &row_of_event, &currencies);
-    if plan.fault.is_none() && plan.actions.len() == events.len() {
-        plan.fault = undecodable;
-    }
+    plan.record_indexes = record_indexes;
     read_histories(connection, ruleset, cache, &plan).await?;
     Ok(plan)
 }
 
-fn decoded_prefix(records: &[DecodedRecord]) -> (Vec<&Event>, Option<RecordFault>) {
-    let mut events = Vec::with_capacity(records.len());
-    for record in records {
-        match &record.event {
-            Ok(event) => events.push(event),
-            Err(fault) => return (events, Some(fault.clone())),
-        }
-    }
-    (events, None)
+/// Returns the events, and the index of the record of each, followed by the number of records.
+fn events_of(records: &[DecodedRecord]) -> (Vec<&Event>, Vec<usize>) {
+    let decoded =
+        records.iter().enumerate().filter_map(|(index, record)| Some((record.event.as_ref().ok()?, index)));
+    let (events, mut indexes): (Vec<&Event>, Vec<usize>) = decoded.unzip();
+    indexes.push(records.len());
+    (events, indexes)
 }
 
 /// Returns the account's currency for each event that follows directly on the cached history, or on earlier events of
@@ -172,12 +175,7 @@ fn plan_actions<'a>(
     rows: &[Option<LedgerRow>],
     currencies: &[Option<Currency>],
 ) -> BatchPlan<'a> {
-    let mut plan = BatchPlan {
-        actions: Vec::with_capacity(events.len()),
-        accounts_to_read: Vec::new(),
-        before_seqs: Vec::new(),
-        fault: None,
-    };
+    let mut plan = BatchPlan { actions: Vec::with_capacity(events.len()), ..BatchPlan::default() };
     let mut next_seqs: HashMap<&str, i64> = HashMap::new();
     let mut seen: HashSet<(&str, i64)> = HashSet::new();
     let rows_back = rows_back(ruleset);
@@ -322,6 +320,20 @@ fn missing_row(account_id: &str, account_seq: i64) -> RepositoryError {
 
 /// The second part of [`assess`]: scores without queries. `assessed_at` is the time by the database's clock.
 pub(super) async fn score(
+    ruleset: &Ruleset,
+    cache: &mut HistoryCache,
+    mut plan: BatchPlan<'_>,
+    assessed_at: DateTime<Utc>,
+) -> Result<Assessed, RepositoryError> {
+    let record_indexes = std::mem::take(&mut plan.record_indexes);
+    let mut assessed = score_events(ruleset, cache, plan, assessed_at).await?;
+    // The records in front of the first event that is not handled.
+    assessed.handled = record_indexes.get(assessed.handled).copied().unwrap_or(assessed.handled);
+    Ok(assessed)
+}
+
+/// Scores the events of a plan. In the result, `handled` counts events.
+async fn score_events(
     ruleset: &Ruleset,
     cache: &mut HistoryCache,
     plan: BatchPlan<'_>,

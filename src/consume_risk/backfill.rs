@@ -66,8 +66,17 @@ impl Backfill {
         connection: &mut Connection,
         rows: &[Transaction],
     ) -> Result<Backfilled, RepositoryError> {
-        let records: Vec<DecodedRecord> = rows.iter().map(record_of).collect::<Result<_, _>>()?;
         let mut done = Backfilled::default();
+        let mut records = Vec::with_capacity(rows.len());
+        for row in rows {
+            let record = record_of(row)?;
+            match decode(&record) {
+                Ok(event) => records.push(DecodedRecord { event: Ok(event), record }),
+                Err(fault) => {
+                    done.failing.push(BackfillFailure { transaction_id: row.id, error: fault.error });
+                }
+            }
+        }
         let mut rest = records.as_slice();
         while let Some(first) = rest.first() {
             let assessed =
@@ -114,18 +123,17 @@ impl Backfill {
 }
 
 /// Returns the record that the relay published for the row.
-fn record_of(row: &Transaction) -> Result<DecodedRecord, RepositoryError> {
+fn record_of(row: &Transaction) -> Result<FetchedRecord, RepositoryError> {
     let unwritable = |error: serde_json::Error| RepositoryError::Corrupt {
         what: "transaction",
         detail: error.to_string(),
     };
-    let record = FetchedRecord {
+    Ok(FetchedRecord {
         offset: -1,
         key: Some(row.posting.account_id.as_str().to_owned().into()),
         value: Some(encode_transaction_created(row).map_err(unwritable)?.into()),
         headers: cloud_event_headers(row.id, TRANSACTION_CREATED, row.created_at, None),
         timestamp: row.created_at,
         leader_epoch: None,
-    };
-    Ok(DecodedRecord { event: decode(&record), record })
+    })
 }

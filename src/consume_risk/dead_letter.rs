@@ -34,13 +34,12 @@ pub(super) fn dead_letter(
     let named = facts.into_iter().map(|(name, fact)| (format!("__ledger.error.{name}"), fact));
     NewDeadLetter {
         id: Uuid::now_v7(),
-        source: source.clone(),
         offset: record.offset,
         key: record.key.as_deref().map(<[u8]>::to_vec),
         value: record.value.as_deref().map(<[u8]>::to_vec),
         headers: record.headers.clone(),
-        stage: fault.stage.to_owned(),
-        reason: fault.reason.to_owned(),
+        stage: fault.stage,
+        reason: fault.reason,
         error,
         attempts,
         event_id: event_id(record),

@@ -9,11 +9,12 @@ use super::{
     isolation::ScoringIsolation,
     memory_budget::MemoryBudget,
     partition::PartitionConsumer,
+    shared_connections::SharedConnections,
 };
 use crate::{
     broker::SharedBroker,
     event::TRANSACTIONS_TOPIC,
-    repository::{self, positions, positions::PartitionName},
+    repository::{positions, positions::PartitionName},
     risk::Ruleset,
     runtime::{Context, Lease, LeaseGroup, Stop},
 };
@@ -38,6 +39,7 @@ pub(super) struct Ownership {
     memory: Arc<MemoryBudget>,
     owned: BTreeMap<i32, PartitionTask>,
     isolation: ScoringIsolation,
+    connections: Arc<SharedConnections>,
 }
 
 /// Returns the name of a partition's lease.
@@ -53,6 +55,7 @@ impl Ownership {
         partitions: usize,
     ) -> Self {
         let memory = Arc::new(MemoryBudget::for_partitions(partitions));
+        let connections = SharedConnections::new(&context.config.database);
         Self {
             context,
             broker,
@@ -60,12 +63,14 @@ impl Ownership {
             memory,
             owned: BTreeMap::new(),
             isolation: ScoringIsolation::default(),
+            connections,
         }
     }
 
     /// Runs until it is asked to stop.
     pub async fn run(mut self, mut leases: LeaseGroup) {
-        let mirror = tokio::spawn(mirror(self.context.clone(), self.broker.clone()));
+        let mirror =
+            tokio::spawn(mirror(self.context.clone(), self.broker.clone(), Arc::clone(&self.connections)));
         while !self.context.stop.is_requested() {
             self.adjust(leases.held());
             tokio::select! {
@@ -113,7 +118,11 @@ impl Ownership {
                 name,
                 lease,
             )
-            .sharing(Arc::clone(&self.memory), self.isolation.clone());
+            .sharing(
+                Arc::clone(&self.memory),
+                self.isolation.clone(),
+                Arc::clone(&self.connections),
+            );
             let task = tokio::spawn(consumer.run(stop.clone()));
             self.owned.insert(partition, PartitionTask { epoch, stop, task });
         }
@@ -133,14 +142,16 @@ impl Ownership {
 
 /// Copies the group's positions to the broker, for Kafka's own tools. Every member copies all positions from the
 /// database.
-async fn mirror(context: Context, broker: SharedBroker) {
+async fn mirror(context: Context, broker: SharedBroker, connections: Arc<SharedConnections>) {
     let group = &context.config.consume_risk.group;
     let answer_timeout = answer_timeout(&context.config.database);
     while !context.stop.is_requested() {
         tokio::time::sleep(MIRROR_INTERVAL).await;
         let mirrored = async {
-            let mut connection = repository::connect(&context.config.database, "consume-risk").await?;
-            let rows = answered_within(answer_timeout, positions::list(&mut connection, Some(group))).await?;
+            let mut lent = connections.take().await?;
+            let listing = positions::list(lent.connection(), Some(group));
+            let rows = answered_within(answer_timeout, listing).await?;
+            lent.give_back();
             let rows = rows.iter().filter(|row| row.topic == TRANSACTIONS_TOPIC);
             let positions: Vec<(i32, i64)> = rows.map(|row| (row.partition, row.next_offset)).collect();
             broker.mirror_positions(group, TRANSACTIONS_TOPIC, &positions).await?;

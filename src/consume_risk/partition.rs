@@ -7,8 +7,11 @@
 //!               then retry it alone: note the attempt, commit, try … dead letter + position
 //! ```
 //!
-//! While one batch commits, on a connection of its own, the next one is read and scored. If the commit fails, the next
-//! batch, which was scored on top of it, is discarded too.
+//! A record that cannot be decoded would fail at every attempt. It becomes a dead letter at once, in the commit of the
+//! records around it, so records of another program do not delay the events behind them.
+//!
+//! While one batch commits, the next one is read and scored. If the commit fails, the next batch, which was scored on top
+//! of it, is discarded too. A partition uses at most two connections: one for the commit, one for the next batch.
 //!
 //! Guarantees:
 //! - Results, their events and the position commit together, under the lease's fence.
@@ -24,8 +27,10 @@
 mod attempts;
 mod beginning;
 mod commits;
+mod dead_letter_log;
 mod gap_check;
 mod halt;
+mod handler;
 mod idle_check;
 mod partition_metrics;
 mod scorer;
@@ -35,11 +40,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
+pub use self::handler::StepOutcome;
 use self::{
-    attempts::{Attempts, NextAttempt},
+    attempts::Attempts,
     commits::Commits,
     gap_check::GapCheck,
     halt::Halted,
+    handler::{Handled, RecordHandler},
     idle_check::IdleCheck,
     partition_metrics::PartitionMetrics,
     scorer::Scorer,
@@ -47,18 +54,15 @@ use self::{
 };
 use super::{
     answer_timeout::answer_timeout,
-    assess::LedgerLookup,
-    dead_letter::dead_letter,
-    decode::RecordFault,
     isolation::ScoringIsolation,
     memory_budget::MemoryBudget,
     reader::{DecodedRecord, PartitionFetcher, Reader},
-    trace,
+    shared_connections::SharedConnections,
 };
 use crate::{
-    broker::{LogOffset, SharedBroker},
+    broker::{BrokerError, LogOffset, OffsetRange, SharedBroker},
     repository::{
-        Connection, RepositoryError,
+        RepositoryError,
         positions::{PartitionName, Position},
     },
     risk::Ruleset,
@@ -72,32 +76,17 @@ const ATTEMPT_WAIT: Duration = Duration::from_millis(50);
 /// The wait between checks of a halted partition.
 const HALTED_WAIT: Duration = Duration::from_secs(10);
 
-/// The result of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StepOutcome {
-    /// The position moved past this many records.
-    Handled(usize),
-    /// No new record arrived within the longest wait.
-    Idle,
-    /// An attempt of a record failed; the record is retried.
-    AttemptFailed,
-}
-
 /// Consumes one partition.
 pub struct PartitionConsumer {
     context: Context,
     broker: SharedBroker,
     memory: Arc<MemoryBudget>,
-    isolation: ScoringIsolation,
+    connections: Arc<SharedConnections>,
     store: PartitionStore,
     metrics: PartitionMetrics,
-    connection: Option<Connection>,
     reader: Option<Reader>,
-    attempts: Attempts,
-    scorer: Scorer,
-    commits: Commits,
+    handler: RecordHandler,
     idle_check: IdleCheck,
-    gap_check: GapCheck,
 }
 
 impl PartitionConsumer {
@@ -111,31 +100,43 @@ impl PartitionConsumer {
     ) -> Self {
         let config = Arc::clone(&context.config);
         let memory = Arc::new(MemoryBudget::for_partitions(1));
+        let connections = SharedConnections::new(&config.database);
         let answer_timeout = answer_timeout(&config.database);
-        let attempts = Attempts::new(config.consume_risk.attempts_max);
+        let attempts_max = config.consume_risk.attempts_max;
         let metrics = PartitionMetrics::new(&name);
         let store = PartitionStore::new(config, name, lease);
-        Self {
+        let handler = RecordHandler {
+            store: store.clone(),
             scorer: Scorer::new(rules, memory.histories_bytes_max(), answer_timeout, context.clock.clone()),
+            isolation: ScoringIsolation::default(),
+            attempts: Attempts::new(attempts_max),
             commits: Commits::new(store.clone()),
+            gap_check: GapCheck::default(),
+            attempts_max,
+        };
+        Self {
             context,
             broker,
             memory,
-            isolation: ScoringIsolation::default(),
+            connections,
             store,
             metrics,
-            connection: None,
             reader: None,
-            attempts,
+            handler,
             idle_check: IdleCheck::new(),
-            gap_check: GapCheck::default(),
         }
     }
 
-    /// Shares the memory and the isolation lock with the other partitions of the process.
-    pub fn sharing(mut self, memory: Arc<MemoryBudget>, isolation: ScoringIsolation) -> Self {
-        self.scorer.limit(memory.histories_bytes_max());
-        Self { memory, isolation, ..self }
+    /// Shares memory, isolation lock and database connections with the other partitions of the process.
+    pub(super) fn sharing(
+        mut self,
+        memory: Arc<MemoryBudget>,
+        isolation: ScoringIsolation,
+        connections: Arc<SharedConnections>,
+    ) -> Self {
+        self.handler.scorer.limit(memory.histories_bytes_max());
+        self.handler.isolation = isolation;
+        Self { memory, connections, ..self }
     }
 
     /// Repeats [`PartitionConsumer::run_once`] until it is asked to stop or the lease is lost. A stop drops the step in
@@ -149,6 +150,7 @@ impl PartitionConsumer {
                 outcome = self.run_once() => outcome,
                 () = stop.requested() => break,
             };
+            self.handler.commits.log_dead_letters(matches!(outcome, Ok(StepOutcome::Idle) | Err(_)));
             match outcome {
                 Ok(outcome) => {
                     outage.succeeded();
@@ -171,21 +173,44 @@ impl PartitionConsumer {
                 }
                 Err(error) => {
                     outage.failed(&format!("{error:#}"));
-                    self.metrics.count_error(error.downcast_ref());
-                    backoff.wait(&stop).await;
+                    self.wait_after(&error, &mut backoff, &stop).await;
                 }
             }
         }
         self.end().await;
     }
 
+    async fn wait_after(&self, error: &anyhow::Error, backoff: &mut Backoff, stop: &Stop) {
+        self.metrics.count_error(error.downcast_ref());
+        if is_of_database(error) {
+            // The partition makes no progress, so nothing else would show that its lag grows.
+            tokio::select! {
+                () = self.measure_lag() => {}
+                () = stop.requested() => {}
+            }
+        }
+        backoff.wait(stop).await;
+    }
+
+    /// Shows the lag from the last known position, or from the first record if the position was never read.
+    async fn measure_lag(&self) {
+        let PartitionName { topic, partition, .. } = self.store.name();
+        match self.broker.offset_range(topic, *partition).await {
+            Ok(OffsetRange { earliest, latest }) => {
+                self.metrics.set_lag(latest - self.handler.attempts.position().next_offset.max(earliest));
+            }
+            Err(error) => tracing::debug!(partition = %self.store.name(), "cannot measure the lag: {error}"),
+        }
+    }
+
     async fn end(mut self) {
-        if let Err(error) = self.commits.finish().await {
+        if let Err(error) = self.handler.commits.finish().await {
             tracing::debug!(partition = %self.store.name(), "the last commit failed: {error:#}");
         }
+        self.handler.commits.log_dead_letters(true);
         // An attempt that an outage ended must not count for the next owner. If this fails, the record has one attempt less.
-        if let Some(offset) = self.attempts.open_attempt()
-            && let Err(error) = self.store.take_back_attempt(offset).await
+        if let Some(offset) = self.handler.attempts.open_attempt()
+            && let Err(error) = self.take_back_attempt(offset).await
         {
             tracing::debug!(partition = %self.store.name(), "an attempt could not be taken back: {error}");
         }
@@ -194,50 +219,63 @@ impl PartitionConsumer {
         self.metrics.set_halted(false);
     }
 
+    async fn take_back_attempt(&self, offset: i64) -> Result<(), RepositoryError> {
+        let mut lent = self.connections.take().await?;
+        self.store.take_back_attempt(lent.connection(), offset).await?;
+        lent.give_back();
+        Ok(())
+    }
+
     /// Makes one step: at most one batch, whose commit may still be in flight when this returns. After an error the
     /// memory is not trusted, and the next step begins at the position that the database holds.
     pub async fn run_once(&mut self) -> anyhow::Result<StepOutcome> {
-        let outcome = self.step_connected().await;
-        if outcome.is_err() {
+        let outcome = self.step_or_halt().await;
+        if let Err(error) = &outcome {
             self.forget();
+            if is_of_database(error) {
+                self.connections.close_idle();
+            }
         }
         outcome
     }
 
-    async fn step_connected(&mut self) -> anyhow::Result<StepOutcome> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.store.connect().await?,
-        };
-        let outcome = self.step(&mut connection).await;
-        if let Err(error) = &outcome
-            && let Some(reason) = halt::reason(error)
-        {
-            // The commit in flight moves the position at which the partition halts.
-            self.commits.finish().await?;
-            return Err(self.store.halt(&mut connection, reason).await?.into());
-        }
-        self.connection = Some(connection);
-        outcome
+    async fn step_or_halt(&mut self) -> anyhow::Result<StepOutcome> {
+        let outcome = self.step().await;
+        let Some(reason) = outcome.as_ref().err().and_then(halt::reason) else { return outcome };
+        // The commit in flight moves the position at which the partition halts.
+        self.handler.commits.finish().await?;
+        let mut lent = self.connections.take().await?;
+        let halted = self.store.halt(lent.connection(), reason).await?;
+        lent.give_back();
+        Err(halted.into())
     }
 
-    async fn step(&mut self, connection: &mut Connection) -> anyhow::Result<StepOutcome> {
-        if !self.attempts.is_position_current() {
-            self.attempts.start_at(beginning::position(&self.store, &self.broker, connection).await?);
+    async fn step(&mut self) -> anyhow::Result<StepOutcome> {
+        if !self.handler.attempts.is_position_current() {
+            let position = beginning::position(&self.store, &self.broker, &self.connections).await?;
+            self.handler.attempts.start_at(position);
         }
         let batch_size_max = self.context.config.consume_risk.batch_size_max;
         let reader = self.reader();
         let records = reader.next(batch_size_max).await?;
         let high_watermark = reader.high_watermark();
+        self.show_lag(high_watermark);
         let outcome = match records {
             Some(records) => {
                 self.find_interrupted_batch(high_watermark);
-                self.handle(connection, records).await?
+                let lent = self.connections.take().await?;
+                let Handled { outcome, rest } = self.handler.handle(lent, records).await?;
+                self.put_back(rest);
+                outcome
             }
-            None => self.handle_silence(connection).await?,
+            None => self.handle_silence().await?,
         };
-        self.metrics.set_lag(high_watermark - self.attempts.position().next_offset);
+        self.show_lag(high_watermark);
         Ok(outcome)
+    }
+
+    fn show_lag(&self, high_watermark: i64) {
+        self.metrics.set_lag(high_watermark - self.handler.attempts.position().next_offset);
     }
 
     fn reader(&mut self) -> &mut Reader {
@@ -250,151 +288,40 @@ impl PartitionConsumer {
                 batch_size_max: config.batch_size_max,
                 memory: Arc::clone(&self.memory),
             };
-            Reader::start(fetcher, log_offset(self.attempts.position()))
+            Reader::start(fetcher, log_offset(self.handler.attempts.position()))
         })
     }
 
     /// No record arrived: waits for the commit in flight and moves the position past transaction markers.
-    async fn handle_silence(&mut self, connection: &mut Connection) -> anyhow::Result<StepOutcome> {
-        self.commits.finish().await?;
-        self.idle_check.run_if_due(&self.store, connection, self.attempts.position()).await?;
+    async fn handle_silence(&mut self) -> anyhow::Result<StepOutcome> {
+        self.handler.commits.finish().await?;
+        if self.idle_check.is_due() {
+            let mut lent = self.connections.take().await?;
+            self.idle_check.run(&self.store, lent.connection(), self.handler.attempts.position()).await?;
+            lent.give_back();
+        }
         // Transaction markers at the end of the partition are not records. If the position stayed before them, the lag
         // would never become 0, and retention would remove the offset at the position.
         if let Some(LogOffset { offset, leader_epoch, .. }) = self.reader.as_ref().map(Reader::read_to)
-            && offset > self.attempts.position().next_offset
+            && offset > self.handler.attempts.position().next_offset
         {
-            let change = self.attempts.move_to(offset, leader_epoch);
-            self.store.advance(connection, change).await?;
-            self.attempts.moved(change);
+            let change = self.handler.attempts.move_to(offset, leader_epoch);
+            let mut lent = self.connections.take().await?;
+            self.store.advance(lent.connection(), change).await?;
+            lent.give_back();
+            self.handler.attempts.moved(change);
         }
         Ok(StepOutcome::Idle)
     }
 
     fn find_interrupted_batch(&mut self, high_watermark: i64) {
-        let offset = self.attempts.position().next_offset;
+        let offset = self.handler.attempts.position().next_offset;
         let size_max = self.context.config.consume_risk.batch_size_max;
         let end = offset.saturating_add(i64::try_from(size_max).unwrap_or(i64::MAX));
-        if self.attempts.retry_interrupted_batch(high_watermark.min(end)) {
+        if self.handler.attempts.retry_interrupted_batch(high_watermark.min(end)) {
             tracing::warn!(partition = %self.store.name(), offset,
                 "the last owner did not finish its batch: retrying the records one by one");
         }
-    }
-
-    async fn handle(
-        &mut self,
-        connection: &mut Connection,
-        records: Vec<DecodedRecord>,
-    ) -> anyhow::Result<StepOutcome> {
-        match self.attempts.next() {
-            NextAttempt::Batch { must_note } => self.handle_batch(connection, records, must_note).await,
-            NextAttempt::Alone { number, must_note } => {
-                self.commits.finish().await?;
-                let Some(record) = self.take_first(records) else { return Ok(StepOutcome::Idle) };
-                self.handle_alone(connection, record, number, must_note).await
-            }
-            NextAttempt::Exhausted { attempts } => {
-                self.commits.finish().await?;
-                let Some(record) = self.take_first(records) else { return Ok(StepOutcome::Idle) };
-                let fault = record.event.as_ref().err().cloned();
-                let fault = fault.unwrap_or_else(|| RecordFault {
-                    stage: "process",
-                    reason: "process_ended",
-                    error: format!(
-                        "the process ended, or lost the partition, during each of {attempts} attempts"
-                    ),
-                });
-                self.dead_letter(connection, &record, &fault, attempts).await
-            }
-        }
-    }
-
-    async fn handle_batch(
-        &mut self,
-        connection: &mut Connection,
-        mut records: Vec<DecodedRecord>,
-        must_note: bool,
-    ) -> anyhow::Result<StepOutcome> {
-        if must_note {
-            self.store.note_attempt(connection, self.attempts.position().next_offset, 0).await?;
-            self.attempts.batch_noted();
-        }
-        let spans = trace::spans(&records);
-        let lookup = LedgerLookup::RowOnly;
-        let mut assessed = self.scorer.assess(connection, &records, lookup, Some(&self.isolation)).await?;
-        self.commits.finish().await?;
-        self.gap_check.confirm(&self.store, connection, &mut assessed).await?;
-        let rest = records.split_off(assessed.handled.min(records.len()));
-        let has_fault = assessed.fault.is_some();
-        if let Some(last) = records.last() {
-            let change = self.attempts.move_past(&last.record);
-            self.commits.begin(change, assessed, spans).await?;
-            self.attempts.moved(change);
-        }
-        if has_fault && let Some(next) = rest.first() {
-            self.attempts.batch_stopped_at(next.record.offset);
-        }
-        self.put_back(rest);
-        Ok(StepOutcome::Handled(records.len()))
-    }
-
-    /// Makes one attempt at one record. From the second attempt on, no other partition of the process scores in parallel.
-    async fn handle_alone(
-        &mut self,
-        connection: &mut Connection,
-        record: DecodedRecord,
-        number: i32,
-        must_note: bool,
-    ) -> anyhow::Result<StepOutcome> {
-        let isolation = self.isolation.clone();
-        let isolated = if number > 1 { Some(isolation.isolate().await) } else { None };
-        if must_note {
-            self.store.note_attempt(connection, self.attempts.position().next_offset, number).await?;
-            self.attempts.attempt_noted(number);
-        }
-        let records = std::slice::from_ref(&record);
-        let spans = trace::spans(records);
-        let shared = if isolated.is_some() { None } else { Some(&isolation) };
-        let mut assessed = self.scorer.assess(connection, records, LedgerLookup::Full, shared).await?;
-        self.gap_check.confirm(&self.store, connection, &mut assessed).await?;
-        if let Some(fault) = &assessed.fault {
-            self.attempts.attempt_failed();
-            if number >= self.context.config.consume_risk.attempts_max {
-                return self.dead_letter(connection, &record, fault, number).await;
-            }
-            self.put_back(vec![record]);
-            return Ok(StepOutcome::AttemptFailed);
-        }
-        let change = self.attempts.move_past(&record.record);
-        self.commits.begin(change, assessed, spans).await?;
-        // If the commit fails, the attempt stays open: an outage is not the record's fault.
-        self.commits.finish().await?;
-        self.attempts.moved(change);
-        Ok(StepOutcome::Handled(1))
-    }
-
-    async fn dead_letter(
-        &mut self,
-        connection: &mut Connection,
-        record: &DecodedRecord,
-        fault: &RecordFault,
-        attempts: i32,
-    ) -> anyhow::Result<StepOutcome> {
-        let dead_letter = dead_letter(self.store.name(), &record.record, fault, attempts);
-        let change = self.attempts.move_past(&record.record);
-        self.store.write_dead_letter(connection, change, &dead_letter).await?;
-        self.attempts.moved(change);
-        tracing::error!(partition = %self.store.name(), offset = record.record.offset, stage = fault.stage,
-            reason = fault.reason, error = dead_letter.error, attempts, "a record became a dead letter");
-        metrics::counter!("ledger_dead_letters_total", "reason" => fault.reason).increment(1);
-        metrics::counter!("ledger_consumer_events_total", "outcome" => "dead_lettered").increment(1);
-        Ok(StepOutcome::Handled(1))
-    }
-
-    /// Takes the first record and puts the others back.
-    fn take_first(&mut self, mut records: Vec<DecodedRecord>) -> Option<DecodedRecord> {
-        let rest = records.split_off(records.len().min(1));
-        self.put_back(rest);
-        records.pop()
     }
 
     fn put_back(&mut self, records: Vec<DecodedRecord>) {
@@ -405,16 +332,18 @@ impl PartitionConsumer {
 
     /// Drops everything in memory that depends on the state of the database.
     fn forget(&mut self) {
-        self.connection = None;
         self.reader = None;
-        self.commits.forget();
-        self.attempts.forget_position();
-        self.scorer.forget();
+        self.handler.forget();
     }
 }
 
 fn log_offset(Position { next_offset, log_id, leader_epoch, .. }: Position) -> LogOffset {
     LogOffset { offset: next_offset, log_id, leader_epoch }
+}
+
+/// Returns whether a step failed because of the database, and not because of the broker or a decision of this process.
+fn is_of_database(error: &anyhow::Error) -> bool {
+    !error.is::<BrokerError>() && !error.is::<Halted>() && !is_lease_lost(error)
 }
 
 fn is_lease_lost(error: &anyhow::Error) -> bool {

@@ -18,6 +18,8 @@ use crate::{
     repository::positions::PartitionName,
 };
 
+/// The first fetch that finds no new record waits this long, so that the caller soon learns that the partition is idle.
+const WAIT_MIN: Duration = Duration::from_millis(250);
 /// The limits of the size of one fetch, in compressed bytes. The size adapts so that a fetch returns roughly one batch.
 const FETCH_BYTES_MIN: usize = 1 << 14;
 const FETCH_BYTES_MAX: usize = 1 << 20;
@@ -114,15 +116,18 @@ impl PartitionFetcher {
     async fn fetch_all(self, mut at: LogOffset, sender: mpsc::Sender<Result<DecodedBatch, BrokerError>>) {
         let (topic, partition) = (&self.name.topic, self.name.partition);
         let mut bytes_max = FETCH_BYTES_MIN;
+        let mut wait = next_wait(None, self.wait_max);
         // Fetch only when there is room for the result.
         while let Ok(permit) = sender.reserve().await {
-            let fetched = self.broker.fetch_from(topic, partition, at, bytes_max, self.wait_max).await;
+            let fetched = self.broker.fetch_from(topic, partition, at, bytes_max, wait).await;
             let Fetched { records, next_offset, leader_epoch, high_watermark } = match fetched {
                 Ok(fetched) => fetched,
                 Err(error) => return permit.send(Err(error)),
             };
             let is_behind = !records.is_empty() && next_offset < high_watermark;
             bytes_max = self.next_bytes_max(bytes_max, records.len(), is_behind);
+            let is_idle = records.is_empty() && next_offset <= at.offset;
+            wait = next_wait(is_idle.then_some(wait), self.wait_max);
             if next_offset > at.offset {
                 at = LogOffset { offset: next_offset, leader_epoch, ..at };
             }
@@ -176,5 +181,26 @@ impl PartitionFetcher {
         let records =
             part.into_iter().map(|record| DecodedRecord { event: decode(&record), record }).collect();
         DecodedBatch { records, next, high_watermark, room }
+    }
+}
+
+/// Returns the wait of the next fetch: twice that of the last one while the partition is idle, to spare the broker.
+fn next_wait(idle_wait: Option<Duration>, wait_max: Duration) -> Duration {
+    idle_wait.map_or(WAIT_MIN, |wait| wait * 2).min(wait_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_of_an_idle_partition_grows_up_to_the_maximum() {
+        let wait_max = Duration::from_secs(2);
+        let mut waits = vec![next_wait(None, wait_max)];
+        for _ in 0..4 {
+            waits.push(next_wait(waits.last().copied(), wait_max));
+        }
+        assert_eq!(waits, [250, 500, 1_000, 2_000, 2_000].map(Duration::from_millis));
+        assert_eq!(next_wait(None, Duration::from_millis(10)), Duration::from_millis(10));
     }
 }

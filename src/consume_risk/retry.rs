@@ -66,11 +66,15 @@ pub async fn retry_record(
     ruleset: &Ruleset,
     record: FetchedRecord,
 ) -> Result<RetriedRecord, RepositoryError> {
-    let records = [DecodedRecord { event: decode(&record), record }];
+    let event = match decode(&record) {
+        Ok(event) => Ok(event),
+        Err(fault) => return Ok(failed(fault)),
+    };
+    let records = [DecodedRecord { event, record }];
     let assessed =
         assess(connection, ruleset, &mut HistoryCache::default(), &records, LedgerLookup::Full).await?;
     Ok(match assessed.fault {
-        Some(RecordFault { stage, reason, error }) => RetriedRecord::Failed { stage, reason, error },
+        Some(fault) => failed(fault),
         None if assessed.duplicates > 0 => RetriedRecord::AlreadyAssessed,
         None => RetriedRecord::Assessed(UnwrittenAssessment {
             rows: assessed.rows,
@@ -78,4 +82,8 @@ pub async fn retry_record(
             assessed_at: assessed.assessed_at,
         }),
     })
+}
+
+fn failed(RecordFault { stage, reason, error }: RecordFault) -> RetriedRecord {
+    RetriedRecord::Failed { stage, reason, error }
 }

@@ -44,9 +44,9 @@ pub const FAIL_POINTS: [&str; 11] = [
     "consume-risk/writing",
     // Results and position are committed, and the state in memory is not updated yet.
     "consume-risk/committed",
-    // The database transaction has dead-lettered a record, and is not committed yet.
+    // The database transaction has dead-lettered records, and is not committed yet.
     "consume-risk/dead-lettering",
-    // The dead letter is committed.
+    // The dead letters are committed.
     "consume-risk/dead-lettered",
 ];
 

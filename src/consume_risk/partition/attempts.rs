@@ -12,6 +12,9 @@
 //!              └─▶ exhausted ──────────────────────┴───▶ a dead letter, the position moves past it
 //! ```
 //!
+//! A record that cannot be decoded is no fault here: it needs no attempt, and the consumer dead-letters it together with
+//! the results of the records around it.
+//!
 //! Guarantees:
 //! - An attempt of a single record is noted before it is made, and so is the first batch of an owner. If such an
 //!   attempt ends the process, the next owner finds the note.
@@ -274,6 +277,8 @@ mod tests {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Record {
         Good,
+        /// Cannot be decoded.
+        Undecodable,
         /// Fails at every attempt.
         Poison,
         /// Ends the process at every attempt.
@@ -297,6 +302,12 @@ mod tests {
             i64::try_from(self.records.len()).expect("few")
         }
 
+        /// Returns the first offset whose record is none of `records`, or the end.
+        fn end_of(&self, mut offsets: std::ops::Range<i64>, records: &[Record]) -> i64 {
+            let end = offsets.end;
+            offsets.find(|offset| !records.contains(&self.record(*offset))).unwrap_or(end)
+        }
+
         fn note(&mut self, attempts: i32) {
             self.row = Position { attempts, interrupted: true, ..self.row };
         }
@@ -307,12 +318,31 @@ mod tests {
             owner.moved(change);
         }
 
+        /// Handles records that are good or cannot be decoded, in one commit.
+        fn finish(&mut self, owner: &mut Attempts, offsets: std::ops::Range<i64>) {
+            for offset in offsets.clone() {
+                match self.record(offset) {
+                    Record::Good => self.handled.push(offset),
+                    _ => self.dead_letters.push((offset, 1)),
+                }
+            }
+            if !offsets.is_empty() {
+                self.commit(owner, past(owner, offsets.end - 1));
+            }
+        }
+
         /// Makes one step as the consumer does. Returns false if the process ended.
         fn step(&mut self, owner: &mut Attempts, batch_size: i64) -> bool {
             let first = owner.position().next_offset;
             let end = self.end().min(first + batch_size);
             owner.retry_interrupted_batch(end);
             match owner.next() {
+                NextAttempt::Alone { .. } | NextAttempt::Exhausted { .. }
+                    if self.record(first) == Record::Undecodable =>
+                {
+                    let stop = self.end_of(first..end, &[Record::Undecodable]);
+                    self.finish(owner, first..stop);
+                }
                 NextAttempt::Exhausted { attempts } => {
                     self.dead_letters.push((first, attempts));
                     self.commit(owner, past(owner, first));
@@ -324,10 +354,7 @@ mod tests {
                     }
                     match self.record(first) {
                         Record::Fatal => return false,
-                        Record::Good => {
-                            self.handled.push(first);
-                            self.commit(owner, past(owner, first));
-                        }
+                        Record::Good | Record::Undecodable => self.finish(owner, first..first + 1),
                         Record::Poison => {
                             owner.attempt_failed();
                             if number == ATTEMPTS_MAX {
@@ -342,16 +369,14 @@ mod tests {
                         self.note(0);
                         owner.batch_noted();
                     }
-                    let stop = (first..end).find(|offset| self.record(*offset) != Record::Good);
-                    if stop.is_some_and(|offset| self.record(offset) == Record::Fatal) {
+                    let stop = self.end_of(first..end, &[Record::Good, Record::Undecodable]);
+                    if stop < end && self.record(stop) == Record::Fatal {
                         return false;
                     }
-                    let last = stop.unwrap_or(end) - 1;
-                    if last >= first {
-                        self.handled.extend(first..=last);
-                        self.commit(owner, past(owner, last));
+                    self.finish(owner, first..stop);
+                    if stop < end {
+                        owner.batch_stopped_at(stop);
                     }
-                    stop.into_iter().for_each(|offset| owner.batch_stopped_at(offset));
                 }
             }
             true
@@ -362,10 +387,27 @@ mod tests {
     /// that moves one record too far (that record is never handled).
     #[test]
     fn every_record_is_handled_or_dead_lettered_once_whatever_ends_the_process() {
-        use Record::{Fatal, Good, Poison};
-        let records =
-            vec![Good, Good, Fatal, Good, Poison, Good, Fatal, Poison, Good, Good, Good, Poison, Good];
-        for batch_size in 1..=13 {
+        use Record::{Fatal, Good, Poison, Undecodable};
+        let records = vec![
+            Good,
+            Undecodable,
+            Good,
+            Fatal,
+            Undecodable,
+            Undecodable,
+            Good,
+            Poison,
+            Undecodable,
+            Fatal,
+            Poison,
+            Good,
+            Undecodable,
+            Good,
+            Undecodable,
+            Poison,
+            Good,
+        ];
+        for batch_size in 1..=17 {
             let row = stored(0, 0, false);
             let mut model =
                 Model { records: records.clone(), row, handled: Vec::new(), dead_letters: Vec::new() };
@@ -383,7 +425,13 @@ mod tests {
             assert_eq!(model.handled, offsets(|record| record == Good), "batches of {batch_size}");
             let given_up: Vec<i64> = model.dead_letters.iter().map(|(offset, _)| *offset).collect();
             assert_eq!(given_up, offsets(|record| record != Good), "batches of {batch_size}");
-            assert!(model.dead_letters.iter().all(|(_, attempts)| *attempts == ATTEMPTS_MAX));
+            let attempts_wanted = |offset| match model.record(offset) {
+                Undecodable => 1,
+                _ => ATTEMPTS_MAX,
+            };
+            assert!(
+                model.dead_letters.iter().all(|(offset, attempts)| *attempts == attempts_wanted(*offset))
+            );
         }
     }
 }

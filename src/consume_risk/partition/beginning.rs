@@ -1,14 +1,15 @@
 //! Where an owner begins: at the stored position, if the log is still the one that the position belongs to.
+//!
+//! No database connection is held during a request to the broker, because other partitions may wait for it.
+
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::store::PartitionStore;
+use super::{super::shared_connections::SharedConnections, store::PartitionStore};
 use crate::{
     broker::{BrokerError, SharedBroker},
-    repository::{
-        Connection,
-        positions::{Position, PositionMove},
-    },
+    repository::positions::{Position, PositionMove},
 };
 
 /// Reads the position, or creates it for a group that is new to the partition. Fails if the partition is halted or has
@@ -16,32 +17,36 @@ use crate::{
 pub(super) async fn position(
     store: &PartitionStore,
     broker: &SharedBroker,
-    connection: &mut Connection,
+    connections: &Arc<SharedConnections>,
 ) -> anyhow::Result<Position> {
-    let mut found = store.position(connection).await?;
-    if found.is_none() {
-        create(store, broker, connection).await?;
-        found = store.position(connection).await?;
-    }
-    let position = found.with_context(|| format!("the position of {} has disappeared", store.name()))?;
-    if let Some(halted) = store.halted(connection).await? {
+    let mut lent = connections.take().await?;
+    let found = store.position(lent.connection()).await?;
+    let halted = store.halted(lent.connection()).await?;
+    lent.give_back();
+    if let Some(halted) = halted {
         return Err(halted.into());
     }
-    check_log(store, broker, connection, position).await
+    let position = match found {
+        Some(position) => position,
+        None => create(store, broker, connections).await?,
+    };
+    check_log(store, broker, connections, position).await
 }
 
 /// Compares the id of the log. A broker without ids cannot be checked.
 async fn check_log(
     store: &PartitionStore,
     broker: &SharedBroker,
-    connection: &mut Connection,
+    connections: &Arc<SharedConnections>,
     position: Position,
 ) -> anyhow::Result<Position> {
     let (topic, partition) = (&store.name().topic, store.name().partition);
     let Some(log_id) = broker.log_id(topic, partition).await? else { return Ok(position) };
     match position.log_id {
         None => {
-            store.adopt_log(connection, position.next_offset, log_id).await?;
+            let mut lent = connections.take().await?;
+            store.adopt_log(lent.connection(), position.next_offset, log_id).await?;
+            lent.give_back();
             Ok(Position { log_id: Some(log_id), ..position })
         }
         Some(expected) if expected != log_id => Err(BrokerError::LogReplaced {
@@ -59,17 +64,22 @@ async fn check_log(
 async fn create(
     store: &PartitionStore,
     broker: &SharedBroker,
-    connection: &mut Connection,
-) -> anyhow::Result<()> {
+    connections: &Arc<SharedConnections>,
+) -> anyhow::Result<Position> {
     let (topic, partition) = (&store.name().topic, store.name().partition);
     let log_id = broker.log_id(topic, partition).await?;
     let earliest = broker.offset_range(topic, partition).await?.earliest;
-    store.create_position(connection, earliest, log_id).await?;
+    let mut lent = connections.take().await?;
+    store.create_position(lent.connection(), earliest, log_id).await?;
+    lent.give_back();
     // Retention may have removed records before the position was stored. A new group may skip them.
     let later = broker.offset_range(topic, partition).await?.earliest;
+    let mut lent = connections.take().await?;
     if later > earliest {
         let change = PositionMove { from: earliest, to: later, interrupted: false, leader_epoch: None };
-        store.advance(connection, change).await?;
+        store.advance(lent.connection(), change).await?;
     }
-    Ok(())
+    let position = store.position(lent.connection()).await?;
+    lent.give_back();
+    position.with_context(|| format!("the position of {} has disappeared", store.name()))
 }

@@ -1,4 +1,4 @@
-//! The commit of one batch, on a connection of its own, while the next batch is read and scored.
+//! The commit of one batch while the next batch is read and scored.
 //!
 //! Guarantees: at most one commit is in flight. If it fails, or its answer is lost, the caller must drop its
 //! state in memory and read the position again: only the database knows the outcome.
@@ -6,72 +6,78 @@
 use anyhow::Context as _;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{super::assess::Assessed, store::PartitionStore};
+use super::{
+    super::shared_connections::LentConnection,
+    dead_letter_log::{Burst, DeadLetterLog},
+    store::{PartitionStore, Results},
+};
 use crate::{
-    repository::{Connection, RepositoryError, assessments::WrittenAssessments, positions::PositionMove},
+    repository::{RepositoryError, assessments::WrittenAssessments, positions::PositionMove},
     runtime::fail_point,
 };
 
 struct InFlight {
     to: i64,
-    /// The task that commits. It returns the connection for the next commit.
-    task: AbortOnDropHandle<Result<Connection, RepositoryError>>,
+    dead_letters: Option<Burst>,
+    task: AbortOnDropHandle<Result<(), RepositoryError>>,
 }
 
 pub(super) struct Commits {
     store: PartitionStore,
-    connection: Option<Connection>,
     in_flight: Option<InFlight>,
+    dead_letter_log: DeadLetterLog,
 }
 
 impl Commits {
-    /// Creates it without a connection. The first commit connects.
+    /// Creates it without a commit in flight.
     pub fn new(store: PartitionStore) -> Self {
-        Self { store, connection: None, in_flight: None }
+        Self { store, in_flight: None, dead_letter_log: DeadLetterLog::default() }
     }
 
     /// Begins to commit results, their events and the move of the position, all or nothing. The previous commit must
     /// have been finished.
-    pub async fn begin(
+    pub fn begin(
         &mut self,
+        mut lent: LentConnection,
         change: PositionMove,
-        assessed: Assessed,
+        results: Results,
         spans: Vec<tracing::Span>,
-    ) -> Result<(), RepositoryError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.store.connect().await?,
-        };
+    ) {
         fail_point::reach("consume-risk/assessed");
         let store = self.store.clone();
+        let dead_letters = Burst::of(&results.dead_letters);
         let task = tokio::spawn(async move {
-            let written = store.write_assessments(&mut connection, change, &assessed).await?;
+            let written = store.write(lent.connection(), change, &results).await?;
+            lent.give_back();
             fail_point::reach("consume-risk/committed");
-            count(&assessed, &written);
+            count(&results, &written);
             drop(spans);
-            Ok(connection)
+            Ok(())
         });
-        self.in_flight = Some(InFlight { to: change.to, task: AbortOnDropHandle::new(task) });
-        Ok(())
+        self.in_flight = Some(InFlight { to: change.to, dead_letters, task: AbortOnDropHandle::new(task) });
     }
 
     /// Waits for the commit in flight, if there is one.
     pub async fn finish(&mut self) -> anyhow::Result<()> {
-        if let Some(InFlight { to, task }) = self.in_flight.take() {
-            let connection = task.await.with_context(|| format!("the commit up to {to} was dropped"))??;
-            self.connection = Some(connection);
+        if let Some(InFlight { to, dead_letters, task }) = self.in_flight.take() {
+            task.await.with_context(|| format!("the commit up to {to} was dropped"))??;
+            dead_letters.into_iter().for_each(|burst| self.dead_letter_log.add(burst));
         }
         Ok(())
     }
 
-    /// Drops the commit in flight and the connection.
+    /// Logs the dead letters of finished commits. `is_over`: no further ones are expected soon.
+    pub fn log_dead_letters(&mut self, is_over: bool) {
+        self.dead_letter_log.log(self.store.name(), is_over);
+    }
+
+    /// Drops the commit in flight.
     pub fn forget(&mut self) {
-        self.connection = None;
         self.in_flight = None;
     }
 }
 
-fn count(assessed: &Assessed, written: &[WrittenAssessments]) {
+fn count(Results { assessed, dead_letters }: &Results, written: &[WrittenAssessments]) {
     let mut fresh = 0;
     for WrittenAssessments { risk_level, count } in written {
         let count = u64::try_from(*count).unwrap_or_default();
@@ -83,4 +89,8 @@ fn count(assessed: &Assessed, written: &[WrittenAssessments]) {
     metrics::counter!("ledger_consumer_events_total", "outcome" => "assessed").increment(fresh);
     metrics::counter!("ledger_consumer_events_total", "outcome" => "duplicate").increment(duplicates);
     metrics::counter!("ledger_consumer_sequence_gaps_total").increment(assessed.gaps);
+    for letter in dead_letters {
+        metrics::counter!("ledger_dead_letters_total", "reason" => letter.reason).increment(1);
+        metrics::counter!("ledger_consumer_events_total", "outcome" => "dead_lettered").increment(1);
+    }
 }

@@ -20,17 +20,18 @@ impl IdleCheck {
         Self { checked_at: Instant::now() }
     }
 
-    /// Fails if the connection is lost, its server has become read-only, or the stored position is not `position`. Does
-    /// nothing until the interval has passed.
-    pub async fn run_if_due(
+    /// Returns whether the interval has passed since the last check.
+    pub fn is_due(&self) -> bool {
+        self.checked_at.elapsed() >= CHECK_INTERVAL
+    }
+
+    /// Fails if the connection is lost, its server has become read-only, or the stored position is not `position`.
+    pub async fn run(
         &mut self,
         store: &PartitionStore,
         connection: &mut Connection,
         position: Position,
     ) -> anyhow::Result<()> {
-        if self.checked_at.elapsed() < CHECK_INTERVAL {
-            return Ok(());
-        }
         self.checked_at = Instant::now();
         anyhow::ensure!(store.takes_writes(connection).await?, "the database has become read-only");
         let stored = store.position(connection).await?;

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Config,
     repository::{
-        self, Connection, RepositoryError,
+        Connection, RepositoryError,
         assessments::{self, WrittenAssessments},
         dead_letters::{self, NewDeadLetter},
         leases,
@@ -27,6 +27,12 @@ use crate::{
     },
     runtime::{Lease, fail_point},
 };
+
+/// The results of handled records. They are committed together with the move of the position past these records.
+pub(super) struct Results {
+    pub assessed: Assessed,
+    pub dead_letters: Vec<NewDeadLetter>,
+}
 
 /// The part of the database that belongs to one partition. Cheap to clone.
 #[derive(Clone)]
@@ -50,13 +56,6 @@ impl PartitionStore {
     /// Returns how long to wait for an answer of the database.
     pub fn answer_timeout(&self) -> Duration {
         answer_timeout(&self.config.database)
-    }
-
-    /// Opens a connection that can write.
-    pub async fn connect(&self) -> Result<Connection, RepositoryError> {
-        let mut connection = repository::connect(&self.config.database, "consume-risk").await?;
-        self.answered(repository::prepare_writer(&mut connection)).await?;
-        Ok(connection)
     }
 
     /// Returns false if the server has become read-only.
@@ -157,11 +156,14 @@ impl PartitionStore {
     }
 
     /// Takes back the note of the last attempt at `offset`, unless the position has moved.
-    pub async fn take_back_attempt(&self, offset: i64) -> Result<(), RepositoryError> {
+    pub async fn take_back_attempt(
+        &self,
+        connection: &mut Connection,
+        offset: i64,
+    ) -> Result<(), RepositoryError> {
         let (lease, name) = (&self.lease, &self.name);
-        let mut connection = self.connect().await?;
         let taking_back =
-            transaction("take back an attempt", &mut connection, async |connection: &mut Connection| {
+            transaction("take back an attempt", connection, async |connection: &mut Connection| {
                 leases::hold(connection, &[lease]).await?;
                 match positions::read(connection, name).await? {
                     Some(Position { next_offset, attempts, .. }) if next_offset == offset && attempts > 0 => {
@@ -173,43 +175,31 @@ impl PartitionStore {
         self.answered(taking_back).await
     }
 
-    /// Writes assessments, their events and the position in one commit.
-    pub async fn write_assessments(
+    /// Writes results, their events and the position in one commit.
+    pub async fn write(
         &self,
         connection: &mut Connection,
         change: PositionMove,
-        assessed: &Assessed,
+        Results { assessed, dead_letters }: &Results,
     ) -> Result<Vec<WrittenAssessments>, RepositoryError> {
         let (lease, name) = (&self.lease, &self.name);
         let (rows, ruleset, assessed_at) = (&assessed.rows, &*assessed.ruleset, assessed.assessed_at);
         let writing = transaction("assess", connection, async |connection: &mut Connection| {
             leases::hold(connection, &[lease]).await?;
             positions::advance(connection, name, change).await?;
-            let written = assessments::record(connection, rows, ruleset, assessed_at).await;
+            let written = assessments::record(connection, rows, ruleset, assessed_at).await?;
             fail_point::reach("consume-risk/writing");
-            written
+            if !dead_letters.is_empty() {
+                dead_letters::insert(connection, name, dead_letters).await?;
+                fail_point::reach("consume-risk/dead-lettering");
+            }
+            Ok(written)
         });
-        self.answered(writing).await
-    }
-
-    /// Writes a dead letter, its event and the position in one commit.
-    pub async fn write_dead_letter(
-        &self,
-        connection: &mut Connection,
-        change: PositionMove,
-        dead_letter: &NewDeadLetter,
-    ) -> Result<(), RepositoryError> {
-        let (lease, name) = (&self.lease, &self.name);
-        let writing = transaction("dead-letter", connection, async |connection: &mut Connection| {
-            leases::hold(connection, &[lease]).await?;
-            positions::advance(connection, name, change).await?;
-            let inserted = dead_letters::insert(connection, dead_letter).await;
-            fail_point::reach("consume-risk/dead-lettering");
-            inserted
-        });
-        self.answered(writing).await?;
-        fail_point::reach("consume-risk/dead-lettered");
-        Ok(())
+        let written = self.answered(writing).await?;
+        if !dead_letters.is_empty() {
+            fail_point::reach("consume-risk/dead-lettered");
+        }
+        Ok(written)
     }
 
     async fn answered<T>(

@@ -1,26 +1,24 @@
-//! Dead-letters a record of a topic.
+//! Dead-letters records of one partition.
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, Insertable, dsl::not, query_builder::DecoratableTarget,
+    BoolExpressionMethods, ExpressionMethods,
+    dsl::not,
+    sql_types::{Array, BigInt, Binary, Integer, Json, Nullable, SmallInt, Text, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::super::{
-    Connection, RepositoryError,
-    positions::PartitionName,
-    schema::{dead_letters, outbox},
+    Bind, Connection, RepositoryError, positions::PartitionName, schema::dead_letters, statement,
 };
-use crate::event::{Headers, TRANSACTIONS_DEAD_LETTER_TOPIC, lane_of};
+use crate::event::{Headers, lane_of};
 
 /// A record to dead-letter.
 #[derive(Debug, Clone)]
 pub struct NewDeadLetter {
     /// The id of the dead letter and of its event.
     pub id: Uuid,
-    /// The consumer group that gave the record up, and the record's partition.
-    pub source: PartitionName,
     /// The record's offset.
     pub offset: i64,
     /// The record's key.
@@ -30,9 +28,9 @@ pub struct NewDeadLetter {
     /// The record's headers.
     pub headers: Headers,
     /// The step that failed: `decode`, `ledger`, `score` or `process`.
-    pub stage: String,
+    pub stage: &'static str,
     /// The reason as a word for metrics and filters.
-    pub reason: String,
+    pub reason: &'static str,
     /// The error as a text for people.
     pub error: String,
     /// How often the record was attempted.
@@ -44,67 +42,75 @@ pub struct NewDeadLetter {
     pub outgoing_headers: Headers,
 }
 
-#[derive(Insertable)]
-#[diesel(table_name = dead_letters)]
-struct DeadLetterRow<'a> {
-    id: Uuid,
-    consumer_group: &'a str,
-    topic: &'a str,
-    partition: i32,
-    record_offset: i64,
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
-    headers: Value,
-    stage: &'a str,
-    reason: &'a str,
-    error: &'a str,
-    attempts: i32,
-    event_id: Option<Uuid>,
+/// The binds of the statement: one array for each column, with one element for each record.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    offsets: Vec<i64>,
+    keys: Vec<Option<&'a [u8]>>,
+    values: Vec<Option<&'a [u8]>>,
+    headers: Vec<Value>,
+    stages: Vec<&'a str>,
+    reasons: Vec<&'a str>,
+    errors: Vec<&'a str>,
+    attempts: Vec<i32>,
+    event_ids: Vec<Option<Uuid>>,
+    lanes: Vec<i16>,
+    outgoing_headers: Vec<Value>,
 }
 
-/// Inserts the dead letter, and an outbox row for the dead-letter topic. Changes nothing if the record is already
-/// dead-lettered.
-pub async fn insert(connection: &mut Connection, letter: &NewDeadLetter) -> Result<(), RepositoryError> {
-    let row = DeadLetterRow {
-        id: letter.id,
-        consumer_group: &letter.source.group,
-        topic: &letter.source.topic,
-        partition: letter.source.partition,
-        record_offset: letter.offset,
-        key: letter.key.as_deref(),
-        value: letter.value.as_deref(),
-        headers: letter.headers.to_json(),
-        stage: &letter.stage,
-        reason: &letter.reason,
-        error: &letter.error,
-        attempts: letter.attempts,
-        event_id: letter.event_id,
-    };
-    let inserted = diesel::insert_into(dead_letters::table)
-        .values(row)
-        .on_conflict((
-            dead_letters::consumer_group,
-            dead_letters::topic,
-            dead_letters::partition,
-            dead_letters::record_offset,
-        ))
-        .filter_target(dead_letters::record_offset.is_not_null().and(not(dead_letters::of_earlier_broker)))
-        .do_nothing()
-        .execute(connection)
-        .await?;
-    if inserted == 0 {
+impl<'a> Columns<'a> {
+    /// Sorts the records by lane, and keeps their order within a lane: a relay reads one lane at a time.
+    fn of(letters: &'a [NewDeadLetter]) -> Self {
+        let lane = |letter: &'a NewDeadLetter| (lane_of(letter.key.as_deref().unwrap_or_default()), letter);
+        let mut rows: Vec<(i16, &NewDeadLetter)> = letters.iter().map(lane).collect();
+        rows.sort_by_key(|(lane, _)| *lane);
+        let mut columns = Self::default();
+        for (lane, letter) in rows {
+            columns.ids.push(letter.id);
+            columns.offsets.push(letter.offset);
+            columns.keys.push(letter.key.as_deref());
+            columns.values.push(letter.value.as_deref());
+            columns.headers.push(letter.headers.to_json());
+            columns.stages.push(letter.stage);
+            columns.reasons.push(letter.reason);
+            columns.errors.push(&letter.error);
+            columns.attempts.push(letter.attempts);
+            columns.event_ids.push(letter.event_id);
+            columns.lanes.push(lane);
+            columns.outgoing_headers.push(letter.outgoing_headers.to_json());
+        }
+        columns
+    }
+}
+
+/// Inserts dead letters that the group of `source` gave up, and an outbox row for the dead-letter topic for each of them.
+/// Changes nothing for a record that is already dead-lettered.
+pub async fn insert(
+    connection: &mut Connection,
+    source: &PartitionName,
+    letters: &[NewDeadLetter],
+) -> Result<(), RepositoryError> {
+    if letters.is_empty() {
         return Ok(());
     }
-    diesel::insert_into(outbox::table)
-        .values((
-            outbox::lane.eq(lane_of(letter.key.as_deref().unwrap_or_default())),
-            outbox::topic.eq(TRANSACTIONS_DEAD_LETTER_TOPIC),
-            outbox::key.eq(&letter.key),
-            outbox::value.eq(&letter.value),
-            outbox::event_id.eq(letter.id),
-            outbox::event_type.eq("DeadLetter"),
-            outbox::headers.eq(letter.outgoing_headers.to_json()),
-        ))
+    let columns = Columns::of(letters);
+    statement(include_str!("insert.sql"))
+        .bind::<Array<SqlUuid>, _>(columns.ids)
+        .bind::<Text, _>(&source.group)
+        .bind::<Text, _>(&source.topic)
+        .bind::<Integer, _>(source.partition)
+        .bind::<Array<BigInt>, _>(columns.offsets)
+        .bind::<Array<Nullable<Binary>>, _>(columns.keys)
+        .bind::<Array<Nullable<Binary>>, _>(columns.values)
+        .bind::<Array<Json>, _>(columns.headers)
+        .bind::<Array<Text>, _>(columns.stages)
+        .bind::<Array<Text>, _>(columns.reasons)
+        .bind::<Array<Text>, _>(columns.errors)
+        .bind::<Array<Integer>, _>(columns.attempts)
+        .bind::<Array<Nullable<SqlUuid>>, _>(columns.event_ids)
+        .bind::<Array<SmallInt>, _>(columns.lanes)
+        .bind::<Array<Json>, _>(columns.outgoing_headers)
         .execute(connection)
         .await?;
     Ok(())
