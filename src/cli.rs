@@ -290,7 +290,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     stop_on_signals(&stop)?;
     let context = Context {
         config: Arc::new(config),
-        stop,
+        stop: stop.clone(),
         health: Health::default(),
         clock: DatabaseClock::default(),
         metrics: telemetry.metrics.clone(),
@@ -298,7 +298,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         instance: instance_name().into(),
     };
     let outcome = cli.command.run(context).await;
-    telemetry.end();
+    telemetry.end(stop.time_left());
     outcome
 }
 

@@ -1,14 +1,23 @@
 //! Clean shutdown: the first SIGTERM or SIGINT requests a stop, a later one ends the process at once.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// How long a command may take to end after the first signal.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// A request to stop, shared by all parts of a role. Cheap to clone. A child stops with its parent, but a parent does
 /// not stop with its child.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(CancellationToken);
+pub struct Stop {
+    token: CancellationToken,
+    requested_at: Arc<OnceLock<Instant>>,
+}
 
 impl Stop {
     /// Returns a stop that is not requested yet.
@@ -18,22 +27,29 @@ impl Stop {
 
     /// Requests the stop.
     pub fn request(&self) {
-        self.0.cancel();
+        self.requested_at.get_or_init(Instant::now);
+        self.token.cancel();
     }
 
     /// Returns whether the stop was requested.
     pub fn is_requested(&self) -> bool {
-        self.0.is_cancelled()
+        self.token.is_cancelled()
     }
 
     /// Waits until the stop is requested.
     pub async fn requested(&self) {
-        self.0.cancelled().await;
+        self.token.cancelled().await;
     }
 
     /// Returns a child: it can be requested alone, and is requested with this one.
     pub fn child(&self) -> Self {
-        Self(self.0.child_token())
+        Self { token: self.token.child_token(), requested_at: Arc::default() }
+    }
+
+    /// Returns how much of the time to end is left: all of it before this stop is requested.
+    pub fn time_left(&self) -> Duration {
+        let elapsed = self.requested_at.get().map_or(Duration::ZERO, Instant::elapsed);
+        STOP_TIME_MAX.saturating_sub(elapsed)
     }
 }
 

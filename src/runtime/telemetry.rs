@@ -3,6 +3,8 @@
 //! Logging and exporting are independent: `log.filter` does not affect exported spans. Without an exporter, only the
 //! log filter can enable a span, so hot paths that first check whether a span is enabled pay nothing.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::TracerProvider as _;
@@ -29,6 +31,8 @@ const EXPORTED_TARGET: &str = "ledger";
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
 const INSECURE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
+/// The part of the time to end that is left to the process after the last export.
+const EXIT_TIME: Duration = Duration::from_secs(1);
 /// Items in one group or batch.
 const SIZE_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
 
@@ -45,10 +49,12 @@ impl Telemetry {
         self.traces.is_some()
     }
 
-    /// Exports the remaining spans. Blocks for a limited time, so call it last.
-    pub fn end(self) {
+    /// Exports the remaining spans, if the collector takes them within `time_left` minus a reserve for the end of the
+    /// process. Blocks, so call it last.
+    pub fn end(self, time_left: Duration) {
+        let limit = time_left.saturating_sub(EXIT_TIME);
         if let Some(provider) = self.traces
-            && let Err(error) = provider.shutdown()
+            && let Err(error) = provider.shutdown_with_timeout(limit)
         {
             tracing::warn!(%error, "some traces could not be exported");
         }

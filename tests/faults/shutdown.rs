@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{clients::Clients, eventually, system::System};
+use crate::support::{binary::get, clients::Clients, eventually, system::System};
 
 /// Seen to fail with this planted bug: a role that ends without releasing its leases.
 #[tokio::test(flavor = "multi_thread")]
@@ -30,4 +30,20 @@ async fn every_role_ends_within_5_s_under_load_and_releases_its_leases() {
     for role in [relay, consumer, other_serve] {
         role.stop();
     }
+}
+
+/// The export of the last spans gets the part of the five seconds that is left.
+///
+/// Seen to fail when the export had five seconds of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_collector_that_never_answers_does_not_delay_a_stop() {
+    let system = System::on_postgres().await;
+    // The kernel accepts connections, and nothing reads from them.
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", collector.local_addr().expect("an address"));
+    let (serve, url) = system.serve(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+    let address = url.trim_start_matches("http://");
+    let (status, _) = get(address, "/transactions").expect("an answer");
+    assert_eq!(status, 200, "a request with a span");
+    serve.stop();
 }
