@@ -78,7 +78,7 @@ enum Command {
     Republish(ops::republish::RepublishArgs),
     /// Import transactions from another system, with the same checks and events as the API
     #[command(
-        after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty, description, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv"
+        after_help = "Columns: account_id, idempotency_key, direction, amount, currency, and optionally created_at, counterparty, description, metadata.NAME, expected_balance.\n\nExamples:\n  ledger import --dry-run history.csv.gz\n  ledger import history.csv.gz --ignore branch --on-error skip --rejects rejects.csv\n  ledger import --guess bank.csv > bank.toml\n  ledger import --map bank.toml bank.csv"
     )]
     Import(import::Args),
     /// Validate risk rules, and assess transactions whose events are lost

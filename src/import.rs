@@ -13,19 +13,28 @@
 
 mod columns;
 mod csv_file;
+mod csv_rows;
 mod file_version;
+mod gzip;
+mod map;
+mod mapped_file;
+mod order;
 mod outcome;
 mod parquet_cell;
 mod parquet_file;
 mod parquet_limits;
 mod parquet_schema;
 mod poster;
+mod preview;
 mod reader;
 mod rejects;
 mod report;
 mod row;
+mod sorted_rows;
 mod source;
 mod summary;
+mod tracked_input;
+mod twin_keys;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -33,13 +42,14 @@ use anyhow::Context as _;
 use bigdecimal::BigDecimal;
 use tokio::sync::mpsc;
 
+pub use order::Order;
 pub use report::{BalanceDifference, CurrencySums, Ending, Report};
 
 use poster::ImportPoster;
 use reader::{Group, Reader};
 use rejects::Rejects;
 
-use crate::runtime::{Boot, Context, OutputFormat, progress_bar};
+use crate::runtime::{Boot, Context, OutputFormat, print_text, progress_bar};
 
 /// The number of groups that are read ahead.
 const GROUPS_AHEAD_MAX: usize = 4;
@@ -49,8 +59,17 @@ const PROGRESS: &str = "{bar:20} {percent:>3}% {eta:>4} left, {wide_msg}";
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Files, in the order in which to post them: CSV with a heading line, plain or gzipped, or Parquet
-    #[arg(required = true, value_name = "FILE", env = "LEDGER_IMPORT_FILES", value_delimiter = None)]
+    #[arg(required_unless_present = "guess", value_name = "FILE", env = "LEDGER_IMPORT_FILES", value_delimiter = None)]
     pub files: Vec<PathBuf>,
+    /// A map (TOML) that says how to read files of another program; see docs/import.md
+    #[arg(long, value_name = "FILE", env = "LEDGER_IMPORT_MAP")]
+    pub map: Option<PathBuf>,
+    /// Propose a map for this file, print it, and import nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["files", "map"], env = "LEDGER_IMPORT_GUESS")]
+    pub guess: Option<PathBuf>,
+    /// The order in which to post the rows of a file; by default that of the map, or as in the file
+    #[arg(long, value_enum, env = "LEDGER_IMPORT_ORDER")]
+    pub order: Option<Order>,
     /// Check all rows and report the result, but write nothing
     #[arg(long, env = "LEDGER_IMPORT_DRY_RUN")]
     pub dry_run: bool,
@@ -101,9 +120,16 @@ pub enum OnError {
     Skip,
 }
 
-/// Runs the command and prints the summary. The command fails if the import did not reach the end of the files, or if a
-/// balance differs by more than the tolerance. Skipped rows are no failure.
+/// Runs the command and prints the summary. The command fails if the import did not reach the end of the files, if a
+/// balance differs by more than the tolerance, or if rows were rejected and no file lists them.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(file) = args.guess {
+        let map = tokio::task::spawn_blocking(move || map::guess(&file))
+            .await
+            .context("the reading thread panicked")??;
+        print_text(map)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = import(&context, &args).await?;
     report.print(args.output)?;
     Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -112,13 +138,16 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
 /// Imports the files. An error means that nothing was written; the report contains any later failure.
 pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
     drop(Boot::new(context, "import").connect_to_write().await?);
-    let checked = args.clone();
-    let reader = tokio::task::spawn_blocking(move || Reader::check(&checked))
+    let (to_check, stop) = (args.clone(), context.stop.clone());
+    let (reader, checked) = tokio::task::spawn_blocking(move || Reader::check(&to_check, &stop))
         .await
         .context("the reading thread panicked")??;
+    if let Some(warning) = &checked.warning {
+        tracing::warn!("{warning}");
+    }
     let bar = progress_bar(reader.bytes_total(), PROGRESS);
     let mut rejects = Rejects::create(args.rejects.as_deref())?;
-    let mut poster = ImportPoster::new(context, args);
+    let mut poster = ImportPoster::new(context, args, checked.rows_skipped);
     let (sender, mut groups) = mpsc::channel(GROUPS_AHEAD_MAX);
     let reading = tokio::task::spawn_blocking(move || reader.run(&sender));
     let ending = loop {

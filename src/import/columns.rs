@@ -18,6 +18,8 @@ pub(super) enum Column {
     Metadata(String),
     /// Several metadata entries, as a JSON object.
     MetadataObject,
+    /// Why a map could not read the row. Empty if it could.
+    Problem,
     Ignored,
 }
 
@@ -46,6 +48,7 @@ pub(super) fn parse<'a>(
     }
     let mut seen = BTreeSet::new();
     let mut columns = Vec::new();
+    let mut unknown = Vec::new();
     for (index, heading) in headings.into_iter().enumerate() {
         if heading.is_empty() {
             let number = index + 1;
@@ -54,7 +57,13 @@ pub(super) fn parse<'a>(
         if !seen.insert(heading) {
             return Err(format!("column {heading:?} appears twice"));
         }
-        columns.push(column(heading, ignore)?);
+        match column(heading, ignore) {
+            Some(column) => columns.push(column),
+            None => unknown.push(heading),
+        }
+    }
+    if !unknown.is_empty() {
+        return Err(describe_unknown(&unknown));
     }
     if let Some(missing) = REQUIRED.iter().find(|name| !seen.contains(**name)) {
         return Err(format!(
@@ -68,24 +77,43 @@ pub(super) fn parse<'a>(
     Ok(columns)
 }
 
-fn column(heading: &str, ignore: &[String]) -> Result<Column, String> {
+fn column(heading: &str, ignore: &[String]) -> Option<Column> {
     if ignore.iter().any(|name| name == heading) {
-        return Ok(Column::Ignored);
+        return Some(Column::Ignored);
     }
     if let Some((_, column)) = KNOWN.iter().find(|(name, _)| *name == heading) {
-        return Ok(column.clone());
+        return Some(column.clone());
     }
-    match heading.strip_prefix(METADATA_PREFIX) {
-        Some(name) if !name.is_empty() => Ok(Column::Metadata(name.to_owned())),
-        _ => Err(format!(
-            "unknown column {heading:?}; did you mean {}? To ignore it, use --ignore {heading}",
-            nearest(heading)
-        )),
-    }
+    let name = heading.strip_prefix(METADATA_PREFIX).filter(|name| !name.is_empty())?;
+    Some(Column::Metadata(name.to_owned()))
 }
 
-/// Returns the most similar known name. One similar word of the name is enough.
-fn nearest(heading: &str) -> &'static str {
+/// Returns whether a heading is one of the required columns.
+pub(super) fn is_required(heading: &str) -> bool {
+    REQUIRED.contains(&heading)
+}
+
+fn describe_unknown(unknown: &[&str]) -> String {
+    if let [heading] = unknown {
+        let suggestion = nearest(heading).map_or_else(String::new, |name| format!("did you mean {name}? "));
+        return format!("unknown column {heading:?}; {suggestion}To ignore it, use --ignore {heading}");
+    }
+    let described = unknown.iter().map(|heading| match nearest(heading) {
+        Some(name) => format!("{heading:?} (did you mean {name}?)"),
+        None => format!("{heading:?}"),
+    });
+    format!(
+        "unknown columns {}; to ignore them, use --ignore {}; a file of another program is read by a map (--map)",
+        described.collect::<Vec<_>>().join(", "),
+        unknown.join(",")
+    )
+}
+
+/// Names that are less similar are not suggested.
+const LIKENESS_MIN: f64 = 0.8;
+
+/// Returns the most similar known name, if it is similar at all. One similar word of the name is enough.
+fn nearest(heading: &str) -> Option<&'static str> {
     let heading = heading.trim().to_lowercase();
     let heading = heading.as_str();
     let likeness = |name: &str| {
@@ -93,7 +121,8 @@ fn nearest(heading: &str) -> &'static str {
         words.fold(strsim::jaro_winkler(name, heading), f64::max)
     };
     let names = KNOWN.iter().map(|(name, _)| *name).chain(["metadata.NAME"]);
-    names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default()
+    let nearest = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(nearest) >= LIKENESS_MIN).then_some(nearest)
 }
 
 #[cfg(test)]
@@ -121,6 +150,18 @@ mod tests {
             "unknown column \"expected_balanse\"; did you mean expected_balance? To ignore it, use --ignore expected_balanse"
         );
         assert!(parse_with(&["metadata.", "a"], &[]).expect_err("refused").contains("metadata"));
+    }
+
+    /// Seen to fail when the first unknown column ended the check.
+    #[test]
+    fn all_unknown_columns_are_named_at_once_and_only_near_names_are_suggested() {
+        let error = parse_with(&["Buchungstag", "balanse", "IBAN"], &[]).expect_err("refused");
+        for part in
+            ["\"Buchungstag\",", "\"balanse\" (did you mean expected_balance?)", "--ignore Buchungstag,"]
+        {
+            assert!(error.contains(part), "{error}");
+        }
+        assert_eq!(error.matches("did you mean").count(), 1, "{error}");
     }
 
     #[test]

@@ -160,6 +160,10 @@ impl ParquetFile {
             .collect();
     }
 
+    pub(super) fn rows_read(&self) -> u64 {
+        self.rows_read
+    }
+
     /// Estimates the bytes from the share of the rows.
     pub(super) fn bytes_read(&self) -> u64 {
         if self.rows_read >= self.rows_total {
@@ -248,7 +252,7 @@ mod tests {
     }
 
     fn read_all(path: &Path, args: &Args) -> anyhow::Result<u64> {
-        let mut source = OpenFile::open(path, args)?.source;
+        let mut source = OpenFile::open(path, None, args)?.source;
         let (mut record, mut rows) = (csv::ByteRecord::new(), 0);
         while source.next(&mut record)? {
             rows += 1;

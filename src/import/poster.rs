@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::{
     Args, OnError,
     outcome::RowOutcome,
-    reader::Row,
     rejects::Reject,
     report::{Ending, Report},
+    row::Row,
 };
 use crate::{
     domain::Decision,
@@ -44,13 +44,18 @@ pub(super) struct ImportPoster<'a> {
 }
 
 impl<'a> ImportPoster<'a> {
-    pub(super) fn new(context: &'a Context, args: &Args) -> Self {
+    pub(super) fn new(context: &'a Context, args: &Args, rows_skipped: u64) -> Self {
         let mode = match (args.dry_run, args.on_error) {
             (true, _) => Mode::DryRun { has_effect: false },
             (false, OnError::Stop) => Mode::StopAtRefused,
             (false, OnError::Skip) => Mode::SkipRefused,
         };
-        let report = Report::new(args.dry_run, args.balance_tolerance.clone());
+        let rejects_are_listed = args.rejects.is_some();
+        let report = Report {
+            rows_skipped,
+            rejects_are_listed,
+            ..Report::new(args.dry_run, args.balance_tolerance.clone())
+        };
         Self { context, connection: None, mode, on_error: args.on_error, report, started: Instant::now() }
     }
 

@@ -1,6 +1,7 @@
 //! Rejected rows: their location, the reason, and the file that lists them.
 
 use std::{
+    borrow::Cow,
     fmt,
     fs::{self, File},
     io::Read,
@@ -17,6 +18,15 @@ const LOGGED_MAX: u64 = 10;
 /// A listed cell is cut to this length. No account id and no key is longer.
 const CELL_BYTES_MAX: usize = 255;
 
+/// The place of a row in its file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct RowPosition {
+    /// The number of the row, 1 for the first one below the headings.
+    pub(super) row: u64,
+    /// The line, 1 for the first one of the file. None if the format has no lines.
+    pub(super) line: Option<u64>,
+}
+
 /// The location of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RowLocation {
@@ -26,6 +36,12 @@ pub(super) struct RowLocation {
     /// The line of the file, 1 for the headings. Cells with line breaks take several lines. None if the format has no
     /// lines.
     pub(super) line: Option<u64>,
+}
+
+impl RowLocation {
+    pub(super) fn new(file: &Arc<str>, RowPosition { row, line }: RowPosition) -> Self {
+        Self { file: Arc::clone(file), row, line }
+    }
 }
 
 impl fmt::Display for RowLocation {
@@ -108,6 +124,14 @@ impl Rejects {
     }
 }
 
+/// Returns a cell that a spreadsheet shows as text. It would run a cell that begins with one of these characters.
+fn harmless(cell: &str) -> Cow<'_, str> {
+    match cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        true => format!("'{cell}").into(),
+        false => cell.into(),
+    }
+}
+
 /// The file that lists rejected rows.
 struct List {
     path: PathBuf,
@@ -136,12 +160,12 @@ impl List {
             let line = reject.location.line.map_or_else(String::new, |line| line.to_string());
             self.file
                 .write_record([
-                    &*reject.location.file,
+                    &*harmless(&reject.location.file),
                     &reject.location.row.to_string(),
                     &line,
-                    &reject.account_id,
-                    &reject.idempotency_key,
-                    &reject.reason,
+                    &*harmless(&reject.account_id),
+                    &*harmless(&reject.idempotency_key),
+                    &*harmless(&reject.reason),
                 ])
                 .with_context(cannot)?;
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bigdecimal::BigDecimal;
 
-use super::{outcome::RowOutcome, reader::Row};
+use super::{outcome::RowOutcome, preview::Preview, row::Row};
 use crate::domain::{Currency, Direction, format_minor};
 
 /// The end of an import.
@@ -70,6 +70,8 @@ pub struct Report {
     pub replayed: u64,
     /// Rows that were rejected.
     pub rejected: u64,
+    /// Rows of the file that the map skips.
+    pub rows_skipped: u64,
     /// Rows with an expected balance.
     pub balances_compared: u64,
     /// Balances that differ by more than the tolerance.
@@ -80,7 +82,10 @@ pub struct Report {
     pub elapsed: Duration,
     /// A description of the first of the `balance_errors`.
     pub(super) first_balance_error: Option<String>,
-    tolerance: Option<BigDecimal>,
+    pub(super) preview: Preview,
+    /// Whether a file lists the rejected rows.
+    pub(super) rejects_are_listed: bool,
+    pub(super) tolerance: Option<BigDecimal>,
 }
 
 const TOLERANCE_LENGTH_MAX: usize = 24;
@@ -103,6 +108,9 @@ impl Report {
             created: 0,
             replayed: 0,
             rejected: 0,
+            rows_skipped: 0,
+            preview: Preview::default(),
+            rejects_are_listed: false,
             balances_compared: 0,
             balance_errors: 0,
             currencies: BTreeMap::new(),
@@ -125,6 +133,7 @@ impl Report {
                 balance_after
             }
         };
+        self.preview.add(row, balance_after);
         self.rows += 1;
         let sums = self.currencies.entry(row.posting.currency).or_default();
         sums.rows += 1;
@@ -181,9 +190,11 @@ impl Report {
         Self { ending, elapsed, ..self }
     }
 
-    /// Returns whether the import reached the end and no balance differs by more than the tolerance.
+    /// Returns whether the import reached the end, no balance differs by more than the tolerance, and every rejected row
+    /// is in the list of rejected rows.
     pub fn is_fine(&self) -> bool {
-        self.ending == Ending::Complete && self.balance_errors == 0
+        let has_no_lost_row = self.rejected == 0 || self.rejects_are_listed;
+        self.ending == Ending::Complete && self.balance_errors == 0 && has_no_lost_row
     }
 }
 

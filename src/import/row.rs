@@ -4,16 +4,25 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Display},
+    sync::Arc,
 };
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, Utc};
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 
-use super::columns::Column;
+use super::{columns::Column, rejects::RowLocation};
 use crate::domain::{
-    AccountId, Amount, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction, IdempotencyKey,
-    Metadata, Posting, bounded_text, parse_minor, parse_moment, without_leap_second,
+    AccountId, Amount, AmountError, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Direction,
+    IdempotencyKey, Metadata, Posting, bounded_text, parse_minor, parse_moment, without_leap_second,
 };
+
+/// A row that can be posted.
+pub(super) struct Row {
+    pub(super) location: RowLocation,
+    pub(super) posting: Arc<Posting>,
+    /// The balance after the row in the other system, in minor units.
+    pub(super) expected_balance: Option<i64>,
+}
 
 /// The content of a row.
 #[derive(Debug)]
@@ -37,6 +46,7 @@ struct Cells<'a> {
     expected_balance: &'a str,
     metadata: BTreeMap<String, serde_json::Value>,
     metadata_object: &'a str,
+    problem: &'a str,
 }
 
 /// Parses a row. With `assume_utc`, `created_at` may lack a time zone.
@@ -49,13 +59,16 @@ pub(super) fn parse(
         return Err(format!("has {} cells, but there are {} columns", record.len(), columns.len()));
     }
     let mut cells = cells(columns, record)?;
+    if !cells.problem.is_empty() {
+        return Err(cells.problem.to_owned());
+    }
     let mut problems = Problems::default();
     let currency = problems.check("currency", Currency::parse(cells.currency));
     let parsed = (
         problems.check("account_id", AccountId::parse(cells.account_id)),
         problems.check("idempotency_key", IdempotencyKey::parse(cells.idempotency_key)),
         problems.check("direction", Direction::parse(cells.direction)),
-        currency.and_then(|currency| problems.check("amount", Amount::parse(cells.amount, currency))),
+        currency.and_then(|currency| problems.check("amount", amount(cells.amount, currency))),
     );
     let created_at = problems.check_present("created_at", cells.created_at, |text| moment(text, assume_utc));
     let counterparty = problems.check_present("counterparty", cells.counterparty, |text| {
@@ -64,7 +77,7 @@ pub(super) fn parse(
     let description = problems
         .check_present("description", cells.description, |text| bounded_text(text, DESCRIPTION_LENGTH_MAX));
     let expected_balance = currency.and_then(|currency| {
-        problems.check_present("expected_balance", cells.expected_balance, |text| parse_minor(text, currency))
+        problems.check_present("expected_balance", cells.expected_balance, |text| minor(text, currency))
     });
     let object = problems.check_present("metadata", cells.metadata_object, json_object);
     for (name, value) in object.unwrap_or_default() {
@@ -119,10 +132,46 @@ fn cells<'a>(columns: &[Column], record: &'a csv::ByteRecord) -> Result<Cells<'a
                 cells.metadata.insert(name.clone(), text.into());
             }
             Column::MetadataObject => cells.metadata_object = text,
+            Column::Problem => cells.problem = text,
             Column::Metadata(_) | Column::Ignored => {}
         }
     }
     Ok(cells)
+}
+
+fn amount(text: &str, currency: Currency) -> Result<Amount, String> {
+    Amount::from_minor(minor(text, currency)?).map_err(|error| error.to_string())
+}
+
+/// Parses an amount in minor units. Zeros at the end of the fraction have no meaning, so that `12.5000` is the same value
+/// as in a Parquet file. After exactly three digits the point may be a thousands mark, so `12.500` is refused.
+fn minor(text: &str, currency: Currency) -> Result<i64, String> {
+    let decimals = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    let exact = match decimals {
+        0 | 3 => text,
+        _ => text.trim_end_matches('0').trim_end_matches('.'),
+    };
+    parse_minor(exact, currency).map_err(|error| match error {
+        AmountError::TooManyDecimals { .. } if decimals == 3 => {
+            format!("{error}, or the point of {text:?} is a thousands mark; a map (--map) says which")
+        }
+        AmountError::Malformed if text.bytes().any(|byte| byte.is_ascii_digit()) => {
+            format!("{error}, and not {text:?}; a map (--map) reads other ways to write numbers")
+        }
+        error => error.to_string(),
+    })
+}
+
+/// Returns `created_at` of a row in microseconds. None if it is absent or invalid.
+pub(super) fn created_at_micros(
+    columns: &[Column],
+    record: &csv::ByteRecord,
+    assume_utc: bool,
+) -> Option<i64> {
+    let position = columns.iter().position(|column| *column == Column::CreatedAt)?;
+    let text = std::str::from_utf8(record.get(position)?).ok()?;
+    let at = parse_moment(text).or_else(|| without_zone(text).filter(|_| assume_utc))?;
+    Some(at.timestamp_micros())
 }
 
 /// Parses `created_at` to the microsecond, which is PostgreSQL's precision. Refuses timestamps before 1970, where the
@@ -233,6 +282,27 @@ mod tests {
             assert!(error.contains(field), "{error}");
         }
         assert_eq!(error.matches("; ").count(), 5);
+    }
+
+    /// Seen to fail when every fraction longer than the currency's was refused.
+    #[test]
+    fn amounts_are_exact_or_refused_with_the_cause() {
+        let amount = |text: &str, currency: &str| {
+            parse_row(["a", "k", "credit", text, currency, "", "", ""]).map(|row| row.posting.amount.minor())
+        };
+        assert_eq!(amount("12.5000", "EUR"), Ok(1_250));
+        assert_eq!(amount("100.00", "JPY"), Ok(100));
+        assert_eq!(amount("1.234", "BHD"), Ok(1_234));
+        for text in ["12.500", "1.234"] {
+            assert!(amount(text, "EUR").expect_err("refused").contains("thousands mark"), "{text}");
+        }
+        for text in ["1,234.50", "1.234,50", "5.00-", "5,00", "$5.00", "(5.00)", "5.", " 5.00 "] {
+            let error = amount(text, "EUR").expect_err("refused");
+            assert!(error.contains(text) && error.contains("--map"), "{error}");
+        }
+        for text in ["", "0.00", "12.5010", "٥.00"] {
+            assert!(amount(text, "EUR").is_err(), "{text}");
+        }
     }
 
     #[test]

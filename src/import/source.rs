@@ -18,7 +18,10 @@ use super::{
     columns::Column,
     csv_file::CsvFile,
     file_version::{CHANGED, FileVersion},
+    map::ImportMap,
+    mapped_file::MappedFile,
     parquet_file::ParquetFile,
+    rejects::RowPosition,
 };
 
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
@@ -28,6 +31,7 @@ const ENCRYPTED_PARQUET_MAGIC: &[u8] = b"PARE";
 /// An open file with valid columns.
 pub(super) enum RowSource {
     Csv(Box<CsvFile>),
+    Mapped(Box<MappedFile>),
     Parquet(Box<ParquetFile>),
 }
 
@@ -41,7 +45,7 @@ pub(super) struct OpenFile {
 
 impl OpenFile {
     /// Opens a file and checks its columns.
-    pub(super) fn open(path: &Path, args: &Args) -> anyhow::Result<Self> {
+    pub(super) fn open(path: &Path, map: Option<&ImportMap>, args: &Args) -> anyhow::Result<Self> {
         // Without this flag, opening a pipe waits for its writer, and no signal ends the wait.
         let file = OpenOptions::new()
             .read(true)
@@ -54,7 +58,7 @@ impl OpenFile {
             "is no regular file (files are read twice, first to check that they can be read)"
         );
         let version = FileVersion::of(&file)?;
-        let source = RowSource::open(file.try_clone()?, path, args)?;
+        let source = RowSource::open(file.try_clone()?, path, map, args)?;
         Ok(Self { source, version, file })
     }
 
@@ -66,11 +70,12 @@ impl OpenFile {
 }
 
 impl RowSource {
-    fn open(mut file: File, path: &Path, args: &Args) -> anyhow::Result<Self> {
+    fn open(mut file: File, path: &Path, map: Option<&ImportMap>, args: &Args) -> anyhow::Result<Self> {
         let mut magic = Vec::new();
         Read::by_ref(&mut file).take(4).read_to_end(&mut magic).context("cannot read it")?;
         file.rewind().context("cannot read it")?;
         if magic == PARQUET_MAGIC {
+            ensure!(map.is_none(), "is a Parquet file, and a map reads CSV only");
             return Ok(Self::Parquet(Box::new(ParquetFile::open(file, args)?)));
         }
         if magic == ENCRYPTED_PARQUET_MAGIC {
@@ -79,13 +84,18 @@ impl RowSource {
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
             bail!("is named like a Parquet file but does not begin like one");
         }
-        Ok(Self::Csv(Box::new(CsvFile::open(file, magic.starts_with(GZIP_MAGIC), args)?)))
+        let gzipped = magic.starts_with(GZIP_MAGIC);
+        Ok(match map {
+            Some(map) => Self::Mapped(Box::new(MappedFile::open(file, gzipped, map)?)),
+            None => Self::Csv(Box::new(CsvFile::open(file, gzipped, args)?)),
+        })
     }
 
     /// Returns the column of each cell of a row.
     pub(super) fn columns(&self) -> &[Column] {
         match self {
             Self::Csv(file) => file.columns(),
+            Self::Mapped(file) => file.columns(),
             Self::Parquet(file) => file.columns(),
         }
     }
@@ -94,22 +104,41 @@ impl RowSource {
     pub(super) fn next(&mut self, record: &mut csv::ByteRecord) -> anyhow::Result<bool> {
         match self {
             Self::Csv(file) => file.next(record),
+            Self::Mapped(file) => file.next(record),
             Self::Parquet(file) => file.next(record),
         }
+    }
+
+    /// Returns the number of rows of the file that have been read.
+    pub(super) fn rows_read(&self) -> u64 {
+        match self {
+            Self::Csv(file) => file.rows_read(),
+            Self::Mapped(file) => file.rows_read(),
+            Self::Parquet(file) => file.rows_read(),
+        }
+    }
+
+    /// Returns the number of rows that the map skipped.
+    pub(super) fn rows_skipped(&self) -> u64 {
+        match self {
+            Self::Csv(_) | Self::Parquet(_) => 0,
+            Self::Mapped(file) => file.rows_skipped(),
+        }
+    }
+
+    /// Returns the place of the row that was read last.
+    pub(super) fn position(&self, record: &csv::ByteRecord) -> RowPosition {
+        RowPosition { row: self.rows_read(), line: record.position().map(csv::Position::line) }
     }
 
     /// Estimates the bytes of the file that have been read, for the progress bar.
     pub(super) fn bytes_read(&self) -> u64 {
         match self {
             Self::Csv(file) => file.bytes_read(),
+            Self::Mapped(file) => file.bytes_read(),
             Self::Parquet(file) => file.bytes_read(),
         }
     }
-}
-
-/// Returns the line on which a row begins, if the format has lines.
-pub(super) fn line(record: &csv::ByteRecord) -> Option<u64> {
-    record.position().map(csv::Position::line)
 }
 
 #[cfg(test)]
@@ -137,7 +166,7 @@ mod tests {
             file.write_all(format!("{headings}{rows}").as_bytes()).expect("written");
             // File systems have coarse timestamps, so set an old one.
             file.as_file().set_modified(SystemTime::UNIX_EPOCH).expect("set");
-            let mut open = OpenFile::open(file.path(), &args).expect("opened");
+            let mut open = OpenFile::open(file.path(), None, &args).expect("opened");
             let mut record = csv::ByteRecord::new();
             assert!(open.source.next(&mut record).expect("a row"));
             match cut {

@@ -36,6 +36,12 @@ impl Report {
                 "error: balances that differ by more than the tolerance: {count}, the first at {first}"
             );
         }
+        if self.ending == Ending::Complete && self.rejected > 0 && !self.rejects_are_listed {
+            eprintln!(
+                "error: {} rows were rejected; --rejects FILE lists them with the reasons",
+                self.rejected
+            );
+        }
         if let Some(text) = self.ending_text() {
             eprintln!("{text}");
         }
@@ -80,10 +86,21 @@ impl Report {
     }
 
     fn print_tables(&self) -> std::io::Result<()> {
+        if self.dry_run {
+            self.preview.print_tables()?;
+        }
         let created = if self.dry_run { "would create" } else { "created" };
-        let mut counts =
-            table(["rows", created, "replayed", "rejected", "balances compared", "seconds", "rows/s"])
-                .optional(["rows/s", "seconds"]);
+        let mut counts = table([
+            "rows",
+            created,
+            "replayed",
+            "rejected",
+            "skipped",
+            "balances compared",
+            "seconds",
+            "rows/s",
+        ])
+        .optional(["rows/s", "seconds"]);
         let seconds = self.elapsed.as_secs_f64();
         let rate = u128::from(self.rows) * 1000 / self.elapsed.as_millis().max(1);
         counts.add_row([
@@ -91,6 +108,7 @@ impl Report {
             self.created.to_string(),
             self.replayed.to_string(),
             self.rejected.to_string(),
+            self.rows_skipped.to_string(),
             self.balances_compared.to_string(),
             format!("{seconds:.1}"),
             rate.to_string(),
@@ -138,12 +156,14 @@ impl Report {
         });
         serde_json::json!({
             "dry_run": self.dry_run,
+            "preview": self.dry_run.then(|| self.preview.as_json()),
             "ending": self.ending.name(),
             "stopped_because": self.ending.reason(),
             "rows": self.rows,
             "created": self.created,
             "replayed": self.replayed,
             "rejected": self.rejected,
+            "skipped_by_map": self.rows_skipped,
             "balances_compared": self.balances_compared,
             "balance_errors": self.balance_errors,
             "first_balance_error": self.first_balance_error,

@@ -296,7 +296,7 @@ async fn rejected_rows_are_numbered_across_row_groups() {
     assert_eq!((report.rows, report.created, report.rejected), (5, 2, 3));
     let listed = std::fs::read_to_string(rejects).unwrap();
     for part in [
-        "parquet,2,,a,2,amount has more than the 2 decimals",
+        "parquet,2,,a,2,\"amount has more than the 2 decimals",
         "parquet,3,,a,3,\"amount",
         "parquet,4,,a,4,amount",
     ] {
@@ -331,15 +331,12 @@ async fn an_incomplete_parquet_file_is_reported_in_one_line() {
     gzip.write_all(&whole).unwrap();
     let gzipped = scene.bytes("whole.parquet.gz", &gzip.finish().unwrap());
     assert!(scene.refusal(&args(&gzipped)).await.contains("neither CSV"));
-    // The pages of a later row group are overwritten. The rows before them are posted, and an import of the whole file
-    // posts the rest.
+    // The pages of a later row group are overwritten. The rows before them are not posted either.
     let mut damaged = whole.clone();
     let middle = whole.len() * 3 / 4;
     damaged[middle..middle + 2_000].fill(0xff);
-    let error = scene.failure(&args(&broken(&damaged))).await;
+    let error = scene.refusal(&args(&broken(&damaged))).await;
     assert!(error.contains("broken.parquet: row "), "{error}");
-    let posted: usize = scene.count("transactions").await.parse().unwrap();
-    assert!(0 < posted && posted < rows, "{posted}");
     let report = scene.import(&Args { group_size: 1_000, ..args(&file) }).await.unwrap();
     assert_eq!((report.created + report.replayed, report.rows), (5_000, 5_000));
     scene.contains_whole_file(rows).await;
