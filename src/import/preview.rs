@@ -39,9 +39,10 @@ impl Preview {
     pub(super) fn add(&mut self, row: &Row, balance_after: i64) {
         let posting = &row.posting;
         let account_id = posting.account_id.as_str();
+        let has_room = self.balances.len() < ACCOUNTS_MAX;
         match self.balances.get_mut(account_id) {
             Some((_, balance)) => *balance = balance_after,
-            None if self.balances.len() < ACCOUNTS_MAX => {
+            None if has_room => {
                 self.balances.insert(account_id.to_owned(), (posting.currency, balance_after));
             }
             None => self.has_more_accounts = true,
