@@ -152,7 +152,6 @@ mod tests {
         assert!(parse_with(&["metadata.", "a"], &[]).expect_err("refused").contains("metadata"));
     }
 
-    /// Seen to fail when the first unknown column ended the check.
     #[test]
     fn all_unknown_columns_are_named_at_once_and_only_near_names_are_suggested() {
         let error = parse_with(&["Buchungstag", "balanse", "IBAN"], &[]).expect_err("refused");

@@ -78,17 +78,20 @@ impl Reader {
             let version = reader.open(path).with_context(|| name.to_string())?.version;
             reader.files.push(CheckedFile { path: path.clone(), name, version, sorted: None });
         }
-        let mut check = OrderCheck::new();
-        let mut rows_skipped = 0;
+        let mut checked = Checked { rows_skipped: 0, warning: None };
         for index in 0..reader.files.len() {
             let Some(name) = reader.files.get(index).map(|file| Arc::clone(&file.name)) else { continue };
-            rows_skipped += reader.check_file(index, &mut check, stop).with_context(|| name.to_string())?;
+            // Files are checked one by one: rows of an earlier file that a later one repeats are replayed.
+            let mut check = OrderCheck::new();
+            checked.rows_skipped +=
+                reader.check_file(index, &mut check, stop).with_context(|| name.to_string())?;
             if let Some(refusal) = check.refusal(order, args.on_error) {
                 bail!("{name}: {refusal}");
             }
+            checked.warning =
+                checked.warning.or_else(|| check.warning().map(|warning| format!("{name}: {warning}")));
         }
-        let warning = check.warning();
-        Ok((reader, Checked { rows_skipped, warning }))
+        Ok((reader, checked))
     }
 
     fn open(&self, path: &std::path::Path) -> anyhow::Result<OpenFile> {

@@ -284,7 +284,6 @@ mod tests {
         assert_eq!(error.matches("; ").count(), 5);
     }
 
-    /// Seen to fail when every fraction longer than the currency's was refused.
     #[test]
     fn amounts_are_exact_or_refused_with_the_cause() {
         let amount = |text: &str, currency: &str| {

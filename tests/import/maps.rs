@@ -1,8 +1,5 @@
 //! The maps that are shipped in `config/import`: every sample gives exactly these rows and balances, and a second import
 //! only replays.
-//!
-//! Seen to fail with these planted bugs: fees are added instead of subtracted, equal rows get one key, rows of a
-//! newest-first file are posted from the top.
 
 use std::path::{Path, PathBuf};
 

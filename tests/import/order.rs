@@ -14,7 +14,6 @@ const NEWEST_FIRST: [&str; 4] = [
     "n,1,credit,20.00,EUR,2026-01-27T08:00:00Z,,,,20.00",
 ];
 
-/// Seen to fail when the import began to post before the file was read to its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newest_first_file_is_refused_whole_and_posted_in_reverse_on_request() {
     let scene = Scene::new().await;

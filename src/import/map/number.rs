@@ -6,9 +6,14 @@
 use std::borrow::Cow;
 
 const MINUS: [char; 2] = ['-', '\u{2212}'];
-/// Symbols, each with the only currencies that it can mean here. An empty list accepts every currency.
-const SYMBOLS: &[(char, &[&str])] =
-    &[('€', &["EUR"]), ('£', &["GBP"]), ('¥', &["JPY", "CNY"]), ('₹', &["INR"]), ('$', &[])];
+/// Symbols, each with the currencies that it can mean.
+const SYMBOLS: &[(char, &[&str])] = &[
+    ('€', &["EUR"]),
+    ('£', &["GBP"]),
+    ('¥', &["JPY", "CNY"]),
+    ('₹', &["INR"]),
+    ('$', &["USD", "AUD", "CAD", "HKD", "MXN", "NZD", "SGD"]),
+];
 
 /// The marks within a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +89,8 @@ fn without_currency<'a>(text: &'a str, currency: &str) -> &'a str {
             return rest;
         }
     }
-    let of_currency = SYMBOLS
-        .iter()
-        .filter(|(_, codes)| codes.is_empty() || codes.contains(&currency))
-        .map(|(symbol, _)| *symbol);
+    let of_currency =
+        SYMBOLS.iter().filter(|(_, codes)| codes.contains(&currency)).map(|(symbol, _)| *symbol);
     let mut stripped =
         of_currency.filter_map(|symbol| text.strip_suffix(symbol).or_else(|| text.strip_prefix(symbol)));
     stripped.next().unwrap_or(text)
@@ -179,7 +182,6 @@ mod tests {
             (" 1,000,000.00 ", ENGLISH, "1000000"),
             ("10,00,000.50", ENGLISH, "1000000.5"),
             (" (195.00)", ENGLISH, "-195"),
-            ("$-5.25", ENGLISH, "-5.25"),
             ("5.00-", PLAIN, "-5"),
             ("\u{2212}5.00", PLAIN, "-5"),
             ("+5.010", PLAIN, "5.01"),
@@ -189,6 +191,8 @@ mod tests {
         ] {
             assert_eq!(read(text, marks), Ok(plain.to_owned()), "{text:?}");
         }
+        let dollars = parse("$-5.25", PLAIN, "USD").expect("a number").expect("present");
+        assert_eq!(dollars.plain(), "-5.25");
         assert_eq!(parse(" \u{a0}", GERMAN, "EUR"), Ok(None));
     }
 
@@ -210,6 +214,7 @@ mod tests {
             ("(-5)", PLAIN),
             ("5 USD", PLAIN),
             ("£5", PLAIN),
+            ("$5", PLAIN),
         ] {
             assert!(read(text, marks).is_err(), "{text:?}");
         }
