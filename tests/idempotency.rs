@@ -24,6 +24,30 @@ async fn a_missing_or_malformed_key_is_refused_and_stores_nothing() {
     assert_eq!(api.database.value("SELECT count(*) FROM transactions").await, "0");
 }
 
+/// The header is a string of RFC 8941; the keys of a batch are plain strings.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_the_same_key_in_every_spelling_and_an_ambiguous_one_is_refused() {
+    let api = Api::start().await;
+    let body = transaction("a", "credit", "1.00", "EUR");
+    let first = api.post(r#""a\\b\";c""#, &body).await;
+    assert_eq!(first.status, 201);
+    let mut item = body.clone();
+    item["idempotency_key"] = r#"a\b";c"#.into();
+    let batch = json!({ "transactions": [item] }).to_string().into_bytes();
+    let headers = [("content-type", "application/json")];
+    let batch = api.send("POST", "/transactions/batch", &headers, batch).await.json();
+    assert_eq!(batch["results"][0]["transaction"]["id"], first.json()["id"]);
+    for key in [r"a\b", r#"a"b"#, "a;b=1", "a,b", ":YWI=:", "?1", r#""a\b""#, r#""a";b=1"#, r#""a" "b""#] {
+        let refused = api.post(key, &body).await;
+        refused.is_problem(400, "malformed-request");
+        assert!(refused.json()["detail"].as_str().unwrap().contains(key), "{refused:?}");
+    }
+    for key in ["order:77/2=", "8e03978e-40d5-43dd-bc93-6894a57f9324", "77"] {
+        assert_eq!(api.post(key, &body).await.status, 201, "{key}");
+        assert!(api.post(&format!("\"{key}\""), &body).await.replayed, "{key}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_request_again_gets_the_same_body_to_the_byte() {
     let api = Api::start().await;

@@ -1,7 +1,10 @@
-//! Currencies and their decimals, from ISO 4217 (list one, active codes of 2025).
+//! Currencies and their decimals, from ISO 4217, list one (active codes), published by SIX Financial Information, in its
+//! state of January 2026.
 //!
 //! - The decimals of a currency can never change once a ledger holds money in it: amounts are stored in minor units.
-//! - A code stays in the list when its currency has ended, such as BGN at the end of 2025.
+//! - A code stays in [`CURRENCIES`] when its currency has ended, because the ledger may hold it; [`ENDED`] has the date.
+//!   Rows from before that stay readable and reversible, and history can be imported, but nothing new is posted.
+//!   Codes that ended before 2026, such as HRK, were never in the list.
 //! - The migrations fill the table `currencies` with the same list; `the_currency_table_equals_the_compiled_list` in
 //!   `tests/http.rs` compares the two.
 //!
@@ -9,6 +12,8 @@
 //! units of account with four decimals.
 
 use std::fmt;
+
+use chrono::{DateTime, Utc};
 
 /// An ISO 4217 currency, as an index into [`CURRENCIES`]. Cheap to copy.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -176,13 +181,66 @@ pub const CURRENCIES: &[(&str, u8)] = &[
     ("ZWG", 2),
 ];
 
+/// The currencies of [`CURRENCIES`] that have ended.
+pub const ENDED: &[EndedCurrency] =
+    &[EndedCurrency { code: "BGN", ended_at_seconds: 1_767_225_600, successor: "EUR" }];
+
+/// A currency that has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EndedCurrency {
+    /// The code of the currency.
+    pub code: &'static str,
+    /// The Unix time from which nothing is posted in it.
+    ended_at_seconds: i64,
+    /// The code of the currency that replaced it.
+    successor: &'static str,
+}
+
 /// The error for a text that is not a supported ISO 4217 code in capitals.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be an active ISO 4217 currency code in capitals, such as EUR")]
 pub struct UnknownCurrency;
 
+/// The error for a currency that cannot be posted in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CurrencyError {
+    /// The text is not a supported code.
+    #[error(transparent)]
+    Unknown(#[from] UnknownCurrency),
+    /// The currency has ended.
+    #[error("{code} is no longer a currency; {successor} replaced it")]
+    Ended {
+        /// The code of the currency.
+        code: &'static str,
+        /// The code of its successor.
+        successor: &'static str,
+    },
+}
+
 impl Currency {
-    /// Parses a code in capitals. `eur` is refused.
+    /// Parses the code of a currency that has not ended, for a transaction of today.
+    pub fn parse_active(code: &str) -> Result<Self, CurrencyError> {
+        let currency = Self::parse(code)?;
+        currency.check_active()?;
+        Ok(currency)
+    }
+
+    /// Refuses a currency that has ended.
+    pub fn check_active(self) -> Result<(), CurrencyError> {
+        self.ended().map_or(Ok(()), |ended| Err(ended.error()))
+    }
+
+    /// Refuses a currency that had ended when the transaction was created.
+    pub fn check_active_at(self, created_at: DateTime<Utc>) -> Result<(), CurrencyError> {
+        let ended = self.ended().filter(|ended| created_at.timestamp() >= ended.ended_at_seconds);
+        ended.map_or(Ok(()), |ended| Err(ended.error()))
+    }
+
+    fn ended(self) -> Option<&'static EndedCurrency> {
+        ENDED.iter().find(|ended| ended.code == self.code())
+    }
+
+    /// Parses a code in capitals, also one whose currency has ended. `eur` is refused.
     pub fn parse(code: &str) -> Result<Self, UnknownCurrency> {
         let index =
             CURRENCIES.binary_search_by(|(known, _)| (*known).cmp(code)).map_err(|_| UnknownCurrency)?;
@@ -197,6 +255,12 @@ impl Currency {
     /// Returns the number of decimals: 0 for JPY, 2 for EUR, 3 for BHD.
     pub fn decimals(self) -> u8 {
         CURRENCIES.get(usize::from(self.0)).map_or(0, |(_, decimals)| *decimals)
+    }
+}
+
+impl EndedCurrency {
+    fn error(&self) -> CurrencyError {
+        CurrencyError::Ended { code: self.code, successor: self.successor }
     }
 }
 
@@ -233,6 +297,21 @@ mod tests {
             let currency = Currency::parse(code).expect("listed");
             assert_eq!((currency.code(), currency.decimals()), (*code, *decimals));
         }
+    }
+
+    #[test]
+    fn a_currency_that_ended_is_known_and_refused_from_its_end() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().expect("a moment");
+        for ended in ENDED {
+            let currency = Currency::parse(ended.code).expect("known");
+            assert_eq!(Currency::parse_active(ended.code), Err(ended.error()));
+            assert!(Currency::parse_active(ended.successor).is_ok());
+            assert!(currency.check_active_at(DateTime::UNIX_EPOCH).is_ok());
+        }
+        let lev = Currency::parse("BGN").expect("known");
+        assert!(lev.check_active_at(at("2025-12-31T23:59:59Z")).is_ok());
+        let refused = lev.check_active_at(at("2026-01-01T00:00:00Z")).expect_err("refused").to_string();
+        assert_eq!(refused, "BGN is no longer a currency; EUR replaced it");
     }
 
     #[test]

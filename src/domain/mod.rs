@@ -12,7 +12,7 @@ mod risk_level;
 mod transaction;
 
 pub use account::{AccountId, AccountIdError, AccountState};
-pub use currency::{CURRENCIES, Currency, UnknownCurrency};
+pub use currency::{CURRENCIES, Currency, CurrencyError, UnknownCurrency};
 pub use moment::{format_moment, parse_moment, without_leap_second};
 pub use money::{AMOUNT_MINOR_MAX, Amount, AmountError, format_minor, parse_minor};
 pub use posting::{Decision, ExistingKeys, PostingClock, Refusal, decide};

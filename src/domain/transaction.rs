@@ -66,24 +66,43 @@ impl Direction {
     }
 }
 
-/// The client's key for one request on one account: 1–255 visible ASCII characters.
+/// The client's key for one request on one account: 1–255 visible ASCII characters, the first not a double quote.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct IdempotencyKey(Arc<str>);
 
 impl IdempotencyKey {
-    /// Parses a bare key, or a quoted string of RFC 8941. Both forms are the same key.
+    /// Parses a key that is a plain string: a JSON string, or the cell of a file. Its characters are the key. A leading
+    /// double quote is refused: the writer meant the quoted form of the header, which would be another key.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
-        let bare = match text.strip_prefix('"') {
-            Some(rest) => rest.strip_suffix('"').filter(|inner| !inner.contains('"')),
-            None => Some(text),
-        };
-        let in_bounds = |key: &&str| {
-            (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&key.len())
-                && key.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        bare.filter(in_bounds).map(|key| Self(key.into())).ok_or_else(|| {
-            FieldError("must be 1 to 255 visible ASCII characters, bare or in double quotes".into())
-        })
+        if text.starts_with('"') {
+            let message =
+                "must not begin with a double quote: the quotes of the header are not part of the key";
+            return Err(FieldError(message.into()));
+        }
+        let is_short = (1..=IDEMPOTENCY_KEY_LENGTH_MAX).contains(&text.len());
+        if !is_short || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(FieldError("must be 1 to 255 visible ASCII characters".into()));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Parses the value of the header `Idempotency-Key`. A value in double quotes is a string of RFC 8941, where `\"` is a
+    /// double quote and `\\` a backslash. A bare value is its own text, unless RFC 8941 gives it another meaning.
+    pub fn parse_header(value: &str) -> Result<Self, FieldError> {
+        match value.strip_prefix('"') {
+            Some(rest) => Self::parse(&unquoted(value, rest)?),
+            None => Self::parse(value).and_then(|key| key.checked_as_bare(value)),
+        }
+    }
+
+    /// Refuses a bare value that RFC 8941 does not read as its own text: a list, parameters, a part of a quoted string, a
+    /// byte sequence, a boolean, a date or an inner list.
+    fn checked_as_bare(self, value: &str) -> Result<Self, FieldError> {
+        let is_ambiguous = value.contains(['"', '\\', ';', ',']) || value.starts_with([':', '?', '@', '(']);
+        if is_ambiguous {
+            return Err(FieldError(format!("is ambiguous: write {value} {QUOTED}")));
+        }
+        Ok(self)
     }
 
     /// Returns the key of a transaction's only reversal. It contains a blank, which no client's key can, so no client can
@@ -100,6 +119,28 @@ impl IdempotencyKey {
     /// Returns the bare key.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+const QUOTED: &str = r#"as one string in double quotes, with \" for " and \\ for \"#;
+
+/// Returns the content of a quoted string of RFC 8941. `rest` is the value after its first double quote.
+fn unquoted(value: &str, rest: &str) -> Result<String, FieldError> {
+    let malformed = || {
+        let shown: String = value.chars().take(IDEMPOTENCY_KEY_LENGTH_MAX).collect();
+        FieldError(format!("is malformed: {shown} is not written {QUOTED}"))
+    };
+    let (mut content, mut rest) = (String::new(), rest.chars());
+    loop {
+        match rest.next().ok_or_else(malformed)? {
+            '"' if rest.as_str().is_empty() => return Ok(content),
+            '"' => return Err(malformed()),
+            '\\' => match rest.next() {
+                Some(escaped @ ('"' | '\\')) => content.push(escaped),
+                _ => return Err(malformed()),
+            },
+            character => content.push(character),
+        }
     }
 }
 
@@ -270,15 +311,50 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Seen to fail when a quoted value was taken without its escapes: `"a\\b"` and `a\b` were two keys.
     #[test]
-    fn quoted_and_bare_keys_are_the_same_key() {
-        assert_eq!(IdempotencyKey::parse("\"abc\""), IdempotencyKey::parse("abc"));
-        for text in ["", "\"\"", "\"abc", "abc def", "ä", "\"a\"b\"", &"k".repeat(256)] {
-            assert!(IdempotencyKey::parse(text).is_err(), "{text:?}");
+    fn a_header_and_a_plain_string_name_the_same_keys() {
+        let same = [
+            ("abc", "abc"),
+            ("\"abc\"", "abc"),
+            (r#""a\\b""#, r"a\b"),
+            (r#""a\"b;c,d""#, r#"a"b;c,d"#),
+            (r#""?1""#, "?1"),
+            ("01a206a6-4f5f-7c41-87f5-c48b0979c33c", "01a206a6-4f5f-7c41-87f5-c48b0979c33c"),
+            ("order:77/2=", "order:77/2="),
+        ];
+        for (header, plain) in same {
+            let key = IdempotencyKey::parse(plain).expect(plain);
+            assert_eq!(IdempotencyKey::parse_header(header), Ok(key.clone()), "{header}");
+            assert_eq!(key.as_str(), plain);
         }
         assert!(IdempotencyKey::parse(&"k".repeat(255)).is_ok());
+        assert!(
+            IdempotencyKey::parse_header(&format!("\"{}\"", r#"\""#.repeat(254) + "k")).is_err(),
+            "a leading quote"
+        );
+        assert!(IdempotencyKey::parse_header(&format!("\"k{}\"", r#"\""#.repeat(254))).is_ok());
         let reversal = IdempotencyKey::of_reversal(Uuid::nil());
         assert!(IdempotencyKey::parse(reversal.as_str()).is_err(), "no client can use it");
+        assert!(
+            IdempotencyKey::parse_header(&format!("\"{}\"", reversal.as_str())).is_err(),
+            "no client can use it"
+        );
+    }
+
+    #[test]
+    fn keys_that_could_mean_two_things_are_refused() {
+        for plain in ["", "abc def", "ä", "\"abc\"", "\"", &"k".repeat(256)] {
+            assert!(IdempotencyKey::parse(plain).is_err(), "{plain:?}");
+        }
+        let malformed =
+            ["\"\"", "\"abc", "\"a\"b\"", "\"a\";b=1", r#""a\b""#, r#""a\""#, "\"a b\"", "\"a\" "];
+        let ambiguous = ["a\"b", "a;b=1", "a,b", r"a\b", ":YWI=:", "?1", "@1", "(a)", "a\""];
+        for header in malformed.iter().chain(&ambiguous) {
+            assert!(IdempotencyKey::parse_header(header).is_err(), "{header:?}");
+        }
+        let refused = IdempotencyKey::parse_header("a;b").expect_err("refused").to_string();
+        assert!(refused.contains("is ambiguous: write a;b as one string"), "{refused}");
     }
 
     #[test]

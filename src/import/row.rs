@@ -71,6 +71,15 @@ pub(super) fn parse(
         currency.and_then(|currency| problems.check("amount", amount(cells.amount, currency))),
     );
     let created_at = problems.check_present("created_at", cells.created_at, |text| moment(text, assume_utc));
+    if let Some(currency) = currency {
+        problems.check(
+            "currency",
+            match created_at {
+                Some(created_at) => currency.check_active_at(created_at),
+                None => currency.check_active(),
+            },
+        );
+    }
     let counterparty = problems.check_present("counterparty", cells.counterparty, |text| {
         bounded_text(text, COUNTERPARTY_LENGTH_MAX)
     });

@@ -6,7 +6,7 @@ use super::{
     body,
     input::{self, AccountIn},
     output::{self, AccountOut, BalanceOut},
-    problem::{Problem, ProblemKind},
+    problem::{FieldProblem, Problem, ProblemKind},
     query::{self, Parameters},
     state::ApiState,
 };
@@ -64,6 +64,13 @@ pub async fn put_account(
     let body = body::json(&request, payload, &state).await?;
     let terms = input::account_terms(&path, &body)?;
     let currency = terms.currency;
+    // An account that holds a currency that has ended keeps its limit; none is opened.
+    if let Err(ended) = currency.check_active()
+        && state.account(terms.account_id.clone()).await?.is_none()
+    {
+        let field = FieldProblem { field: "currency".into(), message: ended.to_string() };
+        return Err(Problem::validation(vec![field]));
+    }
     let change = move |mut connection: PooledConnection| async move {
         accounts::open_or_limit(&mut connection, &terms.account_id, currency, terms.min_balance).await
     };

@@ -69,14 +69,9 @@ pub enum MetadataValue {
     Number(i64),
 }
 
-/// 1 to 255 visible ASCII characters, bare or in double quotes. Unique within the account.
+/// 1 to 255 visible ASCII characters, the first not a double quote. Unique within the account.
 #[derive(ToSchema)]
-#[schema(
-    min_length = 1,
-    max_length = 257,
-    pattern = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#,
-    example = "order-77"
-)]
+#[schema(min_length = 1, max_length = 255, pattern = "^[!#-~][!-~]{0,254}$", example = "order-77")]
 #[expect(dead_code, reason = "describes what `IdempotencyKey::parse` accepts")]
 pub struct KeyText(String);
 
@@ -120,7 +115,7 @@ fn validate(input: &TransactionIn<'_>, idempotency_key: IdempotencyKey) -> Optio
     let optional = |text: &Option<Cow<'_, str>>, length_max| {
         text.as_deref().map(|text| bounded_text(text, length_max)).transpose().ok()
     };
-    let currency = Currency::parse(&input.currency).ok()?;
+    let currency = Currency::parse_active(&input.currency).ok()?;
     let entries = input.metadata.as_ref().map(|UniqueObject(entries)| Metadata::from_json(entries));
     Some(Posting {
         account_id: AccountId::parse(&input.account_id).ok()?,
@@ -228,7 +223,7 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
         return Err(malformed("must be sent once"));
     }
     let text = value.to_str().map_err(|_| malformed("must be visible ASCII"))?;
-    IdempotencyKey::parse(text).map_err(|error| malformed(&error.to_string()))
+    IdempotencyKey::parse_header(text).map_err(|error| malformed(&error.to_string()))
 }
 
 #[cfg(test)]

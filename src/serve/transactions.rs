@@ -30,8 +30,8 @@ const REPLAYED: &str = "Idempotent-Replayed";
 /// Idempotent for ever: the same request with the same key is answered 200 with exactly the first answer's body.
 #[utoipa::path(
     post, path = "/transactions", tag = "transactions",
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters, bare or in double quotes. Unique within the account",
-            min_length = 1, max_length = 257, pattern = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#)),
+    params(("Idempotency-Key" = String, Header, description = "1 to 255 visible ASCII characters as a string of RFC 8941, or bare if they are unambiguous. Unique within the account",
+            min_length = 1, max_length = 512, pattern = r#"^([!#-')-+\--9<->A-\[\]-~][!#-+\--:<-\[\]-~]{0,254}|"(\\\\|[!#-\[\]-~])(\\["\\]|[!#-\[\]-~]){0,254}")$"#)),
     request_body(content = TransactionIn, content_type = "application/json"),
     responses(
         (status = 201, description = "Posted and on disk", body = TransactionOut, headers(("Location" = String, description = "The path of the transaction"))),

@@ -213,7 +213,7 @@ impl Fields {
     /// Checks the currency and the amount. Without a valid currency the number of decimals cannot be checked, but a text
     /// that is not an amount in any currency is still reported.
     fn amount(&mut self) {
-        let currency = self.required("currency", Currency::parse);
+        let currency = self.required("currency", Currency::parse_active);
         if matches!(self.object.get("amount"), Some(Value::Number(_))) {
             self.object.remove("amount");
             return self.add_error("amount", NOT_EXACT);

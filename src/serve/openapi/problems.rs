@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::problem::{FieldProblem, Problem, ProblemKind};
-use crate::domain::CURRENCIES;
+use crate::domain::{CURRENCIES, Currency};
 
 /// The statuses of problems of every operation.
 const EVERYWHERE: [u16; 6] = [400, 414, 429, 431, 500, 503];
@@ -40,7 +40,8 @@ pub(super) fn complete(description: &mut Value) {
 
 /// Lists the accepted currencies in each request.
 fn name_currencies(schemas: &mut Map<String, Value>) {
-    let codes: Vec<&str> = CURRENCIES.iter().map(|(code, _)| *code).collect();
+    let codes = CURRENCIES.iter().map(|(code, _)| *code);
+    let codes: Vec<&str> = codes.filter(|code| Currency::parse_active(code).is_ok()).collect();
     for shape in ["NewTransaction", "NewBatchItem", "AccountTerms"] {
         let currency = schemas.get_mut(shape).and_then(|shape| shape.pointer_mut("/properties/currency"));
         if let Some(currency) = currency.and_then(Value::as_object_mut) {
