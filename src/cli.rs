@@ -18,7 +18,7 @@ use crate::{
     event, import, ops, relay,
     runtime::{
         Context, DatabaseClock, Health, Stop, arm_wall_clock, fail_point, print_json, print_text,
-        start_telemetry, stop_on_signals,
+        raise_open_files_limit, start_telemetry, stop_on_signals,
     },
     serve,
 };
@@ -284,6 +284,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = config::load(cli.config.as_deref(), environment(), &cli.command.overrides())?;
     let role = cli.command.role();
     let telemetry = start_telemetry(&config.log, role)?;
+    raise_open_files_limit();
     fail_point::arm()?;
     arm_wall_clock()?;
     let stop = Stop::new();

@@ -1,5 +1,5 @@
-//! The services that every role uses: boot, the comparison with the recorded broker, logs and traces, clean shutdown, back-off, the admin listener, leases and
-//! fail points.
+//! The services that every role uses: boot, the comparison with the recorded broker, logs and traces, clean shutdown,
+//! back-off, the HTTP server and the admin listener, leases and fail points.
 
 mod admin;
 mod backoff;
@@ -7,7 +7,9 @@ mod boot;
 mod context;
 mod database_clock;
 pub mod fail_point;
+pub mod http_server;
 mod leases;
+mod open_files;
 mod outage_log;
 mod recorded_broker;
 mod shutdown;
@@ -17,12 +19,13 @@ mod terminal;
 mod time_span;
 mod wall_clock;
 
-pub use admin::{AdminListener, start_admin};
+pub use admin::{ADMIN_FILES_MAX, AdminListener, start_admin};
 pub use backoff::Backoff;
 pub use boot::{Boot, StartDetails};
 pub use context::{Context, Health};
 pub use database_clock::DatabaseClock;
 pub use leases::{Lease, LeaseGroup};
+pub use open_files::{open_files_max, raise_open_files_limit};
 pub use outage_log::OutageLog;
 pub use recorded_broker::{BrokerMismatch, BrokerRecord, BrokerWatch};
 pub use shutdown::{Stop, stop_on_signals};

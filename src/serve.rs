@@ -1,7 +1,7 @@
 //! The HTTP API: validates requests, passes postings to the group-commit writers, and answers reads.
 //!
 //! ```text
-//! client ──▶ http_server ──▶ middleware: observe, rate limit, compression ──▶ handler
+//! client ──▶ http_server ──▶ middleware: cors, observe, rate limit, compression ──▶ handler
 //!                                                                              │
 //!                 transactions, batch, reversal ── ApiState::post ──▶ writers ─┤──▶ PostgreSQL
 //!                 balances ─────────────────────── AccountReads ───────────────┤
@@ -12,6 +12,9 @@
 //!
 //! - A 201 is sent after the commit, never before it.
 //! - Unknown routes, methods, fields and query parameters are refused.
+//! - A web page of another site can neither write nor read, unless the configuration names its origin: every request that
+//!   writes must be declared as JSON, which browsers send for other sites only after asking, and a loopback address
+//!   answers only to its own names (`runtime/http_server/host_check.rs`).
 //!
 //! # Deliberately absent
 //!
@@ -23,9 +26,10 @@ mod assessments;
 mod batch;
 mod body;
 mod compression;
+mod connection_limits;
+mod cors;
 mod cursor;
 mod docs;
-mod http_server;
 mod input;
 mod observe;
 mod openapi;
@@ -51,13 +55,19 @@ use anyhow::Context as _;
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::{
+    connection_limits::connection_limits,
     problem::{Problem, ProblemKind},
     state::ApiState,
     writer::Writers,
 };
 use crate::{
+    config::Serve,
     repository,
-    runtime::{AdminListener, Boot, Context, StartDetails},
+    runtime::{
+        AdminListener, Boot, Context, StartDetails,
+        http_server::{self, ConnectionLimits, HttpSettings},
+        open_files_max,
+    },
 };
 
 pub use openapi::description;
@@ -80,6 +90,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 /// Starts the writers and the HTTP server. The API answers requests when this returns.
 pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let config = &context.config;
+    let settings = http_settings(&config.serve, connection_limits(config, open_files_max())?);
     let boot = Boot::new(context, "serve");
     drop(boot.connect_to_write().await?);
     let pool = repository::pool(&config.database, "serve reader")?;
@@ -87,20 +98,26 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
     let state = web::Data::new(ApiState::new(context, writers, pool));
     let limiter = web::Data::new(rate_limit::RateLimit::new(&config.serve));
     let limited = limiter.is_some();
-    let (address, server) = http_server::listen(&config.serve, move || {
+    let serve = config.serve.clone();
+    let (address, server) = http_server::listen(&settings, move || {
+        let docs = serve.docs;
         App::new()
             .app_data(state.clone())
             .app_data(limiter.clone())
             .app_data(observe::RequestMetrics::default())
-            .configure(routes)
+            .configure(move |routes| register(routes, docs))
             .wrap(from_fn(compression::compress))
             .wrap(Condition::new(limited, from_fn(rate_limit::limit)))
             .wrap(from_fn(observe::observe))
+            .wrap(Condition::new(!serve.cors_origins.is_empty(), cors::cors(&serve.cors_origins)))
     })?;
     let handle = server.handle();
-    let off = [("rate_limit", !limited), ("server_timing", !config.serve.server_timing)];
-    let off = off.into_iter().filter(|(_, is_off)| *is_off).map(|(name, _)| name).collect();
-    let admin = boot.started(StartDetails { listen: Some(address), off, ..StartDetails::default() })?;
+    let admin = boot.started(StartDetails {
+        listen: Some(address),
+        connections_max: Some(settings.connections.all),
+        off: off(&config.serve),
+        ..StartDetails::default()
+    })?;
     context.health.set_ready(true);
     Ok(Running {
         address,
@@ -110,6 +127,31 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
         writers: writers_running,
         context: context.clone(),
     })
+}
+
+fn http_settings(config: &Serve, connections: ConnectionLimits) -> HttpSettings {
+    HttpSettings {
+        listener: "api",
+        listen: config.listen,
+        listen_key: "serve.listen",
+        listen_remedy: "choose another port",
+        workers: config.workers,
+        connections,
+        keep_alive: config.keep_alive,
+        client_timeout: config.client_timeout,
+        shutdown_timeout: config.shutdown_timeout,
+    }
+}
+
+/// Returns the features that are switched off.
+fn off(config: &Serve) -> Vec<&'static str> {
+    let features = [
+        ("rate_limit", config.rate_limit == 0),
+        ("server_timing", !config.server_timing),
+        ("cors", config.cors_origins.is_empty()),
+        ("docs", !config.docs),
+    ];
+    features.into_iter().filter(|(_, is_off)| *is_off).map(|(name, _)| name).collect()
 }
 
 impl Running {
@@ -153,7 +195,45 @@ impl Running {
 
 /// Registers the routes. Each lists its methods, so that any other method gets 405 with `Allow`. HEAD is GET without the
 /// body.
-fn routes(config: &mut web::ServiceConfig) {
+fn register(config: &mut web::ServiceConfig, docs: bool) {
+    register_index(config, docs);
+    if docs {
+        register_docs(config);
+    }
+    register_api(config);
+}
+
+/// Registers `GET /`, which leads to the page to try the API, or else to its description.
+fn register_index(config: &mut web::ServiceConfig, docs: bool) {
+    let target = if docs { docs::PAGE } else { docs::DESCRIPTION };
+    let answer = move |request| docs::redirect(request, target);
+    config.service(
+        resource("/")
+            .route(web::get().to(answer))
+            .route(web::head().to(answer))
+            .default_service(only("GET, HEAD")),
+    );
+}
+
+/// Registers the page to try the API.
+fn register_docs(config: &mut web::ServiceConfig) {
+    let answer = |request| docs::redirect(request, docs::PAGE);
+    config
+        .service(
+            resource("/docs")
+                .route(web::get().to(answer))
+                .route(web::head().to(answer))
+                .default_service(only("GET, HEAD")),
+        )
+        .service(
+            resource("/docs/{file:.*}")
+                .route(web::get().to(docs::file))
+                .route(web::head().to(docs::file))
+                .default_service(only("GET, HEAD")),
+        );
+}
+
+fn register_api(config: &mut web::ServiceConfig) {
     config
         .service(
             resource("/transactions")
@@ -201,18 +281,6 @@ fn routes(config: &mut web::ServiceConfig) {
             resource("/openapi.json")
                 .route(web::get().to(docs::openapi))
                 .route(web::head().to(docs::openapi))
-                .default_service(only("GET, HEAD")),
-        )
-        .service(
-            resource("/docs")
-                .route(web::get().to(docs::page))
-                .route(web::head().to(docs::page))
-                .default_service(only("GET, HEAD")),
-        )
-        .service(
-            resource("/docs/{file:.*}")
-                .route(web::get().to(docs::file))
-                .route(web::head().to(docs::file))
                 .default_service(only("GET, HEAD")),
         )
         .default_service(web::to(|| async {

@@ -111,7 +111,7 @@ async fn server_timing_is_sent_if_it_is_configured() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_routes_methods_and_parameters_are_refused() {
     let api = Api::start().await;
-    for path in ["/nothing", "/", "/docs/nothing", "/accounts/%ff", "/accounts/a%2Fb", "/transactions/"] {
+    for path in ["/nothing", "//", "/docs/nothing", "/accounts/%ff", "/accounts/a%2Fb", "/transactions/"] {
         api.get(path).await.is_problem(404, "not-found");
     }
     let answer = api.send("POST", "/openapi.json", &[], Vec::new()).await;
@@ -320,7 +320,7 @@ async fn a_body_that_arrives_too_slowly_gets_408() {
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(crate::support::DEADLINE)).unwrap();
-        let head = "POST /transactions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 100\r\n\r\n{";
+        let head = "POST /transactions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 100\r\n\r\n{";
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = [0; 32];
         let read = stream.read(&mut answer).unwrap();
@@ -403,6 +403,32 @@ async fn the_traceparent_is_stored_in_the_outbox() {
     assert_eq!(api.send("POST", "/transactions", &headers, body).await.status, 201);
     let kept = api.database.value("SELECT traceparent FROM outbox").await;
     assert_eq!(kept.split('-').nth(1), traceparent.split('-').nth(1), "the same trace");
+}
+
+/// The rows of a currency that has ended stay. Fails if its code is no longer known, or is accepted for new rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_currency_that_ended_is_read_and_reversed_but_not_posted() {
+    let api = Api::start().await;
+    let rows = "INSERT INTO accounts (account_id, currency, account_seq, balance) VALUES ('a', 'BGN', 1, 500);
+        INSERT INTO transactions (account_id, account_seq, id, amount, balance_after, created_at, idempotency_key)
+        VALUES ('a', 1, '0190163d-8694-7000-8000-000000000001', 500, 500, '2024-06-14T00:00:00Z', 'old')";
+    api.database.client().await.batch_execute(rows).await.unwrap();
+    let refused = api.post("k", &transaction("a", "debit", "1.00", "BGN")).await;
+    refused.is_problem(422, "validation");
+    assert_eq!(refused.json()["errors"][0]["message"], "BGN is no longer a currency; EUR replaced it");
+    assert_eq!(api.get("/accounts/a/balance").await.json()["balance"], "5.00");
+    let headers = [("content-type", "application/json")];
+    let reversal = "/transactions/0190163d-8694-7000-8000-000000000001/reversal";
+    assert_eq!(api.send("POST", reversal, &headers, Vec::new()).await.status, 201);
+    let terms = br#"{"currency":"BGN","min_balance":"0.00"}"#.to_vec();
+    assert_eq!(api.send("PUT", "/accounts/a", &headers, terms.clone()).await.status, 200);
+    let opened = api.send("PUT", "/accounts/b", &headers, terms).await;
+    opened.is_problem(422, "validation");
+    assert_eq!(opened.fields(), ["currency"]);
+    let described = api.get("/openapi.json").await.json();
+    let accepted =
+        described["components"]["schemas"]["NewTransaction"]["properties"]["currency"]["enum"].clone();
+    assert!(accepted.as_array().unwrap().iter().all(|code| code != "BGN"), "{accepted}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

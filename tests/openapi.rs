@@ -17,7 +17,7 @@ async fn every_described_operation_exists_and_answers_as_described() {
             let described = operation["responses"].as_object().expect("responses");
             assert!(described.contains_key(&answer.status.to_string()), "{method} {path}: {answer:?}");
             assert!(!answer.body.contains("this path does not exist"), "{method} {path}: {answer:?}");
-            for status in ["400", "414", "429", "431", "500", "503"] {
+            for status in ["400", "414", "421", "429", "431", "500", "503"] {
                 let reference = described[status]["$ref"].as_str().expect("a shared response");
                 let problem = description.pointer(&reference[1..]).expect("a described response");
                 assert!(problem["headers"]["X-Request-Id"].is_object(), "{method} {path} {status}");
@@ -51,8 +51,11 @@ async fn accepted_values_match_the_described_patterns() {
     let key = "k".repeat(255);
     assert_eq!(api.post(&format!("\"{key}\""), &body).await.status, 201);
     assert!(api.post(&key, &body).await.replayed, "a quoted key equals the bare key");
-    let quoted_or_bare = r#"^([!#-~][!-~]{0,254}|"[!#-~]{1,255}")$"#;
-    assert_eq!(schema("/transactions", "post", "Idempotency-Key"), (quoted_or_bare.into(), Some(257)));
+    let quoted_or_bare = r#"^([!#-')-+\--9<->A-\[\]-~][!#-+\--:<-\[\]-~]{0,254}|"(\\\\|[!#-\[\]-~])(\\["\\]|[!#-\[\]-~]){0,254}")$"#;
+    assert_eq!(schema("/transactions", "post", "Idempotency-Key"), (quoted_or_bare.into(), Some(512)));
+    let with_escapes = format!(r#""k{}""#, r#"\""#.repeat(254));
+    assert_eq!(with_escapes.len(), 511);
+    assert_eq!(api.post(&with_escapes, &body).await.status, 201);
     for name in ["min_amount", "max_amount"] {
         let accepted = api.get(&format!("/transactions?{name}={}.1", "9".repeat(22))).await;
         assert_eq!(accepted.status, 200, "{accepted:?}");

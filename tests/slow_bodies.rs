@@ -55,7 +55,7 @@ impl Healthy {
 /// Sends one byte of a body every 500 ms.
 async fn trickle(address: String, begun: mpsc::Sender<()>) {
     let mut stream = TcpStream::connect(address).await.expect("connected");
-    let head = "POST /transactions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 1000\r\n\r\n{";
+    let head = "POST /transactions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 1000\r\n\r\n{";
     stream.write_all(head.as_bytes()).await.expect("sent");
     begun.send(()).await.expect("counted");
     loop {
@@ -75,6 +75,7 @@ async fn a_thousand_slow_bodies_do_not_double_the_latency_of_a_healthy_client() 
         ("LEDGER_SERVE__LISTEN", "127.0.0.1:0"),
         ("LEDGER_ADMIN__LISTEN", "off"),
         ("LEDGER_SERVE__CLIENT_TIMEOUT", "120s"),
+        ("LEDGER_SERVE__PEER_CONNECTIONS_MAX", "10000"),
     ];
     let mut serve = Binary::start(&["serve"], &environment);
     let address = serve.field("listen");

@@ -7,7 +7,6 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    time::Duration,
 };
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,12 +14,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::support::{DEADLINE, api::Api, eventually};
 
 const BODY: &str = r#"{"account_id":"a","direction":"credit","amount":"1.00","currency":"EUR"}"#;
-const LAST: &str = "GET /accounts/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+const LAST: &str = "GET /accounts/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 fn post(key: &str, headers: &str) -> String {
     let length = BODY.len();
     format!(
-        "POST /transactions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\nContent-Length: {length}\r\n{headers}\r\n{BODY}"
+        "POST /transactions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\nContent-Length: {length}\r\n{headers}\r\n{BODY}"
     )
 }
 
@@ -74,8 +73,9 @@ fn answers_to(methods: &[&str], mut bytes: &str) -> Vec<(String, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_pipelined_answer_fits_its_own_request() {
     let api = Api::start().await;
-    let ask =
-        |method: &str, headers: &str| format!("{method} /accounts/a HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+    let ask = |method: &str, headers: &str| {
+        format!("{method} /accounts/a HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
+    };
     let sent = [
         ask("GET", ""),
         ask("HEAD", ""),
@@ -108,7 +108,7 @@ async fn each_pipelined_answer_fits_its_own_request() {
     // A refused body may end after its request is answered. The connection then closes.
     let address = api.url.strip_prefix("http://").unwrap().to_owned();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let head = "POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    let head = "POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 16 * 1024];
     let read = stream.read(&mut answer).await.unwrap();
@@ -131,7 +131,7 @@ async fn a_refused_body_is_not_read_as_the_next_request() {
     let head = |path: &str, content_type: &str| {
         let length = smuggled.len();
         format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nIdempotency-Key: k\r\nContent-Length: {length}\r\n\r\n{smuggled}"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nIdempotency-Key: k\r\nContent-Length: {length}\r\n\r\n{smuggled}"
         )
     };
     // These are answered before the body is read, so the connection closes.
@@ -152,7 +152,7 @@ async fn a_refused_body_is_not_read_as_the_next_request() {
     let answers = talk(
         &api,
         format!(
-            "POST /transactions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: {length}\r\n\r\n{large}{LAST}"
+            "POST /transactions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: {length}\r\n\r\n{large}{LAST}"
         ),
     )
     .await;
@@ -166,7 +166,7 @@ async fn bodies_may_be_chunked_or_expected_and_their_length_must_be_right() {
     let chunked = |key: &str, length: &str| {
         let (first, second) = BODY.split_at(10);
         format!(
-            "POST /transactions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\nTransfer-Encoding: chunked\r\n{length}Connection: close\r\n\r\na\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
+            "POST /transactions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\nTransfer-Encoding: chunked\r\n{length}Connection: close\r\n\r\na\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
             second.len()
         )
     };
@@ -188,7 +188,7 @@ async fn bodies_may_be_chunked_or_expected_and_their_length_must_be_right() {
 async fn oversized_requests_get_a_problem_and_head_is_get_without_the_body() {
     let api = Api::start().await;
     let get = |path: &str, headers: &str| {
-        format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n")
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n")
     };
     let answer = talk(&api, get(&format!("/{}", "a".repeat(9000)), "")).await;
     assert!(answer.starts_with("HTTP/1.1 414") && answer.contains("problem:uri-too-long"), "{answer}");
@@ -226,7 +226,7 @@ async fn clients_that_disconnect_leave_no_database_transaction_open() {
             0 => post(&format!("{n}"), ""),
             1 => post(&format!("{n}"), "").replace("EUR\"}", ""),
             2 => LAST.to_owned(),
-            _ => "GET /transactions?limit=200 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            _ => "GET /transactions?limit=200 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
         };
         let mut client = tokio::net::TcpStream::connect(&address).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
@@ -251,30 +251,4 @@ async fn clients_that_disconnect_leave_no_database_transaction_open() {
     let sum = "SELECT coalesce(sum(amount), 0) = (SELECT coalesce(sum(balance), 0) FROM accounts) FROM transactions";
     assert_eq!(api.database.value(sum).await, "t");
     assert_eq!(api.get("/transactions").await.status, 200);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_above_the_maximum_waits_until_another_one_closes() {
-    let api = Api::start_with(&[("serve.connections_max", "1"), ("serve.workers", "1")]).await;
-    let address = api.url.strip_prefix("http://").unwrap().to_owned();
-    let talking = tokio::task::spawn_blocking(move || {
-        let ask = || {
-            let mut stream = TcpStream::connect(&address).unwrap();
-            stream.write_all(b"GET /accounts/a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-            stream
-        };
-        let answer = |stream: &mut TcpStream, limit: Duration| {
-            stream.set_read_timeout(Some(limit)).unwrap();
-            let mut head = [0; 12];
-            stream.read_exact(&mut head).map(|()| String::from_utf8_lossy(&head).into_owned())
-        };
-        let mut first = ask();
-        assert_eq!(answer(&mut first, DEADLINE).unwrap(), "HTTP/1.1 404");
-        let mut second = ask();
-        let early = answer(&mut second, Duration::from_millis(300));
-        assert!(early.is_err(), "{early:?} while the first is open");
-        drop(first);
-        assert_eq!(answer(&mut second, DEADLINE).unwrap(), "HTTP/1.1 404");
-    });
-    talking.await.unwrap();
 }

@@ -115,8 +115,18 @@ pub struct Serve {
     /// The limit for answering a request.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// The largest number of open connections per worker thread.
+    /// The largest number of open connections; 0 for as many as the limit of open files allows.
     pub connections_max: usize,
+    /// The largest number of open connections of one peer; 0 for half of all.
+    pub peer_connections_max: usize,
+    /// The names that requests to a loopback address may have in `Host`, besides `localhost`.
+    #[serde(deserialize_with = "comma_separated")]
+    pub allowed_hosts: Vec<String>,
+    /// The origins whose web pages may call the API.
+    #[serde(deserialize_with = "comma_separated")]
+    pub cors_origins: Vec<String>,
+    /// Whether `/docs/` serves the page to try the API.
+    pub docs: bool,
     /// The largest request body, in bytes.
     pub body_size_max: usize,
     /// The largest request body of a batch, in bytes.
@@ -140,6 +150,9 @@ pub struct Serve {
 pub struct Admin {
     /// The address of `/livez`, `/readyz` and `/metrics`.
     pub listen: Listen,
+    /// The names that requests to a loopback address may have in `Host`, besides `localhost`.
+    #[serde(deserialize_with = "comma_separated")]
+    pub allowed_hosts: Vec<String>,
 }
 
 /// The address of a listener that may be off.
@@ -359,6 +372,16 @@ fn is_schema_name(text: &str) -> bool {
         && !text.starts_with("pg_")
 }
 
+fn comma_separated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+}
+
+/// Returns whether a text is an origin exactly as browsers send it: scheme, host and perhaps a port, nothing else.
+fn is_origin(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
+}
+
 impl Config {
     /// Checks limits and combinations that the types do not cover. The error names the key.
     pub fn check(&self) -> Result<(), String> {
@@ -367,7 +390,6 @@ impl Config {
             ("serve.writers", self.serve.writers),
             ("serve.queue_size_max", self.serve.queue_size_max),
             ("serve.group_size_max", self.serve.group_size_max),
-            ("serve.connections_max", self.serve.connections_max),
             ("serve.body_size_max", self.serve.body_size_max),
             ("serve.batch_body_size_max", self.serve.batch_body_size_max),
             ("relay.batch_size_max", self.relay.batch_size_max),
@@ -378,6 +400,11 @@ impl Config {
         }
         if !is_schema_name(&self.database.schema) {
             return Err("database.schema must be a plain identifier in lower case, such as ledger".into());
+        }
+        if let Some(origin) = self.serve.cors_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(format!(
+                "serve.cors_origins has {origin:?}, which is not an origin such as https://app.example.org; list the exact origins"
+            ));
         }
         if self.serve.writers > WRITERS_MAX {
             return Err(format!("serve.writers must be at most {WRITERS_MAX}, the number of outbox lanes"));

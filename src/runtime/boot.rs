@@ -41,6 +41,8 @@ pub struct Boot<'a> {
 pub struct StartDetails<'a> {
     /// The address of the API.
     pub listen: Option<SocketAddr>,
+    /// The largest number of open connections of the API.
+    pub connections_max: Option<usize>,
     /// The consumer group.
     pub group: Option<&'a str>,
     /// The number of partitions of the topic that the role reads.
@@ -179,6 +181,7 @@ impl<'a> Boot<'a> {
             broker,
             cluster,
             listen = details.listen.map(tracing::field::display),
+            connections_max = details.connections_max,
             admin = admin.address.map(tracing::field::display),
             group = details.group,
             partitions = details.partitions,

@@ -63,8 +63,7 @@ impl Telemetry {
 
 /// Starts logs, metrics and traces. `role` names the service in traces (`ledger-serve`) unless `OTEL_SERVICE_NAME` does.
 pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
-    let filter = EnvFilter::try_new(&log.filter)
-        .with_context(|| format!("log.filter {:?} is not valid", log.filter))?;
+    let filter = log_filter(&log.filter)?;
     let traces = tracer_provider(role)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
@@ -82,6 +81,18 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
         tracing::warn!("{name} is {protocol}, but traces are exported by gRPC");
     }
     Ok(Telemetry { metrics: install_metrics()?, traces })
+}
+
+/// Parses the filter. The lines of the HTTP library about requests that are not valid HTTP are off unless the filter names
+/// the library: any client could fill the log with them, and `http_server` counts these requests.
+fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
+    let mut filter = EnvFilter::try_new(text).with_context(|| format!("log.filter {text:?} is not valid"))?;
+    if !text.contains("actix_http") {
+        for target in ["actix_http::h1::dispatcher=off", "actix_http::h1::decoder=off"] {
+            filter = filter.add_directive(target.parse().context("log filter of the HTTP library")?);
+        }
+    }
+    Ok(filter)
 }
 
 /// Combines the log lines and the exporter. With an exporter, each has a filter of its own. Without one, a single filter
@@ -173,6 +184,19 @@ mod tests {
             drop(tracing::debug_span!("too fine"));
         });
         assert_eq!(*exported.0.lock().expect("no panic"), ["ours"]);
+    }
+
+    #[test]
+    fn lines_about_invalid_requests_are_off_unless_the_filter_asks_for_them() {
+        let is_on = |filter: &str| {
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink).boxed();
+            with_default(
+                &dispatch(lines, log_filter(filter).expect("valid"), None),
+                || enabled!(target: "actix_http::h1::dispatcher", Level::ERROR),
+            )
+        };
+        assert!(!is_on("info") && !is_on("ledger=debug,trace"));
+        assert!(is_on("info,actix_http=error"));
     }
 
     #[test]

@@ -52,17 +52,6 @@ pub async fn json_up_to(
     }
 }
 
-/// Receives a JSON body, or returns no bytes if the request has no body.
-pub async fn json_or_none(
-    request: &HttpRequest,
-    payload: web::Payload,
-    state: &ApiState,
-) -> Result<web::Bytes, Problem> {
-    let has_none = declared_length(request).unwrap_or(0) == 0
-        && !request.headers().contains_key(header::TRANSFER_ENCODING);
-    if has_none { Ok(web::Bytes::new()) } else { json(request, payload, state).await }
-}
-
 fn declared_length(request: &HttpRequest) -> Option<usize> {
     request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

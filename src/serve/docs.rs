@@ -1,4 +1,5 @@
-//! `GET /openapi.json`, and `GET /docs/`: a page to try the API. All its files are in the binary.
+//! `GET /openapi.json`, and `GET /docs/`: a page to try the API, unless `serve.docs` is false. All its files are in the
+//! binary.
 
 use std::sync::Arc;
 
@@ -12,7 +13,10 @@ use super::{
     query::Parameters,
 };
 
-const DESCRIPTION: &str = "/openapi.json";
+/// The path of the description.
+pub const DESCRIPTION: &str = "/openapi.json";
+/// The path of the page. It ends in a slash, so that the relative paths of its files work.
+pub const PAGE: &str = "/docs/";
 /// Browsers reload the page after an hour, so they soon see a new version of the binary.
 const CACHE_CONTROL: &str = "max-age=3600";
 
@@ -23,10 +27,10 @@ pub async fn openapi(request: HttpRequest) -> Result<HttpResponse, Problem> {
     output::json(HttpResponse::Ok(), &description)
 }
 
-/// Redirects to the page. Its path ends in a slash, so that the relative paths of its files work.
-pub async fn page(request: HttpRequest) -> Result<HttpResponse, Problem> {
+/// Redirects to another path.
+pub async fn redirect(request: HttpRequest, target: &'static str) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string())?.finish()?;
-    Ok(HttpResponse::TemporaryRedirect().insert_header((header::LOCATION, "/docs/")).finish())
+    Ok(HttpResponse::TemporaryRedirect().insert_header((header::LOCATION, target)).finish())
 }
 
 /// Returns a file of the page.

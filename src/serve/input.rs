@@ -205,6 +205,12 @@ pub fn account_terms(account_id: &str, body: &[u8]) -> Result<AccountTerms, Prob
     terms.ok_or_else(|| field_errors::account_terms(account_id, body, input.err().as_ref()))
 }
 
+/// An empty object: the request has no fields.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = NewReversal)]
+pub struct ReversalIn {}
+
 /// Checks that a body is empty, or an empty object for clients that cannot send an empty body.
 pub fn empty(body: &[u8]) -> Result<(), Problem> {
     if body.is_empty() { Ok(()) } else { field_errors::empty(body) }

@@ -1,7 +1,7 @@
 //! The outermost middleware, which every request passes through. It
 //!
 //! - gives the request an id and a span that continues the client's trace,
-//! - refuses a path, query or headers above their size limits,
+//! - refuses a path, query or headers above their size limits, and a host that is not the API's,
 //! - turns errors into problems and sets their `instance`,
 //! - counts the answer in the metrics and writes the access log, without bodies, keys or amounts.
 
@@ -74,7 +74,7 @@ pub async fn observe(
     if let Some(traceparent) = continue_trace(&span, request.headers()) {
         request.extensions_mut().insert(TraceContext(traceparent));
     }
-    let mut response = match limit_problem(&request) {
+    let mut response = match limit_problem(&request).or_else(|| host_problem(&request)) {
         Some(problem) => {
             let answer = problem.respond(bounded(request.path()));
             request.into_response(answer).map_into_right_body()
@@ -219,6 +219,13 @@ fn limit_problem(request: &ServiceRequest) -> Option<Problem> {
     let headers_size: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
     let detail = || format!("the headers must have at most {HEADERS_SIZE_MAX} bytes");
     (headers_size > HEADERS_SIZE_MAX).then(|| Problem::new(ProblemKind::HeadersTooLarge, detail()))
+}
+
+/// Returns a 421 if the request may come from a web page of another site.
+fn host_problem(request: &ServiceRequest) -> Option<Problem> {
+    let state = request.app_data::<web::Data<ApiState>>()?;
+    let why = state.hosts.refusal(request.headers())?;
+    Some(Problem::new(ProblemKind::MisdirectedRequest, why))
 }
 
 /// Returns the path for a problem's `instance`, cut to a bounded length.

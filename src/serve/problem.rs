@@ -42,6 +42,8 @@ pub enum ProblemKind {
     HeadersTooLarge,
     /// 415: the body is not declared as JSON, or is compressed.
     UnsupportedMediaType,
+    /// 421: the host of the request is not one that the listener answers to.
+    MisdirectedRequest,
     /// 422: fields with wrong values.
     Validation,
     /// 422: the key was used for another request.
@@ -64,7 +66,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::NotFound,
         Self::MethodNotAllowed,
@@ -73,6 +75,7 @@ impl ProblemKind {
         Self::UriTooLong,
         Self::HeadersTooLarge,
         Self::UnsupportedMediaType,
+        Self::MisdirectedRequest,
         Self::Validation,
         Self::IdempotencyKeyReused,
         Self::CurrencyMismatch,
@@ -119,6 +122,9 @@ impl ProblemKind {
             ),
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
+            }
+            Self::MisdirectedRequest => {
+                (StatusCode::MISDIRECTED_REQUEST, "misdirected-request", "The API does not have this host")
             }
             Self::Validation => (StatusCode::UNPROCESSABLE_ENTITY, "validation", "Some fields are not valid"),
             Self::IdempotencyKeyReused => (

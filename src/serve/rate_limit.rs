@@ -7,7 +7,7 @@
 //! - At most `CLIENTS_MAX` clients are tracked. Further clients share one limit.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     sync::{
         Arc,
@@ -30,7 +30,7 @@ use governor::{
 };
 
 use super::problem::Problem;
-use crate::config::Serve;
+use crate::{config::Serve, runtime::http_server::peer_network};
 
 const CLIENTS_MAX: usize = 100_000;
 const CLEAR_INTERVAL_MS: u64 = 1000;
@@ -108,7 +108,7 @@ pub async fn limit(
 
 /// Returns the address of the client: the peer, or the address that the outermost trusted proxy saw.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: usize) -> IpAddr {
-    let Some(position) = trusted_proxies.checked_sub(1) else { return network(peer) };
+    let Some(position) = trusted_proxies.checked_sub(1) else { return peer_network(peer) };
     let mut hops: Vec<&str> = Vec::new();
     for value in headers.get_all(FORWARDED_FOR) {
         hops.extend(value.to_str().unwrap_or_default().split(',').map(str::trim));
@@ -116,18 +116,7 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: usize)
     // Some proxies append the port.
     let address = |hop: &&str| hop.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip()));
     let seen = hops.iter().rev().nth(position).and_then(address);
-    network(seen.unwrap_or(peer))
-}
-
-/// Returns the /64 network of an IPv6 address, and an IPv4 address unchanged.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(address) => IpAddr::V4(address),
-            None => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-        },
-    }
+    peer_network(seen.unwrap_or(peer))
 }
 
 #[cfg(test)]
@@ -162,12 +151,5 @@ mod tests {
         assert_eq!(client_address(peer, &forwarded(&["nonsense"]), 1), peer);
         assert_eq!(client_address(peer, &forwarded(&["1.1.1.1:443"]), 1), address("1.1.1.1"));
         assert_eq!(client_address(peer, &forwarded(&["[2001:db8::1]:443"]), 1), address("2001:db8::"));
-    }
-
-    #[test]
-    fn all_ipv6_addresses_of_a_host_count_as_one_client() {
-        assert_eq!(network(address("2001:db8::1")), network(address("2001:db8::ffff:1")));
-        assert_ne!(network(address("2001:db8::1")), network(address("2001:db8:0:1::1")));
-        assert_eq!(network(address("::ffff:1.2.3.4")), address("1.2.3.4"));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A transaction has at most one reversal, so the request needs no idempotency key: a repeated request gets the same
 //! reversal. A reversal cannot be reversed.
+//!
+//! The request has no content, but it must be declared as JSON: a form of a foreign web page cannot do that.
 
 use std::sync::Arc;
 
@@ -24,11 +26,12 @@ use crate::{
 /// Reverse a transaction
 ///
 /// A transaction has at most one reversal, so a repeated request is answered 200 with the same reversal. A reversal cannot
-/// be reversed.
+/// be reversed. The request must have the content type `application/json`; its body is an empty object, or empty.
 #[utoipa::path(
     post, path = "/transactions/{id}/reversal", tag = "transactions",
     params(("id" = uuid::Uuid, Path, description = "The transaction's id, in lower case",
             pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")),
+    request_body(content = input::ReversalIn, content_type = "application/json"),
     responses(
         (status = 201, description = "Reversed", body = TransactionOut, headers(("Location" = String, description = "The path of the reversal"))),
         (status = 200, description = "Reversed before; the body is that reversal", body = TransactionOut, headers(("Idempotent-Replayed" = String, description = "`true`")))
@@ -41,7 +44,7 @@ pub async fn reverse_transaction(
     path: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     Parameters::parse(request.query_string())?.finish()?;
-    input::empty(&body::json_or_none(&request, payload, &state).await?)?;
+    input::empty(&body::json(&request, payload, &state).await?)?;
     let (original, _) = find_row(&state, path_id(&path)?).await?;
     if original.posting.reverses.is_some() {
         return Err(Problem::new(

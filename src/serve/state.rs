@@ -15,7 +15,7 @@ use crate::{
     domain::{AccountId, Decision},
     posting::Request,
     repository::{Pool, PooledConnection, RepositoryError, accounts::Account},
-    runtime::{Context, DatabaseClock},
+    runtime::{Context, DatabaseClock, http_server::HostCheck},
 };
 
 /// Shared by all HTTP workers. Cheap to clone.
@@ -31,6 +31,8 @@ pub struct ApiState {
     pub config: Arc<Config>,
     /// The database's clock.
     pub clock: DatabaseClock,
+    /// The names that the API answers to.
+    pub hosts: HostCheck,
     /// Whether spans of requests are exported.
     pub exports_traces: bool,
 }
@@ -47,6 +49,7 @@ impl ApiState {
             runtime: Handle::current(),
             config: Arc::clone(&context.config),
             clock: context.clock.clone(),
+            hosts: HostCheck::new(serve.listen, "serve.allowed_hosts", &serve.allowed_hosts),
             exports_traces: context.exports_traces,
         }
     }

@@ -60,6 +60,7 @@ impl Api {
 
     /// Starts another instance on an existing database.
     pub async fn on(database: TestDatabase, overrides: &[(&str, &str)]) -> Self {
+        ledger::runtime::raise_open_files_limit();
         let context = database.context_with(overrides);
         let running = serve::start(&context).await.expect("the API starts");
         let url = format!("http://{}", running.address());

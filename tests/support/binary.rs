@@ -71,11 +71,27 @@ pub struct Binary {
 impl Binary {
     /// Starts a role.
     pub fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = command(arguments, environment)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+        Self::spawn(command(arguments, environment), arguments)
+    }
+
+    /// Starts a role in a shell that limits its open files first: `-Sn 1024` sets the soft limit, `-n 1024` both limits.
+    pub fn start_with_ulimit(ulimit: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let role = command(arguments, environment);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit {ulimit} && exec \"$0\" \"$@\""));
+        shell.arg(role.get_program()).args(role.get_args()).stdin(Stdio::null());
+        for (name, value) in role.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        Self::spawn(shell, arguments)
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str]) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stdout = capture(child.stdout.take().expect("piped"));
         let stderr = capture(child.stderr.take().expect("piped"));
         Self { child, arguments: arguments.join(" "), stdout, stderr }

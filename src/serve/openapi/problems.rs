@@ -7,7 +7,7 @@ use super::super::problem::{FieldProblem, Problem, ProblemKind};
 use crate::domain::{CURRENCIES, Currency};
 
 /// The statuses of problems of every operation.
-const EVERYWHERE: [u16; 6] = [400, 414, 429, 431, 500, 503];
+const EVERYWHERE: [u16; 7] = [400, 414, 421, 429, 431, 500, 503];
 /// The statuses of problems of operations that read a body.
 const WITH_BODY: [u16; 4] = [408, 413, 415, 422];
 const WITH_BODY_IDS: [&str; 4] = ["create_transaction", "create_batch", "reverse_transaction", "put_account"];

@@ -1,23 +1,26 @@
 //! Counts the delivered and the answered requests of one connection.
 //!
 //! The connection and the service that answers its requests share an [`AnswerTracker`]. Both run on one thread, so
-//! plain cells suffice.
+//! plain cells suffice. Other threads see only the [`Activity`].
 
 use std::{
     cell::{Cell, RefCell},
     cmp::Ordering,
     rc::Rc,
+    sync::Arc,
     task::{Context, Waker},
 };
 
 use actix_web::http::ConnectionType;
 
+use super::open_connections::Activity;
+
 /// Tells a connection which of its requests are answered. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct AnswerTracker(Rc<TrackerState>);
 
-#[derive(Default)]
 struct TrackerState {
+    activity: Arc<Activity>,
     /// Requests that were delivered to their last byte.
     delivered: Cell<u64>,
     answered: Cell<u64>,
@@ -42,9 +45,22 @@ pub(super) enum NextBytes {
 }
 
 impl AnswerTracker {
+    /// Creates the tracker of a connection without requests.
+    pub(super) fn new(activity: Arc<Activity>) -> Self {
+        Self(Rc::new(TrackerState {
+            activity,
+            delivered: Cell::default(),
+            answered: Cell::default(),
+            closes: Cell::default(),
+            holds_bytes: Cell::default(),
+            waker: RefCell::default(),
+        }))
+    }
+
     /// Marks the next request as in progress. The request counts as answered when the guard is dropped, which happens
     /// before the answer is written.
     pub(super) fn begin(&self, requested: ConnectionType) -> PendingAnswer {
+        self.0.activity.set_busy();
         PendingAnswer { tracker: self.clone(), closes: requested == ConnectionType::Close }
     }
 
@@ -86,6 +102,7 @@ pub(super) struct PendingAnswer {
 impl Drop for PendingAnswer {
     fn drop(&mut self) {
         let state = &self.tracker.0;
+        state.activity.set_idle();
         state.answered.update(|answered| answered + 1);
         if self.closes {
             state.closes.set(true);

@@ -6,11 +6,14 @@
 //! - While a request is being answered, the connection is still read, up to `HELD_BYTES_MAX`, so that a client that
 //!   disconnects is noticed.
 //! - A request may be answered before its body has arrived. The rest of the body must then arrive in time.
+//! - A connection that must make room for another one ends between two requests. A request that arrives too late for that
+//!   is not delivered, so it is not executed.
 
 use std::{
     io,
     mem::MaybeUninit,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -25,6 +28,7 @@ use tokio::{
 use super::{
     answers::{AnswerTracker, NextBytes},
     framing::Framing,
+    open_connections::{Activity, OpenConnection},
 };
 
 /// Bytes of later requests that a connection holds back. The rest stays in the buffers of the client.
@@ -34,6 +38,7 @@ const READ_BYTES: usize = 4 * 1024;
 /// A client's connection.
 pub(super) struct ClientConnection<S = TcpStream> {
     stream: S,
+    activity: Arc<Activity>,
     answers: AnswerTracker,
     framing: Framing,
     /// Bytes of later requests.
@@ -43,20 +48,24 @@ pub(super) struct ClientConnection<S = TcpStream> {
     body_timeout: Duration,
     /// When the rest of an answered request must have arrived.
     body_deadline: Option<Pin<Box<Sleep>>>,
+    _open: OpenConnection,
 }
 
 impl<S: AsyncRead + Unpin> ClientConnection<S> {
     /// Wraps a stream that nothing was read from yet. The rest of an answered request must arrive within
     /// `body_timeout`; otherwise the connection ends.
-    pub(super) fn new(stream: S, body_timeout: Duration) -> Self {
+    pub(super) fn new(stream: S, open: OpenConnection, body_timeout: Duration) -> Self {
+        let activity = open.activity();
         Self {
             stream,
-            answers: AnswerTracker::default(),
+            answers: AnswerTracker::new(Arc::clone(&activity)),
+            activity,
             framing: Framing::default(),
             held: BytesMut::new(),
             is_ended: false,
             body_timeout,
             body_deadline: None,
+            _open: open,
         }
     }
 
@@ -95,13 +104,24 @@ impl<S: AsyncRead + Unpin> ClientConnection<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// Delivers the end of the stream, whatever the client has sent.
+    fn poll_end(&mut self) -> Poll<io::Result<()>> {
+        self.held.clear();
+        self.is_ended = true;
+        Poll::Ready(Ok(()))
+    }
+
     /// Delivers the next bytes of the current request, and none of a later one.
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.activity.is_shed() {
+            return self.poll_end();
+        }
         let before = buffer.filled().len();
         let end = if self.held.is_empty() {
             if !self.is_ended && Pin::new(&mut self.stream).poll_read(context, buffer)?.is_pending() {
                 self.answers.register_waker(context);
-                return Poll::Pending;
+                ready!(self.activity.poll_shed(context));
+                return self.poll_end();
             }
             let new = buffer.filled().get(before..).unwrap_or_default();
             let end = self.framing.request_end(new);
@@ -156,7 +176,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for ClientConnection<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let connection = self.get_mut();
+        let written = Pin::new(&mut connection.stream).poll_write(context, bytes);
+        // A client that does not read its answer must not keep a connection open that makes room for another one.
+        if written.is_pending() && connection.activity.is_shed() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -175,14 +201,29 @@ mod tests {
     use actix_web::http::ConnectionType;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-    use super::*;
+    use super::{
+        super::open_connections::{ConnectionLimits, OpenConnections},
+        *,
+    };
 
+    const PEER: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const BODY_TIMEOUT: Duration = Duration::from_millis(300);
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
     fn connection(capacity: usize) -> (DuplexStream, ClientConnection<DuplexStream>) {
+        connection_of(&one_at_a_time(), capacity)
+    }
+
+    fn one_at_a_time() -> Arc<OpenConnections> {
+        OpenConnections::new("test", ConnectionLimits { all: 1, per_peer: 1 })
+    }
+
+    fn connection_of(
+        all: &Arc<OpenConnections>,
+        capacity: usize,
+    ) -> (DuplexStream, ClientConnection<DuplexStream>) {
         let (client, server) = duplex(capacity);
-        (client, ClientConnection::new(server, BODY_TIMEOUT))
+        (client, ClientConnection::new(server, all.admit(PEER).expect("admitted"), BODY_TIMEOUT))
     }
 
     async fn read(connection: &mut ClientConnection<DuplexStream>) -> Vec<u8> {
@@ -261,6 +302,29 @@ mod tests {
         assert!(is_pending(&mut connection).await);
         drop(client);
         assert_eq!(read(&mut connection).await, b"");
+    }
+
+    /// Fails if the connection does not wake the reading task, or delivers the request that came too late.
+    #[tokio::test]
+    async fn a_connection_that_makes_room_ends_between_two_requests() {
+        let all = one_at_a_time();
+        let (mut client, mut first) = connection_of(&all, 4096);
+        client.write_all(GET).await.expect("written");
+        assert_eq!(read(&mut first).await, GET);
+        let answering = first.answers().begin(ConnectionType::KeepAlive);
+        assert!(all.admit(PEER).is_none(), "no connection is idle");
+        drop(answering);
+        let end = tokio::time::timeout(10 * BODY_TIMEOUT, read(&mut first));
+        let (end, second) = tokio::join!(end, async {
+            // `join!` alternates which branch it polls first. The other branch must have been polled before.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            all.admit(PEER)
+        });
+        assert_eq!(end.expect("woken"), b"");
+        assert!(second.is_some());
+        client.write_all(GET).await.expect("written");
+        assert_eq!(read(&mut first).await, b"");
     }
 
     #[tokio::test]
