@@ -9,6 +9,7 @@
 
 mod guess;
 mod guess_columns;
+mod guess_table;
 mod mapper;
 mod moment;
 mod number;
@@ -42,7 +43,7 @@ pub(super) struct ImportMap {
 }
 
 impl ImportMap {
-    /// Reads a map file. An error names the file, the line and what to write.
+    /// Reads a map file. An error names the file, the line and the remedy.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let mut text = String::new();
         let file =

@@ -1,4 +1,4 @@
-//! What a dry run shows: the first rows as they would be posted, and the balances at the end.
+//! The preview of a dry run: the first rows as they would be posted, and the balances at the end.
 
 use std::collections::BTreeMap;
 

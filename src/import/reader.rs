@@ -55,7 +55,7 @@ struct CheckedFile {
     sorted: Option<SortedRows>,
 }
 
-/// What the check found.
+/// The result of the check.
 pub(super) struct Checked {
     /// Rows that the map skips.
     pub(super) rows_skipped: u64,
@@ -117,7 +117,7 @@ impl Reader {
         while rows.next(&mut record)? {
             count += 1;
             ensure!(
-                count % ROWS_BETWEEN_STOP_CHECKS != 0 || !stop.is_requested(),
+                !count.is_multiple_of(ROWS_BETWEEN_STOP_CHECKS) || !stop.is_requested(),
                 "interrupted; nothing was written"
             );
             if let Ok(ParsedRow { posting, expected_balance }) = parser.parse(rows.columns(), &record)? {

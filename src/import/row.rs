@@ -162,10 +162,10 @@ fn minor(text: &str, currency: Currency) -> Result<i64, String> {
     };
     parse_minor(exact, currency).map_err(|error| match error {
         AmountError::TooManyDecimals { .. } if decimals == 3 => {
-            format!("{error}, or the point of {text:?} is a thousands mark; a map (--map) says which")
+            format!("{error}, or the point of {text:?} is a thousands mark (a map, --map, says which)")
         }
         AmountError::Malformed if text.bytes().any(|byte| byte.is_ascii_digit()) => {
-            format!("{error}, and not {text:?}; a map (--map) reads other ways to write numbers")
+            format!("{error}, and not {text:?} (a map, --map, reads other ways to write numbers)")
         }
         error => error.to_string(),
     })

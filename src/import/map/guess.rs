@@ -10,10 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 
-use super::{
-    guess_columns::{Guess, Table},
-    text,
-};
+use super::{guess_columns::Guess, guess_table::Table, text};
 use crate::import::gzip::GzipInput;
 
 /// Rows below the headings that are looked at.

@@ -205,7 +205,7 @@ impl<'de> Deserialize<'de> for FooterRows {
     }
 }
 
-/// What a number without a minus means.
+/// The meaning of a number without a minus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Positive {
