@@ -1,4 +1,4 @@
-//! `ledger migrate` can be killed, stopped and repeated at any moment, and says what it waits for.
+//! `ledger migrate` can be killed, stopped and repeated at any moment, and names the sessions that it waits for.
 
 use std::{process::Output, time::Duration};
 
@@ -77,8 +77,8 @@ impl Scene {
     }
 }
 
-/// Seen to fail when the server did not look for the client during a statement: the orphaned session held the lock of
-/// `migrate`, finished the index, and every later `migrate` failed because the index existed.
+/// Seen to fail when the server did not look for the client during a statement: the session of the killed process stayed,
+/// with the lock of `migrate`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migrate_that_is_killed_during_a_concurrent_build_can_run_again() {
     let scene = Scene::without_the_index().await;
@@ -128,7 +128,7 @@ async fn an_index_that_exists_as_described_is_recorded_and_another_one_is_refuse
     assert!(stderr.contains("exists with another definition (CREATE INDEX"), "{stderr}");
 }
 
-/// Seen to fail without the removal of the invalid index: the migration was recorded, and the index stayed invalid.
+/// Seen to fail without the removal of the invalid index.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_index_is_built_again() {
     let scene = Scene { database: TestDatabase::new().await };

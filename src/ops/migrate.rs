@@ -26,7 +26,7 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the statement is cancelled until the migration ends: a request between two statements has no effect.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
 /// The longest wait for the end of a cancelled migration. After it, the process ends, which cancels the statement too.
-const CANCEL_WAIT: Duration = Duration::from_secs(3);
+const CANCEL_WAIT: Duration = Duration::from_secs(2);
 const BAR: &str = "{bar:20} {wide_msg}";
 
 /// Runs the command and prints the applied versions.

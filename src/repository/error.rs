@@ -29,7 +29,7 @@ const REQUEST_FAULTS: [&str; 5] = ["22", "23", "42", "LG", "P0"];
 /// columns, functions or other objects that are gone, for example while a restore runs.
 const CHANGED_DATABASE: [&str; 5] = ["42501", "42P01", "42703", "42883", "42704"];
 
-/// A prepared statement that is gone, or that is there before it was prepared: the session belongs to somebody else.
+/// A prepared statement that is gone, or that exists before it was prepared: the session is shared with another client.
 const LOST_STATEMENTS: [&str; 2] = ["26000", "42P05"];
 
 /// The primary key of the outbox, whose ids come from a sequence.
