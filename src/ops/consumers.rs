@@ -9,6 +9,7 @@ mod reset;
 use std::{collections::HashMap, process::ExitCode};
 
 use anyhow::Context as _;
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
 use futures::{StreamExt, stream};
 use serde::Serialize;
@@ -82,9 +83,8 @@ impl PartitionState {
 
     fn halt_reason(&self) -> Option<String> {
         let position = self.position.as_ref()?;
-        if let (Some(reason), Some(since)) = (&position.halt_reason, position.halted_at) {
-            let since = since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-            return Some(format!("since {since}, because {reason}"));
+        if position.halt_reason.is_some() {
+            return position.halt_reason.clone();
         }
         let OffsetRange { earliest, latest } = self.range?;
         let next = position.next_offset;
@@ -129,6 +129,7 @@ struct PartitionOut<'a> {
     interrupted: bool,
     halted: bool,
     halt_reason: Option<String>,
+    halted_at: Option<String>,
     moved_at: Option<String>,
 }
 
@@ -151,10 +152,14 @@ impl<'a> From<&'a PartitionState> for PartitionOut<'a> {
             interrupted: position.is_some_and(|position| position.interrupted),
             halted: state.is_halted(),
             halt_reason: state.halt_reason(),
-            moved_at: position
-                .map(|position| position.updated_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)),
+            halted_at: position.and_then(|position| position.halted_at).map(rfc3339),
+            moved_at: position.map(|position| rfc3339(position.updated_at)),
         }
     }
+}
+
+fn rfc3339(moment: DateTime<Utc>) -> String {
+    moment.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// Runs the command. The exit code is 1 if the broker does not report the offsets of the partitions.
@@ -319,8 +324,10 @@ fn print_table(partitions: &[PartitionState]) -> std::io::Result<()> {
     for state in partitions {
         let PartitionName { group, topic, partition } = &state.name;
         let Some(reason) = state.halt_reason() else { continue };
+        let halted_at = state.position.as_ref().and_then(|position| position.halted_at);
+        let since = halted_at.map_or_else(String::new, |moment| format!(" since {}", rfc3339(moment)));
         print_text(format_args!(
-            "{} is halted: {reason}; to continue from the first record that is left, run `ledger consumers reset --group \
+            "{} is halted{since}: {reason}; to continue from the first record that is left, run `ledger consumers reset --group \
              {group} --topic {topic} --partition {partition} --to earliest`",
             state.name
         ))?;

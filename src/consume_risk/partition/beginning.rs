@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use uuid::Uuid;
 
 use super::{super::shared_connections::SharedConnections, store::PartitionStore};
 use crate::{
@@ -26,22 +27,25 @@ pub(super) async fn position(
     if let Some(halted) = halted {
         return Err(halted.into());
     }
+    let log_id = broker.log_id(&store.name().topic, store.name().partition).await?;
     let position = match found {
         Some(position) => position,
-        None => create(store, broker, connections).await?,
+        None => create(store, broker, connections, log_id).await?,
     };
-    check_log(store, broker, connections, position).await
+    match log_id {
+        Some(log_id) => check_log(store, connections, position, log_id).await,
+        // A broker without ids cannot be checked.
+        None => Ok(position),
+    }
 }
 
-/// Compares the id of the log. A broker without ids cannot be checked.
+/// Compares the log of the position with the log that the partition has.
 async fn check_log(
     store: &PartitionStore,
-    broker: &SharedBroker,
     connections: &Arc<SharedConnections>,
     position: Position,
+    log_id: Uuid,
 ) -> anyhow::Result<Position> {
-    let (topic, partition) = (&store.name().topic, store.name().partition);
-    let Some(log_id) = broker.log_id(topic, partition).await? else { return Ok(position) };
     match position.log_id {
         None => {
             let mut lent = connections.take().await?;
@@ -50,8 +54,8 @@ async fn check_log(
             Ok(Position { log_id: Some(log_id), ..position })
         }
         Some(expected) if expected != log_id => Err(BrokerError::LogReplaced {
-            topic: topic.clone(),
-            partition,
+            topic: store.name().topic.clone(),
+            partition: store.name().partition,
             expected: Some(expected),
             found: Some(log_id),
         }
@@ -65,9 +69,9 @@ async fn create(
     store: &PartitionStore,
     broker: &SharedBroker,
     connections: &Arc<SharedConnections>,
+    log_id: Option<Uuid>,
 ) -> anyhow::Result<Position> {
     let (topic, partition) = (&store.name().topic, store.name().partition);
-    let log_id = broker.log_id(topic, partition).await?;
     let earliest = broker.offset_range(topic, partition).await?.earliest;
     let mut lent = connections.take().await?;
     store.create_position(lent.connection(), earliest, log_id).await?;
