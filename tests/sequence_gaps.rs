@@ -20,6 +20,8 @@ fn gaps(admin: &str) -> Option<u64> {
 
 /// One account is in the consumer's memory when its event is missing, one is read from the ledger by a new process. A
 /// dead letter is no gap.
+///
+/// Seen to fail with a check of the accounts in memory only.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_is_missing_before_another_is_counted_once() {
     let scene = Scene::new().await;
@@ -78,12 +80,13 @@ async fn a_compacted_topic_is_refused_and_the_events_that_it_lost_are_counted() 
     let set = async |entity: &[&str], settings: &str| {
         kafka.tool(CONFIGS, &[&["--alter"], entity, &["--add-config", settings]].concat()).await;
     };
+    // The cleaner finishes a pause of 15 s before it looks at this.
+    set(&["--entity-type", "brokers", "--entity-default"], "log.cleaner.backoff.ms=200").await;
     let relay = system.relay(&[]);
     system.post(0, 300, 30, |_| None).await;
     eventually("all are published", async || system.count("outbox").await == 0).await;
     relay.stop();
 
-    set(&["--entity-type", "brokers", "--entity-default"], "log.cleaner.backoff.ms=200").await;
     let topic = ["--entity-type", "topics", "--entity-name", TRANSACTIONS_TOPIC];
     let compact = "cleanup.policy=compact,segment.ms=100,min.cleanable.dirty.ratio=0.01";
     set(&topic, compact).await;
