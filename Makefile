@@ -20,7 +20,7 @@ SEED ?=
 
 test: ## Run all tests, on a real PostgreSQL and a real Kafka
 	@scripts/setup.sh test
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 
 torture: ## Inject random faults under load, then verify: make torture SECONDS=120 SEED=7
 	@scripts/setup.sh test

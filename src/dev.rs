@@ -85,6 +85,7 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
         connections_max: CONNECTIONS_MAX,
         durable: true,
     };
+    print_text(format_args!("Starting a private PostgreSQL in {} and all roles …\n", directory.display()))?;
     let mut platform = tokio::select! {
         started = Platform::start(&context, &options, Some(AGGREGATE_INTERVAL)) => started?,
         // The watchdog stops a server that has been started by then.

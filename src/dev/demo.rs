@@ -64,7 +64,7 @@ impl Args {
 /// Runs the demo. Ctrl-C ends it early and cleanly.
 pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     print_text(
-        "Transactions pass through every role, and then all results are checked against each other.\n",
+        "Transactions pass through every role, and then all results are checked against each other.\n\n  0.0 s  starting a private PostgreSQL and the roles …",
     )?;
     let timeline = Timeline::start();
     let directory =
