@@ -73,7 +73,7 @@ enum Command {
     },
     /// Publish the events of transactions again, in order per account
     #[command(
-        after_help = "The events go through the outbox, with the header ce_republished. A consumer drops an event that it has\nhandled, and handles one that it has never seen. Each run is recorded in the table republications.\n\nExamples:\n  ledger republish 01a206a6-4f5f-7c41-87f5-c48b0979c33c\n  ledger republish --account acct-42 --from 2026-11-24 --dry-run\n  ledger republish --missing --dry-run\n  ledger republish --missing --yes"
+        after_help = "The events go through the outbox, with the header ce_republished. A consumer drops an event that it has handled, and handles one that it has never seen. Each run is recorded in the table republications.\n\nExamples:\n  ledger republish 01a206a6-4f5f-7c41-87f5-c48b0979c33c\n  ledger republish --account acct-42 --from 2026-11-24 --dry-run\n  ledger republish --missing --dry-run\n  ledger republish --missing --yes"
     )]
     Republish(ops::republish::RepublishArgs),
     /// Import transactions from another system, with the same checks and events as the API

@@ -23,7 +23,7 @@ pub struct BrokerArgs {
 enum BrokerCommand {
     /// Make the configured broker the broker of this database, or accept another number of partitions
     #[command(
-        after_help = "Stop every relay and consumer first. The rows of the outbox stay and are published to the new broker, in order. The\npositions are removed, because offsets of one broker mean nothing in another: consumers read the new topics from their\nfirst record, and an event that is assessed already changes nothing. The switch is refused while a relay or a consumer\nruns, and while an event in the old broker is not assessed.\n\nExamples:\n  ledger broker switch --dry-run\n  LEDGER_BROKER__KIND=kafka LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS=localhost:9092 ledger broker switch --yes"
+        after_help = "Stop every relay and consumer first. The rows of the outbox stay and are published to the new broker, in order. The positions are removed, because offsets of one broker mean nothing in another: consumers read the new topics from their first record, and an event that is assessed already changes nothing. The switch is refused while a relay or a consumer runs, and while an event in the old broker is not assessed.\n\nExamples:\n  ledger broker switch --dry-run\n  LEDGER_BROKER__KIND=kafka LEDGER_BROKER__KAFKA__BOOTSTRAP_SERVERS=localhost:9092 ledger broker switch --yes"
     )]
     Switch(switch::SwitchArgs),
 }

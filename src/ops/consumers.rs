@@ -46,12 +46,12 @@ pub struct ConsumersArgs {
 enum ConsumersCommand {
     /// Remove the positions of a group that is no longer used; refused while one of its consumers runs
     #[command(
-        after_help = "The positions of an unused group keep the PostgreSQL broker from removing old records, and `ledger verify` reports\nthem when retention has passed them. If the group starts again, it begins with the first record of each partition.\nAssessments are kept, so no transaction gets a second one.\n\nExamples:\n  ledger consumers forget old-group --dry-run\n  ledger consumers forget old-group"
+        after_help = "The positions of an unused group keep the PostgreSQL broker from removing old records, and `ledger verify` reports them when retention has passed them. If the group starts again, it begins with the first record of each partition. Assessments are kept, so no transaction gets a second one.\n\nExamples:\n  ledger consumers forget old-group --dry-run\n  ledger consumers forget old-group"
     )]
     Forget(forget::ForgetArgs),
     /// Move the positions of a group; running consumers are fenced and continue from the new positions
     #[command(
-        after_help = "Moving back delivers events again; existing assessments are kept, so no transaction gets a second one. Moving forward\nskips events; their transactions stay pending.\n\nExamples:\n  ledger consumers reset --group risk --to earliest --dry-run\n  ledger consumers reset --group risk --partition 3 --to 1200\n  ledger consumers reset --group risk --to 2026-11-24T10:00:00Z"
+        after_help = "Moving back delivers events again; existing assessments are kept, so no transaction gets a second one. Moving forward skips events; their transactions stay pending.\n\nExamples:\n  ledger consumers reset --group risk --to earliest --dry-run\n  ledger consumers reset --group risk --partition 3 --to 1200\n  ledger consumers reset --group risk --to 2026-11-24T10:00:00Z"
     )]
     Reset(reset::ResetArgs),
 }

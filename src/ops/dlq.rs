@@ -40,7 +40,7 @@ pub enum DlqCommand {
     Show(ShowArgs),
     /// Retry dead letters; exit 1 if one of them still fails
     #[command(
-        after_help = "A record of transactions.v1 is scored with the configured rules. The assessment, its event and a row of the audit are\none commit, so repeating a replay has no further effect. The record is not published again. A record that was too large\nfor the dead-letter topic goes back into the outbox.\n\nExamples:\n  ledger dlq replay 01a206a6-4f5f-7c41-87f5-c48b0979c33c --dry-run\n  ledger dlq replay --all --reason rule_error --rate 50/s --rules fixed.toml"
+        after_help = "A record of transactions.v1 is scored with the configured rules. The assessment, its event and a row of the audit are one commit, so repeating a replay has no further effect. The record is not published again. A record that was too large for the dead-letter topic goes back into the outbox.\n\nExamples:\n  ledger dlq replay 01a206a6-4f5f-7c41-87f5-c48b0979c33c --dry-run\n  ledger dlq replay --all --reason rule_error --rate 50/s --rules fixed.toml"
     )]
     Replay(ReplayArgs),
     /// Dismiss dead letters that need no retry, with a note; they are kept

@@ -21,7 +21,7 @@ use crate::{
 pub enum RiskCommand {
     /// Assess transactions whose events are lost, from the ledger; exit 1 if any still fails
     #[command(
-        after_help = "For transactions that stay pending after positions were reset past a gap. Each transaction that has neither an\nassessment nor a dead letter is scored with the configured rules. The assessment and its event are one commit, so it is\nsafe to run this twice, or while a consumer runs.\n\nExamples:\n  ledger risk assess --dry-run\n  ledger risk assess --from 2026-11-24T10:00:00Z --to 2026-11-24T12:00:00Z"
+        after_help = "For transactions that stay pending after positions were reset past a gap. Each transaction that has neither an assessment nor a dead letter is scored with the configured rules. The assessment and its event are one commit, so it is safe to run this twice, or while a consumer runs.\n\nExamples:\n  ledger risk assess --dry-run\n  ledger risk assess --from 2026-11-24T10:00:00Z --to 2026-11-24T12:00:00Z"
     )]
     Assess(assess::AssessArgs),
     /// Validate a rule file: format, names, expressions, and a trial on generated transactions
