@@ -1,7 +1,8 @@
 //! Clocks that are wrong or jump. `LEDGER_CLOCK_OFFSET` sets the clock of one process wrong (`src/runtime/wall_clock.rs`);
 //! the database's clock is right.
 //!
-//! Each test was seen to fail when the moments came from the clock of the machine.
+//! The tests with a wrong clock were seen to fail when the moments came from the clock of the machine, with and without
+//! the comparison in the writing statement.
 
 use std::{
     path::Path,

@@ -431,7 +431,6 @@ async fn violations_in_assessments_positions_dead_letters_and_facts_are_found() 
     each_violation_is_found(&EFFECT_VIOLATIONS).await;
 }
 
-/// Seen to fail when a message showed amounts in minor units, in two units, or the same values for both sides.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_difference_shows_the_field_with_both_values_and_amounts_as_money() {
     let database = intact_system().await;
