@@ -136,8 +136,7 @@ impl Stage {
 const UNASSESSED: &str =
     "SELECT count(*) FROM transactions WHERE id NOT IN (SELECT transaction_id FROM risk_assessments)";
 
-/// Seen to fail without the comparison: the relay without the Kafka settings published rows to PostgreSQL topics and removed
-/// them from the outbox.
+/// Seen to fail without the comparison: the relay without the Kafka settings runs beside the other one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_or_command_with_another_broker_is_refused_whichever_started_first() {
     let Some(kafka) = OwnKafka::start().await else { return };
@@ -187,8 +186,8 @@ async fn a_role_or_command_with_another_broker_is_refused_whichever_started_firs
     wrong.stop();
 }
 
-/// The procedure of docs/operations.md. Seen to fail with positions that stay: the first records of the new topics are
-/// skipped; and with dead letters that keep the offsets of the old broker: the poison record of Kafka gets none.
+/// The procedure of docs/operations.md. Seen to fail with positions that stay, and with dead letters that keep the offsets of
+/// the old broker: the poison record of Kafka, at the same offset, gets no dead letter.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_move_from_postgresql_to_kafka_skips_nothing_and_assesses_nothing_twice() {
     let Some(kafka) = OwnKafka::start().await else { return };
@@ -250,7 +249,7 @@ async fn the_move_from_postgresql_to_kafka_skips_nothing_and_assesses_nothing_tw
     assert_eq!(done["result"], "nothing to switch: this is the recorded broker");
 }
 
-/// Seen to fail without the comparison: a restarted relay published to 6 partitions while consumers read 3.
+/// Seen to fail without the comparison: the roles continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_number_of_partitions_stops_the_roles_until_a_switch_accepts_it() {
     let Some(kafka) = OwnKafka::start().await else { return };
@@ -315,7 +314,7 @@ async fn a_role_of_the_generation_before_a_switch_gets_no_lease() {
     eventually("the next generation holds it", async || next.held().len() == 1).await;
 }
 
-/// Seen to fail when each role wrote its own broker: the last one counted.
+/// Seen to fail when each role replaced the record.
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_that_start_at_the_same_time_agree_on_one_broker() {
     let database = TestDatabase::new().await;
