@@ -113,7 +113,7 @@ fn ask(stream: &mut TcpStream) -> Option<String> {
     status(stream)
 }
 
-/// Fails if the soft limit of 1,024 open files stays: then about 1,000 clients take the instance away, /livez included.
+/// Seen to fail when the soft limit of 1,024 open files stayed: about 1,000 clients took the instance away, with /livez.
 #[tokio::test(flavor = "multi_thread")]
 async fn fifteen_hundred_idle_clients_are_kept_and_harm_nobody() {
     raise_open_files_limit();
@@ -133,8 +133,7 @@ async fn fifteen_hundred_idle_clients_are_kept_and_harm_nobody() {
     serve.process.stop();
 }
 
-/// Fails if a new connection is refused or waits while others are idle, or if the connections are not counted, so that the
-/// process runs out of files.
+/// Seen to fail when new connections waited until others closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_clients_make_room_for_others() {
     let number = 10_000.min(raise_open_files_limit() / 2);
@@ -228,7 +227,7 @@ async fn a_connection_whose_request_is_being_answered_is_never_closed_for_anothe
     assert_eq!(busy.iter_mut().filter_map(ask).count(), 1, "one of the two made room");
 }
 
-/// Seen to fail when the HTTP library logged each such request as an error.
+/// Fails if the lines of the HTTP library about such requests are on.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_are_not_http_are_counted_and_fill_no_log() {
     let serve = Serve::start("-Sn 1024").await;

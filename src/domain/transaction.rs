@@ -311,7 +311,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Seen to fail when a quoted value was taken without its escapes: `"a\\b"` and `a\b` were two keys.
+    /// Fails if a quoted value is taken without its escapes: `"a\\b"` and `a\b` are then two keys.
     #[test]
     fn a_header_and_a_plain_string_name_the_same_keys() {
         let same = [

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// The most connections unless `serve.connections_max` says otherwise. An idle one takes about 20 KiB.
+/// The most connections unless `serve.connections_max` says otherwise.
 const DEFAULT_MAX: usize = 10_000;
 /// An API with fewer connections would be of no use.
 const AT_LEAST: usize = 64;
