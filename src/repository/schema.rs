@@ -278,11 +278,13 @@ diesel::allow_tables_to_appear_in_same_query!(
 );
 
 /// The names of all tables.
-pub(super) const TABLES: [&str; 17] = [
+pub(super) const TABLES: [&str; 19] = [
     "accounts",
     "aggregate_runs",
+    "broker_identity",
     "broker_partitions",
     "broker_records",
+    "broker_topics",
     "consumer_positions",
     "currencies",
     "dead_letter_replays",
