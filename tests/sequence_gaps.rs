@@ -45,13 +45,11 @@ async fn an_event_that_is_missing_before_another_is_counted_once() {
     consumer.stop();
 
     // The fourth event is a dead letter, and the sixth is missing. The seventh comes to a process that has just started.
-    let dead = format!(
-        "INSERT INTO dead_letters (id, consumer_group, topic, partition, record_offset, headers, stage, reason, error,
+    let dead = "INSERT INTO dead_letters (id, consumer_group, topic, partition, record_offset, headers, stage, reason, error,
                                    attempts, event_id)
          SELECT gen_random_uuid(), 'risk', 'transactions.v1', 0, 999, '[]', 's', 'r', 'e', 3, id
-         FROM transactions WHERE account_id = 'acct-1' AND account_seq = 4"
-    );
-    scene.database.client().await.batch_execute(&dead).await.expect("inserted");
+         FROM transactions WHERE account_id = 'acct-1' AND account_seq = 4";
+    scene.database.client().await.batch_execute(dead).await.expect("inserted");
     let mut consumer = scene.binary(&[]);
     let admin = consumer.field("admin");
     scene.publish(&second[4..5]).await;
