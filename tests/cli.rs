@@ -37,12 +37,12 @@ fn one_error_line(output: &Output, doing: &str) -> String {
     (*line).to_owned()
 }
 
+/// Returns the commands that the help lists, in groups or not.
 fn subcommands(help: &str) -> BTreeSet<String> {
-    let listed =
-        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names = names.filter_map(|line| line.split_whitespace().next());
-    names.filter(|name| *name != "help").map(str::to_owned).collect()
+    let listed = help.lines().skip_while(|line| !line.starts_with("Usage:")).skip(1);
+    let listed = listed.take_while(|line| *line != "Options:");
+    let names = listed.filter_map(|line| line.strip_prefix("  ")?.split_once("  ")).map(|(name, _)| name);
+    names.filter(|name| name.starts_with(char::is_lowercase) && *name != "help").map(str::to_owned).collect()
 }
 
 /// Returns every command and its help text.

@@ -104,7 +104,7 @@ fn status(stream: &mut TcpStream) -> Option<String> {
     stream.read_exact(&mut head).ok()?;
     let text = String::from_utf8_lossy(&head).into_owned();
     // The rest of a small answer arrives with its head.
-    stream.read(&mut [0; 4096]).unwrap();
+    let _length = stream.read(&mut [0; 4096]).unwrap();
     text.strip_prefix("HTTP/1.1 ").map(str::to_owned)
 }
 
@@ -124,7 +124,7 @@ async fn fifteen_hundred_idle_clients_are_kept_and_harm_nobody() {
     }
     serve.is_healthy().await;
     assert!(serve.metric("ledger_http_connections{", "api") >= 1500.0);
-    assert_eq!(serve.metric("ledger_http_connections_shed_total", "api"), 0.0);
+    assert!(serve.metric("ledger_http_connections_shed_total", "api") < 1.0);
     drop(clients);
     eventually("closed connections are no longer counted", async || {
         serve.metric("ledger_http_connections{", "api") < 10.0
@@ -151,7 +151,7 @@ async fn ten_thousand_idle_clients_make_room_for_others() {
     assert!(serve.metric("process_open_fds", "") < 2048.0);
     let shed = serve.metric("ledger_http_connections_shed_total", "connection=\"idlest\"");
     assert!(shed + 1600.0 >= number as f64, "{shed}");
-    assert_eq!(serve.metric("ledger_http_connections_shed_total", "connection=\"new\""), 0.0);
+    assert!(serve.metric("ledger_http_connections_shed_total", "connection=\"new\"") < 1.0);
     // The idlest were closed, and the last ones are open.
     let is_open = |client: &tokio::net::TcpStream| matches!(client.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
     eventually("the idlest are closed", async || !clients[..number / 2].iter().any(is_open)).await;
@@ -240,7 +240,8 @@ async fn requests_that_are_not_http_are_counted_and_fill_no_log() {
     }
     for listener in ["api", "admin"] {
         let label = format!("listener=\"{listener}\"");
-        assert_eq!(serve.metric("ledger_http_malformed_requests_total", &label), 20.0, "{listener}");
+        let malformed = serve.metric("ledger_http_malformed_requests_total", &label);
+        assert!((malformed - 20.0).abs() < 0.5, "{listener}: {malformed}");
     }
     let log = serve.process.stderr();
     assert!(!log.contains("ERROR"), "{log}");

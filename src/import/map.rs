@@ -159,125 +159,123 @@ mod tests {
     }
 
     /// Separator, encoding, marks, dates, amounts and their sign, of every sample that has them.
+    const SAMPLES: [(&str, &[&str]); 11] = [
+        (
+            "dkb_girokonto",
+            &[
+                "separator = \";\"",
+                "encoding = \"utf-8\"",
+                "decimal = \",\"",
+                "thousands = \".\"",
+                "%d.%m.%y",
+                "column = \"Betrag (€)\"",
+                "newest-first",
+                "is_not = [\"Gebucht\"]",
+            ],
+        ),
+        (
+            "sparkasse_latin1",
+            &[
+                "separator = \";\"",
+                "windows-1252",
+                "decimal = \",\"",
+                "%d.%m.%Y",
+                "in = \"Haben\"",
+                "out = \"Soll\"",
+                "out_is_negative = true",
+                "{Währung|upper}",
+            ],
+        ),
+        (
+            "paypal_activity_us",
+            &[
+                "separator = \",\"",
+                "thousands = \",\"",
+                "{Date} {Time}",
+                "%m/%d/%Y %H:%M:%S",
+                "column = \"Gross\"",
+                "column = \"Fee\"\npositive = \"credit\"",
+                "newest-first",
+                "{Transaction ID}",
+                "{Balance}",
+            ],
+        ),
+        (
+            "paypal_activity_de",
+            &[
+                "separator = \",\"",
+                "decimal = \",\"",
+                "thousands = \".\"",
+                "{Datum} {Uhrzeit}",
+                "%d.%m.%Y %H:%M:%S",
+                "column = \"Brutto\"",
+                "column = \"Entgelt\"\npositive = \"credit\"",
+                "{Guthaben}",
+            ],
+        ),
+        (
+            "stripe_balance_itemized",
+            &[
+                "%Y-%m-%d %H:%M:%S",
+                "{created_utc}",
+                "column = \"gross\"",
+                "column = \"fee\"",
+                "{currency|upper}",
+                "newest-first",
+                "{balance_transaction_id}",
+            ],
+        ),
+        ("wise_statement_eur", &["%d-%m-%Y", "column = \"Amount\"", "{TransferWise ID}", "newest-first"]),
+        (
+            "revolut_statement",
+            &[
+                "{Completed Date}",
+                "%Y-%m-%d %H:%M:%S",
+                "column = \"Amount\"",
+                "column = \"Fee\"",
+                "is_not = [\"COMPLETED\"]",
+                "idempotency_key_hash",
+            ],
+        ),
+        ("paysim", &["column = \"amount\"", "credit = [\"CASH_IN\"]", "{nameOrig}", "value = \"{step}\""]),
+        (
+            "ieee_train_transaction",
+            &[
+                "column = \"TransactionAmt\"",
+                "positive = \"debit\"",
+                "{TransactionID}",
+                "value = \"{TransactionDT}\"",
+            ],
+        ),
+        (
+            "kaggle_bank_sheet",
+            &[
+                "thousands = \",\"",
+                "%d-%b-%y",
+                "in = \"DEPOSIT AMT\"",
+                "out = \"WITHDRAWAL AMT\"",
+                "{Account No|alphanumeric}",
+                "{BALANCE AMT}",
+            ],
+        ),
+        (
+            "kaggle_bank_transactions_2",
+            &[
+                "%Y-%m-%dT%H:%M:%S",
+                "{TransactionDate}",
+                "column = \"TransactionAmount\"",
+                "credit = [\"Credit\"]",
+                "debit = [\"Debit\"]",
+                "{AccountID}",
+                "by-time",
+            ],
+        ),
+    ];
+
     #[test]
     fn a_guess_is_a_valid_map_with_the_facts_of_the_sample() {
-        let samples: [(&str, &[&str]); 11] = [
-            (
-                "dkb_girokonto",
-                &[
-                    "separator = \";\"",
-                    "encoding = \"utf-8\"",
-                    "decimal = \",\"",
-                    "thousands = \".\"",
-                    "%d.%m.%y",
-                    "column = \"Betrag (€)\"",
-                    "newest-first",
-                    "is_not = [\"Gebucht\"]",
-                ],
-            ),
-            (
-                "sparkasse_latin1",
-                &[
-                    "separator = \";\"",
-                    "windows-1252",
-                    "decimal = \",\"",
-                    "%d.%m.%Y",
-                    "in = \"Haben\"",
-                    "out = \"Soll\"",
-                    "out_is_negative = true",
-                    "{Währung|upper}",
-                ],
-            ),
-            (
-                "paypal_activity_us",
-                &[
-                    "separator = \",\"",
-                    "thousands = \",\"",
-                    "{Date} {Time}",
-                    "%m/%d/%Y %H:%M:%S",
-                    "column = \"Gross\"",
-                    "column = \"Fee\"\npositive = \"credit\"",
-                    "newest-first",
-                    "{Transaction ID}",
-                    "{Balance}",
-                ],
-            ),
-            (
-                "paypal_activity_de",
-                &[
-                    "separator = \",\"",
-                    "decimal = \",\"",
-                    "thousands = \".\"",
-                    "{Datum} {Uhrzeit}",
-                    "%d.%m.%Y %H:%M:%S",
-                    "column = \"Brutto\"",
-                    "column = \"Entgelt\"\npositive = \"credit\"",
-                    "{Guthaben}",
-                ],
-            ),
-            (
-                "stripe_balance_itemized",
-                &[
-                    "%Y-%m-%d %H:%M:%S",
-                    "{created_utc}",
-                    "column = \"gross\"",
-                    "column = \"fee\"",
-                    "{currency|upper}",
-                    "newest-first",
-                    "{balance_transaction_id}",
-                ],
-            ),
-            ("wise_statement_eur", &["%d-%m-%Y", "column = \"Amount\"", "{TransferWise ID}", "newest-first"]),
-            (
-                "revolut_statement",
-                &[
-                    "{Completed Date}",
-                    "%Y-%m-%d %H:%M:%S",
-                    "column = \"Amount\"",
-                    "column = \"Fee\"",
-                    "is_not = [\"COMPLETED\"]",
-                    "idempotency_key_hash",
-                ],
-            ),
-            (
-                "paysim",
-                &["column = \"amount\"", "credit = [\"CASH_IN\"]", "{nameOrig}", "value = \"{step}\""],
-            ),
-            (
-                "ieee_train_transaction",
-                &[
-                    "column = \"TransactionAmt\"",
-                    "positive = \"debit\"",
-                    "{TransactionID}",
-                    "value = \"{TransactionDT}\"",
-                ],
-            ),
-            (
-                "kaggle_bank_sheet",
-                &[
-                    "thousands = \",\"",
-                    "%d-%b-%y",
-                    "in = \"DEPOSIT AMT\"",
-                    "out = \"WITHDRAWAL AMT\"",
-                    "{Account No|alphanumeric}",
-                    "{BALANCE AMT}",
-                ],
-            ),
-            (
-                "kaggle_bank_transactions_2",
-                &[
-                    "%Y-%m-%dT%H:%M:%S",
-                    "{TransactionDate}",
-                    "column = \"TransactionAmount\"",
-                    "credit = [\"Credit\"]",
-                    "debit = [\"Debit\"]",
-                    "{AccountID}",
-                    "by-time",
-                ],
-            ),
-        ];
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/import/samples");
-        for (sample, facts) in samples {
+        for (sample, facts) in SAMPLES {
             let map = guess(&folder.join(format!("{sample}.csv"))).expect("a guess");
             let missing: Vec<&&str> = facts.iter().filter(|fact| !map.contains(**fact)).collect();
             assert!(missing.is_empty(), "{sample}: {missing:?} in\n{map}");
