@@ -207,8 +207,11 @@ const LEDGER_VIOLATIONS: [Violation; 13] = [
         &["append-only"],
     ),
     Violation(
-        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_replication_role = replica', current_database()); END $$",
-        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET session_replication_role', current_database()); END $$",
+        "DO $$ BEGIN
+           CREATE ROLE other_writer;
+           EXECUTE format('ALTER ROLE other_writer IN DATABASE %I SET session_replication_role = replica', current_database());
+         END $$",
+        "DROP ROLE other_writer",
         &["append-only"],
     ),
     Violation(

@@ -102,6 +102,7 @@ pub(super) async fn store_missing(
     connection: &mut Connection,
     broker: &SharedBroker,
 ) -> anyhow::Result<i64> {
+    verification::create_functions(connection).await?;
     let snapshot = verification::snapshot(connection).await?;
     let history = TopicHistory::new(&BrokerRecord::read(connection).await?, TRANSACTIONS_TOPIC);
     let group = &context.config.consume_risk.group;

@@ -38,6 +38,17 @@ pub(super) struct TopicMetadata {
 impl TopicMetadata {
     /// Asks for a topic; `None` if there is no such topic. The request never creates one.
     pub(super) async fn fetch(connection: &mut Connection, name: &str) -> Result<Option<Self>, BrokerError> {
+        match Self::describe(connection, name).await? {
+            Ok(found) => Ok(Some(found)),
+            Err(ResponseError::UnknownTopicOrPartition) => Ok(None),
+            Err(error) => Err(cannot_describe(name, error)),
+        }
+    }
+
+    async fn describe(
+        connection: &mut Connection,
+        name: &str,
+    ) -> Result<Result<Self, ResponseError>, BrokerError> {
         let wanted = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
         let request =
             MetadataRequest::default().with_topics(Some(vec![wanted])).with_allow_auto_topic_creation(false);
@@ -47,11 +58,8 @@ impl TopicMetadata {
             topic.ok_or_else(|| BrokerError::Unavailable { detail: "no topic was described".into() })?;
         match ResponseError::try_from_code(topic.error_code) {
             // A partition without a leader still counts as a partition.
-            None | Some(ResponseError::LeaderNotAvailable) => {
-                Ok(Some(Self { topic, brokers: answer.brokers }))
-            }
-            Some(ResponseError::UnknownTopicOrPartition) => Ok(None),
-            Some(error) => Err(cannot_describe(name, error)),
+            None | Some(ResponseError::LeaderNotAvailable) => Ok(Ok(Self { topic, brokers: answer.brokers })),
+            Some(error) => Ok(Err(error)),
         }
     }
 
@@ -129,7 +137,8 @@ impl Metadata {
         }
     }
 
-    /// Returns the number of partitions of each of these topics that exists, over one connection.
+    /// Returns the number of partitions of each of these topics that exists, over one connection. A topic that the user
+    /// may not describe is left out: a consumer needs no permission for topics that it does not read.
     pub(super) async fn partition_counts(
         &self,
         topics: &[String],
@@ -137,8 +146,12 @@ impl Metadata {
         let mut connection = self.connector.connect_to_any().await?;
         let mut counts = BTreeMap::new();
         for topic in topics {
-            if let Some(found) = TopicMetadata::fetch(&mut connection, topic).await? {
-                counts.insert(topic.clone(), found.partition_count()?);
+            match TopicMetadata::describe(&mut connection, topic).await? {
+                Ok(found) => {
+                    counts.insert(topic.clone(), found.partition_count()?);
+                }
+                Err(ResponseError::UnknownTopicOrPartition | ResponseError::TopicAuthorizationFailed) => {}
+                Err(error) => return Err(cannot_describe(topic, error)),
             }
         }
         Ok(counts)
