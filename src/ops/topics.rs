@@ -205,8 +205,15 @@ fn print_topics(topics: &[Topic], kind: &str) -> std::io::Result<()> {
         "records",
         "state",
     ];
-    let mut rows =
-        table(headings).optional(["max message", "broker", "bytes", "min in sync", "cleanup", "replicas"]);
+    let mut rows = table(headings).optional([
+        "max message",
+        "broker",
+        "bytes",
+        "min in sync",
+        "cleanup",
+        "replicas",
+        "retention",
+    ]);
     for Topic { spec, state, .. } in topics {
         let Some(state) = state else {
             rows.add_row([&spec.name, kind, "", "", "", "", "", "", "", "", "missing"]);

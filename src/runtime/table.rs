@@ -86,10 +86,14 @@ impl Table {
         columns.iter().map(|index| width(index) + WIDTH_BESIDE_CONTENT).sum::<usize>() + 1
     }
 
-    /// Returns the columns that are shown at this width, and the headings of the others.
+    /// Returns the columns that are shown at this width, and the headings of the others. An empty column is the first to
+    /// go, without a word.
     fn fitting(&self, terminal_width: usize) -> (Vec<usize>, Vec<&'static str>) {
         let mut columns: Vec<usize> = (0..self.headings.len()).collect();
         let mut left_out = Vec::new();
+        if self.least_width(&columns) > terminal_width {
+            columns.retain(|index| self.column(*index).any(|cell| !cell.is_empty()));
+        }
         for heading in &self.optional {
             if self.least_width(&columns) <= terminal_width {
                 break;
@@ -186,6 +190,15 @@ mod tests {
     #[test]
     fn a_narrow_terminal_leaves_out_optional_columns_and_names_them() {
         insta::assert_snapshot!(lanes().for_terminal(60));
+    }
+
+    #[test]
+    fn an_empty_column_is_the_first_to_go() {
+        let mut checks = table(["check", "rule", "note"]).wrapping(["rule", "note"]);
+        checks.add_row(["durability", "PostgreSQL flushes commits to disk", ""]);
+        assert!(checks.for_terminal(70).contains("note"));
+        let narrow = checks.for_terminal(40);
+        assert!(!narrow.contains("note") && !narrow.contains("left out"), "{narrow}");
     }
 
     #[test]
