@@ -2,7 +2,7 @@
 //! the new log is, and stay halted until an operator resets their positions.
 
 use ledger::{
-    broker::{Broker, BrokerError, KafkaBroker, LogOffset, TopicSpec},
+    broker::{Broker, BrokerError, KafkaBroker, LogOffset, OutgoingRecord, TopicSpec},
     config::Config,
     consume_risk::StepOutcome,
     event::{TRANSACTIONS_TOPIC, partition_of},
@@ -176,6 +176,34 @@ async fn a_topic_in_postgresql_that_is_created_again_halts_its_consumers_until_a
     assert_eq!(scene.count("risk_assessments").await, 5);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_at_the_offset_of_a_dead_letter_of_an_earlier_log_becomes_a_dead_letter_too() {
+    let system = System::on_postgres().await;
+    let consumer = system.consumer(&[]);
+    let poison = async || {
+        let (key, value) = (Some("acct-0".into()), Some("{poison".into()));
+        let headers = [("ce_type", "TransactionCreated.v1")].into();
+        let record = OutgoingRecord { key, value, headers, timestamp: chrono::Utc::now() };
+        system.broker().await.produce(TRANSACTIONS_TOPIC, 0, vec![record]).await.expect("published");
+    };
+    let dead_lettered = async |count| {
+        eventually("it is dead-lettered", async || system.count("dead_letters").await == count).await;
+    };
+    poison().await;
+    dead_lettered(1).await;
+    let again = "CREATE TEMP TABLE kept AS SELECT topic, partition FROM broker_partitions;
+                 DELETE FROM broker_records; DELETE FROM broker_partitions;
+                 INSERT INTO broker_partitions (topic, partition) SELECT topic, partition FROM kept";
+    system.database.client().await.batch_execute(again).await.expect("created again");
+    poison().await;
+    let halted = "consumer_positions WHERE halted_at IS NOT NULL AND partition = 0";
+    eventually("the partition is halted", async || system.count(halted).await == 1).await;
+    consumers(&system, &["reset", "--group", "risk", "--to", "earliest"]);
+    dead_lettered(2).await;
+    assert_eq!(system.count("dead_letters WHERE of_earlier_log").await, 1);
+    consumer.stop();
+}
+
 fn kafka_config(database: &TestDatabase, kafka: &Kafka) -> Config {
     database.config_with(&kafka.overrides())
 }
@@ -188,7 +216,7 @@ async fn a_fetch_that_knows_its_log_is_refused_by_another_one() {
     let broker = KafkaBroker::connect(&kafka_config(&database, kafka).broker.kafka).await.expect("Kafka");
     let topic = format!("log-{}", Uuid::new_v4().simple());
     broker.ensure_topics(&[TopicSpec::new(&topic, 1)], true).await.expect("created");
-    let record = || ledger::broker::OutgoingRecord {
+    let record = || OutgoingRecord {
         key: Some("k".into()),
         value: Some("v".into()),
         headers: ledger::event::Headers::default(),

@@ -1,5 +1,5 @@
 DROP INDEX dead_letters_once;
-ALTER TABLE dead_letters DROP COLUMN of_earlier_broker;
+ALTER TABLE dead_letters DROP COLUMN of_earlier_log;
 CREATE UNIQUE INDEX dead_letters_once ON dead_letters (consumer_group, topic, partition, record_offset)
   WHERE record_offset IS NOT NULL;
 DROP TABLE broker_topics;

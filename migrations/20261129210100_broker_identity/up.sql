@@ -23,9 +23,9 @@ CREATE TABLE broker_topics (
 );
 COMMENT ON COLUMN broker_topics.partitions_before IS 'the number before a switch accepted another one; keys are in the partitions of both numbers';
 
--- A record is dead-lettered once. In another broker the same partition and offset are another record.
-ALTER TABLE dead_letters ADD COLUMN of_earlier_broker boolean NOT NULL DEFAULT false;
-COMMENT ON COLUMN dead_letters.of_earlier_broker IS 'partition and offset are those of a broker before a switch';
+-- A record is dead-lettered once. In another log, the same partition and offset are another record.
+ALTER TABLE dead_letters ADD COLUMN of_earlier_log boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN dead_letters.of_earlier_log IS 'partition and offset are those of an earlier log: the broker was switched, or the topic was created again';
 DROP INDEX dead_letters_once;
 CREATE UNIQUE INDEX dead_letters_once ON dead_letters (consumer_group, topic, partition, record_offset)
-  WHERE record_offset IS NOT NULL AND NOT of_earlier_broker;
+  WHERE record_offset IS NOT NULL AND NOT of_earlier_log;

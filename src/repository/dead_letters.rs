@@ -15,6 +15,6 @@ mod replays;
 
 pub use dismiss::{dismiss, existing};
 pub use groups::groups;
-pub use insert::{NewDeadLetter, insert, leave_behind};
+pub use insert::{NewDeadLetter, insert, leave_all_logs, leave_log};
 pub use list::{DeadLetter, DeadLetterFilter, DeadLetterRecord, find, newest, now, oldest_ids, record};
 pub use replays::{Replay, insert_replay, lock, replays, requeue};

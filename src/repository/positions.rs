@@ -242,14 +242,14 @@ pub async fn note_attempt(
     expect_one(noted, name)
 }
 
-/// Sets a position to any offset of the log `log_id`, clears its attempts and its halt, and returns the old offset. Call [`super::leases::revoke`]
-/// before it in the same database transaction, so that no consumer continues from the old offset.
+/// Sets a position to any offset of the log `log_id`, clears its attempts and its halt, and returns the old position. Call
+/// [`super::leases::revoke`] before it in the same database transaction, so that no consumer continues from the old offset.
 pub async fn reset(
     connection: &mut Connection,
     name: &PartitionName,
     to: i64,
     log_id: Option<Uuid>,
-) -> Result<Option<i64>, RepositoryError> {
+) -> Result<Option<Position>, RepositoryError> {
     let before = read(connection, name).await?;
     diesel::insert_into(consumer_positions::table)
         .values(NewPosition::new(name, to, log_id))
@@ -271,7 +271,7 @@ pub async fn reset(
         ))
         .execute(connection)
         .await?;
-    Ok(before.map(|before| before.next_offset))
+    Ok(before)
 }
 
 /// Deletes all positions of a group and returns their number. Lock the group's leases before it in the same database

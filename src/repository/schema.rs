@@ -124,7 +124,7 @@ diesel::table! {
         attempts -> Int4,
         event_id -> Nullable<Uuid>,
         created_at -> Timestamptz,
-        of_earlier_broker -> Bool,
+        of_earlier_log -> Bool,
     }
 }
 

@@ -185,7 +185,7 @@ async fn write(
         return broker_identity::change_topics(connection, &changed, by).await;
     }
     positions::forget_all(connection).await?;
-    dead_letters::leave_behind(connection).await?;
+    dead_letters::leave_all_logs(connection).await?;
     broker_identity::replace(connection, &target.identity, &recorded.identity.to_string(), by).await?;
     broker_identity::replace_topics(connection, &target.partitions, by).await
 }

@@ -20,7 +20,7 @@ use crate::{
     broker::{OffsetRange, SharedBroker},
     event::TRANSACTIONS_TOPIC,
     repository::{
-        Connection, RepositoryError, broker_identity, leases,
+        Connection, RepositoryError, broker_identity, dead_letters, leases,
         positions::{self, PartitionName},
         transaction,
     },
@@ -195,12 +195,16 @@ async fn carry_out(
         let revoked = leases::revoke(connection, names).await?;
         let mut moves = Vec::with_capacity(wanted.len());
         for Wanted { name, to, log_id } in wanted {
-            let from = positions::reset(connection, name, *to, *log_id).await?;
+            let before = positions::reset(connection, name, *to, *log_id).await?;
+            let log_before = before.and_then(|before| before.log_id);
+            if log_before.zip(*log_id).is_some_and(|(before, now)| before != now) {
+                dead_letters::leave_log(connection, name).await?;
+            }
             let lease_name = name.lease_name();
             let taken_from = revoked.iter().find(|(lease, _)| *lease == lease_name);
             moves.push(Move {
                 partition: name.partition,
-                from,
+                from: before.map(|before| before.next_offset),
                 to: *to,
                 taken_from: taken_from.map(|(_, owner)| owner.clone()),
             });

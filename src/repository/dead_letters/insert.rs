@@ -116,12 +116,25 @@ pub async fn insert(
     Ok(())
 }
 
-/// Notes that the offsets of all dead letters belong to the broker before a switch, so that records of the new broker at
-/// the same offsets can be dead-lettered too.
-pub async fn leave_behind(connection: &mut Connection) -> Result<(), RepositoryError> {
+/// Notes that the offsets of a partition's dead letters belong to an earlier log, so that records of its new log at the same
+/// offsets can be dead-lettered too.
+pub async fn leave_log(connection: &mut Connection, name: &PartitionName) -> Result<(), RepositoryError> {
     diesel::update(dead_letters::table)
-        .filter(dead_letters::record_offset.is_not_null().and(not(dead_letters::of_earlier_broker)))
-        .set(dead_letters::of_earlier_broker.eq(true))
+        .filter(dead_letters::record_offset.is_not_null().and(not(dead_letters::of_earlier_log)))
+        .filter(dead_letters::consumer_group.eq(&name.group))
+        .filter(dead_letters::topic.eq(&name.topic))
+        .filter(dead_letters::partition.eq(name.partition))
+        .set(dead_letters::of_earlier_log.eq(true))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Does the same for all dead letters, when the broker is switched.
+pub async fn leave_all_logs(connection: &mut Connection) -> Result<(), RepositoryError> {
+    diesel::update(dead_letters::table)
+        .filter(dead_letters::record_offset.is_not_null().and(not(dead_letters::of_earlier_log)))
+        .set(dead_letters::of_earlier_log.eq(true))
         .execute(connection)
         .await?;
     Ok(())

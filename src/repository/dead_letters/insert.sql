@@ -12,7 +12,7 @@ inserted AS (
          unnest(/* keys */ $6), unnest(/* values */ $7), unnest(/* headers */ $8), unnest(/* stages */ $9),
          unnest(/* reasons */ $10), unnest(/* errors */ $11), unnest(/* attempts */ $12), unnest(/* event_ids */ $13)
   ON CONFLICT (consumer_group, topic, partition, record_offset)
-    WHERE record_offset IS NOT NULL AND NOT of_earlier_broker DO NOTHING
+    WHERE record_offset IS NOT NULL AND NOT of_earlier_log DO NOTHING
   RETURNING id
 )
 -- One row of the dead-letter topic for each of them.

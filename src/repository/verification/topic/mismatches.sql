@@ -2,7 +2,7 @@
 -- Not in the DSL: it compares whole tables.
 SELECT e.record_offset,
   EXISTS (SELECT FROM dead_letters d WHERE d.topic = 'transactions.v1' AND d.partition = e.partition
-          AND d.record_offset = e.record_offset AND NOT d.of_earlier_broker) AS dead_lettered,
+          AND d.record_offset = e.record_offset AND NOT d.of_earlier_log) AS dead_lettered,
   'the event of transaction ' || e.account_seq || ' of account ' || e.account_id || ' (partition ' || e.partition
     || ' offset ' || e.record_offset || ') '
     || CASE WHEN t.id IS NULL THEN 'has no transaction in the ledger'

@@ -11,5 +11,5 @@ WHERE NOT EXISTS (SELECT FROM risk_assessments r
                   WHERE d.consumer_group = /* group */ $6 AND d.topic = 'transactions.v1'
                     AND (d.event_id = e.event_id
                          OR (d.partition = e.partition AND d.record_offset = e.record_offset
-                             AND NOT d.of_earlier_broker)))
+                             AND NOT d.of_earlier_log)))
 ORDER BY e.partition, e.record_offset LIMIT 10

@@ -7,5 +7,5 @@ FROM (SELECT /* partition */ $1 AS partition, unnest(/* offsets */ $2) AS record
 WHERE NOT EXISTS (SELECT FROM dead_letters d
                   WHERE d.consumer_group = /* group */ $3 AND d.topic = 'transactions.v1'
                     AND d.partition = e.partition AND d.record_offset = e.record_offset
-                    AND NOT d.of_earlier_broker)
+                    AND NOT d.of_earlier_log)
 ORDER BY e.record_offset LIMIT 10
