@@ -12,7 +12,7 @@ use crate::event::TRANSACTIONS_TOPIC;
 pub struct TopicProblems {
     /// Why no role may use the topic.
     pub refusal: Option<String>,
-    /// What the topic promises less than the configuration.
+    /// The settings with which the topic promises less than the configuration.
     pub warnings: Vec<String>,
 }
 

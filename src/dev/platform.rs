@@ -24,7 +24,7 @@ use crate::{
 
 const DATABASE: &str = "ledger";
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
-/// With this limit and that of the database, a stop takes at most 5 s.
+/// A stop takes at most 5 s: this limit and the limit of the database together.
 const ROLES_STOP_TIMEOUT: Duration = Duration::from_millis(2000);
 /// A whole number of seconds, as actix requires.
 const SERVE_STOP_TIMEOUT: Duration = Duration::from_secs(1);

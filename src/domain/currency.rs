@@ -190,7 +190,7 @@ pub const ENDED: &[EndedCurrency] =
 pub struct EndedCurrency {
     /// The code of the currency.
     pub code: &'static str,
-    /// The Unix time from which nothing is posted in it.
+    /// The Unix time of the end of the currency; nothing is posted in it afterwards.
     ended_at_seconds: i64,
     /// The code of the currency that replaced it.
     successor: &'static str,

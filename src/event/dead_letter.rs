@@ -1,6 +1,6 @@
 //! The words of dead letters.
 
-/// The reasons for which a record is dead-lettered: by the relay the first two, by `consume-risk` the others.
+/// The reasons of dead letters: the first two of the relay, the others of `consume-risk`.
 pub const DEAD_LETTER_REASONS: [&str; 10] = [
     "record_too_large",
     "record_invalid",

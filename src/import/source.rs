@@ -46,7 +46,7 @@ pub(super) struct OpenFile {
 impl OpenFile {
     /// Opens a file and checks its columns.
     pub(super) fn open(path: &Path, map: Option<&ImportMap>, args: &Args) -> anyhow::Result<Self> {
-        // Without this flag, opening a pipe waits for its writer, and no signal ends the wait.
+        // This flag keeps the opening of a pipe from waiting for its writer. No signal would end that wait.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())

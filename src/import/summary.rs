@@ -48,7 +48,7 @@ impl Report {
         Ok(())
     }
 
-    /// Describes why the import did not reach the end, which rows are posted, and what to do.
+    /// Describes the reason why the import did not reach the end, the rows that are posted, and the remedy.
     fn ending_text(&self) -> Option<String> {
         let rows_before = match self.dry_run {
             true => "nothing was written",

@@ -4,7 +4,7 @@
 //! commits: there, a sequence number may be used again for another balance, and a remembered transaction may be
 //! missing.
 //!
-//! Transactions are dated by the database's clock, which each connection and each group reads anew.
+//! Transactions are dated by the database's clock. Each connection and each group reads it again.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,8 @@
 //! Finds outbox rows that the scan floors hide.
 //!
 //! A floor assumes that no id is drawn twice. The assumption fails when an operator or a restore sets the sequence of
-//! the outbox back, or puts old rows into the table. Such rows would stay below the floors, unpublished and uncounted. So the relay tests the
-//! assumption, and discards its floors when it fails.
+//! the outbox back, or puts old rows into the table. Such rows would stay below the floors, unpublished and uncounted.
+//! So the relay tests the assumption, and discards its floors when it fails.
 //!
 //! - The search for rows may pass a million dead index entries while an old snapshot is open. It ends after
 //!   [`SEARCH_TIME_MAX`], and takes at most one hundredth of the time.

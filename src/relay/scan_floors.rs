@@ -76,7 +76,7 @@ impl ScanStart {
     }
 }
 
-/// What the floors assume about the outbox.
+/// The assumptions of the floors about the outbox.
 pub(super) struct Assumptions {
     /// The floor of each lane, 0 where it is unknown. No row is below it.
     pub(super) floors: Vec<i64>,

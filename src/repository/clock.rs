@@ -1,7 +1,7 @@
 //! The clock of the database. It dates everything that the ledger stores, because the clocks of the instances differ.
 //!
 //! A process does not ask for the time before each group. It remembers what the clock showed, and adds the time that has
-//! passed since then by its own monotonic clock, which nobody sets. So the clock of its machine may be wrong, or jump,
+//! passed since then by its own monotonic clock, which cannot be set. So the clock of its machine may be wrong, or jump,
 //! without effect.
 
 use std::time::Instant;

@@ -78,7 +78,8 @@ impl Connector {
     }
 
     /// Connects to the first address that answers and accepts the credentials. Each address gets an equal share of the
-    /// time limit. If all fail, returns the error of an address that refused rather than of one that did not answer.
+    /// time limit. If all fail, prefers the error of an address that refused to the error of an address that did not
+    /// answer.
     async fn connect_to_first(&self, addresses: &[String]) -> Result<Connection, BrokerError> {
         let share = self.connect_timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         let mut failure = BrokerError::Unavailable { detail: "no broker address".into() };

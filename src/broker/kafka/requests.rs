@@ -63,7 +63,7 @@ impl Request for ApiVersionsRequest {
     }
 }
 
-/// A fetch from one partition, in the two forms that it has.
+/// A fetch from one partition, in both of its forms.
 pub(super) struct Fetch {
     /// Names the topic by its name.
     pub(super) by_name: FetchRequest,

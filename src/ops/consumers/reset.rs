@@ -178,8 +178,8 @@ fn within(range: OffsetRange, offset: i64, topic: &str, partition: i32) -> anyho
     Ok(offset)
 }
 
-/// Revokes the leases and moves the positions in one database transaction. Moves nothing if the recorded broker is no
-/// longer the one that has these offsets.
+/// Revokes the leases and moves the positions in one database transaction. Moves nothing if the broker was
+/// switched meanwhile, because the offsets are those of the broker before.
 async fn carry_out(
     connection: &mut Connection,
     generation: Option<i64>,

@@ -1,4 +1,4 @@
-//! The selection of `ledger republish`: ids, an account, a range, or what is missing.
+//! The selection of `ledger republish`: ids, an account, a range, or the missing events.
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
