@@ -1,7 +1,7 @@
 # `make` lists the targets. Each target installs what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test torture lint fmt build release api-check bench bench-events platform-check container-check audit doc clean
+.PHONY: help demo dev test torture lint fmt build release api-check bench bench-events bench-risk platform-check container-check audit doc clean
 
 CARGO ?= cargo
 LEDGER := target/debug/ledger
@@ -53,6 +53,10 @@ bench: release ## Measure serve and its reference programs on a private PostgreS
 bench-events: release ## Measure relay and consume-risk on a private Kafka (about 15 minutes)
 	@scripts/setup.sh bench
 	bench/bench_events.py
+
+bench-risk: release ## Measure consume-risk on accounts with few and many transactions (about 10 minutes)
+	@scripts/setup.sh bench
+	bench/bench_risk.py
 
 api-check: build ## Test the running API against its OpenAPI description (schemathesis)
 	@scripts/setup.sh checks

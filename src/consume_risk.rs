@@ -100,8 +100,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         ..StartDetails::default()
     })?;
     context.health.set_ready(true);
-    let partitions = usize::try_from(partitions).unwrap_or(1);
-    ownership::Ownership::new(context.clone(), broker, rules, partitions).run(leases).await;
+    ownership::Ownership::new(context.clone(), broker, rules).run(leases).await;
     context.health.set_ready(false);
     admin.stop().await;
     broker_watch.end().await

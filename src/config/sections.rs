@@ -323,6 +323,15 @@ pub struct Risk {
     /// The rule file. None for the built-in rules.
     #[serde(deserialize_with = "optional_path")]
     pub rules: Option<PathBuf>,
+    /// The memory for account histories in one process, in MiB.
+    pub history_memory_mib: usize,
+}
+
+impl Risk {
+    /// Returns the memory for account histories in one process, in bytes.
+    pub fn history_bytes_max(&self) -> usize {
+        self.history_memory_mib.saturating_mul(1 << 20)
+    }
 }
 
 /// `[aggregate]`
@@ -394,6 +403,7 @@ impl Config {
             ("serve.batch_body_size_max", self.serve.batch_body_size_max),
             ("relay.batch_size_max", self.relay.batch_size_max),
             ("consume_risk.batch_size_max", self.consume_risk.batch_size_max),
+            ("risk.history_memory_mib", self.risk.history_memory_mib),
         ];
         if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key} must be at least 1"));

@@ -97,6 +97,19 @@ pub(super) struct BatchPlan<'a> {
     fault: Option<RecordFault>,
 }
 
+impl BatchPlan<'_> {
+    /// Counts the events whose history was in memory, and those whose history was read.
+    fn count_histories(&self) {
+        let scored = |action| matches!(action, EventAction::Score | EventAction::ScoreAfterGap);
+        let all = self.actions.iter().filter(|(_, action)| scored(*action)).count();
+        let read = self.accounts_to_read.len();
+        for (source, count) in [("memory", all.saturating_sub(read)), ("ledger", read)] {
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            metrics::counter!("ledger_risk_histories_total", "source" => source).increment(count);
+        }
+    }
+}
+
 /// Assesses records from the front: at least one, or the result gives the reason.
 pub(super) async fn assess(
     connection: &mut Connection,
@@ -138,6 +151,7 @@ pub(super) async fn plan<'a>(
     let mut plan = plan_actions(ruleset, cache, &events, &row_of_event, &currencies);
     plan.record_indexes = record_indexes;
     read_histories(connection, ruleset, cache, &plan).await?;
+    plan.count_histories();
     Ok(plan)
 }
 
@@ -152,12 +166,13 @@ fn events_of(records: &[DecodedRecord]) -> (Vec<&Event>, Vec<usize>) {
 
 /// Returns the account's currency for each event that follows directly on the cached history, or on earlier events of
 /// the batch that do.
-fn known_currencies(cache: &HistoryCache, events: &[&Event]) -> Vec<Option<Currency>> {
+fn known_currencies(cache: &mut HistoryCache, events: &[&Event]) -> Vec<Option<Currency>> {
     let mut next_seqs: HashMap<&str, i64> = HashMap::new();
     let identities = events.iter().map(|event| event.identity());
     identities
         .map(|(account_id, account_seq)| {
-            let known = cache.get(account_id)?;
+            // An account of this batch must not be dropped while the batch reads others.
+            let known = cache.touch(account_id)?;
             let next = next_seqs.entry(account_id).or_insert_with(|| known.history.last_account_seq() + 1);
             if *next != account_seq {
                 return None;
@@ -195,7 +210,7 @@ fn plan_actions<'a>(
         let is_duplicate = is_assessed || !seen.insert((account_id, account_seq));
         let known_next = next_seqs.get(account_id).copied();
         let next =
-            known_next.or_else(|| cache.get(account_id).map(|known| known.history.last_account_seq() + 1));
+            known_next.or_else(|| cache.peek(account_id).map(|known| known.history.last_account_seq() + 1));
         let action = match (is_duplicate, next) {
             (true, Some(next)) if next == account_seq => EventAction::Remember,
             (true, _) => EventAction::Skip,
@@ -272,36 +287,24 @@ async fn read_histories(
     }
     let rows_back = rows_back(ruleset);
     let account_ids: Vec<&str> = plan.accounts_to_read.iter().map(|(account_id, _)| *account_id).collect();
-    let mut histories: Vec<AccountHistory> = plan
-        .before_seqs
-        .iter()
-        .map(|before_seq| {
-            let rows = usize::try_from((before_seq - 1).clamp(0, rows_back)).unwrap_or(0);
-            AccountHistory::with_room(ruleset, rows)
-        })
-        .collect();
+    let mut histories: Vec<AccountHistory> =
+        plan.accounts_to_read.iter().map(|_| AccountHistory::new(ruleset)).collect();
     transactions::each_earlier_row(connection, &account_ids, &plan.before_seqs, rows_back, |row| {
         let history = usize::try_from(row.ordinal - 1).ok().and_then(|index| histories.get_mut(index));
         let (counterparty, metadata) = (row.counterparty.as_deref(), row.metadata.as_deref());
         let row = ruleset.history_row(row.account_seq, row.created_at, row.amount, counterparty, metadata);
-        history.into_iter().for_each(|history| history.add_earlier(&row));
+        if let Some(history) = history {
+            history.add_earlier(row);
+        }
     })
     .await?;
-    // The cache never drops the account that is put in last. Make that the first account of the batch, so that the batch
-    // can handle at least one event.
-    let first = plan
-        .actions
-        .first()
-        .filter(|(_, action)| *action != EventAction::Skip)
-        .map(|(event, _)| event.identity().0);
-    let known_before = first.filter(|first| plan.accounts_to_read.iter().all(|(read, _)| read != first));
-    let known_before = known_before.and_then(|account_id| Some((account_id, cache.take(account_id)?)));
     for ((account_id, currency), history) in plan.accounts_to_read.iter().zip(histories).rev() {
-        cache.take(account_id);
         cache.put(account_id, CachedAccount { history, currency: *currency });
     }
-    if let Some((account_id, known)) = known_before {
-        cache.put(account_id, known);
+    // The cache never drops the account that was used last. Make that the first account of the batch, so that the batch
+    // can handle at least one event.
+    if let Some((event, _)) = plan.actions.first() {
+        cache.touch(event.identity().0);
     }
     Ok(())
 }
@@ -355,35 +358,34 @@ async fn score_events(
             assessed.handled += 1;
             continue;
         }
-        let follows = |known: &CachedAccount| known.history.last_account_seq() + 1 == account_seq;
-        let Some(mut known) = cache.take(account_id).filter(follows) else {
+        let scored = cache.change(account_id, |known| {
+            let follows = known.history.last_account_seq() + 1 == account_seq;
+            follows.then(|| match action {
+                EventAction::Remember => {
+                    ruleset.remember(&mut known.history, &event.subject());
+                    Ok(None)
+                }
+                _ => {
+                    fail_point::reach_with("consume-risk/scoring", event.created.description.as_deref());
+                    ruleset.score(&mut known.history, &event.subject()).map(Some)
+                }
+            })
+        });
+        match scored.flatten() {
             // The cache dropped the history, or rows are missing. The next batch begins here and reads it again.
-            return if assessed.handled > 0 {
-                Ok(assessed)
-            } else {
-                Err(missing_row(account_id, account_seq))
-            };
-        };
-        if action == EventAction::Remember {
-            ruleset.remember(&mut known.history, &event.subject());
-            cache.put(account_id, known);
-            assessed.duplicates += 1;
-        } else {
-            fail_point::reach_with("consume-risk/scoring", event.created.description.as_deref());
-            let outcome = ruleset.score(&mut known.history, &event.subject());
-            cache.put(account_id, known);
-            match outcome {
-                Ok(assessment) => {
-                    assessed.push(event, assessment)?;
-                    if action == EventAction::ScoreAfterGap {
-                        let account_id = account_id.to_owned();
-                        assessed.suspected_gaps.push(SequenceGap { account_id, account_seq });
-                    }
+            None if assessed.handled > 0 => return Ok(assessed),
+            None => return Err(missing_row(account_id, account_seq)),
+            Some(Ok(None)) => assessed.duplicates += 1,
+            Some(Ok(Some(assessment))) => {
+                assessed.push(event, assessment)?;
+                if action == EventAction::ScoreAfterGap {
+                    let account_id = account_id.to_owned();
+                    assessed.suspected_gaps.push(SequenceGap { account_id, account_seq });
                 }
-                Err(error) => {
-                    assessed.fault = Some(rule_failed(&error));
-                    return Ok(assessed);
-                }
+            }
+            Some(Err(error)) => {
+                assessed.fault = Some(rule_failed(&error));
+                return Ok(assessed);
             }
         }
         assessed.handled += 1;

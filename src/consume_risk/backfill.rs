@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     broker::FetchedRecord,
+    config::Risk,
     domain::{RiskLevel, Transaction},
     event::{TRANSACTION_CREATED, cloud_event_headers, encode_transaction_created},
     repository::{Connection, RepositoryError, assessments, transaction},
@@ -54,10 +55,9 @@ pub struct Backfill {
 
 impl Backfill {
     /// Creates a backfill. A dry run scores all transactions and writes nothing.
-    pub fn new(ruleset: Ruleset, is_dry_run: bool) -> Self {
-        let mut cache = HistoryCache::default();
-        cache.limit(MemoryBudget::for_partitions(1).histories_bytes_max());
-        Self { ruleset, cache, is_dry_run }
+    pub fn new(ruleset: Ruleset, config: &Risk, is_dry_run: bool) -> Self {
+        let memory = MemoryBudget::new(config.history_bytes_max());
+        Self { ruleset, cache: HistoryCache::new(memory.share()), is_dry_run }
     }
 
     /// Assesses transactions, in one commit or a few. Those of an account must be in `account_seq` order.

@@ -1,6 +1,6 @@
 //! The memory that the partitions of one process share, bounded however many partitions there are.
 //!
-//! - Histories: each partition gets an equal part.
+//! - Histories: each partition that the process owns gets an equal part of `risk.history_memory_mib`.
 //! - Records read ahead: a batch takes its part before it is decoded and returns it after it is handled. A partition
 //!   that finds no room waits for the others. They do not depend on it, so the wait ends.
 
@@ -11,8 +11,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::FetchedRecord;
 
-/// The memory for the account histories of all partitions.
-const HISTORIES_BYTES_MAX: usize = 60 << 20;
 /// The memory for the decoded records of all partitions.
 const RECORDS_BYTES_MAX: usize = 8 << 20;
 /// One permit of the semaphore stands for this many bytes.
@@ -24,22 +22,38 @@ const RECORD_OVERHEAD_BYTES: usize = 1_200;
 /// The limits, shared by the partitions of a process.
 #[derive(Debug)]
 pub struct MemoryBudget {
-    histories_bytes_max: usize,
+    histories: HistoryShare,
     records: Arc<Semaphore>,
 }
 
+/// The part of one partition in the memory for histories.
+#[derive(Debug, Default)]
+pub(super) struct HistoryShare {
+    /// The limit for all partitions.
+    bytes_max: usize,
+    /// Cloned into each share, which counts them. The budget holds one more.
+    shares: Arc<()>,
+}
+
+impl HistoryShare {
+    /// Returns the limit for the partition. It is smaller when the process owns more partitions.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max / Arc::strong_count(&self.shares).saturating_sub(1).max(1)
+    }
+}
+
 impl MemoryBudget {
-    /// Divides the memory for a process that may own this many partitions at once.
-    pub fn for_partitions(partitions: usize) -> Self {
+    /// Creates a budget with this many bytes for the histories of all partitions.
+    pub(super) fn new(histories_bytes_max: usize) -> Self {
         Self {
-            histories_bytes_max: HISTORIES_BYTES_MAX / partitions.max(1),
+            histories: HistoryShare { bytes_max: histories_bytes_max, shares: Arc::default() },
             records: Arc::new(Semaphore::new(RECORDS_BYTES_MAX / UNIT_BYTES)),
         }
     }
 
-    /// Returns the limit for the histories of one partition.
-    pub(super) fn histories_bytes_max(&self) -> usize {
-        self.histories_bytes_max
+    /// Returns a share for the histories of another partition.
+    pub(super) fn share(&self) -> HistoryShare {
+        HistoryShare { bytes_max: self.histories.bytes_max, shares: Arc::clone(&self.histories.shares) }
     }
 
     /// Waits for room for this many bytes of records. More bytes than the whole budget count as the whole budget.

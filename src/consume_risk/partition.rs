@@ -99,7 +99,7 @@ impl PartitionConsumer {
         lease: Lease,
     ) -> Self {
         let config = Arc::clone(&context.config);
-        let memory = Arc::new(MemoryBudget::for_partitions(1));
+        let memory = Arc::new(MemoryBudget::new(config.risk.history_bytes_max()));
         let connections = SharedConnections::new(&config.database);
         let answer_timeout = answer_timeout(&config.database);
         let attempts_max = config.consume_risk.attempts_max;
@@ -107,7 +107,7 @@ impl PartitionConsumer {
         let store = PartitionStore::new(config, name, lease);
         let handler = RecordHandler {
             store: store.clone(),
-            scorer: Scorer::new(rules, memory.histories_bytes_max(), answer_timeout, context.clock.clone()),
+            scorer: Scorer::new(rules, memory.share(), answer_timeout, context.clock.clone()),
             isolation: ScoringIsolation::default(),
             attempts: Attempts::new(attempts_max),
             commits: Commits::new(store.clone()),
@@ -134,7 +134,7 @@ impl PartitionConsumer {
         isolation: ScoringIsolation,
         connections: Arc<SharedConnections>,
     ) -> Self {
-        self.handler.scorer.limit(memory.histories_bytes_max());
+        self.handler.scorer.limit(memory.share());
         self.handler.isolation = isolation;
         Self { memory, connections, ..self }
     }
@@ -295,6 +295,7 @@ impl PartitionConsumer {
     /// No record arrived: waits for the commit in flight and moves the position past transaction markers.
     async fn handle_silence(&mut self) -> anyhow::Result<StepOutcome> {
         self.handler.commits.finish().await?;
+        self.handler.scorer.shrink();
         if self.idle_check.is_due() {
             let mut lent = self.connections.take().await?;
             self.idle_check.run(&self.store, lent.connection(), self.handler.attempts.position()).await?;

@@ -14,6 +14,7 @@ use super::{
     assess::{LedgerLookup, assess},
     cache::HistoryCache,
     decode::{RecordFault, decode},
+    memory_budget::HistoryShare,
     reader::DecodedRecord,
 };
 use crate::{
@@ -71,8 +72,9 @@ pub async fn retry_record(
         Err(fault) => return Ok(failed(fault)),
     };
     let records = [DecodedRecord { event, record }];
-    let assessed =
-        assess(connection, ruleset, &mut HistoryCache::default(), &records, LedgerLookup::Full).await?;
+    // The one account is kept without a share of the memory.
+    let mut cache = HistoryCache::new(HistoryShare::default());
+    let assessed = assess(connection, ruleset, &mut cache, &records, LedgerLookup::Full).await?;
     Ok(match assessed.fault {
         Some(fault) => failed(fault),
         None if assessed.duplicates > 0 => RetriedRecord::AlreadyAssessed,

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::rows::{HeldRow, TextHash};
+use super::rows::HeldRow;
 use crate::domain::Direction;
 
 /// The aggregate over the rows of the window.
@@ -70,161 +70,124 @@ impl Feature {
         }
     }
 
-    fn takes(&self, row: HeldRow<'_>, amounts: &[i64]) -> bool {
-        let size = row.numbers.amount.saturating_abs();
+    /// Returns whether both features aggregate the same rows of a window.
+    pub fn takes_same_rows(&self, other: &Self) -> bool {
+        let filter =
+            |feature: &Self| (feature.direction, feature.at_least, feature.below, feature.multiple_of);
+        filter(self) == filter(other)
+    }
+
+    /// Returns whether the filter lets the row pass.
+    pub fn takes(&self, row: HeldRow, amounts: &[i64]) -> bool {
+        let size = row.amount.saturating_abs();
         let bound = |position: Option<usize>| position.and_then(|at| amounts.get(at)).copied();
-        self.direction.is_none_or(|wanted| wanted == Direction::of(row.numbers.amount))
+        size != 0
+            && self.direction.is_none_or(|wanted| wanted == Direction::of(row.amount))
             && bound(self.at_least).is_none_or(|least| size >= least)
             && bound(self.below).is_none_or(|limit| size < limit)
             && bound(self.multiple_of).is_none_or(|unit| unit > 0 && size % unit == 0)
     }
 }
 
-/// The rows that are inside a feature's window now, aggregated.
+/// The aggregate of the rows that are inside a feature's window now.
 #[derive(Debug)]
-pub(super) struct Window {
-    /// The number of the first row inside, counted from the first row of the account's history.
-    first: u64,
-    state: WindowState,
+pub(super) enum Window {
+    Count(i64),
+    Sum(i128),
+    Extreme(Box<Candidates>),
+    /// The number and the time of the last row.
+    Last(Option<(i64, i64)>),
+    /// The account's texts are counted, see [`super::recent_texts`].
+    Texts,
 }
 
 /// The rows that are, or can still become, the minimum or maximum; the current one first.
 #[derive(Debug, Default)]
-struct Candidates(VecDeque<(u64, i64)>);
-
-/// An account has one for each feature, so large values are boxed.
-#[derive(Debug)]
-enum WindowState {
-    Count(i64),
-    Sum(Box<i128>),
-    Extreme(Box<Candidates>),
-    /// Each text with its number of rows, sorted.
-    Distinct(Vec<(TextHash, u32)>),
-    /// The number and the time of the last row.
-    Last(Option<(u64, i64)>),
-}
+pub(super) struct Candidates(VecDeque<(i64, i64)>);
 
 impl Window {
     pub fn new(feature: &Feature) -> Self {
-        let state = match feature.aggregate {
-            Aggregate::Count => WindowState::Count(0),
-            Aggregate::Sum(_) => WindowState::Sum(Box::default()),
-            Aggregate::Min(_) | Aggregate::Max(_) => WindowState::Extreme(Box::default()),
-            Aggregate::Distinct(_) => WindowState::Distinct(Vec::new()),
-            Aggregate::SecondsSinceLast => WindowState::Last(None),
-        };
-        Self { first: 0, state }
+        match feature.aggregate {
+            Aggregate::Count => Self::Count(0),
+            Aggregate::Sum(_) => Self::Sum(0),
+            Aggregate::Min(_) | Aggregate::Max(_) => Self::Extreme(Box::default()),
+            Aggregate::Distinct(_) => Self::Texts,
+            Aggregate::SecondsSinceLast => Self::Last(None),
+        }
     }
 
     /// Returns about how many bytes of memory the window takes.
     pub fn bytes(&self) -> usize {
-        let extra = match &self.state {
-            WindowState::Count(_) | WindowState::Last(_) => 0,
-            WindowState::Sum(_) => size_of::<i128>(),
-            WindowState::Extreme(rows) => {
-                size_of::<Candidates>() + rows.0.capacity() * size_of::<(u64, i64)>()
-            }
-            WindowState::Distinct(values) => values.capacity() * size_of::<(TextHash, u32)>(),
+        let extra = match self {
+            Self::Extreme(rows) => size_of::<Candidates>() + rows.0.capacity() * size_of::<(i64, i64)>(),
+            Self::Count(_) | Self::Sum(_) | Self::Last(_) | Self::Texts => 0,
         };
         size_of::<Self>() + extra
     }
 
-    /// The number of the first row inside.
-    pub fn first(&self) -> u64 {
-        self.first
-    }
-
     /// Adds a new row.
-    pub fn enter(&mut self, feature: &Feature, amounts: &[i64], number: u64, row: HeldRow<'_>) {
-        if !feature.takes(row, amounts) {
+    pub fn enter(&mut self, feature: &Feature, amounts: &[i64], account_seq: i64, row: HeldRow) {
+        if matches!(self, Self::Texts) || !feature.takes(row, amounts) {
             return;
         }
-        match &mut self.state {
-            WindowState::Count(count) => *count += 1,
-            WindowState::Sum(sum) => **sum += i128::from(measured(feature, row)),
-            WindowState::Extreme(rows) => {
+        match self {
+            Self::Count(count) => *count += 1,
+            Self::Sum(sum) => *sum += i128::from(measured(feature, row)),
+            Self::Extreme(rows) => {
                 let value = measured(feature, row);
                 let smallest = matches!(feature.aggregate, Aggregate::Min(_));
                 let beaten = |old: i64| if smallest { old >= value } else { old <= value };
                 while rows.0.back().is_some_and(|(_, old)| beaten(*old)) {
                     rows.0.pop_back();
                 }
-                rows.0.push_back((number, value));
+                rows.0.push_back((account_seq, value));
             }
-            WindowState::Distinct(values) => add_text(values, hash_of(feature, row)),
-            WindowState::Last(last) => *last = Some((number, row.numbers.at_micros)),
+            Self::Last(last) => *last = Some((account_seq, row.at_micros)),
+            Self::Texts => {}
         }
     }
 
-    /// Removes the first row, which must be `row`, with the number `first()`.
-    pub fn leave(&mut self, feature: &Feature, amounts: &[i64], row: HeldRow<'_>) {
-        let number = self.first;
-        self.first += 1;
+    /// Removes the window's first row. Not needed for `Last` and `Texts`.
+    pub fn leave(&mut self, feature: &Feature, amounts: &[i64], account_seq: i64, row: HeldRow) {
         if !feature.takes(row, amounts) {
             return;
         }
-        match &mut self.state {
-            WindowState::Count(count) => *count -= 1,
-            WindowState::Sum(sum) => **sum -= i128::from(measured(feature, row)),
-            WindowState::Extreme(rows) => {
-                if rows.0.front().is_some_and(|(front, _)| *front == number) {
+        match self {
+            Self::Count(count) => *count -= 1,
+            Self::Sum(sum) => *sum -= i128::from(measured(feature, row)),
+            Self::Extreme(rows) => {
+                if rows.0.front().is_some_and(|(front, _)| *front == account_seq) {
                     rows.0.pop_front();
                 }
             }
-            WindowState::Distinct(values) => remove_text(values, hash_of(feature, row)),
-            WindowState::Last(last) => *last = last.filter(|(known, _)| *known > number),
+            Self::Last(_) | Self::Texts => {}
         }
     }
 
-    /// Returns the feature's value at `now_micros`.
-    pub fn value(&self, now_micros: i64) -> i64 {
-        match &self.state {
-            WindowState::Count(count) => *count,
-            WindowState::Sum(sum) => {
-                let bounded = (**sum).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
+    /// Returns the feature's value at `now_micros`. `start` is the number of the first row inside the window.
+    pub fn value(&self, start: i64, now_micros: i64) -> i64 {
+        match self {
+            Self::Count(count) => *count,
+            Self::Sum(sum) => {
+                let bounded = (*sum).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
                 i64::try_from(bounded).unwrap_or_default()
             }
-            WindowState::Extreme(rows) => rows.0.front().map_or(0, |(_, value)| *value),
-            WindowState::Distinct(values) => i64::try_from(values.len()).unwrap_or(i64::MAX),
-            WindowState::Last(last) => last.map_or(-1, |(_, at)| (now_micros - at) / MICROS_PER_SECOND),
+            Self::Extreme(rows) => rows.0.front().map_or(0, |(_, value)| *value),
+            Self::Last(last) => last
+                .filter(|(account_seq, _)| *account_seq >= start)
+                .map_or(-1, |(_, at)| (now_micros - at) / MICROS_PER_SECOND),
+            Self::Texts => 0,
         }
     }
 }
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-fn measured(feature: &Feature, row: HeldRow<'_>) -> i64 {
+fn measured(feature: &Feature, row: HeldRow) -> i64 {
     match feature.aggregate {
         Aggregate::Sum(Measure::SignedAmount)
         | Aggregate::Min(Measure::SignedAmount)
-        | Aggregate::Max(Measure::SignedAmount) => row.numbers.amount,
-        _ => row.numbers.amount.saturating_abs(),
-    }
-}
-
-fn hash_of(feature: &Feature, row: HeldRow<'_>) -> Option<TextHash> {
-    match feature.aggregate {
-        Aggregate::Distinct(nth) => row.hash(nth),
-        _ => None,
-    }
-}
-
-fn add_text(values: &mut Vec<(TextHash, u32)>, value: Option<TextHash>) {
-    let Some(value) = value else { return };
-    match values.binary_search_by_key(&value, |(known, _)| *known) {
-        Ok(index) => values.get_mut(index).into_iter().for_each(|(_, count)| *count += 1),
-        Err(index) => values.insert(index, (value, 1)),
-    }
-}
-
-fn remove_text(values: &mut Vec<(TextHash, u32)>, value: Option<TextHash>) {
-    let Some(value) = value else { return };
-    if let Ok(index) = values.binary_search_by_key(&value, |(known, _)| *known)
-        && let Some((_, count)) = values.get_mut(index)
-    {
-        *count -= 1;
-        if *count == 0 {
-            values.remove(index);
-        }
+        | Aggregate::Max(Measure::SignedAmount) => row.amount,
+        _ => row.amount.saturating_abs(),
     }
 }

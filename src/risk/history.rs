@@ -5,123 +5,175 @@
 //! - `history_rows`: the last rows by `account_seq`, the event included.
 //!
 //! Both depend only on the rows, so a history that is kept in memory and one that is loaded again give the same values.
+//!
+//! A history keeps only what a feature can still need: the time and amount of the rows inside the widest window, the
+//! texts inside the widest window that counts them, and the current value of each feature.
 
 use super::{
     Ruleset,
     feature::{Feature, Window},
-    rows::{HeldRow, HistoryRow, Rows},
+    layout::{FeatureParts, HistoryLayout},
+    recent_texts::RecentTexts,
+    rows::{HeldRow, HistoryRow, RowNumbers, Rows},
 };
 
 /// The history of one account for one ruleset and one currency.
 #[derive(Debug)]
 pub struct AccountHistory {
     rows: Rows,
-    /// The number of the first row in `rows`, counted from the first row that this history ever held.
-    first: u64,
+    /// The number of the last row.
+    last_seq: i64,
+    /// The number of the first row inside each width of the layout.
+    starts: Box<[i64]>,
+    /// One for each feature.
     windows: Box<[Window]>,
-    /// Whether the earlier rows have been added to the windows.
-    entered: bool,
+    /// One for each set of texts of the layout.
+    texts: Box<[RecentTexts]>,
+    /// Earlier rows that are not yet in the windows: the filters need the currency's amounts, which are known only at the
+    /// first event.
+    earlier: Vec<HistoryRow>,
+}
+
+/// The same values for each step of an update.
+#[derive(Clone, Copy)]
+struct Rules<'a> {
+    features: &'a [Feature],
+    layout: &'a HistoryLayout,
+    amounts: &'a [i64],
+    history_rows: i64,
 }
 
 impl AccountHistory {
     /// Returns the history of an account without rows.
     pub fn new(ruleset: &Ruleset) -> Self {
-        Self::with_room(ruleset, 0)
-    }
-
-    /// Returns an empty history with room for this many rows.
-    pub fn with_room(ruleset: &Ruleset, rows: usize) -> Self {
-        let windows = ruleset.features().iter().map(Window::new).collect();
-        let rows = Rows::with_capacity(rows.min(ruleset.history_rows()), ruleset.hashes_per_row());
-        Self { rows, first: 0, windows, entered: false }
+        let layout = ruleset.layout();
+        Self {
+            rows: Rows::default(),
+            last_seq: 0,
+            starts: layout.widths.iter().map(|_| 0).collect(),
+            windows: ruleset.features().iter().map(Window::new).collect(),
+            texts: layout.texts.iter().map(|_| RecentTexts::default()).collect(),
+            earlier: Vec::new(),
+        }
     }
 
     /// Adds a row from before the first scored event. Rows may come in any order, each at most once.
-    pub fn add_earlier(&mut self, row: &HistoryRow) {
-        debug_assert!(!self.entered, "no event was scored yet");
-        self.rows.add(row);
+    pub fn add_earlier(&mut self, row: HistoryRow) {
+        debug_assert!(self.rows.is_empty(), "no event was scored yet");
+        self.last_seq = self.last_seq.max(row.numbers.account_seq);
+        self.earlier.push(row);
     }
 
     /// The `account_seq` of the last row, 0 without rows.
     pub fn last_account_seq(&self) -> i64 {
-        self.rows.last_seq().unwrap_or(0)
+        self.last_seq
     }
 
     /// Returns about how many bytes of memory the history takes.
     pub fn bytes(&self) -> usize {
-        self.rows.bytes() + self.windows.iter().map(Window::bytes).sum::<usize>()
+        let earlier =
+            self.earlier.first().map_or(0, |row| size_of::<HistoryRow>() + size_of_val(&*row.hashes));
+        self.rows.bytes()
+            + self.earlier.capacity() * earlier
+            + size_of_val(&*self.starts)
+            + self.windows.iter().map(Window::bytes).sum::<usize>()
+            + self.texts.iter().map(|texts| size_of::<RecentTexts>() + texts.bytes()).sum::<usize>()
     }
 
     /// Adds the event's own row and returns the value of each feature at that moment.
     pub(super) fn advance(&mut self, ruleset: &Ruleset, amounts: &[i64], row: &HistoryRow) -> Vec<i64> {
-        let features = ruleset.features();
-        self.fill_new_windows(features, amounts);
-        self.forget_rows_before(row.numbers.account_seq, ruleset.history_rows(), features, amounts);
-        let now = row.numbers.at_micros;
-        for (window, feature) in self.windows.iter_mut().zip(features) {
-            let Some(start) = feature.window.map(|width| now.saturating_sub(width)) else { continue };
-            while let Some(oldest) = row_at(&self.rows, self.first, window.first())
-                && oldest.numbers.at_micros <= start
+        let rules = Rules {
+            features: ruleset.features(),
+            layout: ruleset.layout(),
+            amounts,
+            history_rows: i64::try_from(ruleset.history_rows()).unwrap_or(i64::MAX),
+        };
+        self.enter_earlier_rows(rules);
+        let RowNumbers { account_seq, at_micros, .. } = row.numbers;
+        self.leave(rules, row.numbers);
+        let first_seen = first_seen(rules, account_seq);
+        let values = |history: &Self| -> Vec<i64> {
+            let parts = rules.layout.parts.iter();
+            let windows = history.windows.iter().zip(parts);
+            windows.map(|(window, parts)| history.value(window, *parts, first_seen, at_micros)).collect()
+        };
+        let mut seen = values(self);
+        self.enter(rules, row);
+        for ((before, after), feature) in seen.iter_mut().zip(values(self)).zip(rules.features) {
+            if feature.include_event {
+                *before = after;
+            }
+        }
+        seen
+    }
+
+    fn enter_earlier_rows(&mut self, rules: Rules<'_>) {
+        let mut earlier = std::mem::take(&mut self.earlier);
+        earlier.sort_unstable_by_key(|row| row.numbers.account_seq);
+        for row in &earlier {
+            self.leave(rules, row.numbers);
+            self.enter(rules, row);
+        }
+    }
+
+    /// Removes the rows that the next row does not see.
+    fn leave(&mut self, rules: Rules<'_>, next: RowNumbers) {
+        let first_seen = first_seen(rules, next.account_seq);
+        for (start, width) in self.starts.iter_mut().zip(&rules.layout.widths) {
+            let before = next.at_micros.saturating_sub(width.micros);
+            while let Some(row) = self.rows.get(*start)
+                && (*start < first_seen || row.at_micros <= before)
             {
-                window.leave(feature, amounts, oldest);
-            }
-        }
-        let before: Vec<i64> = self.windows.iter().map(|window| window.value(now)).collect();
-        let number = self.next_number();
-        self.rows.add(row);
-        if let Some(own) = row_at(&self.rows, self.first, number) {
-            for (window, feature) in self.windows.iter_mut().zip(features) {
-                window.enter(feature, amounts, number, own);
-            }
-        }
-        let after = self.windows.iter().map(|window| window.value(now));
-        features
-            .iter()
-            .zip(before.into_iter().zip(after))
-            .map(|(feature, (before, after))| if feature.include_event { after } else { before })
-            .collect()
-    }
-
-    fn next_number(&self) -> u64 {
-        self.first + u64::try_from(self.rows.len()).unwrap_or(u64::MAX)
-    }
-
-    /// Adds the earlier rows to the windows at the first event: only then are the currency's amounts known, which the
-    /// filters need.
-    fn fill_new_windows(&mut self, features: &[Feature], amounts: &[i64]) {
-        if self.entered {
-            return;
-        }
-        self.entered = true;
-        for (window, feature) in self.windows.iter_mut().zip(features) {
-            for (number, row) in (0_u64..).zip(self.rows.iter()) {
-                window.enter(feature, amounts, number, row);
-            }
-        }
-    }
-
-    fn forget_rows_before(
-        &mut self,
-        account_seq: i64,
-        history_rows: usize,
-        features: &[Feature],
-        amounts: &[i64],
-    ) {
-        let rows_back = i64::try_from(history_rows).unwrap_or(i64::MAX);
-        while let Some(oldest) = self.rows.get(0)
-            && oldest.numbers.account_seq <= account_seq.saturating_sub(rows_back)
-        {
-            for (window, feature) in self.windows.iter_mut().zip(features) {
-                if window.first() == self.first {
-                    window.leave(feature, amounts, oldest);
+                for index in &width.features {
+                    if let (Some(window), Some(feature)) =
+                        (self.windows.get_mut(*index), rules.features.get(*index))
+                    {
+                        window.leave(feature, rules.amounts, *start, row);
+                    }
                 }
+                *start += 1;
             }
-            self.rows.remove_first();
-            self.first += 1;
+        }
+        // Without windows no row is needed again.
+        self.rows.remove_before(self.starts.iter().copied().min().unwrap_or(i64::MAX));
+        for (texts, counted) in self.texts.iter_mut().zip(&rules.layout.texts) {
+            let starts = counted.widths.iter().filter_map(|width| self.starts.get(*width));
+            texts.forget_before(starts.copied().min().unwrap_or(i64::MIN));
+        }
+    }
+
+    /// Adds a row, which must come after the last one.
+    fn enter(&mut self, rules: Rules<'_>, row: &HistoryRow) {
+        let RowNumbers { account_seq, at_micros, amount } = row.numbers;
+        let held = HeldRow { at_micros, amount };
+        if self.rows.is_empty() {
+            self.starts.fill(account_seq);
+        }
+        self.rows.add(account_seq, held);
+        self.last_seq = account_seq;
+        for (window, feature) in self.windows.iter_mut().zip(rules.features) {
+            window.enter(feature, rules.amounts, account_seq, held);
+        }
+        for (texts, counted) in self.texts.iter_mut().zip(&rules.layout.texts) {
+            let feature = rules.features.get(counted.feature);
+            if feature.is_some_and(|feature| feature.takes(held, rules.amounts))
+                && let Some(text) = row.hash(counted.nth)
+            {
+                texts.add(text, account_seq);
+            }
+        }
+    }
+
+    fn value(&self, window: &Window, parts: FeatureParts, first_seen: i64, now: i64) -> i64 {
+        let start = parts.width.and_then(|width| self.starts.get(width)).copied().unwrap_or(first_seen);
+        match parts.texts.and_then(|texts| self.texts.get(texts)) {
+            Some(texts) => i64::try_from(texts.count_from(start)).unwrap_or(i64::MAX),
+            None => window.value(start, now),
         }
     }
 }
 
-fn row_at(rows: &Rows, first: u64, number: u64) -> Option<HeldRow<'_>> {
-    rows.get(usize::try_from(number.checked_sub(first)?).ok()?)
+/// Returns the number of the first row that the event with this number sees.
+fn first_seen(rules: Rules<'_>, account_seq: i64) -> i64 {
+    account_seq.saturating_sub(rules.history_rows).saturating_add(1)
 }

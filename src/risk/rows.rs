@@ -1,7 +1,7 @@
 //! The rows of one account's history.
 //!
-//! Histories are most of the memory of `consume-risk`, so a row has no allocation of its own: one queue holds the numbers
-//! of all rows, another one the text hashes, the same count for each row.
+//! Histories are most of the memory of `consume-risk`, so a row takes 16 bytes: its time and its amount. Its number
+//! follows from its index.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +9,7 @@ use std::{
     num::NonZeroU64,
 };
 
-/// The queues grow by an eighth and at least by this many rows.
+/// The queue grows by an eighth and at least by this many rows. It shrinks when three quarters of it are free.
 const ROWS_RESERVED_MIN: usize = 4;
 
 /// A hash of 64 bits in place of a text that is only compared for equality. The texts themselves would take most of a
@@ -42,91 +42,74 @@ pub struct HistoryRow {
     pub(super) hashes: Box<[Option<TextHash>]>,
 }
 
-/// A row inside [`Rows`].
-#[derive(Debug, Clone, Copy)]
-pub(super) struct HeldRow<'a> {
-    pub numbers: RowNumbers,
-    rows: &'a Rows,
-    index: usize,
-}
-
-impl HeldRow<'_> {
-    pub fn hash(&self, nth: usize) -> Option<TextHash> {
-        self.rows.hashes.get(self.index * self.rows.hashes_per_row + nth).copied().flatten()
+impl HistoryRow {
+    pub(super) fn hash(&self, nth: usize) -> Option<TextHash> {
+        self.hashes.get(nth).copied().flatten()
     }
 }
 
-/// Rows in the order of `account_seq`.
-#[derive(Debug)]
+/// A row inside [`Rows`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldRow {
+    pub at_micros: i64,
+    /// Minor units, negative for a debit. 0 for a row that the ledger lacks, which no feature counts.
+    pub amount: i64,
+}
+
+/// Rows with consecutive numbers.
+#[derive(Debug, Default)]
 pub(super) struct Rows {
-    numbers: VecDeque<RowNumbers>,
-    hashes: VecDeque<Option<TextHash>>,
-    hashes_per_row: usize,
+    /// The `account_seq` of the first row.
+    first_seq: i64,
+    held: VecDeque<HeldRow>,
 }
 
 impl Rows {
-    pub fn with_capacity(capacity: usize, hashes_per_row: usize) -> Self {
-        Self {
-            numbers: VecDeque::with_capacity(capacity),
-            hashes: VecDeque::with_capacity(capacity * hashes_per_row),
-            hashes_per_row,
-        }
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 
-    pub fn len(&self) -> usize {
-        self.numbers.len()
+    pub fn get(&self, account_seq: i64) -> Option<HeldRow> {
+        self.held.get(usize::try_from(account_seq.checked_sub(self.first_seq)?).ok()?).copied()
     }
 
-    pub fn last_seq(&self) -> Option<i64> {
-        self.numbers.back().map(|row| row.account_seq)
-    }
-
-    pub fn get(&self, index: usize) -> Option<HeldRow<'_>> {
-        self.numbers.get(index).map(|numbers| HeldRow { numbers: *numbers, rows: self, index })
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = HeldRow<'_>> {
-        self.numbers.iter().enumerate().map(|(index, numbers)| HeldRow {
-            numbers: *numbers,
-            rows: self,
-            index,
-        })
-    }
-
-    /// Adds a row at its place in the order. This is fast only at the end.
-    pub fn add(&mut self, row: &HistoryRow) {
-        if self.numbers.len() == self.numbers.capacity() {
-            // A queue would double its capacity by itself.
-            let more = self.numbers.len() / 8 + ROWS_RESERVED_MIN;
-            self.numbers.reserve_exact(more);
-            self.hashes.reserve_exact(more * self.hashes_per_row);
-        }
-        let hashes = (0..self.hashes_per_row).map(|nth| row.hashes.get(nth).copied().flatten());
-        if self.last_seq().is_none_or(|last| last < row.numbers.account_seq) {
-            self.numbers.push_back(row.numbers);
-            self.hashes.extend(hashes);
-        } else {
-            let index = self.numbers.partition_point(|held| held.account_seq < row.numbers.account_seq);
-            self.numbers.insert(index, row.numbers);
-            for (nth, hash) in hashes.enumerate() {
-                self.hashes.insert(index * self.hashes_per_row + nth, hash);
+    /// Adds a row, which must come after the last one. Numbers between the two are filled with rows that count nowhere.
+    pub fn add(&mut self, account_seq: i64, row: HeldRow) {
+        match self.held.back().copied() {
+            None => self.first_seq = account_seq,
+            Some(last) => {
+                while self.next_seq() < account_seq {
+                    self.push(HeldRow { amount: 0, ..last });
+                }
             }
         }
+        self.push(row);
     }
 
-    pub fn remove_first(&mut self) {
-        self.numbers.pop_front();
-        self.hashes.drain(..self.hashes_per_row.min(self.hashes.len()));
+    /// Removes the rows before `account_seq`.
+    pub fn remove_before(&mut self, account_seq: i64) {
+        while self.first_seq < account_seq && self.held.pop_front().is_some() {
+            self.first_seq += 1;
+        }
+        if self.held.capacity() > 4 * (self.held.len() + ROWS_RESERVED_MIN) {
+            self.held.shrink_to(2 * self.held.len());
+        }
     }
 
     /// Returns how many bytes of memory the rows take.
     pub fn bytes(&self) -> usize {
-        self.numbers.capacity() * size_of::<RowNumbers>()
-            + self.hashes.capacity() * size_of::<Option<TextHash>>()
+        self.held.capacity() * size_of::<HeldRow>()
     }
 
-    /// Returns how many bytes of memory one row takes.
-    pub fn bytes_of_row(hashes_per_row: usize) -> usize {
-        size_of::<RowNumbers>() + hashes_per_row * size_of::<Option<TextHash>>()
+    fn next_seq(&self) -> i64 {
+        self.first_seq.saturating_add(i64::try_from(self.held.len()).unwrap_or(i64::MAX))
+    }
+
+    fn push(&mut self, row: HeldRow) {
+        if self.held.len() == self.held.capacity() {
+            // The queue would double its capacity by itself.
+            self.held.reserve_exact(self.held.len() / 8 + ROWS_RESERVED_MIN);
+        }
+        self.held.push_back(row);
     }
 }

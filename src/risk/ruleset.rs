@@ -9,8 +9,9 @@ use super::{
     HistoryRow, RiskLevel,
     expression::Expression,
     feature::Feature,
+    layout::HistoryLayout,
     reason::Reason,
-    rows::{RowNumbers, Rows, TextHash},
+    rows::{RowNumbers, TextHash},
     subject::{Subject, scalar_text},
     symbol::Symbol,
 };
@@ -79,6 +80,7 @@ pub struct Ruleset {
     pub(super) levels: (i16, i16),
     pub(super) symbols: HashMap<Box<str>, Symbol>,
     pub(super) features: Vec<Feature>,
+    pub(super) layout: HistoryLayout,
     pub(super) rules: Vec<Rule>,
     /// The texts that the history keeps as hashes.
     pub(super) tracked: Vec<TrackedText>,
@@ -131,13 +133,9 @@ impl Ruleset {
         self.make_row(account_seq, created_at, amount, counterparty, parsed.as_ref())
     }
 
-    /// Returns how many bytes of memory a row takes in a history.
+    /// Returns about how many bytes of memory a row takes while the history of its account is read.
     pub fn history_row_bytes(&self) -> usize {
-        Rows::bytes_of_row(self.hashes_per_row())
-    }
-
-    pub(super) fn hashes_per_row(&self) -> usize {
-        self.tracked.len()
+        size_of::<HistoryRow>() + self.tracked.len() * size_of::<Option<TextHash>>()
     }
 
     pub(super) fn row_of(&self, subject: &Subject<'_>) -> HistoryRow {
@@ -166,6 +164,10 @@ impl Ruleset {
 
     pub(super) fn features(&self) -> &[Feature] {
         &self.features
+    }
+
+    pub(super) fn layout(&self) -> &HistoryLayout {
+        &self.layout
     }
 
     pub(super) fn rules(&self) -> &[Rule] {

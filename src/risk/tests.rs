@@ -290,7 +290,12 @@ fn revealing(history_rows: i64) -> Ruleset {
          [features.f]\naggregate = \"distinct\"\nof = \"metadata.c\"\nwindow = \"40s\"\n\
          [features.g]\naggregate = \"seconds_since_last\"\nfilter = {{ amount_at_least = \"some\" }}\n\
          [features.h]\naggregate = \"count\"\nwindow = \"30s\"\nfilter = {{ amount_below = \"some\", amount_multiple_of = \"5\" }}\n\
-         [[rules]]\nid = \"r\"\nwhen = \"true\"\nscore = 0\nreason = \"{{a}}|{{b}}|{{c}}|{{d}}|{{e}}|{{f}}|{{g}}|{{h}}\"\n"
+         [features.i]\naggregate = \"distinct\"\nof = \"counterparty\"\nwindow = \"30s\"\ninclude_event = false\n\
+         [features.j]\naggregate = \"distinct\"\nof = \"counterparty\"\nwindow = \"90s\"\nfilter = {{ direction = \"debit\" }}\n\
+         [features.k]\naggregate = \"sum\"\nwindow = \"100s\"\nfilter = {{ direction = \"debit\" }}\n\
+         [features.l]\naggregate = \"min\"\nof = \"signed_amount\"\nwindow = \"30s\"\ninclude_event = false\n\
+         [[rules]]\nid = \"r\"\nwhen = \"true\"\nscore = 0\n\
+         reason = \"{{a}}|{{b}}|{{c}}|{{d}}|{{e}}|{{f}}|{{g}}|{{h}}|{{i}}|{{j}}|{{k}}|{{l}}\"\n"
     );
     Ruleset::parse(&text).expect("valid")
 }
@@ -306,14 +311,17 @@ fn expected_reason(rows: &[Row], index: usize, history_rows: usize) -> String {
     let debit = |row: &&Row| row.amount < 0;
     let money = |minor: i64| format!("{} EUR", crate::domain::format_minor(minor, euro()));
     let distinct = |values: Vec<String>| values.into_iter().collect::<std::collections::BTreeSet<_>>().len();
-    let parties = inside(90, true).filter_map(|row| row.counterparty.map(String::from)).collect();
+    let party = |row: &Row| row.counterparty.map(String::from);
+    let parties = inside(90, true).filter_map(party).collect();
+    let parties_before = inside(30, false).filter_map(party).collect();
+    let parties_paid = inside(90, true).filter(debit).filter_map(party).collect();
     let places =
         inside(40, true).filter_map(|row| Some(row.metadata.as_ref()?.get("c")?.to_string())).collect();
     let earlier = &visible[..visible.len() - 1];
     let since = earlier.iter().rev().find(|row| row.amount.abs() >= 1_000);
     let small = inside(30, true).filter(|row| row.amount.abs() < 1_000 && row.amount % 500 == 0);
     format!(
-        "{}|{}|{}|{}|{}|{}|{}|{}",
+        "{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}",
         inside(100, true).count(),
         money(inside(50, false).map(|row| row.amount).sum()),
         money(inside(70, true).filter(debit).map(|row| -row.amount).min().unwrap_or(0)),
@@ -325,7 +333,53 @@ fn expected_reason(rows: &[Row], index: usize, history_rows: usize) -> String {
             humantime::format_duration(std::time::Duration::from_secs(silence)).to_string()
         }),
         small.count(),
+        distinct(parties_before),
+        distinct(parties_paid),
+        money(inside(100, true).filter(debit).map(|row| -row.amount).sum()),
+        money(inside(30, false).map(|row| row.amount).min().unwrap_or(0)),
     )
+}
+
+/// Scores rows with these numbers and returns the last reason.
+fn last_reason(ruleset: &Ruleset, history: &mut AccountHistory, rows: &[(i64, Row)]) -> String {
+    let score = |(account_seq, row): &(i64, Row)| ruleset.score(history, &subject(*account_seq, row));
+    let assessment =
+        rows.iter().map(score).reduce(|_, later| later).expect("at least one row").expect("scored");
+    assessment.reasons[0].reason.clone()
+}
+
+#[test]
+fn rows_that_the_ledger_lacks_count_nowhere_but_use_up_history_rows() {
+    let ruleset = revealing(3);
+    let rows = [1, 2, 5, 6].map(|account_seq| (account_seq, row(account_seq, -700)));
+    let mut history = AccountHistory::new(&ruleset);
+    let kept = last_reason(&ruleset, &mut history, &rows);
+    assert_eq!(kept, last_reason(&ruleset, &mut AccountHistory::new(&ruleset), &rows[2..]));
+    assert!(kept.starts_with("2|-7.00 EUR|"), "the rows 5 and 6: {kept}");
+    let mut loaded = AccountHistory::new(&ruleset);
+    rows[..3].iter().for_each(|(account_seq, row)| loaded.add_earlier(stored(&ruleset, *account_seq, row)));
+    assert_eq!(last_reason(&ruleset, &mut loaded, &rows[3..]), kept);
+}
+
+/// The memory of an account decides how many accounts fit, and so how often histories are read.
+#[test]
+fn an_account_with_500_rows_takes_less_than_ten_kibibytes() {
+    let ruleset = shipped();
+    let metadata = json!({"country": "DE", "channel": "web"}).as_object().cloned();
+    let parties: Vec<&'static str> = vec!["shop-1", "shop-2", "shop-3", "shop-4", "shop-5"];
+    let at_hour = |hour: i64| Row {
+        counterparty: parties.get(usize::try_from(hour % 5).expect("small")).copied(),
+        metadata: metadata.clone(),
+        ..row(hour * 3_600, -100 - hour)
+    };
+    let mut history = AccountHistory::new(&ruleset);
+    for seq in 1..=1_000 {
+        ruleset.score(&mut history, &subject(seq, &at_hour(seq))).expect("scored");
+    }
+    assert!((8_000..10_240).contains(&history.bytes()), "{}", history.bytes());
+    // Rows outside every window are dropped, although `history_rows` would allow them.
+    ruleset.score(&mut history, &subject(1_001, &at_hour(1_000 + 90 * 24))).expect("scored");
+    assert!(history.bytes() < 1_000, "{}", history.bytes());
 }
 
 fn any_rows() -> impl Strategy<Value = Vec<Row>> {
@@ -370,9 +424,9 @@ proptest! {
         history_rows in 1_i64..40,
     ) {
         let ruleset = revealing(history_rows);
-        let mut history = AccountHistory::with_room(&ruleset, rows.len() / 2);
+        let mut history = AccountHistory::new(&ruleset);
         for i in &order {
-            history.add_earlier(&stored(&ruleset, i64::try_from(*i).unwrap() + 1, &rows[*i]));
+            history.add_earlier(stored(&ruleset, i64::try_from(*i).unwrap() + 1, &rows[*i]));
         }
         let event = rows.last().expect("one");
         let loaded = ruleset.score(&mut history, &subject(i64::try_from(rows.len()).unwrap(), event)).expect("scored");

@@ -9,6 +9,7 @@ use super::super::{
     assess::{self, Assessed, LedgerLookup},
     cache::HistoryCache,
     isolation::ScoringIsolation,
+    memory_budget::HistoryShare,
     reader::DecodedRecord,
 };
 use crate::{repository::Connection, risk::Ruleset, runtime::DatabaseClock};
@@ -23,21 +24,25 @@ pub(super) struct Scorer {
 }
 
 impl Scorer {
-    /// Creates a scorer whose account histories take at most `cache_bytes_max` bytes.
+    /// Creates a scorer whose account histories take at most this share of the memory.
     pub fn new(
         rules: watch::Receiver<Arc<Ruleset>>,
-        cache_bytes_max: usize,
+        share: HistoryShare,
         answer_timeout: Duration,
         clock: DatabaseClock,
     ) -> Self {
-        let mut cache = HistoryCache::default();
-        cache.limit(cache_bytes_max);
-        Self { rules, cache, cached_for: None, answer_timeout, clock }
+        Self { rules, cache: HistoryCache::new(share), cached_for: None, answer_timeout, clock }
     }
 
     /// Changes how much memory histories may take.
-    pub fn limit(&mut self, cache_bytes_max: usize) {
-        self.cache.limit(cache_bytes_max);
+    pub fn limit(&mut self, share: HistoryShare) {
+        self.cache.limit(share);
+    }
+
+    /// Drops histories that no longer fit, because the process owns more partitions now.
+    pub fn shrink(&mut self) {
+        self.cache.shrink();
+        self.cache.report();
     }
 
     /// Assesses records from the front. Shares `isolation` while it scores, but not while it reads from the database.
@@ -62,6 +67,7 @@ impl Scorer {
             None => None,
         };
         let assessed = assess::score(&ruleset, &mut self.cache, plan, self.clock.now()).await?;
+        self.cache.report();
         // A step without progress would be repeated at once, without end.
         let has_progress = assessed.handled > 0 || assessed.fault.is_some();
         anyhow::ensure!(has_progress, "{} records gave neither a result nor a reason", records.len());

@@ -95,7 +95,8 @@ pub(super) async fn run(context: &Context, args: &AssessArgs) -> anyhow::Result<
     let database = &context.config.database;
     let mut writing = repository::connect(database, "risk assess").await?;
     repository::prepare_writer(&mut writing).await?;
-    let backfill = Backfill::new(consume_risk::load_rules(context).await?, args.dry_run);
+    let backfill =
+        Backfill::new(consume_risk::load_rules(context).await?, &context.config.risk, args.dry_run);
     let bar = progress_bar(0, PROGRESS);
     let mut work = Work { reading, writing, backfill };
     let (tally, is_complete) = work.run(context, args.from, to, &bar).await?;
