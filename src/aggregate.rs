@@ -6,26 +6,29 @@
 //! Guarantees:
 //! - A day is rebuilt whole or not at all. A second run changes nothing.
 //! - A run that is killed loses nothing: the days that it did not reach keep their marks.
-//! - One instance works at a time. Another instance prints the owner's name and exits.
+//! - One instance works at a time. Another instance prints the owner's name and exits with [`EXIT_BUSY`], or waits.
 //!
 //! Deliberately absent: a watermark. Neither ids nor times of transactions rise in the order of their commits.
 
+mod report;
 mod run;
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
 use chrono::NaiveDate;
+use tokio::time::Instant;
 
-pub use run::{LEASE, Outcome, Scope, run_once};
+pub use run::{LEASE, Outcome, Scope, preview, run_once};
 
 use crate::{
     repository::facts::runs::AggregateRun,
-    runtime::{
-        Boot, Context, EXIT_MISUSED, OutputFormat, StartDetails, parse_interval, print_json, print_text,
-        table,
-    },
+    runtime::{Boot, Context, EXIT_MISUSED, OutputFormat, StartDetails, parse_interval, parse_time_span},
 };
+
+/// The exit code when another instance aggregates: the `EX_TEMPFAIL` of sysexits.
+pub const EXIT_BUSY: u8 = 75;
+/// How often an instance that waits for another one tries again.
+const BUSY_RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// Flags of `ledger aggregate`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -42,6 +45,13 @@ pub struct Args {
     /// Rebuild all days
     #[arg(long, env = "LEDGER_AGGREGATE_FULL", conflicts_with_all = ["every", "from", "to"])]
     pub full: bool,
+    /// Show the days that would be rebuilt, and write nothing
+    #[arg(long, env = "LEDGER_AGGREGATE_DRY_RUN", conflicts_with = "every")]
+    pub dry_run: bool,
+    /// If another instance aggregates, wait for it at most this long; without it, exit with 75 at once
+    #[arg(long, env = "LEDGER_AGGREGATE_WAIT", value_name = "DURATION", value_parser = parse_time_span,
+          conflicts_with_all = ["every", "dry_run"])]
+    pub wait: Option<Duration>,
     /// Format of the result
     #[arg(long, env = "LEDGER_AGGREGATE_OUTPUT", value_enum, default_value_t)]
     pub output: OutputFormat,
@@ -75,14 +85,33 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
 
 /// Makes one run, for cron. It has no admin listener: the run is short, and it must not need a port.
 async fn once(context: &Context, args: &Args) -> anyhow::Result<ExitCode> {
-    match run_once(context, args.scope()).await? {
-        Outcome::Ran(run) => {
-            print(&run, args.output)?;
-            Ok(if run.error.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let scope = args.scope();
+    if args.dry_run {
+        let days = preview(context, scope).await?;
+        report::print_previews(scope.mode(), &days, args.output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let outcome = run_when_free(context, scope, args.wait).await?;
+    report::print_outcome(&outcome, args.output)?;
+    Ok(match outcome {
+        Outcome::Ran(AggregateRun { error: None, .. }) => ExitCode::SUCCESS,
+        Outcome::Ran(_) => ExitCode::FAILURE,
+        Outcome::Busy { .. } => ExitCode::from(EXIT_BUSY),
+    })
+}
+
+/// Makes one run. Waits for another instance for at most `wait`.
+async fn run_when_free(context: &Context, scope: Scope, wait: Option<Duration>) -> anyhow::Result<Outcome> {
+    let deadline = Instant::now() + wait.unwrap_or_default();
+    loop {
+        let outcome = run_once(context, scope).await?;
+        let is_busy = matches!(outcome, Outcome::Busy { .. });
+        if !is_busy || Instant::now() >= deadline || context.stop.is_requested() {
+            return Ok(outcome);
         }
-        Outcome::Busy { owner } => {
-            eprintln!("{owner} is aggregating; this instance did nothing");
-            Ok(ExitCode::SUCCESS)
+        tokio::select! {
+            () = tokio::time::sleep(BUSY_RETRY_WAIT) => {}
+            () = context.stop.requested() => {}
         }
     }
 }
@@ -121,32 +150,10 @@ fn log_run(run: &AggregateRun) {
             run = run.id,
             days = run.days_rebuilt,
             transactions = run.transactions,
+            added = run.rows_added,
+            changed = run.rows_changed,
+            removed = run.rows_removed,
             "aggregated"
         ),
     }
-}
-
-fn print(run: &AggregateRun, output: OutputFormat) -> anyhow::Result<()> {
-    if output == OutputFormat::Json {
-        return print_json(run).context("cannot print the run");
-    }
-    let day = |day: Option<NaiveDate>| day.map_or_else(|| "–".to_owned(), |day| day.to_string());
-    let seconds = run.finished_at.map_or(0.0, |end| (end - run.started_at).as_seconds_f64());
-    let mut table = table(["run", "mode", "status", "days", "from", "to", "transactions", "seconds"])
-        .optional(["mode", "run"]);
-    table.add_row([
-        run.id.to_string(),
-        run.mode.clone(),
-        run.status.clone(),
-        run.days_rebuilt.to_string(),
-        day(run.first_day),
-        day(run.last_day),
-        run.transactions.to_string(),
-        format!("{seconds:.1}"),
-    ]);
-    print_text(table)?;
-    if let Some(error) = &run.error {
-        eprintln!("error: {error}");
-    }
-    Ok(())
 }

@@ -34,7 +34,10 @@ mod rules;
 mod shared_connections;
 mod trace;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use tokio::sync::watch;
@@ -114,6 +117,11 @@ async fn watch_rules(context: &Context) -> anyhow::Result<watch::Receiver<Arc<Ru
         tokio::spawn(rules::watch_file(path, sender, context.stop.clone()));
     }
     Ok(receiver)
+}
+
+/// Loads the rules of a file.
+pub async fn load_rule_file(path: &Path) -> anyhow::Result<Ruleset> {
+    rules::load(Some(path)).await
 }
 
 /// Loads the configured rules, or the rules in the binary, for commands that assess outside the role.

@@ -2,6 +2,8 @@
 
 use std::{fmt::Write, fs, path::PathBuf};
 
+use ledger::repository::verification;
+
 use crate::support::postgres::TestDatabase;
 
 /// With this variable set, the test writes the file instead of comparing it.
@@ -53,9 +55,12 @@ impl Table {
     }
 }
 
-/// Returns diesel's name of a type: `int8` is `Int8`.
+/// Returns diesel's name of a type: `int8` is `Int8`, and `_int8` an array of it.
 fn sql_type(name: &str, is_nullable: bool) -> String {
-    let name = format!("{}{}", name[..1].to_uppercase(), &name[1..]);
+    let name = match name.strip_prefix('_') {
+        Some(element) => format!("Array<{}>", sql_type(element, true)),
+        None => format!("{}{}", name[..1].to_uppercase(), &name[1..]),
+    };
     if is_nullable { format!("Nullable<{name}>") } else { name }
 }
 
@@ -105,6 +110,37 @@ async fn every_table_has_a_primary_key() {
     let without = "SELECT coalesce(string_agg(c.oid::regclass::text, ' '), 'none') FROM pg_class c
          WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
            AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)";
+    assert_eq!(TestDatabase::new().await.value(without).await, "none");
+}
+
+/// `ledger verify` compares with this file.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_protections_equals_a_migrated_database() {
+    let database = TestDatabase::new().await;
+    let found = verification::protections(&mut database.connection().await).await.unwrap();
+    let printed: String = found.into_iter().map(|protection| protection.definition + "\n").collect();
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/repository/verification/protections.txt");
+    if std::env::var_os(WRITE_VARIABLE).is_some() {
+        fs::write(path, printed).unwrap();
+        return;
+    }
+    let advice =
+        format!("`{WRITE_VARIABLE}=1 cargo test --test integration database_schema` writes the file anew");
+    assert_eq!(printed, fs::read_to_string(path).unwrap(), "{advice}");
+}
+
+/// People and BI tools read the comments in place of the migrations.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_table_view_and_column_has_a_comment() {
+    let without = "SELECT coalesce(string_agg(c.relname || coalesce('.' || a.attname, ''), ' '), 'none')
+         FROM pg_class c
+         LEFT JOIN LATERAL (SELECT attname, attnum FROM pg_attribute
+                            WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+                            UNION ALL SELECT NULL, 0) AS a ON true
+         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+           AND c.relname <> '__diesel_schema_migrations'
+           AND CASE a.attnum WHEN 0 THEN obj_description(c.oid, 'pg_class')
+               ELSE col_description(c.oid, a.attnum) END IS NULL";
     assert_eq!(TestDatabase::new().await.value(without).await, "none");
 }
 

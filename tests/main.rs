@@ -43,6 +43,7 @@ mod kafka_rights;
 mod kafka_security;
 mod layering;
 mod leases;
+mod linear_statements;
 mod lost_logs;
 mod migrations;
 mod openapi;

@@ -3,7 +3,7 @@
 //!
 //! The violations below are the planted bugs. Each check has at least one, so a check that compares nothing fails here.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use ledger::{
     aggregate::{self, Scope},
@@ -14,6 +14,7 @@ use ledger::{
     ops::verify::{self, Args, Report},
     posting::{Request, post_locked},
     relay,
+    repository::verification::Example,
     runtime::Context,
 };
 use uuid::Uuid;
@@ -69,7 +70,13 @@ async fn verify(database: &TestDatabase, wait: Option<Duration>) -> Report {
 
 /// Relays and consumes until nothing is in flight.
 async fn settle(database: &TestDatabase) -> Report {
-    let contexts: Vec<Context> = (0..2).map(|_| database.context_with(&OVERRIDES)).collect();
+    settle_with(database, &[]).await
+}
+
+/// Does so with more settings.
+async fn settle_with(database: &TestDatabase, settings: &[(&str, &str)]) -> Report {
+    let overrides: Vec<(&str, &str)> = OVERRIDES.iter().chain(settings).copied().collect();
+    let contexts: Vec<Context> = (0..2).map(|_| database.context_with(&overrides)).collect();
     let relay = tokio::spawn(relay::run(contexts[0].clone()));
     let consumer = tokio::spawn(consume_risk::run(contexts[1].clone()));
     let report = verify(database, Some(Duration::from_secs(30))).await;
@@ -178,11 +185,55 @@ async fn a_system_under_load_has_no_differences() {
 /// A violation, the statements that undo it, and the checks that must find it.
 struct Violation(&'static str, &'static str, &'static [&'static str]);
 
-const LEDGER_VIOLATIONS: [Violation; 13] = [
+const LEDGER_VIOLATIONS: [Violation; 20] = [
     Violation(
         "UPDATE transactions SET created_at = created_at + interval '1 day' WHERE account_id = 'acct-4' AND account_seq = 11",
         "UPDATE transactions SET created_at = created_at - interval '1 day' WHERE account_id = 'acct-4' AND account_seq = 11",
-        &["future", "events", "facts"],
+        &["future", "ids", "events", "facts"],
+    ),
+    Violation(
+        // The id lies in another day than the transaction.
+        "CREATE TABLE kept AS SELECT id FROM transactions WHERE account_id = 'acct-4' AND account_seq = 11;
+         UPDATE transactions SET id = '018df242-2c00-7000-8000-000000000001' WHERE account_id = 'acct-4' AND account_seq = 11",
+        "UPDATE transactions SET id = kept.id FROM kept WHERE account_id = 'acct-4' AND account_seq = 11; DROP TABLE kept",
+        &["ids", "events", "assessments", "facts"],
+    ),
+    Violation(
+        // acct-4 has the keys 4, 9, 14 …
+        "UPDATE transactions SET idempotency_key = 'forged' WHERE account_id = 'acct-4' AND account_seq = 11",
+        "UPDATE transactions SET idempotency_key = 'key-54' WHERE account_id = 'acct-4' AND account_seq = 11",
+        &["facts"],
+    ),
+    Violation(
+        "ALTER TABLE transactions DROP CONSTRAINT transactions_amount_check;
+         ALTER TABLE accounts DROP CONSTRAINT accounts_account_seq_check;
+         ALTER TABLE accounts ADD CONSTRAINT accounts_account_seq_check CHECK (account_seq >= -1)",
+        "ALTER TABLE transactions ADD CONSTRAINT transactions_amount_check CHECK (amount <> 0);
+         ALTER TABLE accounts DROP CONSTRAINT accounts_account_seq_check;
+         ALTER TABLE accounts ADD CONSTRAINT accounts_account_seq_check CHECK (account_seq >= 0)",
+        &["schema"],
+    ),
+    Violation(
+        "DROP INDEX transactions_reversed_once",
+        "CREATE UNIQUE INDEX transactions_reversed_once ON transactions (account_id, reverses) WHERE reverses IS NOT NULL",
+        &["schema"],
+    ),
+    Violation(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'transactions_idempotency'::regclass;
+         ALTER TABLE transactions ALTER COLUMN idempotency_key DROP NOT NULL",
+        "UPDATE pg_index SET indisvalid = true WHERE indexrelid = 'transactions_idempotency'::regclass;
+         ALTER TABLE transactions ALTER COLUMN idempotency_key SET NOT NULL",
+        &["schema"],
+    ),
+    Violation(
+        "ALTER TABLE accounts DISABLE TRIGGER ALL",
+        "ALTER TABLE accounts ENABLE TRIGGER ALL",
+        &["schema"],
+    ),
+    Violation(
+        "UPDATE currencies SET decimals = 3 WHERE code = 'EUR'; DELETE FROM currencies WHERE code = 'JPY'",
+        "UPDATE currencies SET decimals = 2 WHERE code = 'EUR'; INSERT INTO currencies VALUES ('JPY', 0)",
+        &["currencies"],
     ),
     Violation(
         "ALTER TABLE transactions DISABLE TRIGGER transactions_append_only",
@@ -234,7 +285,7 @@ const LEDGER_VIOLATIONS: [Violation; 13] = [
     Violation(
         "UPDATE transactions SET created_at = created_at - interval '1 hour' WHERE account_id = 'acct-2' AND account_seq = 5",
         "UPDATE transactions SET created_at = created_at + interval '1 hour' WHERE account_id = 'acct-2' AND account_seq = 5",
-        &["sequences", "facts"],
+        &["sequences", "ids", "facts"],
     ),
     Violation(
         "UPDATE accounts SET balance = balance + 1 WHERE account_id = 'acct-3'",
@@ -315,7 +366,13 @@ const TOPIC_VIOLATIONS: [Violation; 7] = [
     ),
 ];
 
-const EFFECT_VIOLATIONS: [Violation; 13] = [
+const EFFECT_VIOLATIONS: [Violation; 14] = [
+    Violation(
+        "UPDATE risk_assessments SET risk_score = 50, reasons = '[{\"rule\":\"r\",\"score\":40,\"reason\":\"\"}]'
+           WHERE account_id = 'acct-2' AND account_seq = 1",
+        "UPDATE risk_assessments SET risk_score = 0, reasons = '[]' WHERE account_id = 'acct-2' AND account_seq = 1",
+        &["assessments", "announcements", "facts"],
+    ),
     Violation(
         "CREATE TABLE kept AS SELECT * FROM risk_assessments WHERE account_id = 'acct-2' AND account_seq = 1;
          UPDATE risk_assessments SET reasons = '[{\"rule\":\"x\",\"score\":1,\"reason\":\"y\"}]'
@@ -410,8 +467,11 @@ async fn each_violation_is_found(violations: &[Violation]) {
             assert!(report.differing().contains(check), "{check} does not find: {violate}\n{report:#?}");
             assert!(!report.check(check).unwrap().examples.is_empty(), "{check} has no examples");
         }
-        for example in report.checks.iter().flat_map(|check| &check.examples) {
-            assert!(!example.ends_with(": "), "no difference is named: {example}");
+        for Example { text, .. } in report.checks.iter().flat_map(|check| &check.examples) {
+            assert!(!text.ends_with(": "), "no difference is named: {text}");
+            for (before, after) in text.split(", ").filter_map(|part| part.split_once(" instead of ")) {
+                assert!(!before.ends_with(&format!(" {after}")), "both sides are the same: {text}");
+            }
         }
         client.batch_execute(undo).await.expect(undo);
     }
@@ -445,8 +505,8 @@ async fn a_difference_shows_the_field_with_both_values_and_amounts_as_money() {
     database.client().await.batch_execute(damage).await.unwrap();
     let report = verify(&database, None).await;
     for (check, expected) in [
-        ("sequences", "(balance 5.01 EUR, amount 5.06 EUR) follows transaction 0 (balance 0.00 EUR)"),
-        ("balances", " transactions up to 12 sum to "),
+        ("sequences", "does not follow transaction 0: balance 5.01 EUR instead of 5.06 EUR"),
+        ("balances", "account acct-1 differs from its transactions: balance "),
         (
             "events",
             "differs from the ledger: amount 5.01 EUR instead of 5.06 EUR, description none instead of \"another\"",
@@ -459,10 +519,80 @@ async fn a_difference_shows_the_field_with_both_values_and_amounts_as_money() {
         ("account days", "has a fact that differs: sum of credits "),
     ] {
         let examples = &report.check(check).unwrap().examples;
-        assert!(examples.iter().any(|example| example.contains(expected)), "{check}: {examples:#?}");
+        assert!(examples.iter().any(|example| example.text.contains(expected)), "{check}: {examples:#?}");
     }
+    let event = &report.check("events").unwrap().examples[0];
+    assert_eq!((&event.ids["account_id"], &event.ids["account_seq"]), (&"acct-1".into(), &1.into()));
+    let balances = &report.check("balances").unwrap().examples;
+    assert!(!balances[0].text.contains("account_seq"), "it does not differ: {balances:#?}");
     let days = &report.check("account days").unwrap().examples;
-    assert!(days.iter().any(|example| example.contains("01 EUR instead of ")), "{days:#?}");
+    assert!(days.iter().any(|example| example.text.contains("01 EUR instead of ")), "{days:#?}");
+}
+
+/// Without its row in `accounts`, a transaction has no currency. Seen to fail when the same amount was then shown in two
+/// units: `5.01 EUR instead of 501 minor units`.
+#[tokio::test(flavor = "multi_thread")]
+async fn amounts_that_are_equal_do_not_differ_when_the_account_is_gone() {
+    let database = intact_system().await;
+    let damage = "UPDATE accounts SET account_id = 'acct-x' WHERE account_id = 'acct-1'";
+    database.client().await.batch_execute(damage).await.unwrap();
+    let report = verify(&database, None).await;
+    for check in ["events", "facts"] {
+        let text = &report.check(check).unwrap().examples[0].text;
+        assert!(
+            text.ends_with(if check == "events" {
+                "differs from the ledger: currency EUR instead of none"
+            } else {
+                "differs: currency EUR instead of none"
+            }),
+            "{text}"
+        );
+    }
+}
+
+/// Assessment, event and fact agree with each other, so only the rules can tell. Seen to fail without `--rescore`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consistently_forged_assessment_is_found_by_scoring_again() {
+    const RULES: &str = "history_rows = 4\n[levels]\nmedium = 40\nhigh = 70\n[features.before]\naggregate = \"count\"\nwindow = \"1d\"\ninclude_event = false\n\
+        [[rules]]\nid = \"busy\"\nwhen = \"before >= 2\"\nscore = 50\nreason = \"{before} before\"\n";
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(rules.path(), RULES).unwrap();
+    let rules = rules.path();
+    let database = TestDatabase::new().await;
+    post_rows(&database).await;
+    let report = settle_with(&database, &[("risk.rules", rules.to_str().unwrap())]).await;
+    assert!(report.is_fine(), "{report:#?}");
+    aggregate::run_once(&database.context(), Scope::Touched).await.unwrap();
+    let rescore = async |rules: Vec<PathBuf>| {
+        let args = Args { rescore: true, rules, examples: Some(3), ..Args::default() };
+        verify::verify(&database.context_with(&OVERRIDES), &args).await.unwrap()
+    };
+    let report = rescore(vec![rules.to_owned()]).await;
+    assert!(report.is_fine(), "{report:#?}");
+    assert_eq!(report.check("rescored").unwrap().checked, ROWS);
+
+    let forge = "CREATE TEMP TABLE forged AS SELECT transaction_id AS id FROM risk_assessments
+          WHERE account_id = 'acct-1' AND account_seq > 5;
+        UPDATE risk_assessments SET risk_score = 0, risk_level = 'low', reasons = '[]' FROM forged WHERE transaction_id = id;
+        UPDATE broker_records SET value = convert_to(regexp_replace(replace(replace(convert_from(value, 'UTF8'),
+            '\"risk_score\":50', '\"risk_score\":0'), '\"medium\"', '\"low\"'), '\"reasons\":\\[[^]]*\\]', '\"reasons\":[]'), 'UTF8')
+          FROM forged WHERE topic = 'risk-assessments.v1'
+            AND (convert_from(value, 'UTF8')::json ->> 'transaction_id')::uuid = id;
+        UPDATE fact_transactions SET risk_score = 0, risk_level = 'low', rules = '{}' FROM forged WHERE transaction_id = id;
+        UPDATE fact_account_day d SET max_risk_score = (SELECT max(risk_score) FROM fact_transactions f
+          WHERE f.business_date = d.business_date AND f.account_id = d.account_id)";
+    database.client().await.batch_execute(forge).await.unwrap();
+    assert!(verify(&database, None).await.is_fine());
+    let report = rescore(vec![rules.to_owned()]).await;
+    assert_eq!(report.differing(), ["rescored"]);
+    let check = report.check("rescored").unwrap();
+    assert_eq!((check.differences, check.examples.len()), (7, 3));
+    let expected = "the assessment of transaction 6 of account acct-1 differs from its rule set: score 0 instead of 50, level \
+        low instead of medium, reasons [] instead of [{\"rule\":\"busy\"";
+    assert!(check.examples[0].text.starts_with(expected), "{check:#?}");
+    let report = rescore(Vec::new()).await;
+    let note = report.check("rescored").unwrap().note.clone().unwrap();
+    assert!(note.contains(&format!("{ROWS} assessments not checked")), "{note}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -525,7 +655,11 @@ async fn the_command_prints_the_differences_and_exits_with_1() {
     let output = binary::run(&["verify"], &environment);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("balances: 1 differ") && text.contains("account acct-1: balance 0"), "{text}");
+    assert!(
+        text.contains("balances: 1 differ")
+            && text.contains("account acct-1 differs from its transactions: balance 0.00 EUR instead of "),
+        "{text}"
+    );
     let output = binary::run(&["verify", "--output", "json"], &environment);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &json["ok"]), (Some(1), &serde_json::json!(false)));

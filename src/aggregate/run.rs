@@ -6,8 +6,11 @@ use chrono::{DateTime, NaiveDate};
 
 use crate::{
     repository::{
-        self, Connection, RepositoryError, facts,
-        facts::runs::{self, AggregateRun},
+        self, Connection, RepositoryError,
+        facts::{
+            self, DayPreview,
+            runs::{self, AggregateRun},
+        },
         leases::{self, Lease},
     },
     runtime::{Context, progress_bar},
@@ -36,7 +39,8 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn mode(self) -> &'static str {
+    /// Returns the name that is stored with a run.
+    pub(super) fn mode(self) -> &'static str {
         match self {
             Self::Touched => "touched",
             Self::Range { .. } => "range",
@@ -92,6 +96,13 @@ pub async fn run_once(context: &Context, scope: Scope) -> anyhow::Result<Outcome
     Ok(Outcome::Ran(run))
 }
 
+/// Returns the days that a run would rebuild. Takes no lease and writes nothing.
+pub async fn preview(context: &Context, scope: Scope) -> anyhow::Result<Vec<DayPreview>> {
+    let mut connection = connect(context).await?;
+    let days = scope.days(&mut connection).await?;
+    Ok(facts::day_previews(&mut connection, &days).await?)
+}
+
 async fn connect(context: &Context) -> Result<Connection, RepositoryError> {
     let timeout = context.config.aggregate.statement_timeout;
     repository::connect_for_long_statements(&context.config.database, "aggregate", timeout).await
@@ -123,7 +134,14 @@ async fn rebuild(
         bar.set_message(day.to_string());
         let rebuilt = facts::rebuild_day(connection, lease, run_id, day).await?;
         metrics::counter!("ledger_aggregate_days_total").increment(1);
-        tracing::debug!(%day, transactions = rebuilt.transactions, accounts = rebuilt.account_days, "rebuilt");
+        tracing::debug!(
+            %day,
+            transactions = rebuilt.transactions,
+            added = rebuilt.rows_added,
+            changed = rebuilt.rows_changed,
+            removed = rebuilt.rows_removed,
+            "rebuilt"
+        );
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -2,7 +2,7 @@
 //! other on a live system, and reports the differences.
 //!
 //! ```text
-//! snapshot ─▶ ledger against itself ─▶ topic from its first record ─▶ other transactions against the outbox
+//! snapshot ─▶ schema, ledger against itself ─▶ topic from its first record ─▶ other transactions against the outbox
 //! (outbox, positions, last numbers)                               ─▶ assessments ─▶ dead letters ─▶ facts by day
 //! ```
 //!
@@ -18,11 +18,13 @@ mod events;
 mod facts;
 mod groups;
 mod in_flight;
+mod ledger;
 mod order;
 mod report;
+mod rescore;
 mod topic;
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::HashSet, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 
@@ -32,16 +34,20 @@ use self::topic::TopicHistory;
 use super::installation::Installation;
 use crate::{
     broker::SharedBroker,
+    consume_risk,
     event::TRANSACTIONS_TOPIC,
     repository::{
-        Connection, server_properties,
+        Connection,
         verification::{self, Findings, Snapshot},
     },
+    risk::{Ruleset, SHIPPED_RULES},
     runtime::{Boot, BrokerRecord, Context, OutputFormat, parse_time_span, progress_bar},
 };
 
 /// A comparison of millions of rows takes minutes.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How many examples of each difference are shown.
+const EXAMPLES_DEFAULT: usize = 10;
 const PROGRESS: &str = "{spinner} {msg} ({elapsed})";
 
 /// Flags of `ledger verify`.
@@ -50,6 +56,22 @@ pub struct Args {
     /// Wait at most this long until nothing is in flight; then a transaction without an assessment is a difference
     #[arg(long, value_name = "DURATION", env = "LEDGER_VERIFY_WAIT", value_parser = parse_time_span)]
     pub wait: Option<Duration>,
+    /// Score all assessed transactions again, with the rules of the version that each assessment names
+    #[arg(long, env = "LEDGER_VERIFY_RESCORE")]
+    pub rescore: bool,
+    /// A rule file for --rescore, beside risk.rules and the built-in rules; once for each earlier version
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LEDGER_VERIFY_RULES",
+        value_delimiter = ',',
+        requires = "rescore"
+    )]
+    pub rules: Vec<PathBuf>,
+    /// Show at most this many examples of each difference; 10 if left out
+    #[arg(long, value_name = "COUNT", env = "LEDGER_VERIFY_EXAMPLES",
+          value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub examples: Option<u16>,
     /// Format of the result
     #[arg(long, value_enum, default_value_t, env = "LEDGER_VERIFY_OUTPUT")]
     pub output: OutputFormat,
@@ -68,30 +90,45 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
 /// Makes all checks.
 pub async fn verify(context: &Context, args: &Args) -> anyhow::Result<Report> {
     let config = &context.config;
+    let rulesets = if args.rescore { rulesets(context, &args.rules).await? } else { Vec::new() };
     let mut boot = Boot::new(context, "verify");
     let mut connection = boot.connect_for_long_statements(STATEMENT_TIMEOUT).await?;
     let broker = boot.broker().await.context("cannot reach the broker (broker.kind)")?;
     let record = BrokerRecord::read(&mut connection).await?;
     let bar = progress_bar(0, PROGRESS);
-    let mut report = Report::new(Installation::read(context, &mut connection).await?);
+    let examples = args.examples.map_or(EXAMPLES_DEFAULT, usize::from);
+    let mut report = Report::new(Installation::read(context, &mut connection).await?, examples);
     if let Some(limit) = args.wait {
         bar.set_message("waiting until nothing is in flight");
         let quiet = in_flight::wait(&mut connection, &*broker, &config.consume_risk.group, limit).await?;
         report.push(in_flight::check(quiet, limit));
     }
-    report.push(durability(&mut connection).await?);
-    verification::create_functions(&mut connection).await?;
+    verification::create_functions(&mut connection, examples).await?;
     let snapshot = verification::snapshot(&mut connection).await?;
     bar.set_message("the ledger");
-    check_ledger(&mut connection, &mut report).await?;
+    ledger::check(&mut connection, &mut report).await?;
     bar.set_message("the topics");
     let in_flight = check_events(context, &mut connection, &broker, &record, &snapshot, &mut report).await?;
     bar.set_message("the assessments");
     check_assessments(context, &mut connection, args, in_flight, &mut report).await?;
+    if args.rescore {
+        report.push(rescore::check(&mut connection, rulesets, &bar).await?);
+    }
     bar.set_message("the facts");
     facts::check(&mut connection, &mut report).await?;
     bar.finish_and_clear();
     Ok(report)
+}
+
+/// Returns the configured rules, the built-in rules and those of the files, each version once.
+async fn rulesets(context: &Context, files: &[PathBuf]) -> anyhow::Result<Vec<Ruleset>> {
+    let mut rulesets = vec![consume_risk::load_rules(context).await?, Ruleset::parse(SHIPPED_RULES)?];
+    for file in files {
+        rulesets.push(consume_risk::load_rule_file(file).await?);
+    }
+    let mut versions = HashSet::new();
+    rulesets.retain(|ruleset| versions.insert(ruleset.version()));
+    Ok(rulesets)
 }
 
 /// Finds the transactions whose events are neither in the topic nor in the outbox, and writes their ranges into the
@@ -102,65 +139,12 @@ pub(super) async fn store_missing(
     connection: &mut Connection,
     broker: &SharedBroker,
 ) -> anyhow::Result<i64> {
-    verification::create_functions(connection).await?;
+    verification::create_functions(connection, EXAMPLES_DEFAULT).await?;
     let snapshot = verification::snapshot(connection).await?;
     let history = TopicHistory::new(&BrokerRecord::read(connection).await?, TRANSACTIONS_TOPIC);
     let group = &context.config.consume_risk.group;
     let scan = events::TopicScan::read(connection, &**broker, &snapshot, group, history).await?;
     scan.store_missing(connection).await
-}
-
-/// Returns a check without differences: the start refuses a server that is not durable unless the configuration accepts
-/// it.
-async fn durability(connection: &mut Connection) -> anyhow::Result<Check> {
-    let rule = "PostgreSQL flushes commits to disk (fsync, full_page_writes)";
-    let check = Check::of("durability", rule, 2, Findings::default());
-    let settings = server_properties(connection).await?.not_durable;
-    Ok(match settings {
-        Some(settings) => check.with_note(format!("{settings}, accepted by database.accept_data_loss")),
-        None => check,
-    })
-}
-
-async fn check_ledger(connection: &mut Connection, report: &mut Report) -> anyhow::Result<()> {
-    let counts = verification::table_counts(connection).await?;
-    report.push(Check::of(
-        "idempotency keys",
-        "an account has each key once",
-        counts.transactions,
-        verification::duplicate_keys(connection).await?,
-    ));
-    report.push(Check::of(
-        "sequences",
-        "transactions of an account are numbered 1, 2, 3 … in the order of their times, with running balances",
-        counts.transactions,
-        verification::sequence_errors(connection).await?,
-    ));
-    report.push(Check::of(
-        "future",
-        "no transaction and no assessment is later than the clock of the database",
-        counts.transactions + counts.assessments,
-        verification::future_rows(connection).await?,
-    ));
-    report.push(Check::of(
-        "append-only",
-        "a trigger refuses changes of transactions",
-        1,
-        verification::append_only_errors(connection).await?,
-    ));
-    report.push(Check::of(
-        "balances",
-        "each balance is the sum of the transactions of its account",
-        counts.accounts,
-        verification::balance_mismatches(connection).await?,
-    ));
-    report.push(Check::of(
-        "reversals",
-        "each reverses one transaction of its account, once",
-        counts.reversals,
-        verification::reversal_errors(connection).await?,
-    ));
-    Ok(())
 }
 
 /// Returns how many events may be on their way to an assessment, duplicates included.
@@ -201,9 +185,10 @@ async fn check_assessments(
     let counts = verification::table_counts(connection).await?;
     let mut mismatches = verification::duplicate_assessments(connection).await?;
     mismatches.add(verification::assessment_mismatches(connection).await?);
+    mismatches.add(verification::unexplained_scores(connection).await?);
     report.push(Check::of(
         "assessments",
-        "each transaction has at most one, with its id",
+        "each transaction has at most one, with its id, and with reasons that sum to its score",
         counts.assessments,
         mismatches,
     ));

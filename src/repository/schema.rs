@@ -27,6 +27,10 @@ diesel::table! {
         last_day -> Nullable<Date>,
         transactions -> Int8,
         error -> Nullable<Text>,
+        rows_added -> Int8,
+        rows_changed -> Int8,
+        rows_removed -> Int8,
+        high_risk -> Int8,
     }
 }
 
@@ -175,6 +179,8 @@ diesel::table! {
         risk_level -> Nullable<Text>,
         ruleset -> Nullable<Text>,
         assessed_at -> Nullable<Timestamptz>,
+        idempotency_key -> Nullable<Text>,
+        rules -> Nullable<Array<Nullable<Text>>>,
     }
 }
 

@@ -13,7 +13,9 @@ use crate::{
     event::{REPUBLISHED, TRANSACTION_CREATED, TRANSACTIONS_TOPIC, TransactionCreated, partition_of},
     repository::{
         Connection,
-        verification::{self, Findings, PublishedTransaction, SequenceRange, Snapshot, UnpublishedRows},
+        verification::{
+            self, Example, Findings, PublishedTransaction, SequenceRange, Snapshot, UnpublishedRows,
+        },
     },
 };
 
@@ -124,7 +126,7 @@ impl TopicScan {
         for mismatch in mismatches {
             match mismatch.dead_lettered {
                 true => self.dead_lettered += 1,
-                false => self.mismatches.push(|| mismatch.example),
+                false => self.mismatches.push(|| mismatch.into_example()),
             }
         }
         self.check_handled(connection, source, &events, &foreign).await
@@ -284,6 +286,8 @@ fn never_published(account: &UnpublishedRows) -> Findings {
     let example = format!(
         "account {account_id}: {rows} transactions from number {first_seq} on are neither in the topic nor in the outbox"
     );
+    let example =
+        Example::new(example).with("account_id", account_id.as_str()).with("account_seq", *first_seq);
     Findings { differences: *rows, examples: vec![example] }
 }
 

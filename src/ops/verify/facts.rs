@@ -3,7 +3,7 @@
 use super::report::{Check, Report};
 use crate::repository::{
     Connection, RepositoryError, facts,
-    verification::{self, DayFacts, Findings},
+    verification::{self, DayFacts, Example, Findings},
 };
 
 /// Compares day by day, each day in its own snapshot.
@@ -44,6 +44,9 @@ pub(super) async fn check(connection: &mut Connection, report: &mut Report) -> R
 }
 
 fn on(day: chrono::NaiveDate, found: Findings) -> Findings {
-    let examples = found.examples.into_iter().map(|example| format!("{day}: {example}")).collect();
-    Findings { examples, ..found }
+    let on_day = |example: Example| {
+        let text = format!("{day}: {}", example.text);
+        Example { text, ..example }.with("day", day.to_string())
+    };
+    Findings { examples: found.examples.into_iter().map(on_day).collect(), ..found }
 }

@@ -11,7 +11,7 @@ use crate::{
     event::TRANSACTIONS_DEAD_LETTER_TOPIC,
     repository::{
         Connection,
-        verification::{self, DeadLetterOrigin, Findings, Snapshot},
+        verification::{self, DeadLetterOrigin, Example, Findings, Snapshot},
     },
 };
 
@@ -21,19 +21,30 @@ pub(super) async fn check_positions(broker: &dyn Broker, snapshot: &Snapshot) ->
     for position in &snapshot.positions {
         let (topic, partition, at) = (&position.topic, position.partition, position.next_offset);
         let name = format!("{}: {topic}/{partition}", position.consumer_group);
+        let example = |text: String| {
+            Example::new(text)
+                .with("consumer_group", position.consumer_group.as_str())
+                .with("topic", topic.as_str())
+                .with("partition", partition)
+                .with("offset", at)
+        };
         if let Some(reason) = &position.halt_reason {
-            found.push(|| format!("{name} is halted at {at}: {reason}"));
+            found.push(|| example(format!("{name} is halted at {at}: {reason}")));
             continue;
         }
         match broker.offset_range(topic, partition).await {
             Ok(range) if at > range.latest => {
-                found.push(|| format!("{name} is at {at}, beyond the end at {}", range.latest));
+                found.push(|| example(format!("{name} is at {at}, beyond the end at {}", range.latest)));
             }
             Ok(range) if at < range.earliest => {
-                found.push(|| format!("{name} is at {at}, but the first record there is {}", range.earliest));
+                let earliest = range.earliest;
+                found
+                    .push(|| example(format!("{name} is at {at}, but the first record there is {earliest}")));
             }
             Ok(_) => {}
-            Err(BrokerError::NoSuchTopic(_)) => found.push(|| format!("{name}: the topic does not exist")),
+            Err(BrokerError::NoSuchTopic(_)) => {
+                found.push(|| example(format!("{name}: the topic does not exist")));
+            }
             Err(error) => return Err(error).context("reading offsets"),
         }
     }
@@ -68,7 +79,8 @@ pub(super) async fn check_dead_letters(
         false => verification::unpublished_dead_letters(connection).await?,
     };
     if foreign > 0 {
-        let example = format!("{foreign} records of {topic} name a record that was never dead-lettered");
+        let text = format!("{foreign} records of {topic} name a record that was never dead-lettered");
+        let example = Example::new(text).with("topic", topic);
         found.add(Findings { differences: foreign, examples: vec![example] });
     }
     let letters = verification::table_counts(connection).await?.dead_letters;

@@ -10,7 +10,7 @@ use crate::{
     event::TRANSACTIONS_TOPIC,
     repository::{
         Connection, positions,
-        verification::{self, Findings},
+        verification::{self, Example, Findings},
     },
 };
 
@@ -61,7 +61,10 @@ async fn is_quiet(connection: &mut Connection, broker: &dyn Broker, group: &str)
 pub(super) fn check(quiet: bool, limit: Duration) -> Check {
     let mut found = Findings::default();
     if !quiet {
-        found.push(|| format!("something was still in flight after {}", humantime::format_duration(limit)));
+        found.push(|| {
+            let limit = humantime::format_duration(limit);
+            Example::new(format!("something was still in flight after {limit}"))
+        });
     }
     Check::of("quiet", "nothing is in flight", 1, found)
 }

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::repository::verification::{Findings, PublishedAccount, SequenceRange};
+use crate::repository::verification::{Example, Findings, PublishedAccount, SequenceRange};
 
 /// The events that occurred so far.
 #[derive(Debug, Default)]
@@ -58,7 +58,8 @@ impl Order {
             return;
         };
         if progress.partition != seen.partition && !self.repartitioned {
-            self.late.push(|| format!("{} was in partition {} before", describe(seen), progress.partition));
+            let before = progress.partition;
+            self.late.push(|| example(seen, &format!("was in partition {before} before")));
             return;
         }
         let expected = progress.next;
@@ -87,7 +88,7 @@ impl Order {
             Some(()) if seen.is_republished => self.filled += 1,
             Some(()) if self.repartitioned => {}
             Some(()) => {
-                self.late.push(|| format!("{} comes after later events of its account", describe(seen)))
+                self.late.push(|| example(seen, "comes after later events of its account"));
             }
             None => self.duplicates += 1,
         }
@@ -132,9 +133,16 @@ impl Order {
     }
 }
 
-fn describe(seen: Occurrence<'_>) -> String {
+fn example(seen: Occurrence<'_>, difference: &str) -> Example {
     let Occurrence { account_id, account_seq, partition, offset, .. } = seen;
-    format!("transaction {account_seq} of account {account_id} (partition {partition} offset {offset})")
+    let text = format!(
+        "transaction {account_seq} of account {account_id} (partition {partition} offset {offset}) {difference}"
+    );
+    Example::new(text)
+        .with("account_id", account_id)
+        .with("account_seq", account_seq)
+        .with("partition", partition)
+        .with("offset", offset)
 }
 
 #[cfg(test)]

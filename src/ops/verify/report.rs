@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::installation::Installation;
 use crate::{
-    repository::verification::Findings,
+    repository::verification::{Example, Findings},
     runtime::{OutputFormat, print_json, print_text, table},
 };
 
@@ -31,8 +31,8 @@ pub struct Check {
     pub checked: i64,
     /// The number of differences.
     pub differences: i64,
-    /// Up to ten differences, in words.
-    pub examples: Vec<String>,
+    /// Some of the differences.
+    pub examples: Vec<Example>,
     /// Further information.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -60,15 +60,20 @@ pub struct Report {
     installation: Installation,
     /// The checks, in order.
     pub checks: Vec<Check>,
+    /// The most examples of a check.
+    #[serde(skip)]
+    examples_max: usize,
 }
 
 impl Report {
     /// Starts the report of an installation.
-    pub(super) fn new(installation: Installation) -> Self {
-        Self { installation, checks: Vec::new() }
+    pub(super) fn new(installation: Installation, examples_max: usize) -> Self {
+        Self { installation, checks: Vec::new(), examples_max }
     }
 
-    pub(super) fn push(&mut self, check: Check) {
+    /// Adds a check, with at most the examples that were asked for.
+    pub(super) fn push(&mut self, mut check: Check) {
+        check.examples.truncate(self.examples_max);
         self.checks.push(check);
     }
 
@@ -110,7 +115,7 @@ impl Report {
         for check in self.checks.iter().filter(|check| check.status == Status::Differs) {
             print_text(format_args!("\n{}: {} differ", check.name, check.differences))?;
             for example in &check.examples {
-                print_text(format_args!("  {example}"))?;
+                print_text(format_args!("  {}", example.text))?;
             }
         }
         print_text(if self.is_fine() { "nothing differs" } else { "\nsomething differs" })?;

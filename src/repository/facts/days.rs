@@ -3,7 +3,7 @@
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use diesel::{
     QueryDsl, QueryableByName,
-    sql_types::{Array, Date, Nullable, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Date, Nullable, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -37,6 +37,38 @@ pub async fn marked_days(connection: &mut Connection) -> Result<Vec<NaiveDate>, 
     let days =
         fact_marks::table.select(fact_marks::day).distinct().order(fact_marks::day).load(connection).await?;
     Ok(days)
+}
+
+/// What a run would find on a day.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName, serde::Serialize)]
+pub struct DayPreview {
+    /// The UTC date.
+    #[diesel(sql_type = Date)]
+    pub day: NaiveDate,
+    /// The number of its marks.
+    #[diesel(sql_type = BigInt)]
+    pub marks: i64,
+    /// The number of its transactions in the ledger.
+    #[diesel(sql_type = BigInt)]
+    pub transactions: i64,
+    /// The number of its rows in `fact_transactions`.
+    #[diesel(sql_type = BigInt)]
+    pub facts: i64,
+}
+
+/// Returns what a run would find on each of these days.
+pub async fn day_previews(
+    connection: &mut Connection,
+    days: &[NaiveDate],
+) -> Result<Vec<DayPreview>, RepositoryError> {
+    let (begins, ends): (Vec<Uuid>, Vec<Uuid>) = days.iter().map(|day| id_range(*day)).unzip();
+    let previews = statement(include_str!("day_previews.sql"))
+        .bind::<Array<Date>, _>(days)
+        .bind::<Array<SqlUuid>, _>(begins)
+        .bind::<Array<SqlUuid>, _>(ends)
+        .load(connection)
+        .await?;
+    Ok(previews)
 }
 
 /// Returns the days from `from` to `to`, both included, that have transactions, facts or marks, oldest first. None

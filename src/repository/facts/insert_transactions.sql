@@ -1,20 +1,34 @@
 -- name: insert_fact_transactions
 -- Not in the DSL: an insert from a join, with numeric conversions.
--- Minor units become decimals by multiplication, which is exact at any size; a numeric division chooses its own scale.
+-- Alone, it writes all facts of a day that has none. `where_different.sql` continues it for a day that has some.
+WITH ledger AS (
+  -- Minor units become decimals by multiplication, which is exact at any size; a numeric division chooses its own scale.
+  SELECT /* day */ $1::date AS business_date, t.id AS transaction_id, t.account_id, t.account_seq, t.created_at,
+    extract(hour FROM t.created_at AT TIME ZONE 'UTC')::smallint AS hour,
+    a.currency, CASE WHEN t.amount > 0 THEN 'credit' ELSE 'debit' END AS direction,
+    abs(t.amount) * c.unit AS amount, t.amount * c.unit AS signed_amount, t.balance_after * c.unit AS balance_after,
+    t.counterparty, t.description, t.metadata, t.reverses,
+    r.risk_score, r.risk_level, r.ruleset, r.assessed_at, t.idempotency_key,
+    CASE r.reasons::text WHEN '[]' THEN '{}'::text[]
+      ELSE (SELECT array_agg(reason ->> 'rule') FROM json_array_elements(r.reasons) AS reason) END AS rules
+  FROM transactions t
+  -- OFFSET 0 keeps one probe of an index for each transaction. The planner knows little about a day that is newer than
+  -- the statistics: a join could then read all assessments of the day again for each transaction.
+  CROSS JOIN LATERAL (SELECT currency FROM accounts WHERE accounts.account_id = t.account_id OFFSET 0) AS a
+  -- The two sets of currencies are built once; a join with `currencies` could read all of them for each row.
+  CROSS JOIN LATERAL (
+    SELECT CASE WHEN a.currency IN (SELECT code FROM currencies WHERE decimals = 2) THEN 0.01
+                WHEN a.currency IN (SELECT code FROM currencies WHERE decimals = 0) THEN 1
+                ELSE (SELECT ('1e-' || decimals)::numeric FROM currencies WHERE code = a.currency)
+           END AS unit OFFSET 0
+  ) AS c
+  LEFT JOIN LATERAL (
+    SELECT risk_score, risk_level, ruleset, assessed_at, reasons FROM risk_assessments
+    WHERE transaction_id = t.id AND account_id = t.account_id AND account_seq = t.account_seq OFFSET 0
+  ) AS r ON true
+  WHERE t.id >= /* first id of the day */ $2 AND t.id < /* first id of the next day */ $3
+)
 INSERT INTO fact_transactions (business_date, transaction_id, account_id, account_seq, created_at, hour,
   currency, direction, amount, signed_amount, balance_after, counterparty, description, metadata, reverses,
-  risk_score, risk_level, ruleset, assessed_at)
-SELECT /* day */ $1, t.id, t.account_id, t.account_seq, t.created_at,
-  extract(hour FROM t.created_at AT TIME ZONE 'UTC')::smallint,
-  a.currency, CASE WHEN t.amount > 0 THEN 'credit' ELSE 'debit' END,
-  abs(t.amount) * c.unit, t.amount * c.unit, t.balance_after * c.unit,
-  t.counterparty, t.description, t.metadata, t.reverses,
-  r.risk_score, r.risk_level, r.ruleset, r.assessed_at
-FROM transactions t
-JOIN accounts a ON a.account_id = t.account_id
-JOIN (SELECT code, ('1e-' || decimals)::numeric AS unit FROM currencies) AS c ON c.code = a.currency
-LEFT JOIN risk_assessments r
-  ON r.account_id = t.account_id AND r.account_seq = t.account_seq
-  -- The range lets the planner read only the assessments of the day.
-  AND r.transaction_id >= $2 AND r.transaction_id < $3
-WHERE t.id >= /* first id of the day */ $2 AND t.id < /* first id of the next day */ $3
+  risk_score, risk_level, ruleset, assessed_at, idempotency_key, rules)
+SELECT l.* FROM ledger l

@@ -1,9 +1,9 @@
-//! The rebuild of one day.
+//! The rebuild of one day. Facts that are already right are not written again.
 
 use chrono::NaiveDate;
 use diesel::{
-    ExpressionMethods, QueryDsl,
-    sql_types::{Date, Uuid as SqlUuid},
+    ExpressionMethods, QueryDsl, QueryableByName,
+    sql_types::{BigInt, Date, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 
@@ -11,20 +11,24 @@ use super::{
     super::{
         Bind, Connection, Isolation, RepositoryError,
         leases::{self, Lease},
-        schema::{fact_account_day, fact_marks, fact_transactions},
+        schema::{fact_marks, fact_transactions},
         statement, transaction_with,
     },
     days::id_range,
-    runs,
+    runs::{self, DayRebuilt},
 };
 
-/// The number of rows that the rebuild of a day wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DayRebuilt {
-    /// Rows of `fact_transactions`.
-    pub transactions: i64,
-    /// Rows of `fact_account_day`.
-    pub account_days: i64,
+/// Writes the facts of a day that has none. It takes two thirds of the time of the other statement.
+const INSERT_ALL: &str = include_str!("insert_transactions.sql");
+const INSERT_WHERE_DIFFERENT: &str =
+    concat!(include_str!("insert_transactions.sql"), include_str!("where_different.sql"));
+
+#[derive(QueryableByName)]
+struct DayTotals {
+    #[diesel(sql_type = BigInt)]
+    transactions: i64,
+    #[diesel(sql_type = BigInt)]
+    high_risk: i64,
 }
 
 /// Rebuilds one day for the run `run_id` in its own database transaction, under `lease`.
@@ -42,46 +46,46 @@ pub async fn rebuild_day(
             // Held twice. The first call locks the lease before another statement could renew it after the snapshot.
             // The last call extends it, because a long day may have used up the time of the lease.
             leases::hold(connection, &[lease]).await?;
-            delete_day(connection, day).await?;
-            let transactions = insert_transactions(connection, day).await?;
-            let account_days = insert_account_days(connection, day).await?;
-            runs::count_day(connection, run_id, day, transactions).await?;
+            // Only the marks that the snapshot sees.
+            diesel::delete(fact_marks::table.filter(fact_marks::day.eq(day))).execute(connection).await?;
+            let rebuilt = write_day(connection, day).await?;
+            runs::count_day(connection, run_id, day, rebuilt).await?;
             leases::hold(connection, &[lease]).await?;
-            Ok(DayRebuilt { transactions, account_days })
+            Ok(rebuilt)
         },
     )
     .await
 }
 
-/// Deletes the marks that the snapshot sees, and the old facts of the day.
-async fn delete_day(connection: &mut Connection, day: NaiveDate) -> Result<(), RepositoryError> {
-    diesel::delete(fact_marks::table.filter(fact_marks::day.eq(day))).execute(connection).await?;
-    diesel::delete(fact_transactions::table.filter(fact_transactions::business_date.eq(day)))
-        .execute(connection)
+async fn write_day(connection: &mut Connection, day: NaiveDate) -> Result<DayRebuilt, RepositoryError> {
+    let rows_removed = on_day(connection, include_str!("remove_transactions.sql"), day).await?;
+    let rows_before: i64 = fact_transactions::table
+        .filter(fact_transactions::business_date.eq(day))
+        .count()
+        .get_result(connection)
         .await?;
-    diesel::delete(fact_account_day::table.filter(fact_account_day::business_date.eq(day)))
-        .execute(connection)
-        .await?;
-    Ok(())
+    let sql = if rows_before == 0 { INSERT_ALL } else { INSERT_WHERE_DIFFERENT };
+    let rows_written = on_day(connection, sql, day).await?;
+    statement(include_str!("write_account_days.sql")).bind::<Date, _>(day).execute(connection).await?;
+    let DayTotals { transactions, high_risk } =
+        statement(include_str!("day_totals.sql")).bind::<Date, _>(day).get_result(connection).await?;
+    let rows_added = transactions - rows_before;
+    let rows_changed = rows_written - rows_added;
+    Ok(DayRebuilt { transactions, high_risk, rows_added, rows_changed, rows_removed })
 }
 
-async fn insert_transactions(connection: &mut Connection, day: NaiveDate) -> Result<i64, RepositoryError> {
+/// Runs a statement about a day and its range of ids. Returns the number of rows that it wrote.
+async fn on_day(
+    connection: &mut Connection,
+    sql: &'static str,
+    day: NaiveDate,
+) -> Result<i64, RepositoryError> {
     let (begin, end) = id_range(day);
-    let inserted = statement(include_str!("insert_transactions.sql"))
+    let rows = statement(sql)
         .bind::<Date, _>(day)
         .bind::<SqlUuid, _>(begin)
         .bind::<SqlUuid, _>(end)
         .execute(connection)
         .await?;
-    Ok(rows(inserted))
-}
-
-async fn insert_account_days(connection: &mut Connection, day: NaiveDate) -> Result<i64, RepositoryError> {
-    let inserted =
-        statement(include_str!("insert_account_days.sql")).bind::<Date, _>(day).execute(connection).await?;
-    Ok(rows(inserted))
-}
-
-fn rows(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+    Ok(i64::try_from(rows).unwrap_or(i64::MAX))
 }

@@ -34,10 +34,33 @@ pub struct AggregateRun {
     pub first_day: Option<NaiveDate>,
     /// The newest day that was rebuilt.
     pub last_day: Option<NaiveDate>,
-    /// The number of rows written to `fact_transactions`.
+    /// The number of transactions of these days.
     pub transactions: i64,
     /// The error of a run that failed.
     pub error: Option<String>,
+    /// The number of rows of `fact_transactions` that were missing.
+    pub rows_added: i64,
+    /// The number of rows of `fact_transactions` that differed.
+    pub rows_changed: i64,
+    /// The number of rows of `fact_transactions` without a transaction.
+    pub rows_removed: i64,
+    /// The number of transactions of level high on these days.
+    pub high_risk: i64,
+}
+
+/// The result of the rebuild of a day. Rows are those of `fact_transactions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DayRebuilt {
+    /// The transactions of the day.
+    pub transactions: i64,
+    /// Those of level high.
+    pub high_risk: i64,
+    /// Rows that were missing.
+    pub rows_added: i64,
+    /// Rows that differed.
+    pub rows_changed: i64,
+    /// Rows without a transaction.
+    pub rows_removed: i64,
 }
 
 const RUNNING: &str = "running";
@@ -74,12 +97,16 @@ pub(super) async fn count_day(
     connection: &mut Connection,
     run_id: i64,
     day: NaiveDate,
-    transactions: i64,
+    rebuilt: DayRebuilt,
 ) -> Result<(), RepositoryError> {
     diesel::update(aggregate_runs::table.find(run_id))
         .set((
             aggregate_runs::days_rebuilt.eq(aggregate_runs::days_rebuilt + 1),
-            aggregate_runs::transactions.eq(aggregate_runs::transactions + transactions),
+            aggregate_runs::transactions.eq(aggregate_runs::transactions + rebuilt.transactions),
+            aggregate_runs::rows_added.eq(aggregate_runs::rows_added + rebuilt.rows_added),
+            aggregate_runs::rows_changed.eq(aggregate_runs::rows_changed + rebuilt.rows_changed),
+            aggregate_runs::rows_removed.eq(aggregate_runs::rows_removed + rebuilt.rows_removed),
+            aggregate_runs::high_risk.eq(aggregate_runs::high_risk + rebuilt.high_risk),
             aggregate_runs::first_day.eq(earlier_date(aggregate_runs::first_day, day)),
             aggregate_runs::last_day.eq(later_date(aggregate_runs::last_day, day)),
         ))

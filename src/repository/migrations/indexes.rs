@@ -25,12 +25,19 @@ struct ConcurrentIndex {
     definition: &'static str,
 }
 
-const INDEXES: [ConcurrentIndex; 1] = [ConcurrentIndex {
-    migration: "20261125030100",
-    name: "risk_assessments_by_level",
-    definition: "CREATE INDEX risk_assessments_by_level ON risk_assessments USING btree (risk_level, transaction_id) \
-                 WHERE risk_level <> 'low'::text",
-}];
+const INDEXES: [ConcurrentIndex; 2] = [
+    ConcurrentIndex {
+        migration: "20261125030100",
+        name: "risk_assessments_by_level",
+        definition: "CREATE INDEX risk_assessments_by_level ON risk_assessments USING btree (risk_level, transaction_id) \
+                     WHERE risk_level <> 'low'::text",
+    },
+    ConcurrentIndex {
+        migration: "20261130100600",
+        name: "fact_transactions_by_account",
+        definition: "CREATE INDEX fact_transactions_by_account ON fact_transactions USING btree (account_id, business_date)",
+    },
+];
 
 #[derive(QueryableByName)]
 struct FoundIndex {

@@ -3,7 +3,11 @@
 INSERT INTO republish_selected
 SELECT row_number() OVER (ORDER BY t.account_id, t.account_seq), t.account_id, t.account_seq
 FROM verify_gaps g
-JOIN transactions t ON t.account_id = g.account_id AND t.account_seq BETWEEN g.from_seq AND g.to_seq
+-- OFFSET 0 keeps one range of the primary key for each gap.
+CROSS JOIN LATERAL (
+  SELECT account_id, account_seq, id FROM transactions
+  WHERE transactions.account_id = g.account_id AND account_seq BETWEEN g.from_seq AND g.to_seq OFFSET 0
+) AS t
 WHERE NOT EXISTS (SELECT FROM verify_outbox o WHERE o.event_id = t.id AND o.topic = 'transactions.v1')
   AND NOT EXISTS (SELECT FROM dead_letters d
                   WHERE d.event_id = t.id AND d.topic = 'transactions.v1' AND d.record_offset IS NULL)

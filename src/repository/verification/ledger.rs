@@ -3,7 +3,7 @@
 
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Text},
+    sql_types::{Array, BigInt, SmallInt, Text},
 };
 use diesel_async::RunQueryDsl;
 
@@ -11,6 +11,7 @@ use super::{
     super::{Bind, Connection, RepositoryError, statement},
     findings::{Findings, find},
 };
+use crate::domain::CURRENCIES;
 
 /// The sizes of the tables to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
@@ -30,6 +31,9 @@ pub struct TableCounts {
     /// Rows of `dead_letters`.
     #[diesel(sql_type = BigInt)]
     pub dead_letters: i64,
+    /// Rows of `currencies`.
+    #[diesel(sql_type = BigInt)]
+    pub currencies: i64,
 }
 
 /// Counts the rows of each table, in one snapshot.
@@ -60,6 +64,29 @@ pub async fn reversal_errors(connection: &mut Connection) -> Result<Findings, Re
 /// Finds transactions and assessments that are dated later than the database's clock.
 pub async fn future_rows(connection: &mut Connection) -> Result<Findings, RepositoryError> {
     find(connection, statement(include_str!("ledger/future.sql"))).await
+}
+
+/// Finds transactions whose id is not made of their time, so that ranges of ids do not find them.
+pub async fn id_errors(connection: &mut Connection) -> Result<Findings, RepositoryError> {
+    find(connection, statement(include_str!("ledger/id_errors.sql"))).await
+}
+
+/// Finds currencies that differ from those of this binary.
+pub async fn currency_errors(connection: &mut Connection) -> Result<Findings, RepositoryError> {
+    let (codes, decimals): (Vec<&str>, Vec<i16>) =
+        CURRENCIES.iter().map(|(code, decimals)| (*code, i16::from(*decimals))).unzip();
+    find(
+        connection,
+        statement(include_str!("ledger/currency_errors.sql"))
+            .bind::<Array<Text>, _>(codes)
+            .bind::<Array<SmallInt>, _>(decimals),
+    )
+    .await
+}
+
+/// Finds assessments whose reasons do not sum to their score.
+pub async fn unexplained_scores(connection: &mut Connection) -> Result<Findings, RepositoryError> {
+    find(connection, statement(include_str!("ledger/unexplained_scores.sql"))).await
 }
 
 /// Finds why changes of transactions would not be refused.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     super::{Bind, Connection, RepositoryError, statement},
-    findings::{Findings, find},
+    findings::{Example, Findings, find},
 };
 
 /// The transaction in a published event, and the event's position. Amounts are in minor units.
@@ -56,9 +56,17 @@ pub struct TransactionMismatch {
     /// Whether a consumer group dead-lettered the event.
     #[diesel(sql_type = Bool)]
     pub dead_lettered: bool,
-    /// The mismatch in words.
     #[diesel(sql_type = Text)]
-    pub example: String,
+    ids: String,
+    #[diesel(sql_type = Text)]
+    example: String,
+}
+
+impl TransactionMismatch {
+    /// Returns the mismatch in words, with its ids.
+    pub fn into_example(self) -> Example {
+        Example::with_ids(self.example, &self.ids)
+    }
 }
 
 /// Finds events whose transaction is missing or differs, in the order of their offsets.

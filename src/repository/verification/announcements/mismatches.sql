@@ -11,6 +11,7 @@ recorded AS (
   -- Remembers that these transactions were announced; `verify_unannounced` looks for the others.
   INSERT INTO verify_announced SELECT transaction_id FROM e)
 SELECT count(*) OVER () AS total,
+  json_build_object('account_id', e.account_id, 'account_seq', e.account_seq, 'transaction_id', e.transaction_id)::text AS ids,
   'the event about transaction ' || e.account_seq || ' of account ' || e.account_id || ' '
     || CASE WHEN r.transaction_id IS NULL THEN 'has no assessment'
             ELSE 'differs from the assessment: ' || concat_ws(', ',
@@ -25,4 +26,4 @@ FROM e LEFT JOIN risk_assessments r ON r.account_id = e.account_id AND r.account
 WHERE (r.transaction_id, r.risk_score, r.risk_level, r.ruleset, r.reasons::text, r.shadow_reasons::text, r.assessed_at)
         IS DISTINCT FROM (e.transaction_id, e.risk_score, e.risk_level, e.ruleset, e.reasons, e.shadow_reasons,
                           e.assessed_at)
-ORDER BY e.account_id, e.account_seq LIMIT 10
+ORDER BY e.account_id, e.account_seq LIMIT pg_temp.verify_examples()

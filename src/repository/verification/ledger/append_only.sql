@@ -22,4 +22,4 @@ problem AS (
   FROM (SELECT nullif(setrole, 0) AS setrole FROM pg_db_role_setting
         WHERE 'session_replication_role=replica' = ANY (setconfig)
           AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) AS s)
-SELECT count(*) OVER () AS total, text AS example FROM problem
+SELECT count(*) OVER () AS total, '{}' AS ids, text AS example FROM problem

@@ -7,6 +7,7 @@ WITH mismatch AS MATERIALIZED (
   LEFT JOIN transactions t ON t.account_id = r.account_id AND t.account_seq = r.account_seq
   WHERE t.id IS DISTINCT FROM r.transaction_id)
 SELECT count(*) OVER () AS total,
+  json_build_object('account_id', account_id, 'account_seq', account_seq, 'transaction_id', transaction_id)::text AS ids,
   'the assessment of transaction ' || account_seq || ' of account ' || account_id || ' names transaction '
     || transaction_id || ', but the ledger has ' || coalesce(id::text, 'none with this number') AS example
-FROM mismatch ORDER BY account_id, account_seq LIMIT 10
+FROM mismatch ORDER BY account_id, account_seq LIMIT pg_temp.verify_examples()

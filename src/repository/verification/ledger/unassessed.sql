@@ -9,5 +9,6 @@ WITH pending AS MATERIALIZED (
     AND NOT EXISTS (SELECT FROM dead_letters d
                     WHERE d.event_id = t.id AND (d.consumer_group = /* group */ $1 OR d.record_offset IS NULL)))
 SELECT count(*) OVER () AS total,
+  json_build_object('account_id', account_id, 'account_seq', account_seq, 'transaction_id', id)::text AS ids,
   'transaction ' || account_seq || ' of account ' || account_id || ' (' || id || ')' AS example
-FROM pending ORDER BY id LIMIT 10
+FROM pending ORDER BY id LIMIT pg_temp.verify_examples()

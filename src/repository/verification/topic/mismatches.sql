@@ -1,17 +1,21 @@
 -- name: verify_transaction_mismatches
 -- Not in the DSL: it compares whole tables.
 SELECT e.record_offset,
-  EXISTS (SELECT FROM dead_letters d WHERE d.topic = 'transactions.v1' AND d.partition = e.partition
-          AND d.record_offset = e.record_offset AND NOT d.of_earlier_log) AS dead_lettered,
+  -- The dead letters are read once, and not for each mismatch.
+  (e.partition, e.record_offset) IN (
+    SELECT d.partition, d.record_offset FROM dead_letters d
+    WHERE d.topic = 'transactions.v1' AND d.record_offset IS NOT NULL AND NOT d.of_earlier_log) AS dead_lettered,
+  json_build_object('account_id', e.account_id, 'account_seq', e.account_seq, 'transaction_id', e.event_id,
+                    'partition', e.partition, 'offset', e.record_offset)::text AS ids,
   'the event of transaction ' || e.account_seq || ' of account ' || e.account_id || ' (partition ' || e.partition
     || ' offset ' || e.record_offset || ') '
     || CASE WHEN t.id IS NULL THEN 'has no transaction in the ledger'
             ELSE 'differs from the ledger: ' || concat_ws(', ',
               pg_temp.verify_difference('id', e.event_id::text, t.id::text),
-              pg_temp.verify_difference('amount', pg_temp.verify_money(e.amount, e.currency),
-                                        pg_temp.verify_money(t.amount, a.currency)),
-              pg_temp.verify_difference('balance', pg_temp.verify_money(e.balance_after, e.currency),
-                                        pg_temp.verify_money(t.balance_after, a.currency)),
+              pg_temp.verify_difference('amount', pg_temp.verify_money(e.amount, u.currency),
+                                        pg_temp.verify_money(t.amount, u.currency)),
+              pg_temp.verify_difference('balance', pg_temp.verify_money(e.balance_after, u.currency),
+                                        pg_temp.verify_money(t.balance_after, u.currency)),
               pg_temp.verify_difference('currency', e.currency, a.currency),
               pg_temp.verify_difference('time', e.created_at::text, t.created_at::text),
               pg_temp.verify_difference('counterparty', to_json(e.counterparty)::text, to_json(t.counterparty)::text),
@@ -25,6 +29,8 @@ FROM unnest(/* partitions */ $1, /* offsets */ $2, /* account_ids */ $3, /* acco
         created_at, counterparty, description, metadata, reverses)
 LEFT JOIN transactions t ON t.account_id = e.account_id AND t.account_seq = e.account_seq
 LEFT JOIN accounts a ON a.account_id = e.account_id
+-- Both amounts of a difference are shown in one currency.
+CROSS JOIN LATERAL (SELECT coalesce(a.currency, e.currency) AS currency) AS u
 WHERE (t.id, t.amount, t.balance_after, a.currency, t.created_at, t.counterparty, t.description,
        t.metadata::text, t.reverses)
       IS DISTINCT FROM

@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS fact_transactions_by_account;
