@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build   a C compiler and linker, for the crates that hold C
 #   scripts/setup.sh test    the same; Java, Maven and OpenSSL for a real Kafka; PostgreSQL and locales for a German one;
-#                            PgBouncer
+#                            PgBouncer; ip, for a network namespace
 #   scripts/setup.sh bench   the same as test, and PostgreSQL, wrk and Python, for the benchmarks
 #   scripts/setup.sh checks  the same as build, and Python, for checkers from the Python package index
 #
@@ -12,7 +12,7 @@ set -euo pipefail
 
 case "${1:-}" in
   build) wanted=(cc:gcc make:make) ;;
-  test) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven openssl:openssl) ;;
+  test) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven openssl:openssl ip:iproute2) ;;
   bench) wanted=(cc:gcc make:make java:default-jre-headless mvn:maven wrk:wrk python3:python3) ;;
   checks) wanted=(cc:gcc make:make python3:python3) ;;
   *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;

@@ -28,6 +28,7 @@ mod database_schema;
 mod database_settings;
 mod dev;
 mod dlq;
+mod documents;
 mod durability;
 mod failover;
 mod faults;

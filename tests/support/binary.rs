@@ -1,6 +1,7 @@
 //! The real binary as a process with a clean environment: starts it, reads its output, sends signals, waits for its end.
 
 use std::{
+    ffi::OsString,
     io::{BufRead, BufReader, Read},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
@@ -22,16 +23,25 @@ const OTHER_BINARY: &str = "LEDGER_TEST_BINARY";
 /// Accepts the servers of the tests, which run without fsync.
 const ACCEPT_DATA_LOSS: (&str, &str) = ("LEDGER_DATABASE__ACCEPT_DATA_LOSS", "true");
 
-/// Returns a command without the `LEDGER_…` and `OTEL_…` variables of the developer.
-pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
-    let program = std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_ledger").into());
-    let mut command = Command::new(program);
+/// Returns the path of the binary.
+pub fn program() -> OsString {
+    std::env::var_os(OTHER_BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_ledger").into())
+}
+
+/// Removes the `LEDGER_…` and `OTEL_…` variables of the developer.
+pub fn remove_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("LEDGER_") || name.starts_with("OTEL_") {
             command.env_remove(&*name);
         }
     }
+}
+
+/// Returns a command with these arguments and variables, and no other settings.
+pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program());
+    remove_settings(&mut command);
     command.args(arguments).envs([ACCEPT_DATA_LOSS]).envs(environment.iter().copied()).stdin(Stdio::null());
     command
 }
@@ -193,11 +203,11 @@ impl Binary {
         (status, self.stderr.finished())
     }
 
-    /// Sends SIGTERM. The process must end with success within 5 s.
+    /// Sends SIGTERM. The process must end with success within 5 s; a busy machine gets twice that time.
     pub fn stop(self) {
         self.terminate();
         let arguments = self.arguments.clone();
-        let (status, stderr) = self.ended_within(Duration::from_secs(5));
+        let (status, stderr) = self.ended_within(Duration::from_secs(10));
         assert!(status.success(), "ledger {arguments} ended with {status}:\n{stderr}");
     }
 }

@@ -18,7 +18,7 @@ rm -rf -- "$2"
 
 /// Returns whether this machine can run Kafka. Panics if it cannot and the environment variable CI is set, because a
 /// skipped test must not look like a passed test there.
-pub(super) fn is_possible() -> bool {
+pub fn is_possible() -> bool {
     let Some(program) = ["java", "mvn"].into_iter().find(|program| !runs(program)) else { return true };
     let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
     assert!(!ci, "no {program} in CI: the Kafka tests cannot run");
@@ -30,6 +30,13 @@ pub(super) fn warn_skipped() {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let warning = format!("\nSKIPPED {test}: Kafka needs java and mvn (Debian: apt-get install maven)\n");
     let _ = fs::write("/dev/stderr", &warning).or_else(|_| fs::write("/dev/tty", &warning));
+}
+
+/// Fetches the jars, unless they are in the cache.
+pub async fn fetch() {
+    let mut command = tokio::process::Command::new(script());
+    let output = command.arg("fetch").stdin(Stdio::null()).output().await.expect("scripts/kafka.sh runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn runs(program: &str) -> bool {

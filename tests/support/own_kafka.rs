@@ -15,6 +15,11 @@ static PERMITS: Semaphore = Semaphore::const_new(1);
 
 const HEAP: &str = "320m";
 
+/// Waits until no other test has a Kafka of its own. For a test that starts one in another process.
+pub async fn permit() -> SemaphorePermit<'static> {
+    PERMITS.acquire().await.expect("never closed")
+}
+
 /// The second broker of a cluster.
 pub struct SecondBroker(DataDirectory);
 
@@ -55,7 +60,7 @@ impl OwnKafka {
             kafka_script::warn_skipped();
             return None;
         }
-        let permit = PERMITS.acquire().await.expect("never closed");
+        let permit = permit().await;
         let data = DataDirectory::new();
         data.up(HEAP, options).await;
         let address = data.address().parse().expect("an address");
