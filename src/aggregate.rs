@@ -125,7 +125,7 @@ async fn repeat(context: &Context, boot: Boot<'_>, interval: Duration) -> anyhow
             &outcome,
             Ok(Outcome::Busy { .. } | Outcome::Ran(AggregateRun { error: None, .. }))
         ));
-        log(outcome);
+        log(outcome, context.stop.is_requested());
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
             () = context.stop.requested() => {}
@@ -135,8 +135,12 @@ async fn repeat(context: &Context, boot: Boot<'_>, interval: Duration) -> anyhow
     Ok(ExitCode::SUCCESS)
 }
 
-fn log(outcome: anyhow::Result<Outcome>) {
+fn log(outcome: anyhow::Result<Outcome>, is_stopping: bool) {
     match outcome {
+        // A stop in the middle of a run is no failure.
+        Ok(Outcome::Ran(AggregateRun { id, error: Some(reason), .. })) if is_stopping => {
+            tracing::info!(run = id, reason, "the run ended early");
+        }
         Ok(Outcome::Ran(run)) => log_run(&run),
         Ok(Outcome::Busy { owner }) => tracing::info!(owner, "another instance is aggregating"),
         Err(error) => tracing::error!(error = format!("{error:#}"), "the run failed"),

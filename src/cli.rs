@@ -1,10 +1,12 @@
 //! The command line. The flags of a command are in the folder of the command; this file lists the commands and loads the
-//! configuration. Exit codes: 0 success, 1 failure with one line on stderr, 2 wrong usage.
+//! configuration. Exit codes: 0 success and the stop of a role, 1 failure with one line on stderr, 2 wrong usage, 130 and
+//! 143 a command that SIGINT or SIGTERM interrupted.
 //! A reader that closes the pipe early (`ledger openapi | head`) changes neither the work nor the exit code of a command.
 
 mod help;
+mod misuse;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -17,7 +19,7 @@ use crate::{
     dev::{self, demo, simulate},
     event, import, ops, relay,
     runtime::{
-        Context, DatabaseClock, Health, Stop, arm_wall_clock, fail_point, print_json, print_text,
+        Context, DatabaseClock, Health, Outages, Stop, arm_wall_clock, fail_point, print_json, print_text,
         raise_open_files_limit, start_telemetry, stop_on_signals,
     },
     serve,
@@ -158,7 +160,38 @@ enum ConfigCommand {
     Print,
 }
 
+/// What a command does when the first signal requests a stop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnSignal {
+    /// It keeps running until then, so the stop is its normal end.
+    Stops,
+    /// It ends by itself between two steps of its work, and says how far it came.
+    EndsBetweenSteps,
+    /// It is ended at once. A change that it makes is one database transaction, which is then rolled back.
+    Ends,
+}
+
+/// How long a command may take to end between two steps. A step may be a query of an hour.
+const STEP_END_WAIT: Duration = Duration::from_secs(4);
+
 impl Command {
+    fn on_signal(&self) -> OnSignal {
+        match self {
+            Self::Serve | Self::Relay | Self::ConsumeRisk(_) | Self::Dev(_) => OnSignal::Stops,
+            Self::Aggregate(args) if args.every.is_some() => OnSignal::Stops,
+            Self::Aggregate(_)
+            | Self::Migrate
+            | Self::Import(_)
+            | Self::Republish(_)
+            | Self::Demo(_)
+            | Self::Simulate(_)
+            | Self::Verify(_)
+            | Self::Risk { .. }
+            | Self::Dlq { command: ops::dlq::DlqCommand::Replay(_) } => OnSignal::EndsBetweenSteps,
+            _ => OnSignal::Ends,
+        }
+    }
+
     /// Returns the name of the command in traces.
     fn role(&self) -> &'static str {
         match self {
@@ -230,12 +263,18 @@ impl Command {
 /// Parses the command line, runs the command and returns the exit code.
 pub async fn run() -> ExitCode {
     let is_short = std::env::args_os().any(|argument| argument == "-h");
-    let command = help::with_help(Cli::command(), is_short);
-    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    let mut command = help::with_help(Cli::command(), is_short);
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|error| {
+        if let Some(variable) = misuse::variable_of(&command, &error) {
+            eprintln!("the variable {variable} has a value that is not allowed:");
+        }
+        error.exit()
+    });
     match start(cli).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            print_error(&error);
             ExitCode::FAILURE
         }
     }
@@ -288,25 +327,48 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     fail_point::arm()?;
     arm_wall_clock()?;
     let stop = Stop::new();
-    stop_on_signals(&stop)?;
+    let signal = stop_on_signals(&stop)?;
     let context = Context {
         config: Arc::new(config),
         stop: stop.clone(),
         health: Health::default(),
         clock: DatabaseClock::default(),
+        outages: Outages::default(),
         metrics: telemetry.metrics.clone(),
         exports_traces: telemetry.exports_traces(),
         instance: instance_name().into(),
     };
-    let outcome = cli.command.run(context).await;
+    let on_signal = cli.command.on_signal();
+    let interrupted = async {
+        stop.requested().await;
+        match on_signal {
+            OnSignal::Stops => std::future::pending().await,
+            OnSignal::EndsBetweenSteps => tokio::time::sleep(STEP_END_WAIT).await,
+            OnSignal::Ends => {}
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = cli.command.run(context) => outcome,
+        () = interrupted => Err(anyhow::anyhow!("interrupted")),
+    };
     telemetry.end(stop.time_left());
-    outcome
+    match signal.exit_code().filter(|_| on_signal != OnSignal::Stops) {
+        None => outcome,
+        Some(code) => {
+            outcome.map_or_else(|error| print_error(&error), |_| ());
+            Ok(code.into())
+        }
+    }
 }
 
-/// Returns the environment. Variables that are not UTF-8 are skipped: no setting has such a name or value.
+fn print_error(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
+
+/// Returns the environment. What is not UTF-8 gets replacement characters, so that a key refuses it and does not ignore it.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 /// Returns a unique name: host, process id and a random part.
@@ -319,4 +381,24 @@ fn instance_name() -> String {
 fn openapi() -> anyhow::Result<ExitCode> {
     print_json(&serve::description()?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(command: &clap::Command) -> Vec<String> {
+        let own = command.get_arguments().filter_map(|argument| argument.get_env());
+        let own: Vec<String> = own.map(|name| name.to_string_lossy().into_owned()).collect();
+        own.into_iter().chain(command.get_subcommands().flat_map(variables)).collect()
+    }
+
+    #[test]
+    fn no_variable_of_a_flag_is_taken_for_a_misspelled_key() {
+        let found = variables(&Cli::command());
+        assert!(found.len() > 20, "{found:?}");
+        for name in found {
+            config::load(None, [(name.clone(), "x".to_owned())].into_iter(), &Overrides::new()).expect(&name);
+        }
+    }
 }

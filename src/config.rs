@@ -2,9 +2,11 @@
 //! the environment, flags.
 //!
 //! Guarantees: the result is typed and checked. An unknown key is refused, with the most similar known key in the error.
+//! A refused value is named with its key, its origin (file and line, or variable) and what is allowed.
 //!
 //! `config/default.toml` is the complete list of keys, and documents each.
 
+mod check;
 mod database_url;
 mod error;
 mod kafka;
@@ -12,12 +14,15 @@ mod load;
 mod print;
 mod secret;
 mod sections;
+mod values;
 
+pub use check::WRITERS_MAX;
 pub use error::ConfigError;
 pub use kafka::{Compression, SaslMechanism};
 pub use load::{DEFAULTS, Overrides, load};
 pub use print::print;
 pub use sections::{
-    Admin, Aggregate, Broker, BrokerKind, Config, ConsumeRisk, Database, Kafka, Listen, Log, LogFormat,
-    Relay, Risk, Serve, Topics, WRITERS_MAX,
+    Admin, Aggregate, Broker, BrokerKind, Config, ConsumeRisk, Database, Kafka, Log, LogFormat, Relay, Risk,
+    Serve, Topics,
 };
+pub use values::Listen;

@@ -94,7 +94,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let group = &config.consume_risk.group;
     let names = (0..partitions).map(|partition| ownership::lease_name(group, partition)).collect();
     let (members, ttl) = (format!("consume-risk/{group}"), config.consume_risk.lease_ttl);
-    let leases = LeaseGroup::join_in_generation(&context, boot.broker_generation(), &members, names, ttl);
+    let generation = boot.broker_generation();
     let ruleset = Some(rules.borrow().version().to_string());
     let admin = boot.started(StartDetails {
         group: Some(group),
@@ -102,6 +102,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         ruleset,
         ..StartDetails::default()
     })?;
+    // After the start line, which names the owner of the leases.
+    let leases = LeaseGroup::join_in_generation(&context, generation, &members, names, ttl);
     context.health.set_ready(true);
     ownership::Ownership::new(context.clone(), broker, rules).run(leases).await;
     context.health.set_ready(false);

@@ -19,7 +19,7 @@ use self::{
     platform::{CONNECTIONS_MAX, Platform},
 };
 use crate::{
-    config::Overrides,
+    config::{Listen, Overrides},
     runtime::{Context, print_text},
 };
 
@@ -38,7 +38,7 @@ pub struct Args {
     pub listen: Option<SocketAddr>,
     /// Address of /livez, /readyz and /metrics, or `off`
     #[arg(long, env = "LEDGER_DEV_ADMIN_LISTEN", value_name = "ADDRESS")]
-    pub admin_listen: Option<String>,
+    pub admin_listen: Option<Listen>,
     /// Directory of PostgreSQL's programs; by default installed programs, or portable ones downloaded once
     #[arg(long, env = "LEDGER_DEV_POSTGRES_BIN", value_name = "DIR")]
     pub postgres_bin: Option<PathBuf>,
@@ -51,8 +51,8 @@ impl Args {
         if let Some(address) = self.listen {
             overrides.push(("serve.listen".into(), address.to_string()));
         }
-        if let Some(address) = &self.admin_listen {
-            overrides.push(("admin.listen".into(), address.clone()));
+        if let Some(address) = self.admin_listen {
+            overrides.push(("admin.listen".into(), address.to_string()));
         }
         overrides
     }

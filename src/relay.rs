@@ -49,7 +49,7 @@ pub use lanes::lease_name;
 use self::lanes::{LaneSchedule, Share};
 use crate::{
     broker::topic_specs,
-    runtime::{Backoff, Boot, BrokerWatch, Context, LeaseGroup, OutageLog, StartDetails},
+    runtime::{Backoff, Boot, BrokerWatch, Context, LeaseGroup, StartDetails},
 };
 
 /// How long requests in flight may take to finish after a stop. The rest of the 5 s is for releasing the leases.
@@ -112,7 +112,7 @@ async fn scan_and_deliver(
     let settings = &context.config.relay;
     let mut polling = Backoff::new(settings.poll_interval_min, settings.poll_interval_max);
     let mut retrying = Backoff::new(RETRY_INTERVAL_MIN, RETRY_INTERVAL_MAX);
-    let mut outage = OutageLog::new("reading the outbox");
+    let mut outage = context.outages.log_of("publishing the outbox");
     let mut lanes = LaneSchedule::default();
     while !context.stop.is_requested() {
         if let Some(refusal) = relay.refusal() {

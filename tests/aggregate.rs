@@ -339,7 +339,7 @@ async fn a_stop_ends_a_long_rebuild_at_once_and_is_recorded() {
     wait_until_it_waits_for_a_lock(&database).await;
     stopped.terminate();
     let (status, stderr) = stopped.ended_within(DEADLINE);
-    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert_eq!(status.code(), Some(143), "{stderr}");
     blocker.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(database.value("SELECT status FROM aggregate_runs").await, "failed");
     assert_eq!(database.value("SELECT count(*) FROM leases WHERE owner IS NOT NULL").await, "0");

@@ -1,9 +1,13 @@
 //! The command line: every command has help, and every error is one clear line with the right exit code.
 
-use std::{collections::BTreeSet, process::Output};
+use std::{cell::RefCell, collections::BTreeSet, process::Output};
+
+use nix::sys::signal::Signal;
 
 use crate::support::{
+    DEADLINE,
     binary::{self, Binary},
+    eventually,
     postgres::TestDatabase,
 };
 
@@ -180,6 +184,27 @@ fn misuse_is_exit_code_2() {
 }
 
 #[test]
+fn a_refused_value_of_a_flag_from_a_variable_names_the_variable() {
+    let output = binary::run(&["simulate"], &[("LEDGER_SIMULATE_RATE", "quick")]);
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("LEDGER_SIMULATE_RATE") && stderr.contains("'quick'"), "{stderr}");
+    let output = binary::run(&["simulate", "--rate", "quick"], &[("LEDGER_SIMULATE_RATE", "1")]);
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(!stderr.contains("LEDGER_SIMULATE_RATE"), "the flag has the value: {stderr}");
+}
+
+#[test]
+fn a_refused_value_of_a_file_is_one_line_with_file_and_line() {
+    let file = tempfile::NamedTempFile::new().expect("file");
+    std::fs::write(file.path(), "[serve]\nwriters = 2\nlisten = \"localhost\"\n").expect("written");
+    let path = file.path().to_str().expect("UTF-8");
+    let line = one_error_line(&binary::run(&["serve", "--config", path], &[]), "a wrong address");
+    let expected = format!("serve.listen is \"localhost\" in {path}:3, but must be an IP address and a port");
+    assert!(line.contains(&expected), "{line}");
+}
+
+#[test]
 fn a_configuration_is_printed_without_secrets_and_checked() {
     let secret = [("LEDGER_DATABASE__URL", "postgres://u:hunter2@db/ledger"), ("LEDGER_SERVE__WRITERS", "3")];
     let printed = stdout(&binary::run(&["config", "print"], &secret));
@@ -316,6 +341,60 @@ fn an_empty_database_url_is_refused_with_its_origin() {
     }
     let unused = binary::run(&["openapi"], &[("LEDGER_DATABASE__URL", "")]);
     assert!(unused.status.success(), "a command without the database runs");
+}
+
+/// A command without a stop of its own would end only at a time limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_that_waits_ends_with_130_after_ctrl_c() {
+    let file = tempfile::Builder::new().suffix(".csv").tempfile().expect("file");
+    std::fs::write(file.path(), "account_id,idempotency_key,direction,amount,currency\n").expect("written");
+    let (file, id) = (file.path().to_str().expect("UTF-8"), "01a206a6-4f5f-7c41-87f5-c48b0979c33c");
+    let commands: [&[&str]; 19] = [
+        &["migrate"],
+        &["aggregate"],
+        &["import", file],
+        &["verify"],
+        &["broker"],
+        &["broker", "switch", "--dry-run"],
+        &["topics"],
+        &["topics", "create"],
+        &["lanes"],
+        &["consumers"],
+        &["consumers", "reset", "--group", "risk", "--to", "earliest"],
+        &["consumers", "forget", "risk"],
+        &["dlq", "list"],
+        &["dlq", "show", id],
+        &["dlq", "replay", id],
+        &["dlq", "dismiss", id, "--note", "none"],
+        &["republish", id],
+        &["risk", "assess"],
+        &["simulate"],
+    ];
+    let mut running = Vec::new();
+    for command in commands {
+        // It accepts a connection and never answers, as the server of a database or of an API that hangs.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        silent.set_nonblocking(true).expect("set");
+        let address = silent.local_addr().expect("an address");
+        let (database, api) = (format!("postgres://u@{address}/ledger"), format!("http://{address}"));
+        let environment = [
+            ("LEDGER_DATABASE__URL", database.as_str()),
+            ("LEDGER_DATABASE__CONNECT_TIMEOUT", "60s"),
+            ("LEDGER_SIMULATE_URL", api.as_str()),
+        ];
+        running.push((Binary::start(command, &environment), silent));
+    }
+    let connections = RefCell::new(Vec::new());
+    for (binary, silent) in &running {
+        let accepts = || silent.accept().map(|connection| connections.borrow_mut().push(connection)).is_ok();
+        eventually("the command connects", async || accepts() || binary.has_ended()).await;
+        binary.signal(Signal::SIGINT);
+    }
+    for ((binary, _), command) in running.into_iter().zip(commands) {
+        let (status, stderr) = binary.ended_within(DEADLINE);
+        assert_eq!(status.code(), Some(130), "{command:?}: {stderr}");
+        assert!(stderr.contains("error: ") || command == ["simulate"], "{command:?}: {stderr}");
+    }
 }
 
 #[test]

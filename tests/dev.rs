@@ -187,7 +187,7 @@ async fn an_interrupted_demo_leaves_nothing() {
     let asked = Instant::now();
     demo.signal(Signal::SIGINT);
     let (status, stderr) = demo.ended_within(DEADLINE);
-    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert_eq!(status.code(), Some(130), "{stderr}");
     assert!(stderr.contains("error: interrupted"), "{stderr} after {:?}", asked.elapsed());
     nothing_runs_on(temporary.path()).await;
     assert_eq!(fs::read_dir(temporary.path()).expect("readable").count(), 0, "no file is left");

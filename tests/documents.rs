@@ -129,7 +129,7 @@ fn shell_blocks_that_are_not_run_are_few_and_have_a_reason() {
     assert!(not_run <= NOT_RUN_MAX, "{not_run} blocks are not run");
 }
 
-/// Seen to fail when the README gave a role the port of Kafka as its admin port, and when a page named a missing flag.
+/// Seen to fail with a binary that lacked a command of a page.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_shell_block_runs_as_it_is_written() {
     if std::env::var_os(IN_NAMESPACE).is_some() {

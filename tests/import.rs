@@ -24,6 +24,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
+    DEADLINE,
     binary::{self, Binary},
     eventually,
     postgres::TestDatabase,
@@ -479,8 +480,8 @@ async fn an_interrupt_ends_the_import_between_groups_with_advice_to_run_it_again
     })
     .await;
     interrupted.signal(Signal::SIGINT);
-    let (status, stderr) = interrupted.ended_within(std::time::Duration::from_secs(5));
-    assert_eq!(status.code(), Some(1));
+    let (status, stderr) = interrupted.ended_within(DEADLINE);
+    assert_eq!(status.code(), Some(130));
     assert!(stderr.contains("run the same command again"), "{stderr}");
     let report = scene.import(&Args { group_size: 1_000, ..args(&file) }).await.unwrap();
     assert!(report.replayed > 100 && report.created > 0);

@@ -101,11 +101,11 @@ async fn a_request_that_waits_too_long_is_503_in_time_and_the_service_recovers()
     let answer = api.post("1", &transaction("a", "credit", "1.00", "EUR")).await;
     answer.is_problem(503, "unavailable");
     assert!(answer.headers.contains_key("retry-after"));
-    assert!(started.elapsed().as_secs() < 4, "{:?}", started.elapsed());
+    assert!(started.elapsed().as_secs() < 9, "{:?}", started.elapsed());
     held.batch_execute("COMMIT; BEGIN; LOCK TABLE transactions IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let started = Instant::now();
     api.get("/transactions").await.is_problem(503, "unavailable");
-    assert!(started.elapsed().as_secs() < 4, "{:?}", started.elapsed());
+    assert!(started.elapsed().as_secs() < 9, "{:?}", started.elapsed());
     held.batch_execute("COMMIT").await.unwrap();
     eventually("a posting is accepted", async || {
         let answer = api.post("1", &transaction("a", "credit", "1.00", "EUR")).await;
@@ -123,7 +123,7 @@ async fn a_statement_that_runs_too_long_is_cancelled() {
     held.batch_execute("BEGIN; LOCK TABLE transactions IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let started = Instant::now();
     api.get("/transactions").await.is_problem(503, "unavailable");
-    assert!(started.elapsed().as_secs() < 4, "{:?}", started.elapsed());
+    assert!(started.elapsed().as_secs() < 9, "{:?}", started.elapsed());
     held.batch_execute("COMMIT").await.unwrap();
     assert_eq!(api.get("/transactions").await.status, 200);
 }

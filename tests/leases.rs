@@ -125,7 +125,7 @@ async fn a_stop_releases_the_leases_before_the_ttl_but_not_those_in_use() {
     let finished = Instant::now();
     drop(working);
     until("b has all", || b.held().len() == 3).await;
-    assert!(finished.elapsed() < Duration::from_secs(3), "{:?}", finished.elapsed());
+    assert!(finished.elapsed() < ttl / 2, "{:?}", finished.elapsed());
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! `ledger migrate` can be killed, stopped and repeated at any moment, and names the sessions that it waits for.
 
-use std::{process::Output, time::Duration};
+use std::process::Output;
 
 use crate::support::{
+    DEADLINE,
     binary::{self, Binary},
     eventually,
     postgres::{TestDatabase, client},
@@ -98,8 +99,8 @@ async fn sigterm_cancels_a_concurrent_build_in_postgresql_too() {
     let other = scene.other().await;
     let migrate = scene.start_behind(&other).await;
     migrate.terminate();
-    let (status, stderr) = migrate.ended_within(Duration::from_secs(5));
-    assert_eq!(status.code(), Some(1));
+    let (status, stderr) = migrate.ended_within(DEADLINE);
+    assert_eq!(status.code(), Some(143));
     assert!(stderr.contains("error: stopped: a migration failed: "), "{stderr}");
     assert!(stderr.contains("20261125030100") && stderr.contains(": 57014: "), "{stderr}");
     scene.is_left_by_the_server().await;
@@ -149,7 +150,7 @@ async fn a_migrate_that_waits_for_another_one_names_it_and_stops_at_once() {
     let line = migrate.line_with("waiting until another");
     assert!(line.contains("(a long report, connected from 127.0.0.1 for "), "{line}");
     migrate.terminate();
-    let (status, stderr) = migrate.ended_within(Duration::from_secs(5));
-    assert_eq!(status.code(), Some(1));
+    let (status, stderr) = migrate.ended_within(DEADLINE);
+    assert_eq!(status.code(), Some(143));
     assert!(stderr.contains("error: stopped before anything was applied"), "{stderr}");
 }

@@ -5,27 +5,47 @@ use std::path::PathBuf;
 /// The reason to refuse a configuration. Each text names the key or the file, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file is missing, unreadable or not valid TOML.
+    /// The file is missing or unreadable.
     #[error("cannot read the configuration file {}", path.display())]
     File {
         /// The path as given.
         path: PathBuf,
         /// The cause.
-        source: config::ConfigError,
+        source: std::io::Error,
+    },
+    /// The file is not valid TOML.
+    #[error("the configuration file {origin} is not valid TOML: {problem}")]
+    Syntax {
+        /// The file and the line.
+        origin: String,
+        /// The cause.
+        problem: String,
     },
     /// A key that no section has.
     #[error("unknown configuration key {key}{}{suggestion}", origin(.from))]
     UnknownKey {
         /// The key as the user wrote it.
         key: String,
-        /// The place where it was found: a file or the environment.
+        /// The place where it was found: file and line, or the environment.
         from: String,
         /// `; did you mean …?`, or nothing.
         suggestion: String,
     },
     /// A value of the wrong type or out of bounds.
+    #[error("{key} is {value} in {origin}, but must be {allowed}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value as text, or stars for a secret.
+        value: String,
+        /// The file and line, the variable, or the defaults.
+        origin: String,
+        /// What is allowed.
+        allowed: String,
+    },
+    /// The layers cannot be combined.
     #[error("invalid configuration: {0}")]
-    Invalid(String),
+    Invalid(#[from] config::ConfigError),
     /// A secret with the text that replaces it in the output of `ledger config print`.
     #[error(
         "{key} from {origin} has the password ***, which `ledger config print` prints in place of a secret; write the secret"

@@ -1,6 +1,8 @@
 //! The choices of `[broker.kafka]`: compression and authentication.
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer};
+
+use super::values::one_of;
 
 /// The compression of the record batches that the relay publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +59,4 @@ impl<'de> Deserialize<'de> for Compression {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         one_of(deserializer, &Self::ALL)
     }
-}
-
-fn one_of<'de, D: Deserializer<'de>, T: Copy>(deserializer: D, values: &[(&str, T)]) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let found = values.iter().find(|(name, _)| *name == text);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<&str> =
-            values.iter().map(|(name, _)| if name.is_empty() { "empty" } else { *name }).collect();
-        D::Error::custom(format!("{text:?} is not one of: {}", names.join(", ")))
-    })
 }

@@ -9,11 +9,8 @@ use super::{
     ConfigError, DEFAULTS, Overrides,
     database_url::hide,
     load::{layers, typed},
-    secret::{DATABASE_URL, SASL_PASSWORD},
+    secret::SECRETS,
 };
-
-/// The keys of secrets. In a URL, only the password is secret.
-const SECRETS: [&str; 2] = [DATABASE_URL, SASL_PASSWORD];
 
 /// Loads and checks the configuration like [`super::load()`], and returns it as TOML with hidden secrets.
 pub fn print(
@@ -43,7 +40,7 @@ fn in_effect(line: &str, section: &str, layers: &Layers) -> String {
     let key = format!("{section}.{name}");
     let Ok(value) = layers.get_string(&key) else { return line.to_owned() };
     let value = if SECRETS.contains(&key.as_str()) { hide(&value) } else { value };
-    // A quoted default is text. Other values were checked to be numbers or booleans.
+    // A quoted default is text. Other values were converted to numbers or booleans.
     let value = if default.starts_with('"') { toml::Value::String(value).to_string() } else { value };
     format!("{name} = {value}")
 }
@@ -63,9 +60,9 @@ mod tests {
     fn the_output_has_the_values_in_effect_and_loads_again() {
         let changed = [
             ("LEDGER_SERVE__WRITERS", "5"),
-            ("LEDGER_LOG__FILTER", "ledger=\"debug\""),
+            ("LEDGER_BROKER__KAFKA__CLIENT_ID", "the \"first\""),
             ("LEDGER_RELAY__LEASE_TTL", "7s"),
-            ("LEDGER_BROKER__CREATE_TOPICS", "false"),
+            ("LEDGER_BROKER__CREATE_TOPICS", "no"),
         ];
         let printed = print(None, set(&changed), &Overrides::new()).expect("valid");
         for line in ["writers = 5", "lease_ttl = \"7s\"", "create_topics = false"] {

@@ -15,6 +15,9 @@ pub(super) const SASL_PASSWORD: &str = "broker.kafka.sasl_password";
 /// The key of the file that holds the password for SASL.
 pub(super) const SASL_PASSWORD_FILE: &str = "broker.kafka.sasl_password_file";
 
+/// The keys of secrets. In a URL, only the password is secret.
+pub(super) const SECRETS: [&str; 2] = [DATABASE_URL, SASL_PASSWORD];
+
 /// Reads the file of a secret. White space at the end of the file is not part of the secret.
 pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<SecretString, ConfigError> {
     std::fs::read_to_string(path)

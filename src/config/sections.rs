@@ -1,14 +1,15 @@
-//! The typed sections of the configuration, one struct per TOML table, and the checks of their values.
+//! The typed sections of the configuration, one struct per TOML table.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer};
 
 use super::{
     ConfigError, database_url,
     kafka::{Compression, SaslMechanism},
     secret::{DATABASE_URL_FILE, file_origin, read_secret},
+    values::{Listen, address, comma_separated, duration, one_of, optional_path},
 };
 
 /// Everything that can be configured.
@@ -55,22 +56,30 @@ pub struct Database {
     /// The largest number of connections in the pool.
     pub pool_size_max: usize,
     /// The longest wait for a pooled connection.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub pool_wait_timeout: Duration,
     /// The longest time to open a connection.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
     /// The server's limit for one statement.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub statement_timeout: Duration,
     /// The server's limit for an idle database transaction.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub idle_in_transaction_timeout: Duration,
     /// Whether a server that can lose acknowledged transactions is accepted.
     pub accept_data_loss: bool,
 }
 
 impl Database {
+    /// Names the file or the variable with the URL, for messages.
+    pub fn url_origin(&self) -> String {
+        match &self.url_file {
+            Some(path) => file_origin(DATABASE_URL_FILE, path),
+            None => self.url_origin.clone(),
+        }
+    }
+
     /// Returns the current URL. Reads `url_file` again, so that the next connection uses a changed password. If the file is
     /// gone or not a regular file (a pipe, for example), returns the URL that was read first. Fails if the URL is empty.
     pub fn url_now(&self) -> Result<SecretString, ConfigError> {
@@ -78,7 +87,7 @@ impl Database {
             Some(path) if path.is_file() => {
                 (read_secret(DATABASE_URL_FILE, path)?, file_origin(DATABASE_URL_FILE, path))
             }
-            _ => (self.url.clone(), self.url_origin.clone()),
+            _ => (self.url.clone(), self.url_origin()),
         };
         if url.expose_secret().trim().is_empty() {
             return Err(ConfigError::DatabaseNotSet { origin });
@@ -93,6 +102,7 @@ impl Database {
 #[serde(deny_unknown_fields)]
 pub struct Serve {
     /// The address of the API.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// The number of HTTP worker threads; 0 for one per core.
     pub workers: usize,
@@ -107,13 +117,13 @@ pub struct Serve {
     /// The largest number of recent transactions that a writer remembers.
     pub transactions_remembered_max: usize,
     /// The limit for receiving a request.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub client_timeout: Duration,
     /// How long an idle connection is kept for the next request.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub keep_alive: Duration,
     /// The limit for answering a request.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub request_timeout: Duration,
     /// The largest number of open connections; 0 for as many as the limit of open files allows.
     pub connections_max: usize,
@@ -140,7 +150,7 @@ pub struct Serve {
     /// The number of trusted proxies in front that write `X-Forwarded-For`.
     pub trusted_proxies: usize,
     /// The limit for finishing accepted requests at shutdown.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub shutdown_timeout: Duration,
 }
 
@@ -153,29 +163,6 @@ pub struct Admin {
     /// The names that requests to a loopback address may have in `Host`, besides `localhost`.
     #[serde(deserialize_with = "comma_separated")]
     pub allowed_hosts: Vec<String>,
-}
-
-/// The address of a listener that may be off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listen {
-    /// No listener.
-    Off,
-    /// A listener on this address.
-    On(SocketAddr),
-}
-
-impl<'de> Deserialize<'de> for Listen {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.as_str() {
-            "off" => Ok(Self::Off),
-            address => address.parse().map(Self::On).map_err(|_| {
-                D::Error::custom(format!(
-                    "{address:?} is neither \"off\" nor an address such as 127.0.0.1:9090"
-                ))
-            }),
-        }
-    }
 }
 
 /// `[broker]`
@@ -193,8 +180,7 @@ pub struct Broker {
 }
 
 /// The kinds of brokers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerKind {
     /// Topics in a PostgreSQL table.
     Postgres,
@@ -203,6 +189,8 @@ pub enum BrokerKind {
 }
 
 impl BrokerKind {
+    const ALL: [(&str, Self); 2] = [("postgres", Self::Postgres), ("kafka", Self::Kafka)];
+
     /// Returns the name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
@@ -213,7 +201,13 @@ impl BrokerKind {
 
     /// Returns the kind of this name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Postgres, Self::Kafka].into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, kind)| kind)
+    }
+}
+
+impl<'de> Deserialize<'de> for BrokerKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        one_of(deserializer, &Self::ALL)
     }
 }
 
@@ -232,17 +226,17 @@ pub struct Topics {
     /// `min.insync.replicas`; Kafka only.
     pub min_insync_replicas: i16,
     /// Records of `transactions.v1` are removed at this age; zero for never.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub transactions_retention: Duration,
     /// The oldest records of a partition of `transactions.v1` are removed above this number of bytes; 0 for no limit.
     pub transactions_retention_bytes: u64,
     /// The same for `risk-assessments.v1`.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub risk_assessments_retention: Duration,
     /// The same for `risk-assessments.v1`.
     pub risk_assessments_retention_bytes: u64,
     /// The same for each `….dlq`.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub dead_letters_retention: Duration,
     /// The same for each `….dlq`.
     pub dead_letters_retention_bytes: u64,
@@ -257,10 +251,10 @@ pub struct Kafka {
     /// The client id in the broker's logs and quotas.
     pub client_id: String,
     /// The limit for one request.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub request_timeout: Duration,
     /// The limit for the first connection.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
     /// How published record batches are compressed.
     pub compression: Compression,
@@ -288,13 +282,13 @@ pub struct Relay {
     /// The largest number of rows that are read, published and deleted at once.
     pub batch_size_max: usize,
     /// The shortest wait when the outbox is empty.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub poll_interval_min: Duration,
     /// The longest wait when the outbox is empty.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub poll_interval_max: Duration,
     /// Other relays take over the lanes of a relay that is silent for this long.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub lease_ttl: Duration,
 }
 
@@ -307,10 +301,10 @@ pub struct ConsumeRisk {
     /// The largest number of events that one partition assesses and commits at once.
     pub batch_size_max: usize,
     /// The longest wait of one fetch from an empty partition.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub poll_interval_max: Duration,
     /// Other consumers take over the partitions of a consumer that is silent for this long.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub lease_ttl: Duration,
     /// The number of attempts before a record becomes a dead letter.
     pub attempts_max: i32,
@@ -339,10 +333,10 @@ impl Risk {
 #[serde(deny_unknown_fields)]
 pub struct Aggregate {
     /// Another instance may aggregate if the owner is silent for this long.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub lease_ttl: Duration,
     /// The limit for one statement that rebuilds a day.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration")]
     pub statement_timeout: Duration,
 }
 
@@ -357,8 +351,7 @@ pub struct Log {
 }
 
 /// The format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text for people.
     Text,
@@ -366,105 +359,8 @@ pub enum LogFormat {
     Json,
 }
 
-fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
-}
-
-/// Returns whether a text is the name of a schema that needs no quotes and does not belong to PostgreSQL.
-fn is_schema_name(text: &str) -> bool {
-    let is_plain =
-        |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_';
-    text.len() <= IDENTIFIER_LENGTH_MAX
-        && text.chars().all(is_plain)
-        && text.starts_with(|first: char| !first.is_ascii_digit())
-        && !text.starts_with("pg_")
-}
-
-fn comma_separated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
-}
-
-/// Returns whether a text is an origin exactly as browsers send it: scheme, host and perhaps a port, nothing else.
-fn is_origin(text: &str) -> bool {
-    reqwest::Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text)
-}
-
-impl Config {
-    /// Checks limits and combinations that the types do not cover. The error names the key.
-    pub fn check(&self) -> Result<(), String> {
-        let at_least_one = [
-            ("database.pool_size_max", self.database.pool_size_max),
-            ("serve.writers", self.serve.writers),
-            ("serve.queue_size_max", self.serve.queue_size_max),
-            ("serve.group_size_max", self.serve.group_size_max),
-            ("serve.body_size_max", self.serve.body_size_max),
-            ("serve.batch_body_size_max", self.serve.batch_body_size_max),
-            ("relay.batch_size_max", self.relay.batch_size_max),
-            ("consume_risk.batch_size_max", self.consume_risk.batch_size_max),
-            ("risk.history_memory_mib", self.risk.history_memory_mib),
-        ];
-        if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("{key} must be at least 1"));
-        }
-        if !is_schema_name(&self.database.schema) {
-            return Err("database.schema must be a plain identifier in lower case, such as ledger".into());
-        }
-        if let Some(origin) = self.serve.cors_origins.iter().find(|origin| !is_origin(origin)) {
-            return Err(format!(
-                "serve.cors_origins has {origin:?}, which is not an origin such as https://app.example.org; list the exact origins"
-            ));
-        }
-        if self.serve.writers > WRITERS_MAX {
-            return Err(format!("serve.writers must be at most {WRITERS_MAX}, the number of outbox lanes"));
-        }
-        let partitions = [
-            ("broker.topics.transactions_partitions", self.broker.topics.transactions_partitions),
-            ("broker.topics.risk_assessments_partitions", self.broker.topics.risk_assessments_partitions),
-            ("broker.topics.dead_letters_partitions", self.broker.topics.dead_letters_partitions),
-            ("consume_risk.attempts_max", self.consume_risk.attempts_max),
-        ];
-        if let Some((key, _)) = partitions.iter().find(|(_, value)| *value < 1) {
-            return Err(format!("{key} must be at least 1"));
-        }
-        self.check_durations()?;
-        if self.broker.kind == BrokerKind::Kafka && self.broker.kafka.bootstrap_servers.trim().is_empty() {
-            return Err("broker.kafka.bootstrap_servers must name at least one host:port".into());
-        }
-        if self.consume_risk.group.is_empty() {
-            return Err("consume_risk.group must not be empty".into());
-        }
-        Ok(())
-    }
-
-    fn check_durations(&self) -> Result<(), String> {
-        let leases = [
-            ("relay.lease_ttl", self.relay.lease_ttl),
-            ("consume_risk.lease_ttl", self.consume_risk.lease_ttl),
-            ("aggregate.lease_ttl", self.aggregate.lease_ttl),
-        ];
-        if let Some((key, _)) = leases.iter().find(|(_, ttl)| *ttl < LEASE_TTL_MIN) {
-            return Err(format!("{key} must be at least 1s"));
-        }
-        // Zero would make every request time out, or keep an idle loop busy.
-        let more_than_zero = [
-            ("serve.client_timeout", self.serve.client_timeout),
-            ("serve.request_timeout", self.serve.request_timeout),
-            ("relay.poll_interval_min", self.relay.poll_interval_min),
-            ("relay.poll_interval_max", self.relay.poll_interval_max),
-            ("consume_risk.poll_interval_max", self.consume_risk.poll_interval_max),
-        ];
-        match more_than_zero.iter().find(|(_, duration)| duration.is_zero()) {
-            Some((key, _)) => Err(format!("{key} must be more than zero, such as 250ms")),
-            None => Ok(()),
-        }
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        one_of(deserializer, &[("text", Self::Text), ("json", Self::Json)])
     }
 }
-
-/// PostgreSQL cuts longer identifiers.
-const IDENTIFIER_LENGTH_MAX: usize = 63;
-/// The number of outbox lanes. Each writer needs at least one lane of its own.
-pub const WRITERS_MAX: usize = 32;
-/// A busy machine would lose leases with a shorter ttl, because its heartbeats are late.
-const LEASE_TTL_MIN: Duration = Duration::from_secs(1);

@@ -50,7 +50,7 @@ pub(super) fn lease_name(group: &str, partition: i32) -> String {
 impl Ownership {
     pub fn new(context: Context, broker: SharedBroker, rules: watch::Receiver<Arc<Ruleset>>) -> Self {
         let memory = Arc::new(MemoryBudget::new(context.config.risk.history_bytes_max()));
-        let connections = SharedConnections::new(&context.config.database);
+        let connections = SharedConnections::new(&context.config.database, &context.outages);
         Self {
             context,
             broker,

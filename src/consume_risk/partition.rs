@@ -66,7 +66,7 @@ use crate::{
         positions::{PartitionName, Position},
     },
     risk::Ruleset,
-    runtime::{Backoff, Context, Lease, OutageLog, Stop},
+    runtime::{Backoff, Context, Lease, Stop},
 };
 
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
@@ -100,7 +100,7 @@ impl PartitionConsumer {
     ) -> Self {
         let config = Arc::clone(&context.config);
         let memory = Arc::new(MemoryBudget::new(config.risk.history_bytes_max()));
-        let connections = SharedConnections::new(&config.database);
+        let connections = SharedConnections::new(&config.database, &context.outages);
         let answer_timeout = answer_timeout(&config.database);
         let attempts_max = config.consume_risk.attempts_max;
         let metrics = PartitionMetrics::new(&name);
@@ -143,7 +143,7 @@ impl PartitionConsumer {
     /// progress; its uncommitted work has no effect.
     pub async fn run(mut self, stop: Stop) {
         let mut backoff = Backoff::new(RETRY_WAIT_MIN, RETRY_WAIT_MAX);
-        let mut outage = OutageLog::new(format!("consuming {}", self.store.name()));
+        let mut outage = self.context.outages.log_of(format!("consuming {}", self.store.name().topic));
         let mut is_halted = false;
         while !stop.is_requested() {
             let outcome = tokio::select! {
@@ -172,7 +172,7 @@ impl PartitionConsumer {
                     pause(HALTED_WAIT, &stop).await;
                 }
                 Err(error) => {
-                    outage.failed(&format!("{error:#}"));
+                    outage.failed(&format!("partition {}: {error:#}", self.store.name().partition));
                     self.wait_after(&error, &mut backoff, &stop).await;
                 }
             }

@@ -23,7 +23,7 @@ use super::answer_timeout::{answer_timeout, answered_within};
 use crate::{
     config::Database,
     repository::{self, Connection, RepositoryError},
-    runtime::OutageLog,
+    runtime::{OutageLog, Outages},
 };
 
 /// How long the process waits before it opens another connection in place of a refused one.
@@ -54,13 +54,13 @@ pub(super) struct LentConnection {
 
 impl SharedConnections {
     /// Opens no connection yet.
-    pub fn new(database: &Database) -> Arc<Self> {
+    pub fn new(database: &Database, outages: &Outages) -> Arc<Self> {
         Arc::new(Self {
             database: database.clone(),
             permits: Arc::new(Semaphore::new(database.pool_size_max)),
             idle: Mutex::default(),
             open: Arc::default(),
-            refusals: Mutex::new(OutageLog::new("opening another database connection")),
+            refusals: Mutex::new(outages.log_of("opening another database connection")),
         })
     }
 

@@ -56,7 +56,12 @@ impl Headers {
 
     /// Iterates over names and values; an absent value is an empty one.
     pub fn iter(&self) -> impl Iterator<Item = (Cow<'_, str>, &[u8])> {
-        self.parts().map(|(name, value)| (String::from_utf8_lossy(name), value.unwrap_or_default()))
+        self.with_nulls().map(|(name, value)| (name, value.unwrap_or_default()))
+    }
+
+    /// Returns names and values. Kafka's headers may have no value, which differs from an empty one.
+    pub fn with_nulls(&self) -> impl Iterator<Item = (Cow<'_, str>, Option<&[u8]>)> {
+        self.parts().map(|(name, value)| (String::from_utf8_lossy(name), value))
     }
 
     /// Returns the first header of that name if its value is text.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Relay, floor_check::FloorCheck};
 use crate::{
     repository::{self, Pool, RepositoryError, outbox},
-    runtime::{Context, OutageLog},
+    runtime::Context,
 };
 
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Measures at every interval until the role is asked to stop.
 pub(super) async fn watch(context: Context, pool: Pool, relay: Arc<Relay>) {
-    let mut outage = OutageLog::new("measuring the outbox");
+    let mut outage = context.outages.log_of("measuring the outbox");
     let mut check = FloorCheck::default();
     while !context.stop.is_requested() {
         match tokio::time::timeout(TIMEOUT, run_once(&pool, &relay, &mut check)).await {

@@ -37,7 +37,7 @@ use crate::{
         RepositoryError,
         outbox::{self, OutboxAddress, OutboxRow, OutboxRowId, RejectedRow},
     },
-    runtime::{Context, DatabaseClock, Lease, fail_point},
+    runtime::{Context, DatabaseClock, Lease, Outages, fail_point},
 };
 
 /// A request that takes longer continues in the background, and the batch goes on without it.
@@ -106,6 +106,7 @@ pub struct Relay {
     row_bytes: AtomicUsize,
     floors: ScanFloors,
     paused: PausedPartitions,
+    outages: Outages,
     resume_points: Mutex<ResumePoints>,
     slow: Mutex<JoinSet<()>>,
     refusal: Mutex<Option<BrokerError>>,
@@ -126,7 +127,8 @@ impl Relay {
             batch_size_max: i64::try_from(config.relay.batch_size_max).unwrap_or(i64::MAX),
             row_bytes: AtomicUsize::default(),
             floors: ScanFloors::default(),
-            paused: PausedPartitions::default(),
+            paused: PausedPartitions::new(&context.outages),
+            outages: context.outages.clone(),
             resume_points: Mutex::default(),
             slow: Mutex::default(),
             refusal: Mutex::default(),

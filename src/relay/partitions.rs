@@ -10,7 +10,7 @@ use std::{
 use crate::{
     event::partition_of,
     repository::outbox::OutboxRow,
-    runtime::{Backoff, OutageLog},
+    runtime::{Backoff, OutageLog, Outages},
 };
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -58,14 +58,12 @@ pub(super) fn sort(rows: Vec<OutboxRow>, counts: &PartitionCounts) -> BTreeMap<P
 
 /// The paused partitions: a request to them failed, or takes long and is still in flight. No row of a paused partition is
 /// sent, so no row overtakes another.
-#[derive(Default)]
 pub(super) struct PausedPartitions(Mutex<State>);
 
-#[derive(Default)]
 struct State {
     partitions: HashMap<Partition, Pause>,
     invalid: HashMap<Partition, usize>,
-    outage: Option<OutageLog>,
+    outage: OutageLog,
 }
 
 struct Pause {
@@ -82,6 +80,11 @@ impl Pause {
 }
 
 impl PausedPartitions {
+    pub(super) fn new(outages: &Outages) -> Self {
+        let outage = outages.log_of("publishing the outbox");
+        Self(Mutex::new(State { partitions: HashMap::new(), invalid: HashMap::new(), outage }))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,8 +119,7 @@ impl PausedPartitions {
         let mut state = self.state();
         let pause = State::pause(&mut state, partition);
         pause.ends = Instant::now() + pause.backoff.next_wait();
-        let outage = state.outage.get_or_insert_with(|| OutageLog::new("publishing"));
-        outage.failed(&format!("{partition}: {error}"));
+        state.outage.failed(&format!("{partition}: {error}"));
     }
 
     /// Records that a request succeeded.
@@ -129,11 +131,8 @@ impl PausedPartitions {
             pause.ends = Instant::now();
             return;
         }
-        if state.partitions.remove(partition).is_some()
-            && state.partitions.is_empty()
-            && let Some(outage) = &mut state.outage
-        {
-            outage.succeeded();
+        if state.partitions.remove(partition).is_some() && state.partitions.is_empty() {
+            state.outage.succeeded();
         }
     }
 }
@@ -209,7 +208,7 @@ mod tests {
     #[test]
     fn a_partition_is_paused_while_a_request_is_slow_and_after_a_failure() {
         let partition = Partition { topic: "t".into(), number: 1 };
-        let paused = PausedPartitions::default();
+        let paused = PausedPartitions::new(&Outages::default());
         assert!(!paused.all().contains(&partition));
         paused.mark_slow(&partition);
         assert!(paused.all().contains(&partition));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::{
     broker::{SharedBroker, topic_specs},
     config::BrokerKind,
-    runtime::{Context, OutageLog},
+    runtime::Context,
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -19,7 +19,7 @@ pub(super) async fn watch(context: Context, broker: SharedBroker) {
         return;
     }
     let topics = topic_specs(&context.config);
-    let mut outage = OutageLog::new("enforcing retention");
+    let mut outage = context.outages.log_of("enforcing retention");
     while !context.stop.is_requested() {
         match broker.enforce_retention(&topics).await {
             Ok(removed) => {

@@ -183,9 +183,14 @@ fn describe(error: &dyn std::error::Error) -> String {
 
 /// Returns the options of the URL, and those that every connection has.
 pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres::Config, RepositoryError> {
-    let invalid = |detail: String| RepositoryError::Connect { address: "database.url".into(), detail };
-    let url = database.url_now().map_err(|error| invalid(describe(&error)))?;
+    let url = database.url_now().map_err(|error| RepositoryError::NotConnected(describe(&error)))?;
     let url = url.expose_secret();
+    let invalid = |problem: String| {
+        RepositoryError::NotConnected(format!(
+            "database.url from {} is refused: {problem}",
+            database.url_origin()
+        ))
+    };
     let mut options =
         tokio_postgres::Config::from_str(&tls::driver_url(url)).map_err(|error| invalid(describe(&error)))?;
     options.ssl_mode(tls::mode(url, database.tls_ca_file.is_some(), &options).map_err(invalid)?);

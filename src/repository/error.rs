@@ -46,6 +46,10 @@ pub enum RepositoryError {
         /// The message of the driver or the server.
         detail: String,
     },
+    /// No attempt to connect was made, or it failed for a reason of this process. The text is whole: a wrong
+    /// `database.url`, for example.
+    #[error("{0}")]
+    NotConnected(String),
     /// All pooled connections are in use.
     #[error("no free database connection within {0:?}")]
     PoolExhausted(std::time::Duration),
@@ -171,7 +175,7 @@ impl RepositoryError {
     /// writes.
     pub fn is_connection_lost(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::NoAnswer(_) => true,
+            Self::Connect { .. } | Self::NotConnected(_) | Self::NoAnswer(_) => true,
             Self::Database(DieselError::BrokenTransactionManager) => true,
             Self::Database(DieselError::DatabaseError(kind, _)) => match self.sqlstate() {
                 None => {

@@ -54,7 +54,7 @@ pub fn pool(database: &Database, role: &'static str) -> Result<Pool, RepositoryE
         .pre_recycle(Hook::async_fn(|connection, metrics| Box::pin(still_writable(connection, metrics))))
         .runtime(::deadpool::Runtime::Tokio1)
         .build()
-        .map_err(|error| RepositoryError::Connect { address: "database".into(), detail: error.to_string() })
+        .map_err(|error| RepositoryError::NotConnected(format!("cannot create a pool: {error}")))
 }
 
 async fn still_writable(connection: &mut Connection, metrics: &Metrics) -> Result<(), HookError<PoolError>> {
@@ -84,15 +84,14 @@ pub async fn pooled(pool: &Pool) -> Result<PooledConnection, RepositoryError> {
         }
         Deadpool::Backend(PoolError::ConnectionError(ConnectionError::BadConnection(detail))) => {
             // The text of `connect` contains the address.
-            let detail =
-                detail.strip_prefix("cannot connect to PostgreSQL at ").unwrap_or(&detail).to_owned();
-            match detail.split_once(": ") {
+            let connect = detail.strip_prefix("cannot connect to PostgreSQL at ");
+            match connect.and_then(|detail| detail.split_once(": ")) {
                 Some((address, detail)) => {
                     RepositoryError::Connect { address: address.into(), detail: detail.into() }
                 }
-                None => RepositoryError::Connect { address: "database".into(), detail },
+                None => RepositoryError::NotConnected(detail),
             }
         }
-        other => RepositoryError::Connect { address: "database".into(), detail: other.to_string() },
+        other => RepositoryError::NotConnected(format!("cannot open a database connection: {other}")),
     })
 }

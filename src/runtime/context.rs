@@ -7,7 +7,7 @@ use std::sync::{
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::{DatabaseClock, Stop};
+use super::{DatabaseClock, Outages, Stop};
 use crate::config::Config;
 
 /// Everything that a role gets from the process. Cheap to clone.
@@ -21,6 +21,8 @@ pub struct Context {
     pub health: Health,
     /// The database's clock.
     pub clock: DatabaseClock,
+    /// The outages that the process has logged.
+    pub outages: Outages,
     /// The recorder that `/metrics` prints.
     pub metrics: PrometheusHandle,
     /// Whether spans are exported. If not, hot paths create none.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Backoff, Context, DatabaseClock, OutageLog, Stop};
+use super::{Backoff, Context, DatabaseClock, Outages, Stop};
 use crate::{
     config::Database,
     repository::{
@@ -75,6 +75,7 @@ impl LeaseGroup {
         let member = Member {
             database: context.config.database.clone(),
             clock: context.clock.clone(),
+            outages: context.outages.clone(),
             owner: context.instance.to_string(),
             group: group.to_owned(),
             generation,
@@ -124,6 +125,7 @@ impl Drop for LeaseGroup {
 struct Member {
     database: Database,
     clock: DatabaseClock,
+    outages: Outages,
     owner: String,
     group: String,
     /// The generation of the recorded broker, for work with the broker.
@@ -145,7 +147,7 @@ impl Member {
     async fn run(mut self, stop: Stop) {
         let interval = (self.ttl / 4).min(HEARTBEAT_INTERVAL_MAX);
         let mut backoff = Backoff::new(RETRY_INTERVAL_MIN.min(interval), interval);
-        let mut outage = OutageLog::new(format!("renewing the leases of {}", self.group));
+        let mut outage = self.outages.log_of(format!("renewing the leases of {}", self.group));
         while !stop.is_requested() {
             let attempt = tokio::select! {
                 attempt = self.bounded_attempt() => attempt,
@@ -191,9 +193,8 @@ impl Member {
         });
         let outcome = connecting.await;
         self.connecting = None;
-        outcome.unwrap_or_else(|error| {
-            Err(RepositoryError::Connect { address: "database.url".into(), detail: error.to_string() })
-        })
+        outcome
+            .unwrap_or_else(|error| Err(RepositoryError::NotConnected(format!("connecting failed: {error}"))))
     }
 
     async fn run_once(&mut self) -> Result<Connection, RepositoryError> {
@@ -299,7 +300,8 @@ impl Member {
             *published = held;
             !same
         });
-        if changed || std::mem::replace(&mut self.members, members) != members {
+        let joined_or_left = std::mem::replace(&mut self.members, members) != members;
+        if changed || joined_or_left {
             tracing::info!(
                 group = self.group,
                 held = count,

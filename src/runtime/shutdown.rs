@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -53,36 +54,55 @@ impl Stop {
     }
 }
 
-/// The exit code after a second signal: 128 + SIGINT, as shells report it.
-const EXIT_SECOND_SIGNAL: i32 = 130;
+/// The signal that requested the stop, if one did.
+#[derive(Clone, Debug, Default)]
+pub struct StopSignal(Arc<OnceLock<Signal>>);
+
+impl StopSignal {
+    /// Returns the exit code of a command that the signal interrupted, as shells report it: 130 after SIGINT, 143 after
+    /// SIGTERM.
+    pub fn exit_code(&self) -> Option<u8> {
+        self.0.get().map(|signal| exit_code(*signal))
+    }
+}
+
+fn exit_code(signal: Signal) -> u8 {
+    match signal {
+        Signal::SIGINT => 130,
+        _ => 143,
+    }
+}
 
 /// Signals within this time of the first count as the same request: a terminal and a parent process such as `make` or
 /// `timeout` may both send one.
 const SECOND_SIGNAL_AFTER: Duration = Duration::from_millis(500);
 
 /// Requests `stop` at the first SIGTERM or SIGINT, and ends the process at a later one.
-pub fn stop_on_signals(stop: &Stop) -> std::io::Result<()> {
+pub fn stop_on_signals(stop: &Stop) -> std::io::Result<StopSignal> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = stop.clone();
+    let received = StopSignal::default();
+    let first = received.clone();
     tokio::spawn(async move {
         let mut requested_at: Option<Instant> = None;
         loop {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+            let signal = tokio::select! {
+                _ = terminate.recv() => Signal::SIGTERM,
+                _ = interrupt.recv() => Signal::SIGINT,
             };
             match requested_at {
                 Some(at) if at.elapsed() < SECOND_SIGNAL_AFTER => continue,
                 Some(_) => {
-                    tracing::warn!(signal = name, "second signal, ending at once");
-                    std::process::exit(EXIT_SECOND_SIGNAL);
+                    tracing::warn!(signal = signal.as_str(), "second signal, ending at once");
+                    std::process::exit(exit_code(signal).into());
                 }
                 None => requested_at = Some(Instant::now()),
             }
-            tracing::info!(signal = name, "stopping");
+            tracing::info!(signal = signal.as_str(), "stopping");
+            first.0.get_or_init(|| signal);
             stop.request();
         }
     });
-    Ok(())
+    Ok(received)
 }

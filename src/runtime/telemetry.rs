@@ -83,14 +83,23 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
     Ok(Telemetry { metrics: install_metrics()?, traces })
 }
 
-/// Parses the filter. The lines of the HTTP library about requests that are not valid HTTP are off unless the filter names
-/// the library: any client could fill the log with them, and `http_server` counts these requests.
+/// What the HTTP libraries log less than the filter says, unless the filter names them: the start and the stop of each
+/// thread, and requests that are not valid HTTP. Any client could fill the log with the latter; `http_server` counts them.
+const QUIET: [(&str, &str); 3] = [
+    ("actix_server", "actix_server=warn"),
+    ("actix_http", "actix_http::h1::dispatcher=off"),
+    ("actix_http", "actix_http::h1::decoder=off"),
+];
+
+/// Parses the filter.
 fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
     let mut filter = EnvFilter::try_new(text).with_context(|| format!("log.filter {text:?} is not valid"))?;
-    if !text.contains("actix_http") {
-        for target in ["actix_http::h1::dispatcher=off", "actix_http::h1::decoder=off"] {
-            filter = filter.add_directive(target.parse().context("log filter of the HTTP library")?);
-        }
+    let is_verbose = filter.max_level_hint().is_none_or(|level| level > LevelFilter::WARN);
+    let is_added = |(library, directive): &&(&str, &str)| {
+        !text.contains(library) && (is_verbose || directive.ends_with("off"))
+    };
+    for (_, directive) in QUIET.iter().filter(is_added) {
+        filter = filter.add_directive(directive.parse().context("log filter of the HTTP library")?);
     }
     Ok(filter)
 }
@@ -184,6 +193,20 @@ mod tests {
             drop(tracing::debug_span!("too fine"));
         });
         assert_eq!(*exported.0.lock().expect("no panic"), ["ours"]);
+    }
+
+    /// If only the default filter named the library, each filter of a user would make it loud.
+    #[test]
+    fn threads_of_the_http_server_are_quiet_unless_the_filter_asks_for_them() {
+        let is_on = |filter: &str| {
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink).boxed();
+            with_default(
+                &dispatch(lines, log_filter(filter).expect("valid"), None),
+                || enabled!(target: "actix_server::builder", Level::INFO),
+            )
+        };
+        assert!(!is_on("info") && !is_on("info,ledger::access=debug"));
+        assert!(is_on("info,actix_server=info"));
     }
 
     #[test]

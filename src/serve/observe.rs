@@ -189,7 +189,7 @@ fn log<B: MessageBody>(
     };
     tracing::debug!(
         target: ACCESS_LOG, parent: span, client, method, route, status = response.status().as_u16(), bytes,
-        elapsed_us = elapsed.as_micros(), "answered"
+        elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX), "answered"
     );
 }
 

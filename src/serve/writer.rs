@@ -209,7 +209,7 @@ struct Writer {
     small_groups: Arc<Semaphore>,
     poster: Option<GroupPoster>,
     /// The last failed attempt to connect: when, where and why.
-    connect_failed: Option<(Instant, String, String)>,
+    connect_failed: Option<(Instant, Option<String>, String)>,
     meter: Meter,
     outage: OutageLog,
 }
@@ -231,7 +231,7 @@ impl Writer {
             poster: None,
             connect_failed: None,
             meter: Meter::new(&name),
-            outage: OutageLog::new(format!("committing by {name}")),
+            outage: context.outages.log_of(format!("committing by {name}")),
             name,
         }
     }
@@ -356,14 +356,19 @@ impl Writer {
         if self.poster.is_none() {
             self.poster = Some(self.connect().await?);
         }
-        self.poster.as_mut().ok_or_else(|| unavailable("no connection"))
+        self.poster.as_mut().ok_or_else(|| RepositoryError::NotConnected("no connection".into()))
     }
 
     async fn connect(&mut self) -> Result<GroupPoster, RepositoryError> {
         if let Some((at, address, detail)) = &self.connect_failed
             && at.elapsed() < RECONNECT_PAUSE
         {
-            return Err(RepositoryError::Connect { address: address.clone(), detail: detail.clone() });
+            return Err(match address {
+                Some(address) => {
+                    RepositoryError::Connect { address: address.clone(), detail: detail.clone() }
+                }
+                None => RepositoryError::NotConnected(detail.clone()),
+            });
         }
         let role = format!("serve {}", self.name);
         let limits = MemoryLimits {
@@ -372,15 +377,13 @@ impl Writer {
         };
         let opened = GroupPoster::connect(&self.config.database, &role, limits, self.clock.clone()).await;
         self.connect_failed = opened.as_ref().err().map(|error| match error {
-            RepositoryError::Connect { address, detail } => (Instant::now(), address.clone(), detail.clone()),
-            other => (Instant::now(), "database.url".into(), other.to_string()),
+            RepositoryError::Connect { address, detail } => {
+                (Instant::now(), Some(address.clone()), detail.clone())
+            }
+            other => (Instant::now(), None, other.to_string()),
         });
         opened
     }
-}
-
-fn unavailable(detail: &str) -> RepositoryError {
-    RepositoryError::Connect { address: "database.url".into(), detail: detail.into() }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use ledger::{
     config::{self, Config},
     dev::cluster::{Cluster, ClusterOptions},
     repository::{self, Connection, Pool, PooledConnection},
-    runtime::{Context, DatabaseClock, Health, Stop},
+    runtime::{Context, DatabaseClock, Health, Outages, Stop},
 };
 use secrecy::ExposeSecret;
 
@@ -108,6 +108,7 @@ pub fn context(config: Config) -> Context {
         stop: Stop::new(),
         health: Health::default(),
         clock: DatabaseClock::default(),
+        outages: Outages::default(),
         metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
         exports_traces: false,
         instance: format!("test-{}", uuid::Uuid::new_v4().simple()).into(),

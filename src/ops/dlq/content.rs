@@ -24,10 +24,12 @@ fn is_unsafe(character: char) -> bool {
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Returns JSON with one line per value, other text unchanged, and other bytes as base64.
+/// Returns JSON with one line per value, other text unchanged, and other bytes as base64. No value (null in Kafka, which
+/// is a tombstone) differs from an empty one.
 pub(super) fn readable(bytes: Option<&[u8]>) -> String {
-    let Some(bytes) = bytes else { return "none".to_owned() };
+    let Some(bytes) = bytes else { return "(null)".to_owned() };
     match std::str::from_utf8(bytes) {
+        Ok("") => "(empty)".to_owned(),
         Ok(text) if is_json(text) => printable(&indented(text)),
         Ok(text) if text.chars().all(|character| !character.is_control() || character.is_whitespace()) => {
             printable(text)
@@ -130,7 +132,7 @@ mod tests {
 
     #[test]
     fn bytes_are_base64_and_control_characters_are_escaped() {
-        assert_eq!(readable(None), "none");
+        assert_eq!((readable(None), readable(Some(b""))), ("(null)".into(), "(empty)".into()));
         assert_eq!(readable(Some(&[0xff, 0])), "base64:/wA=");
         assert_eq!(readable(Some(b"\x1b[31mred")), "base64:G1szMW1yZWQ=");
         assert_eq!(readable(Some("\"\u{9b}31m\u{202e}\"".as_bytes())), "\"\\u{9b}31m\\u{202e}\"");

@@ -27,7 +27,7 @@ struct ShownOut<'a> {
     letter: DeadLetterOut<'a>,
     key: Option<Content>,
     value: Option<Content>,
-    headers: Vec<(String, Content)>,
+    headers: Vec<(String, Option<Content>)>,
     replay_log: Vec<ReplayOut<'a>>,
 }
 
@@ -70,7 +70,10 @@ fn shown<'a>(
         letter: DeadLetterOut::from(found),
         key: record.key.as_deref().map(Content::of),
         value: record.value.as_deref().map(Content::of),
-        headers: headers.iter().map(|(name, value)| (name.to_string(), Content::of(value))).collect(),
+        headers: headers
+            .with_nulls()
+            .map(|(name, value)| (name.into_owned(), value.map(Content::of)))
+            .collect(),
         replay_log: replays
             .iter()
             .map(|replay| ReplayOut {
@@ -102,8 +105,8 @@ fn print_text_form(
     print_text(format_args!("reason       {} ({}): {}", found.reason, found.stage, printable(&found.error)))?;
     print_text(format_args!("\nkey\n{}", readable(record.key.as_deref())))?;
     print_text("\nheaders")?;
-    for (name, value) in headers.iter() {
-        print_text(format_args!("{}: {}", printable(&name), readable(Some(value))))?;
+    for (name, value) in headers.with_nulls() {
+        print_text(format_args!("{}: {}", printable(&name), readable(value)))?;
     }
     print_text(format_args!("\nvalue\n{}", readable(record.value.as_deref())))?;
     print_text("\nreplays")?;

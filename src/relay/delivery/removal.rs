@@ -15,7 +15,7 @@ use crate::{
         RepositoryError,
         outbox::{self, OutboxRowId, RejectedRow},
     },
-    runtime::{Backoff, Lease, OutageLog},
+    runtime::{Backoff, Lease},
 };
 
 const INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -60,7 +60,7 @@ impl Relay {
     pub(super) async fn remove(&self, mut removal: Removal, leases: &[Lease]) {
         let mut leases = removal.leases(leases);
         let mut whole = removal.whole_lanes();
-        let mut outage = OutageLog::new("removing published rows from the outbox");
+        let mut outage = self.outages.log_of("removing published rows from the outbox");
         let mut backoff = Backoff::new(INTERVAL_MIN, INTERVAL_MAX);
         while !leases.is_empty() {
             let removing = self.try_remove(&leases, &removal, &whole);
