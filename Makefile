@@ -40,6 +40,7 @@ fmt: ## Format the code
 
 build: ## Build the development binary, target/debug/ledger
 	@scripts/setup.sh build
+	@[ -e $(LEDGER) ] || echo "The first build compiles several hundred crates, which takes several minutes on two cores."
 	$(CARGO) build --locked
 
 release: ## Build the release binary, target/release/ledger

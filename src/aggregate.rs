@@ -119,13 +119,20 @@ async fn run_when_free(context: &Context, scope: Scope, wait: Option<Duration>) 
 async fn repeat(context: &Context, boot: Boot<'_>, interval: Duration) -> anyhow::Result<ExitCode> {
     let admin = boot.started(StartDetails { every: Some(interval), ..StartDetails::default() })?;
     context.health.set_ready(true);
+    let mut outage = context.outages.log_of("aggregating");
     while !context.stop.is_requested() {
         let outcome = run_once(context, Scope::Touched).await;
         context.health.set_ready(matches!(
             &outcome,
             Ok(Outcome::Busy { .. } | Outcome::Ran(AggregateRun { error: None, .. }))
         ));
-        log(outcome, context.stop.is_requested());
+        match outcome {
+            Ok(outcome) => {
+                outage.succeeded();
+                log(outcome, context.stop.is_requested());
+            }
+            Err(error) => outage.failed(&format!("{error:#}")),
+        }
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
             () = context.stop.requested() => {}
@@ -135,15 +142,14 @@ async fn repeat(context: &Context, boot: Boot<'_>, interval: Duration) -> anyhow
     Ok(ExitCode::SUCCESS)
 }
 
-fn log(outcome: anyhow::Result<Outcome>, is_stopping: bool) {
+fn log(outcome: Outcome, is_stopping: bool) {
     match outcome {
         // A stop in the middle of a run is no failure.
-        Ok(Outcome::Ran(AggregateRun { id, error: Some(reason), .. })) if is_stopping => {
+        Outcome::Ran(AggregateRun { id, error: Some(reason), .. }) if is_stopping => {
             tracing::info!(run = id, reason, "the run ended early");
         }
-        Ok(Outcome::Ran(run)) => log_run(&run),
-        Ok(Outcome::Busy { owner }) => tracing::info!(owner, "another instance is aggregating"),
-        Err(error) => tracing::error!(error = format!("{error:#}"), "the run failed"),
+        Outcome::Ran(run) => log_run(&run),
+        Outcome::Busy { owner } => tracing::info!(owner, "another instance is aggregating"),
     }
 }
 

@@ -50,7 +50,8 @@ pub struct OutageLog {
 impl OutageLog {
     /// Notes an attempt that failed and will be retried.
     pub fn failed(&mut self, error: &dyn Display) {
-        let text = error.to_string();
+        // The details of PostgreSQL are lines of their own.
+        let text = error.to_string().replace('\n', "; ");
         self.began_at.get_or_insert_with(Instant::now);
         if !self.is_new(&text) {
             tracing::debug!("{} fails: {text}", self.activity);
@@ -95,9 +96,12 @@ impl Drop for OutageLog {
     }
 }
 
-/// Returns the text without its numbers: ports, partitions and times differ between the failures of one outage.
+/// Returns the end of the text, without numbers: what the activities of a role wrap around one cause differs, and so do
+/// ports, partitions and times.
 fn cause(text: &str) -> String {
-    text.chars().filter(|character| !character.is_ascii_digit()).collect()
+    let begins = text.rmatch_indices(": ").nth(1).map_or(0, |(at, separator)| at + separator.len());
+    let end = text.get(begins..).unwrap_or(text);
+    end.chars().filter(|character| !character.is_ascii_digit() && *character != '.').collect()
 }
 
 #[cfg(test)]
@@ -130,6 +134,8 @@ mod tests {
         let logged =
             |partitions: &[OutageLog]| partitions.iter().filter(|log| !log.causes.is_empty()).count();
         assert_eq!(logged(&partitions), 1);
+        partitions[1].failed(&"publishing: the broker is away: partition 3: no answer within 10 s");
+        assert_eq!(logged(&partitions), 1, "the same cause in other words");
         partitions[5].failed(&"the password is refused");
         assert_eq!(logged(&partitions), 2, "another cause is logged");
         drop(partitions.remove(0));
