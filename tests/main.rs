@@ -66,6 +66,7 @@ mod topics;
 mod torture;
 mod translated_messages;
 mod unix_socket;
+mod upgrades;
 mod verify;
 
 #[allow(dead_code, reason = "shared helpers; some of them may be unused for a while")]

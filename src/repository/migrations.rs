@@ -1,4 +1,4 @@
-//! The embedded migrations: applies them, and refuses to run on a schema of another version.
+//! The embedded migrations: applies them, and refuses to run on a schema that does not fit this binary.
 //!
 //! ```text
 //! take the lock ─▶ compare versions ─▶ for each missing migration: remove an unfinished index ─▶ run ─▶ record
@@ -10,6 +10,8 @@
 //!   and its record together. A migration without one is a single statement that does nothing if its effect exists.
 //! - If the process is gone, the server cancels its statement within a second and releases the lock.
 //! - A table of versions that another application uses is refused.
+//! - A newer schema is accepted if it says that binaries of this version may run on it. So the previous release can be
+//!   installed again after an upgrade.
 
 mod indexes;
 mod lock;
@@ -18,7 +20,7 @@ mod progress;
 use std::time::Duration;
 
 use diesel::{
-    QueryableByName,
+    QueryDsl, QueryableByName,
     migration::{Migration, MigrationSource},
     pg::Pg,
     sql_types::{Bool, Integer, Text},
@@ -33,8 +35,7 @@ pub use progress::{MigrationProgress, cancel, progress};
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
 const MIGRATE_FIRST: &str = "run `ledger migrate` against this database first";
-const UPGRADE_FIRST: &str =
-    "the schema is newer than this binary: upgrade `ledger` to the release that migrated it";
+const UPGRADE_FIRST: &str = "the schema is newer than this binary and breaks its statements: upgrade `ledger` to the release that migrated it";
 
 /// Migrations have no limit for a statement. The server notices that the client is gone, also during a long statement.
 const SESSION: &str =
@@ -85,14 +86,15 @@ impl Migrator {
         Ok(query.get_result::<ProcessId>(&mut self.connection).await?.process_id)
     }
 
-    /// Applies the missing migrations and returns their versions. Refuses a schema that is newer than this binary.
+    /// Applies the missing migrations and returns their versions. Leaves a newer schema as it is if this binary may run
+    /// on it, and refuses it otherwise.
     pub async fn apply(self) -> Result<Vec<String>, RepositoryError> {
         let Self { mut connection } = self;
         let ours = versions()?;
         let applied = applied_versions(&mut connection).await?;
         match compare(&applied, &ours) {
             Schema::Older { .. } => {}
-            other => other.check(&ours)?,
+            other => check(other, &ours, &mut connection).await?,
         }
         let missing: Vec<String> = ours.into_iter().filter(|version| !applied.contains(version)).collect();
         for version in &missing {
@@ -168,10 +170,42 @@ async fn applied_versions(connection: &mut Connection) -> Result<Vec<String>, Re
     Ok(rows.into_iter().map(|row| row.version).collect())
 }
 
-/// Refuses a schema that is older or newer than this binary, naming the command to run.
+/// Refuses a schema that is older than this binary, or newer and incompatible, naming the command to run.
 pub async fn check_schema(connection: &mut Connection) -> Result<(), RepositoryError> {
     let ours = versions()?;
-    compare(&applied_versions(connection).await?, &ours).check(&ours)
+    let schema = compare(&applied_versions(connection).await?, &ours);
+    check(schema, &ours, connection).await
+}
+
+/// Refuses everything but the current schema and a newer, compatible one.
+async fn check(schema: Schema, ours: &[String], connection: &mut Connection) -> Result<(), RepositoryError> {
+    let wanted = ours.last().cloned().unwrap_or_default();
+    Err(match schema {
+        Schema::Current => return Ok(()),
+        Schema::Older { found } => RepositoryError::SchemaMismatch { found, wanted, advice: MIGRATE_FIRST },
+        Schema::Newer { found } => {
+            if ours.contains(&oldest_binary(connection).await?) {
+                tracing::info!(
+                    schema = found,
+                    binary = wanted,
+                    "the schema is newer than this binary and compatible"
+                );
+                return Ok(());
+            }
+            RepositoryError::SchemaMismatch { found, wanted, advice: UPGRADE_FIRST }
+        }
+        Schema::Foreign { version } => RepositoryError::UnsuitableServer(format!(
+            "the table __diesel_schema_migrations holds the version {version}, which is no migration of ledger: another \
+             application keeps its migrations in this schema; set database.schema to a schema of its own for ledger"
+        )),
+    })
+}
+
+/// Returns the newest migration that a binary must contain to run on this schema.
+async fn oldest_binary(connection: &mut Connection) -> Result<String, RepositoryError> {
+    use super::schema::schema_compatibility::dsl::{oldest_binary, schema_compatibility};
+
+    Ok(schema_compatibility.select(oldest_binary).get_result(connection).await?)
 }
 
 /// The migrations of a database compared with the migrations of this binary.
@@ -202,33 +236,17 @@ fn compare(applied: &[String], ours: &[String]) -> Schema {
     if let Some(version) = unknown().find(|version| !is_later(version)) {
         return Schema::Foreign { version: version.clone() };
     }
-    if let Some(found) = unknown().next_back() {
-        return Schema::Newer { found: found.clone() };
-    }
     let missing = ours.iter().find(|version| !applied.contains(version));
     match (missing, applied.last()) {
-        (None, _) => Schema::Current,
+        (None, _) => match unknown().next_back() {
+            Some(found) => Schema::Newer { found: found.clone() },
+            None => Schema::Current,
+        },
         (Some(_), None) => Schema::Older { found: "none".into() },
         (Some(missing), Some(last)) if missing < last => {
             Schema::Older { found: format!("{last} without {missing}") }
         }
         (Some(_), Some(last)) => Schema::Older { found: last.clone() },
-    }
-}
-
-impl Schema {
-    /// Refuses everything but the current schema.
-    fn check(self, ours: &[String]) -> Result<(), RepositoryError> {
-        let wanted = ours.last().cloned().unwrap_or_default();
-        Err(match self {
-            Self::Current => return Ok(()),
-            Self::Older { found } => RepositoryError::SchemaMismatch { found, wanted, advice: MIGRATE_FIRST },
-            Self::Newer { found } => RepositoryError::SchemaMismatch { found, wanted, advice: UPGRADE_FIRST },
-            Self::Foreign { version } => RepositoryError::UnsuitableServer(format!(
-                "the table __diesel_schema_migrations holds the version {version}, which is no migration of ledger: another \
-                 application keeps its migrations in this schema; set database.schema to a schema of its own for ledger"
-            )),
-        })
     }
 }
 
@@ -273,6 +291,7 @@ mod tests {
             (&["20260101"], older("20260101")),
             (&["20260101", "20260301"], older("20260301 without 20260201")),
             (&["20260101", "20260201", "20260301", "20260401"], Schema::Newer { found: "20260401".into() }),
+            (&["20260101", "20260301", "20260401"], older("20260401 without 20260201")),
             (&["00000000", "20240101"], Schema::Foreign { version: "00000000".into() }),
             (&["20270101"], Schema::Foreign { version: "20270101".into() }),
             (&["20260101", "20260115", "20260301"], Schema::Foreign { version: "20260115".into() }),

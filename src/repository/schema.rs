@@ -243,6 +243,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    schema_compatibility (only_row) {
+        only_row -> Bool,
+        oldest_binary -> Text,
+    }
+}
+
+diesel::table! {
     transactions (account_id, account_seq) {
         account_id -> Text,
         account_seq -> Int8,
@@ -280,11 +287,12 @@ diesel::allow_tables_to_appear_in_same_query!(
     outbox,
     republications,
     risk_assessments,
+    schema_compatibility,
     transactions,
 );
 
 /// The names of all tables.
-pub(super) const TABLES: [&str; 19] = [
+pub(super) const TABLES: [&str; 20] = [
     "accounts",
     "aggregate_runs",
     "broker_identity",
@@ -303,5 +311,6 @@ pub(super) const TABLES: [&str; 19] = [
     "outbox",
     "republications",
     "risk_assessments",
+    "schema_compatibility",
     "transactions",
 ];
