@@ -40,7 +40,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 
 pub use backfill::{Backfill, BackfillFailure, Backfilled};
 pub use partition::{PartitionConsumer, StepOutcome};
@@ -74,12 +77,22 @@ impl Args {
     }
 }
 
-/// Runs the role until it is asked to stop.
+/// Runs the role until it is asked to stop. SIGHUP makes it read the rule file again.
 pub async fn run(context: Context) -> anyhow::Result<()> {
+    let hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    run_role(context, Some(hangup)).await
+}
+
+/// Runs the role beside others in one process, which SIGHUP still ends.
+pub async fn run_beside_others(context: Context) -> anyhow::Result<()> {
+    run_role(context, None).await
+}
+
+async fn run_role(context: Context, hangup: Option<Signal>) -> anyhow::Result<()> {
     let config = Arc::clone(&context.config);
     let mut boot = Boot::new(&context, "consume-risk");
     drop(boot.connect_to_write().await?);
-    let rules = watch_rules(&context).await?;
+    let rules = watch_rules(&context, hangup).await?;
     let mut topics = topic_specs(&config);
     topics.retain(|topic| topic.name == TRANSACTIONS_TOPIC);
     let (broker, record) = boot.broker_with_topics(&topics).await?;
@@ -112,12 +125,15 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 }
 
 /// Loads the rules. If they come from a file, the receiver follows its changes.
-async fn watch_rules(context: &Context) -> anyhow::Result<watch::Receiver<Arc<Ruleset>>> {
+async fn watch_rules(
+    context: &Context,
+    hangup: Option<Signal>,
+) -> anyhow::Result<watch::Receiver<Arc<Ruleset>>> {
     let path = context.config.risk.rules.clone();
-    let (sender, receiver) = watch::channel(Arc::new(rules::load(path.as_deref()).await?));
-    if let Some(path) = path {
-        tokio::spawn(rules::watch_file(path, sender, context.stop.clone()));
-    }
+    let ruleset = rules::load(path.as_deref()).await?;
+    rules::show(&ruleset);
+    let (sender, receiver) = watch::channel(Arc::new(ruleset));
+    tokio::spawn(rules::follow(path, sender, hangup, context.stop.clone()));
     Ok(receiver)
 }
 

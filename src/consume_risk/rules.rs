@@ -1,5 +1,5 @@
-//! The rules in use: loaded at start, reloaded when the file changes. If the new file is refused, the old rules stay in
-//! use.
+//! The rules in use: loaded at start, read again when the file changes and at SIGHUP. If the file is refused, the rules
+//! in use stay.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,10 +8,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use tokio::{
+    signal::unix::Signal,
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
-    risk::{Ruleset, SHIPPED_RULES},
+    risk::{Mode, Ruleset, SHIPPED_RULES},
     runtime::Stop,
 };
 
@@ -20,20 +24,31 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// A usual rule file has a few kilobytes.
 const FILE_SIZE_MAX: u64 = 4 << 20;
+/// How long checking a file may take. The checks are bounded, so only a machine without free cores gets here.
+const PARSE_TIME_MAX: Duration = Duration::from_secs(10);
+/// The stack of the thread that checks a file.
+const PARSE_STACK_BYTES: usize = 8 << 20;
 
 /// Loads the rules from the file, or the rules in the binary.
 pub(super) async fn load(path: Option<&Path>) -> anyhow::Result<Ruleset> {
     match path {
         None => Ok(Ruleset::parse(SHIPPED_RULES)?),
-        Some(path) => {
-            let text = read(path).await?;
-            parse(path, &text)
-        }
+        Some(path) => parse(path, read(path).await?).await,
     }
 }
 
-fn parse(path: &Path, text: &str) -> anyhow::Result<Ruleset> {
-    Ruleset::parse(text).with_context(|| format!("the rules in {} are refused", path.display()))
+/// Checks a file in a thread of its own, so that a large file delays no other work of the process.
+async fn parse(path: &Path, text: String) -> anyhow::Result<Ruleset> {
+    let (sender, parsed) = oneshot::channel();
+    let check = move || {
+        let _ = sender.send(Ruleset::parse(&text));
+    };
+    std::thread::Builder::new().name("rules".into()).stack_size(PARSE_STACK_BYTES).spawn(check)?;
+    let parsed = timeout(PARSE_TIME_MAX, parsed)
+        .await
+        .with_context(|| format!("checking the rules in {} takes longer than 10 s", path.display()))?
+        .with_context(|| format!("checking the rules in {} failed", path.display()))?;
+    parsed.with_context(|| format!("the rules in {} are refused", path.display()))
 }
 
 async fn read(path: &Path) -> anyhow::Result<String> {
@@ -43,40 +58,114 @@ async fn read(path: &Path) -> anyhow::Result<String> {
     tokio::fs::read_to_string(path).await.with_context(unreadable)
 }
 
-/// Sends the file's rules whenever they change. Refused content is logged once. The same content is parsed only once,
-/// because the trial of the rules takes a while.
-pub(super) async fn watch_file(path: PathBuf, rules: watch::Sender<Arc<Ruleset>>, stop: Stop) {
-    let mut refused = String::new();
-    let mut tried = None;
+/// Shows the metrics of the rules in use, so that a counter exists before its rule fails for the first time.
+pub(super) fn show(ruleset: &Ruleset) {
+    metrics::gauge!("ledger_risk_rules_refused").set(0.0);
+    for rule in ruleset.summaries().filter(|rule| rule.mode != Mode::Off) {
+        metrics::counter!("ledger_risk_rule_errors_total", "rule" => rule.id.to_owned(), "mode" => rule.mode.as_str())
+            .increment(0);
+    }
+}
+
+/// Sends the file's rules whenever they change, and at SIGHUP.
+pub(super) async fn follow(
+    path: Option<PathBuf>,
+    rules: watch::Sender<Arc<Ruleset>>,
+    mut hangup: Option<Signal>,
+    stop: Stop,
+) {
+    let mut file = path.map(|path| RuleFile { path, rules, checked: None, logged: None });
     while !stop.is_requested() {
-        tokio::select! {
-            () = tokio::time::sleep(CHECK_INTERVAL) => {}
+        let is_asked = tokio::select! {
+            () = next_check(file.is_some()) => false,
+            () = next_signal(hangup.as_mut()) => true,
             () = stop.requested() => return,
-        }
-        let changed = match read(&path).await {
-            Ok(text) if tried.as_ref() == Some(&text) => Ok(None),
-            Ok(text) => parse(&path, tried.insert(text)).map(Some),
-            Err(error) => Err(error),
         };
-        match changed {
-            Ok(None) => refused.clear(),
-            Ok(Some(new)) => {
-                refused.clear();
-                let old = rules.borrow().version();
-                if new.version() != old {
-                    tracing::info!(ruleset = %new.version(), replaces = %old, "rules reloaded");
-                    metrics::counter!("ledger_risk_rules_reloads_total", "outcome" => "loaded").increment(1);
-                    rules.send_replace(Arc::new(new));
-                }
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                if error != refused {
-                    tracing::error!(%error, ruleset = %rules.borrow().version(), "the changed rule file is refused; the rules in use stay");
-                    metrics::counter!("ledger_risk_rules_reloads_total", "outcome" => "refused").increment(1);
-                    refused = error;
-                }
+        match &mut file {
+            Some(file) => file.check(is_asked).await,
+            None => {
+                tracing::info!("SIGHUP: the rules are those of the binary, there is no file to read again")
             }
         }
+    }
+}
+
+async fn next_check(has_file: bool) {
+    match has_file {
+        true => tokio::time::sleep(CHECK_INTERVAL).await,
+        false => std::future::pending().await,
+    }
+}
+
+async fn next_signal(hangup: Option<&mut Signal>) {
+    if let Some(hangup) = hangup
+        && hangup.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// The rule file of a running consumer.
+struct RuleFile {
+    path: PathBuf,
+    rules: watch::Sender<Arc<Ruleset>>,
+    /// The content that was checked last, and why it is refused. The same content is checked once, unless SIGHUP asks.
+    checked: Option<(String, Option<String>)>,
+    /// The error that is in the log.
+    logged: Option<String>,
+}
+
+impl RuleFile {
+    /// Reads the file. `is_asked`: by SIGHUP, so that the result is logged even if nothing has changed.
+    async fn check(&mut self, is_asked: bool) {
+        let found = match read(&self.path).await {
+            Err(error) => Err(format!("{error:#}")),
+            Ok(text) => self.check_text(text, is_asked).await,
+        };
+        metrics::gauge!("ledger_risk_rules_refused").set(if found.is_err() { 1.0 } else { 0.0 });
+        match found {
+            Ok(new) => self.accept(new, is_asked),
+            Err(error) => self.refuse(error, is_asked),
+        }
+    }
+
+    /// Returns the rules of the file, or None if its content was checked before.
+    async fn check_text(&mut self, text: String, is_asked: bool) -> Result<Option<Ruleset>, String> {
+        if let Some((known, refused)) = &self.checked
+            && *known == text
+            && !is_asked
+        {
+            return refused.clone().map_or(Ok(None), Err);
+        }
+        let parsed = parse(&self.path, text.clone()).await.map_err(|error| format!("{error:#}"));
+        self.checked = Some((text, parsed.as_ref().err().cloned()));
+        parsed.map(Some)
+    }
+
+    fn accept(&mut self, new: Option<Ruleset>, is_asked: bool) {
+        self.logged = None;
+        let old = self.rules.borrow().version();
+        match new {
+            Some(new) if new.version() != old => {
+                tracing::info!(ruleset = %new.version(), replaces = %old, "rules reloaded");
+                metrics::counter!("ledger_risk_rules_reloads_total", "outcome" => "loaded").increment(1);
+                show(&new);
+                self.rules.send_replace(Arc::new(new));
+            }
+            _ if is_asked => tracing::info!(ruleset = %old, "SIGHUP: the rule file has the rules in use"),
+            _ => {}
+        }
+    }
+
+    fn refuse(&mut self, error: String, is_asked: bool) {
+        let is_new = self.logged.as_ref() != Some(&error);
+        if is_new {
+            metrics::counter!("ledger_risk_rules_reloads_total", "outcome" => "refused").increment(1);
+        }
+        if is_new || is_asked {
+            tracing::error!(%error, ruleset = %self.rules.borrow().version(), "the changed rule file is refused; the rules in use stay");
+        }
+        self.logged = Some(error);
     }
 }

@@ -162,7 +162,7 @@ type Start = Box<dyn FnOnce(Context) -> Role + Send>;
 fn background_roles(aggregate_every: Option<Duration>) -> Vec<(&'static str, Start)> {
     let mut roles: Vec<(&'static str, Start)> = vec![
         ("relay", Box::new(|context| Box::pin(relay::run(context)))),
-        ("consume-risk", Box::new(|context| Box::pin(consume_risk::run(context)))),
+        ("consume-risk", Box::new(|context| Box::pin(consume_risk::run_beside_others(context)))),
     ];
     if aggregate_every.is_some() {
         let args = aggregate::Args { every: aggregate_every, ..aggregate::Args::default() };
