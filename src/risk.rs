@@ -10,14 +10,20 @@
 //!   transaction's own row included. Nothing here is async, uses SQL or reads a clock, so scoring an event again gives
 //!   the same result.
 //! - Money is whole minor units. A rule cannot use floats.
-//! - [`Ruleset::parse`] tries each rule on made-up transactions. A rule that would fail on the first transaction without
-//!   some field is refused, so the analyst sees the error before production does.
+//! - [`Ruleset::parse`] checks the types of each condition, all branches included, and limits its size and its cost. A
+//!   rule that fails on a transaction is noted in the assessment; it never costs the assessment.
 
+mod bounds;
 mod build;
+mod check;
+mod check_values;
+mod evaluate;
 mod expression;
 mod feature;
 mod history;
 mod layout;
+mod money;
+mod node;
 mod observation;
 mod reason;
 mod recent_texts;
@@ -27,7 +33,8 @@ mod ruleset;
 mod score;
 mod subject;
 mod symbol;
-mod trial;
+mod types;
+mod value;
 
 #[cfg(test)]
 mod tests;
@@ -37,5 +44,5 @@ pub use history::AccountHistory;
 pub use rows::HistoryRow;
 pub use rule_file::RuleFileError;
 pub use ruleset::{Mode, RuleSummary, Ruleset, SHIPPED_RULES};
-pub use score::{Assessment, ScoreError};
+pub use score::{Assessment, NotNext};
 pub use subject::Subject;

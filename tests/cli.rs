@@ -167,13 +167,13 @@ fn misuse_is_exit_code_2() {
         &["simulate", "--hot-share", "2"],
         &["aggregate", "--every", "0s"],
         &[&replay[..], &["--topic", "transactions.v1"]].concat(),
-        &[&replay[..], &["--reason", "rule_error"]].concat(),
+        &[&replay[..], &["--reason", "process_ended"]].concat(),
         &[&replay[..], &["--group", "risk"]].concat(),
         &[&replay[..], &["--since", "2h"]].concat(),
         &[&replay[..], &["--until", "2h"]].concat(),
         &[&replay[..], &["--limit", "1"]].concat(),
         // Filters without --all select nothing.
-        &["dlq", "replay", "--reason", "rule_error"],
+        &["dlq", "replay", "--reason", "process_ended"],
         &["republish"],
         &[],
     ] {

@@ -20,14 +20,9 @@ use crate::support::{
     postgres::TestDatabase,
 };
 
-/// A rule that fails for a transaction with the description `boom`.
-const FRAGILE: &str = "[levels]\nmedium = 40\nhigh = 70\n[[rules]]\nid = \"fragile\"\n\
-    when = \"description != 'boom' || 1 / (account_seq - account_seq) > 0\"\nscore = 1\nreason = \"fine\"\n";
-
 struct Stage {
     database: TestDatabase,
     broker: SharedBroker,
-    rules: tempfile::NamedTempFile,
 }
 
 impl Stage {
@@ -36,9 +31,7 @@ impl Stage {
         let config = database.config_with(&[("broker.topics.transactions_partitions", "2")]);
         let broker = broker::connect(&config, database.pool()).await.expect("broker");
         broker.ensure_topics(&topic_specs(&config), true).await.expect("topics");
-        let rules = tempfile::NamedTempFile::new().expect("file");
-        std::fs::write(rules.path(), FRAGILE).expect("written");
-        Self { database, broker, rules }
+        Self { database, broker }
     }
 
     fn environment(&self) -> [(&str, &str); 4] {
@@ -48,10 +41,6 @@ impl Stage {
             ("LEDGER_BROKER__TOPICS__TRANSACTIONS_PARTITIONS", "2"),
             ("LEDGER_DLQ_REPLAY_BY", "the operator"),
         ]
-    }
-
-    fn fragile(&self) -> &str {
-        self.rules.path().to_str().expect("UTF-8")
     }
 
     fn dlq(&self, arguments: &[&str]) -> Output {
@@ -67,9 +56,11 @@ impl Stage {
         (json.unwrap_or_else(|_| panic!("{stdout}{}", String::from_utf8_lossy(&output.stderr))), code)
     }
 
+    /// Posts transactions. The events of those with the description `boom` differ from the ledger, until it is repaired.
     async fn post(&self, descriptions: &[&str]) {
         let requests: Vec<Request> = descriptions.iter().map(|description| request(description)).collect();
         post_locked(&mut self.database.connection().await, &requests).await.expect("posted");
+        self.database.spoil().await;
     }
 
     async fn count(&self, from: &str) -> usize {
@@ -89,13 +80,13 @@ impl Stage {
     /// Runs relay and consumer until every transaction is assessed or dead-lettered.
     async fn settle(&self, letters: usize) {
         let relay = Binary::start(&["relay"], &self.environment());
-        let consumer = Binary::start(&["consume-risk", "--rules", self.fragile()], &self.environment());
+        let consumer = Binary::start(&["consume-risk"], &self.environment());
         eventually("everything is handled", async || {
             self.count("dead_letters").await == letters
                 && self.count("outbox").await == 0
                 && self.count("transactions").await
                     == self.count("risk_assessments").await
-                        + self.count("dead_letters WHERE reason = 'rule_error' AND id NOT IN (SELECT dead_letter_id FROM dead_letter_replays WHERE outcome = 'assessed')").await
+                        + self.count("dead_letters WHERE reason = 'differs_from_ledger' AND id NOT IN (SELECT dead_letter_id FROM dead_letter_replays WHERE outcome = 'assessed')").await
         })
         .await;
         relay.stop();
@@ -133,22 +124,23 @@ fn id_of(item: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_after_a_fix_of_the_rules_assesses_once_however_often_it_is_repeated() {
+async fn a_replay_after_a_repair_of_the_ledger_assesses_once_however_often_it_is_repeated() {
     let stage = Stage::new().await;
     stage.post(&["a", "b", "boom", "c"]).await;
     stage.settle(1).await;
     let (list, _) = stage.json(&["list"]);
     let id = id_of(&list["items"][0]);
-    assert_eq!(list["items"][0]["reason"], "rule_error");
+    assert_eq!(list["items"][0]["reason"], "differs_from_ledger");
 
-    let (failed, code) = stage.json(&["replay", &id, "--rules", stage.fragile()]);
+    let (failed, code) = stage.json(&["replay", &id]);
     assert_eq!((code, &failed["items"][0]["outcome"]), (1, &"failing".into()), "{failed}");
     assert!(
-        failed["items"][0]["detail"].as_str().expect("text").starts_with("rule_error (score): "),
+        failed["items"][0]["detail"].as_str().expect("text").starts_with("differs_from_ledger (ledger): "),
         "{failed}"
     );
     assert_eq!(stage.count("risk_assessments").await, 3);
 
+    stage.database.repair().await;
     let (foreseen, code) = stage.json(&["replay", &id, "--dry-run"]);
     assert_eq!((code, &foreseen["items"][0]["outcome"]), (0, &"assessed".into()), "{foreseen}");
     assert_eq!(stage.count("risk_assessments").await, 3, "a dry run writes nothing");
@@ -177,6 +169,7 @@ async fn a_replay_whose_commit_fails_has_no_effect_and_can_be_repeated() {
     let stage = Stage::new().await;
     stage.post(&["a", "boom", "b"]).await;
     stage.settle(1).await;
+    stage.database.repair().await;
     let client = stage.database.client().await;
     let failing =
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'disk full'; END $$;
@@ -205,6 +198,7 @@ async fn a_replayed_event_is_scored_with_the_transactions_before_it() {
     let stage = Stage::new().await;
     stage.post(&["a", "b", "boom", "c", "d"]).await;
     stage.settle(1).await;
+    stage.database.repair().await;
     let counting = tempfile::NamedTempFile::new().expect("file");
     let rules = "[levels]\nmedium = 40\nhigh = 70\n[features.seen]\nwindow = \"1h\"\naggregate = \"count\"\n\
                  [[rules]]\nid = \"r\"\nwhen = \"seen == 3\"\nscore = 41\nreason = \"third\"\n";
@@ -219,7 +213,9 @@ async fn all_that_match_are_replayed_and_a_failure_is_exit_code_1() {
     stage.post(&["boom", "a", "boom", "boom"]).await;
     stage.garbage(&[b"{\"half\":", &[0xff, 0x00], b"\x1b[31m red"]).await;
     stage.settle(6).await;
-    let (replayed, code) = stage.json(&["replay", "--all", "--reason", "rule_error", "--rate", "1000/s"]);
+    stage.database.repair().await;
+    let (replayed, code) =
+        stage.json(&["replay", "--all", "--reason", "differs_from_ledger", "--rate", "1000/s"]);
     assert_eq!((code, &replayed["counts"]["assessed"]), (0, &3.into()), "{replayed}");
     let (replayed, code) = stage.json(&["replay", "--all", "--limit", "2"]);
     assert_eq!((code, &replayed["counts"]["failing"]), (1, &2.into()), "{replayed}");
@@ -266,7 +262,7 @@ async fn dead_letters_are_listed_newest_first_in_pages_and_shown_without_control
     assert_eq!(second["next_before"], Value::Null);
     for (filter, count) in [
         (&["--reason", "undecodable"][..], 3),
-        (&["--reason", "rule_error", "--group", "risk", "--topic", "transactions.v1"], 1),
+        (&["--reason", "differs_from_ledger", "--group", "risk", "--topic", "transactions.v1"], 1),
         (&["--since", "1h"], 4),
         (&["--until", "1h"], 0),
         (&["--since", "2099-01-01"], 0),
@@ -302,6 +298,7 @@ async fn a_dismissed_dead_letter_is_kept_with_its_note_and_is_no_longer_open() {
     let stage = Stage::new().await;
     stage.post(&["boom", "a", "boom"]).await;
     stage.settle(2).await;
+    stage.database.repair().await;
     let (list, _) = stage.json(&["list"]);
     let [first, second] = [id_of(&list["items"][0]), id_of(&list["items"][1])];
     let dismiss = |ids: &[&str]| {

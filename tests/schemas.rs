@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::Utc;
-use ledger::event::{self, EVENT_TYPES, RiskAssessed, RiskReason, TransactionCreated};
+use ledger::event::{self, EVENT_TYPES, RiskAssessed, RiskReason, RuleError, TransactionCreated};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -136,6 +136,11 @@ fn assessment() -> Value {
         risk_level: "medium".into(),
         reasons: vec![reason.clone()],
         shadow_reasons: vec![reason],
+        rule_errors: vec![RuleError {
+            rule: "ratio".into(),
+            mode: "shadow".into(),
+            error: "division by zero".into(),
+        }],
         ruleset: "3f2a91c07be4".into(),
         assessed_at: Utc::now(),
     };
@@ -170,7 +175,9 @@ fn names(value: &Value) -> BTreeSet<String> {
 
 #[test]
 fn a_schema_names_exactly_the_fields_of_its_type() {
-    let optional = BTreeSet::from(["counterparty", "description", "metadata", "reverses"].map(String::from));
+    let optional = BTreeSet::from(
+        ["counterparty", "description", "metadata", "reverses", "rule_errors"].map(String::from),
+    );
     for (event_type, full) in [(EVENT_TYPES[0], transaction()), (EVENT_TYPES[1], assessment())] {
         let document = event::schema(event_type).expect("JSON").expect("known");
         let schema = &document["$defs"][event_type];
@@ -217,7 +224,7 @@ fn published_fields_never_change() {
     assert_eq!(
         fields("RiskAssessed.v1"),
         "event_id transaction_id account_id account_seq risk_score risk_level reasons shadow_reasons ruleset \
-         assessed_at | "
+         assessed_at | rule_errors"
     );
 }
 

@@ -366,7 +366,7 @@ const TOPIC_VIOLATIONS: [Violation; 7] = [
     ),
 ];
 
-const EFFECT_VIOLATIONS: [Violation; 14] = [
+const EFFECT_VIOLATIONS: [Violation; 15] = [
     Violation(
         "UPDATE risk_assessments SET risk_score = 50, reasons = '[{\"rule\":\"r\",\"score\":40,\"reason\":\"\"}]'
            WHERE account_id = 'acct-2' AND account_seq = 1",
@@ -387,6 +387,12 @@ const EFFECT_VIOLATIONS: [Violation; 14] = [
            WHERE account_id = 'acct-2' AND account_seq = 1",
         "UPDATE risk_assessments r SET shadow_reasons = kept.shadow_reasons FROM kept
            WHERE r.transaction_id = kept.transaction_id; DROP TABLE kept",
+        &["announcements"],
+    ),
+    Violation(
+        "UPDATE risk_assessments SET rule_errors = '[{\"rule\":\"x\",\"mode\":\"live\",\"error\":\"y\"}]'
+           WHERE account_id = 'acct-2' AND account_seq = 1",
+        "UPDATE risk_assessments SET rule_errors = NULL WHERE account_id = 'acct-2' AND account_seq = 1",
         &["announcements"],
     ),
     Violation(
@@ -432,8 +438,8 @@ const EFFECT_VIOLATIONS: [Violation; 14] = [
         &["positions"],
     ),
     Violation(
-        "INSERT INTO dead_letters VALUES (gen_random_uuid(), 'risk', 'transactions.v1', 0, 2, 'k', 'v', '[]', 'score',
-           'rule_error', 'on purpose', 3, NULL)",
+        "INSERT INTO dead_letters VALUES (gen_random_uuid(), 'risk', 'transactions.v1', 0, 2, 'k', 'v', '[]', 'process',
+           'process_ended', 'on purpose', 3, NULL)",
         "DELETE FROM dead_letters",
         &["dead letters"],
     ),

@@ -9,7 +9,7 @@
 //! The next batch begins where this one ended.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -24,14 +24,14 @@ use super::{
 };
 use crate::{
     domain::Currency,
-    event::RiskAssessed,
+    event::{RiskAssessed, RuleError},
     repository::{
         Connection, RepositoryError,
         assessments::NewAssessment,
         read_clock,
         transactions::{self, LedgerRow, SequenceGap},
     },
-    risk::{AccountHistory, Assessment, Ruleset, ScoreError},
+    risk::{AccountHistory, Assessment, NotNext, Ruleset},
     runtime::fail_point,
 };
 
@@ -59,9 +59,21 @@ pub(super) struct Assessed {
     pub gaps: u64,
     /// Why the next record cannot be handled, if that ended the batch.
     pub fault: Option<RecordFault>,
+    /// The rules that failed on transactions in `rows`, by id.
+    pub failing_rules: BTreeMap<String, FailingRule>,
     pub assessed_at: DateTime<Utc>,
     /// The version of the rules.
     pub ruleset: Arc<str>,
+}
+
+/// A rule that failed on transactions of the batch.
+#[derive(Debug)]
+pub(super) struct FailingRule {
+    pub mode: String,
+    /// The first error.
+    pub error: String,
+    /// How many assessments note an error of the rule.
+    pub count: u64,
 }
 
 /// The extent of the query to the ledger about an event that follows directly on a cached history.
@@ -383,10 +395,7 @@ async fn score_events(
                     assessed.suspected_gaps.push(SequenceGap { account_id, account_seq });
                 }
             }
-            Some(Err(error)) => {
-                assessed.fault = Some(rule_failed(&error));
-                return Ok(assessed);
-            }
+            Some(Err(error)) => return Err(out_of_order(&error)),
         }
         assessed.handled += 1;
     }
@@ -394,8 +403,8 @@ async fn score_events(
     Ok(assessed)
 }
 
-fn rule_failed(error: &ScoreError) -> RecordFault {
-    RecordFault { stage: "score", reason: "rule_error", error: error.to_string() }
+fn out_of_order(error: &NotNext) -> RepositoryError {
+    RepositoryError::Corrupt { what: "account history", detail: error.to_string() }
 }
 
 impl Assessed {
@@ -406,6 +415,11 @@ impl Assessed {
         };
         let reasons = serde_json::to_string(&assessment.reasons).map_err(unwritable)?;
         let shadow_reasons = serde_json::to_string(&assessment.shadow_reasons).map_err(unwritable)?;
+        let rule_errors = match assessment.rule_errors.as_slice() {
+            [] => None,
+            errors => Some(serde_json::to_string(errors).map_err(unwritable)?),
+        };
+        self.count_errors(&assessment.rule_errors);
         let created = &event.created;
         let risk_assessed = RiskAssessed {
             event_id: Uuid::now_v7(),
@@ -416,6 +430,7 @@ impl Assessed {
             risk_level: assessment.risk_level.as_str().to_owned(),
             reasons: assessment.reasons,
             shadow_reasons: assessment.shadow_reasons,
+            rule_errors: assessment.rule_errors,
             ruleset: Arc::clone(&assessment.ruleset).to_string(),
             assessed_at: self.assessed_at,
         };
@@ -428,10 +443,22 @@ impl Assessed {
             risk_level: assessment.risk_level,
             reasons,
             shadow_reasons,
+            rule_errors,
             event_id: risk_assessed.event_id,
             event_value: serde_json::to_vec(&risk_assessed).map_err(unwritable)?,
             traceparent: event.traceparent.clone(),
         });
         Ok(())
+    }
+
+    fn count_errors(&mut self, errors: &[RuleError]) {
+        for RuleError { rule, mode, error } in errors {
+            let failing = self.failing_rules.entry(rule.clone()).or_insert_with(|| FailingRule {
+                mode: mode.clone(),
+                error: error.clone(),
+                count: 0,
+            });
+            failing.count += 1;
+        }
     }
 }

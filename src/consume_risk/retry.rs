@@ -31,7 +31,7 @@ pub enum RetriedRecord {
     AlreadyAssessed,
     /// The record still cannot be handled.
     Failed {
-        /// The stage that failed: `decode`, `ledger`, `score`.
+        /// The stage that failed: `decode` or `ledger`.
         stage: &'static str,
         /// The reason as a label for metrics and filters.
         reason: &'static str,

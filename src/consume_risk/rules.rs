@@ -25,7 +25,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// A usual rule file has a few kilobytes.
 const FILE_SIZE_MAX: u64 = 4 << 20;
 /// How long checking a file may take. The checks are bounded, so only a machine without free cores gets here.
-const PARSE_TIME_MAX: Duration = Duration::from_secs(10);
+const PARSE_TIME_MAX: Duration = Duration::from_secs(30);
 /// The stack of the thread that checks a file.
 const PARSE_STACK_BYTES: usize = 8 << 20;
 
@@ -46,7 +46,9 @@ async fn parse(path: &Path, text: String) -> anyhow::Result<Ruleset> {
     std::thread::Builder::new().name("rules".into()).stack_size(PARSE_STACK_BYTES).spawn(check)?;
     let parsed = timeout(PARSE_TIME_MAX, parsed)
         .await
-        .with_context(|| format!("checking the rules in {} takes longer than 10 s", path.display()))?
+        .with_context(|| {
+            format!("checking the rules in {} takes longer than {PARSE_TIME_MAX:?}", path.display())
+        })?
         .with_context(|| format!("checking the rules in {} failed", path.display()))?;
     parsed.with_context(|| format!("the rules in {} are refused", path.display()))
 }

@@ -1,7 +1,7 @@
 //! The words of dead letters.
 
 /// The reasons of dead letters: the first two of the relay, the others of `consume-risk`.
-pub const DEAD_LETTER_REASONS: [&str; 10] = [
+pub const DEAD_LETTER_REASONS: [&str; 9] = [
     "record_too_large",
     "record_invalid",
     "unknown_type",
@@ -10,7 +10,6 @@ pub const DEAD_LETTER_REASONS: [&str; 10] = [
     "undecodable",
     "not_in_ledger",
     "differs_from_ledger",
-    "rule_error",
     "process_ended",
 ];
 

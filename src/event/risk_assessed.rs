@@ -19,6 +19,17 @@ pub struct RiskReason {
     pub reason: String,
 }
 
+/// A rule that failed on a transaction. It counts as not fired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RuleError {
+    /// The rule's id.
+    pub rule: String,
+    /// `live` or `shadow`.
+    pub mode: String,
+    /// Why it failed.
+    pub error: String,
+}
+
 /// The JSON of the event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RiskAssessed {
@@ -38,6 +49,9 @@ pub struct RiskAssessed {
     pub reasons: Vec<RiskReason>,
     /// Shadow rules that would have fired.
     pub shadow_reasons: Vec<RiskReason>,
+    /// Rules that failed. They count as not fired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rule_errors: Vec<RuleError>,
     /// The version of the rule set: a hash of its content.
     pub ruleset: String,
     /// The time of the assessment, in UTC with microseconds.

@@ -32,7 +32,7 @@ use crate::{
 pub enum DlqCommand {
     /// List the open dead letters, newest first
     #[command(
-        after_help = "A dead letter is open until a replay handles it or it is dismissed.\n\nExamples:\n  ledger dlq list --since 2h\n  ledger dlq list --state all --reason rule_error\n  ledger dlq list --reason undecodable --output json\n  ledger dlq list --before 01a206a6-4f5f-7c41-87f5-c48b0979c33c   # the next page"
+        after_help = "A dead letter is open until a replay handles it or it is dismissed.\n\nExamples:\n  ledger dlq list --since 2h\n  ledger dlq list --state all --reason process_ended\n  ledger dlq list --reason undecodable --output json\n  ledger dlq list --before 01a206a6-4f5f-7c41-87f5-c48b0979c33c   # the next page"
     )]
     List(ListArgs),
     /// Show one dead letter: its record, its offset, the reason, and every replay
@@ -40,7 +40,7 @@ pub enum DlqCommand {
     Show(ShowArgs),
     /// Retry dead letters; exit 1 if one of them still fails
     #[command(
-        after_help = "A record of transactions.v1 is scored with the configured rules. The assessment, its event and a row of the audit are one commit, so repeating a replay has no further effect. The record is not published again. A record that was too large for the dead-letter topic goes back into the outbox.\n\nExamples:\n  ledger dlq replay 01a206a6-4f5f-7c41-87f5-c48b0979c33c --dry-run\n  ledger dlq replay --all --reason rule_error --rate 50/s --rules fixed.toml"
+        after_help = "A record of transactions.v1 is scored with the configured rules. The assessment, its event and a row of the audit are one commit, so repeating a replay has no further effect. The record is not published again. A record that was too large for the dead-letter topic goes back into the outbox.\n\nExamples:\n  ledger dlq replay 01a206a6-4f5f-7c41-87f5-c48b0979c33c --dry-run\n  ledger dlq replay --all --reason process_ended --rate 50/s"
     )]
     Replay(ReplayArgs),
     /// Dismiss dead letters that need no retry, with a note; they are kept

@@ -24,7 +24,7 @@ pub enum RiskCommand {
         after_help = "For transactions that stay pending after positions were reset past a gap. Each transaction that has neither an assessment nor a dead letter is scored with the configured rules. The assessment and its event are one commit, so it is safe to run this twice, or while a consumer runs.\n\nExamples:\n  ledger risk assess --dry-run\n  ledger risk assess --from 2026-11-24T10:00:00Z --to 2026-11-24T12:00:00Z"
     )]
     Assess(assess::AssessArgs),
-    /// Validate a rule file: format, names, expressions, and a trial on generated transactions
+    /// Validate a rule file: format, names, types, and the cost of each rule
     #[command(
         after_help = "Examples:\n  ledger risk check my-rules.toml\n  ledger risk check   # the built-in rules"
     )]
@@ -67,7 +67,7 @@ fn check(file: Option<&Path>) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            eprintln!("error: {name}: {error}");
+            eprintln!("error: {name}: {error}\n{}", error.excerpt());
             Ok(ExitCode::FAILURE)
         }
     }
@@ -76,11 +76,12 @@ fn check(file: Option<&Path>) -> anyhow::Result<ExitCode> {
 fn summary(name: &str, ruleset: &Ruleset) -> String {
     let count = |mode| ruleset.summaries().filter(|rule| rule.mode == mode).count();
     format!(
-        "{name}: valid, ruleset {}: {} live, {} shadow and {} disabled rules over {} features",
+        "{name}: valid, ruleset {}: {} live, {} shadow and {} disabled rules over {} features, at most {} steps an event",
         ruleset.version(),
         count(Mode::Live),
         count(Mode::Shadow),
         count(Mode::Off),
-        ruleset.feature_names().count()
+        ruleset.feature_names().count(),
+        ruleset.cost()
     )
 }

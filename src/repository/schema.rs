@@ -239,6 +239,7 @@ diesel::table! {
         shadow_reasons -> Json,
         ruleset -> Text,
         assessed_at -> Timestamptz,
+        rule_errors -> Nullable<Json>,
     }
 }
 

@@ -6,14 +6,16 @@ use toml::Spanned;
 
 use super::{
     RuleFileError, Ruleset,
-    expression::{Expression, minor_units, root_context},
+    check::Fault,
+    expression::Expression,
     feature::{Aggregate, Feature, Measure},
     layout::HistoryLayout,
+    money::minor_units,
     reason::Reason,
     rule_file::{AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, did_you_mean, read},
-    ruleset::{DECIMALS_MAX, Mode, Rule, TrackedText},
+    ruleset::{Mode, Rule, TrackedText},
     symbol::{Symbol, VARIABLES},
-    trial,
+    types::type_of,
 };
 use crate::domain::{CURRENCIES, Currency, Direction};
 
@@ -25,16 +27,22 @@ const HISTORY_ROWS_MAX: usize = 5_000;
 const WINDOW_SECONDS_MAX: u64 = 10 * 366 * 86_400;
 const RULES_MAX: usize = 500;
 const FEATURES_MAX: usize = 200;
+/// The most named amounts. Each is converted for every currency.
+const AMOUNTS_MAX: usize = 200;
+/// The longest text of all conditions together in bytes. It limits how long a file is parsed.
+const CONDITIONS_BYTES_MAX: usize = 512 << 10;
+/// The longest reason in bytes, before its names are replaced.
+const REASON_BYTES_MAX: usize = 1_000;
+/// The most steps of all rules together, for one event.
+const COST_MAX: u64 = 100_000;
 /// The key of the amount for all currencies that are not listed.
 const DEFAULT_CURRENCY: &str = "default";
 
 impl Ruleset {
-    /// Parses a rule file and tries it on made-up transactions. A file with a rule that fails on one of them is refused.
+    /// Parses and checks a rule file. The time, the memory and the stack that this takes are limited, whatever the file holds.
     pub fn parse(text: &str) -> Result<Self, RuleFileError> {
         let (file, version) = read(text)?;
-        let ruleset = Builder { source: RuleText(text), file: &file }.build(&version)?;
-        trial::run(&ruleset, &file, RuleText(text))?;
-        Ok(ruleset)
+        Builder { source: RuleText(text), file: &file }.build(&version)
     }
 }
 
@@ -71,22 +79,16 @@ impl Builder<'_> {
         };
         let mut amounts = self.amounts(&mut names)?;
         let features = self.features(&mut names, &mut amounts)?;
-        let rules = self.rules(&names)?;
-        let reads_metadata =
-            |rule: &Rule| rule.when.variables.contains("metadata") || rule.reason.mentions_metadata();
-        let whole_file = |message: String| self.source.error(0..0, "rule file", message);
+        let rules = self.rules(&names, &features)?;
         Ok(Ruleset {
             version: version.into(),
             history_rows: self.history_rows()?,
             levels,
-            symbols: names.symbols,
-            rules_read_metadata: rules.iter().any(reads_metadata),
             layout: HistoryLayout::new(&features),
             features,
             rules,
             tracked: names.tracked,
             amounts: amounts.into_iter().map(|(currency, values)| (currency, values.into())).collect(),
-            roots: (0..=DECIMALS_MAX).map(root_context).collect::<Result<_, _>>().map_err(whole_file)?,
         })
     }
 
@@ -116,6 +118,10 @@ impl Builder<'_> {
             all_currencies().map(|c| (c, Vec::new())).collect();
         for (name, texts) in &self.file.amounts {
             let field = format!("amounts.{name}");
+            if names.amount_names.len() >= AMOUNTS_MAX {
+                let message = format!("there are more than {AMOUNTS_MAX} amounts");
+                return Err(self.source.error(texts.span(), field, message));
+            }
             self.declare(names, name, Symbol::Amount(names.amount_names.len()), texts.span(), &field)?;
             names.amount_names.push(name.as_str().into());
             let Some(default) = texts.get_ref().get(DEFAULT_CURRENCY) else {
@@ -303,11 +309,26 @@ impl Builder<'_> {
         Ok(names.amount_names.len() - 1)
     }
 
-    fn rules(&self, names: &Names) -> Result<Vec<Rule>, RuleFileError> {
+    fn rules(&self, names: &Names, features: &[Feature]) -> Result<Vec<Rule>, RuleFileError> {
         let mut ids = BTreeSet::new();
         let mut rules = Vec::new();
+        let (mut cost, mut bytes) = (0_u64, 0);
         for written in &self.file.rules {
-            let rule = self.rule(written.get_ref(), names)?;
+            bytes += written.get_ref().when.get_ref().len();
+            if bytes > CONDITIONS_BYTES_MAX {
+                let message =
+                    format!("the conditions up to here have more than {CONDITIONS_BYTES_MAX} bytes together");
+                return Err(self.source.error(written.get_ref().when.span(), "rules", message));
+            }
+            let rule = self.rule(written.get_ref(), names, features)?;
+            cost = cost.saturating_add(rule.when.cost());
+            if cost > COST_MAX {
+                let message = format!(
+                    "the rules up to here take up to {cost} steps an event; at most {COST_MAX} are allowed"
+                );
+                let field = format!("rules.{}.when", rule.id);
+                return Err(self.source.error(written.get_ref().when.span(), field, message));
+            }
             if !ids.insert(rule.id.clone()) || rules.len() >= RULES_MAX {
                 let message = format!("ids must be unique, and there may be at most {RULES_MAX} rules");
                 let field = format!("rules.{}.id", rule.id);
@@ -318,7 +339,7 @@ impl Builder<'_> {
         Ok(rules)
     }
 
-    fn rule(&self, written: &RuleIn, names: &Names) -> Result<Rule, RuleFileError> {
+    fn rule(&self, written: &RuleIn, names: &Names, features: &[Feature]) -> Result<Rule, RuleFileError> {
         let id = written.id.get_ref();
         let wrong = |text: &Spanned<String>, part: &str, message: String| {
             self.source.error(text.span(), format!("rules.{id}.{part}"), message)
@@ -331,10 +352,21 @@ impl Builder<'_> {
             let field = format!("rules.{id}.score");
             return Err(self.source.error(written.score.span(), field, "must be between 0 and 100"));
         }
-        let when = Expression::compile(written.when.get_ref())
-            .map_err(|message| wrong(&written.when, "when", message))?;
-        for name in &when.variables {
-            names.lookup(name).map_err(|message| wrong(&written.when, "when", message))?;
+        let lookup = |name: &str| {
+            let symbol = names.lookup(name)?;
+            let unit = match symbol {
+                Symbol::Feature(at) => features.get(at).map(Feature::unit),
+                _ => None,
+            };
+            Ok((symbol, type_of(symbol, unit)))
+        };
+        let when =
+            Expression::compile(written.when.get_ref(), &lookup).map_err(|Fault { at, message }| {
+                self.source.error_within(&written.when, at, format!("rules.{id}.when"), message)
+            })?;
+        if written.reason.get_ref().len() > REASON_BYTES_MAX {
+            let message = format!("must have at most {REASON_BYTES_MAX} bytes");
+            return Err(wrong(&written.reason, "reason", message));
         }
         let reason = Reason::parse(written.reason.get_ref(), |name| names.lookup(name))
             .map_err(|message| wrong(&written.reason, "reason", message))?;

@@ -1,43 +1,34 @@
 //! The values that a rule and its reason see for one transaction.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use cel::{
-    common::{
-        types::{CelBool, CelInt, CelMap, CelMapKey, CelString},
-        value::{CowVal, Val},
-    },
-    context::VariableResolver,
-};
 use chrono::{Datelike, Timelike};
-use serde_json::Value as Json;
 
 use super::{
-    Ruleset,
     feature::{Feature, Unit},
     subject::{Subject, scalar_text},
     symbol::{Symbol, Variable},
+    value::Value,
 };
 use crate::domain::{Currency, format_minor};
 
 /// The values of all names for one transaction.
 pub(super) struct Observation<'a> {
-    ruleset: &'a Ruleset,
+    declared: &'a [Feature],
     pub subject: &'a Subject<'a>,
     features: &'a [i64],
     amounts: &'a [i64],
-    metadata: Option<CelMap<'a>>,
 }
 
 impl<'a> Observation<'a> {
+    /// Creates the values from the declared features, their values for the transaction, and the named amounts.
     pub fn new(
-        ruleset: &'a Ruleset,
+        declared: &'a [Feature],
         subject: &'a Subject<'a>,
         features: &'a [i64],
         amounts: &'a [i64],
     ) -> Self {
-        let metadata = ruleset.rules_read_metadata().then(|| metadata_map(subject.metadata));
-        Self { ruleset, subject, features, amounts, metadata }
+        Self { declared, subject, features, amounts }
     }
 
     pub fn amount_at(&self, at: usize) -> i64 {
@@ -49,7 +40,7 @@ impl<'a> Observation<'a> {
     }
 
     pub fn unit_at(&self, at: usize) -> Unit {
-        self.ruleset.features().get(at).map_or(Unit::Number, Feature::unit)
+        self.declared.get(at).map_or(Unit::Number, Feature::unit)
     }
 
     pub fn balance_before(&self) -> i64 {
@@ -68,6 +59,45 @@ impl<'a> Observation<'a> {
 
     pub fn metadata_text(&self, name: &str) -> Option<String> {
         self.subject.metadata?.get(name).map(scalar_text)
+    }
+
+    /// Returns the entry of metadata with this name; null if there is none.
+    pub fn entry(&self, name: &str) -> Value<'a> {
+        Value::of_entry(self.subject.metadata.and_then(|entries| entries.get(name)))
+    }
+
+    pub fn has_entry(&self, name: &str) -> bool {
+        self.subject.metadata.is_some_and(|entries| entries.contains_key(name))
+    }
+
+    pub fn entry_names(&self) -> impl Iterator<Item = &'a str> {
+        self.subject.metadata.into_iter().flat_map(serde_json::Map::keys).map(String::as_str)
+    }
+
+    /// Returns the value of a name for a condition.
+    pub fn value_of(&self, symbol: Symbol) -> Value<'a> {
+        let subject = self.subject;
+        let integer = |value: i64| Value::Integer(value.into());
+        match symbol {
+            Symbol::Amount(at) => integer(self.amount_at(at)),
+            Symbol::Feature(at) => integer(self.feature_at(at)),
+            Symbol::Variable(variable) => match variable {
+                Variable::Amount => integer(subject.amount.saturating_abs()),
+                Variable::SignedAmount => integer(subject.amount),
+                Variable::BalanceAfter => integer(subject.balance_after),
+                Variable::BalanceBefore => integer(self.balance_before()),
+                Variable::Direction => Value::text(subject.direction().as_str()),
+                Variable::Currency => Value::text(subject.currency.code()),
+                Variable::AccountId => Value::text(subject.account_id),
+                Variable::AccountSeq => integer(subject.account_seq),
+                Variable::Counterparty => Value::text(subject.counterparty.unwrap_or_default()),
+                Variable::Description => Value::text(subject.description.unwrap_or_default()),
+                Variable::Hour => integer(self.hour()),
+                Variable::Weekday => integer(self.weekday()),
+                Variable::IsReversal => Value::Truth(subject.is_reversal),
+                Variable::Metadata => Value::Metadata,
+            },
+        }
     }
 
     /// Returns the value of a name as text for a reason.
@@ -96,47 +126,6 @@ impl<'a> Observation<'a> {
                 Variable::Weekday => self.weekday().to_string(),
                 Variable::IsReversal => subject.is_reversal.to_string(),
                 Variable::Metadata => String::new(),
-            },
-        }
-    }
-}
-
-fn metadata_map(metadata: Option<&serde_json::Map<String, Json>>) -> CelMap<'_> {
-    let entries = metadata.into_iter().flatten().filter_map(|(name, value)| {
-        let value: Box<dyn Val + '_> = match value {
-            Json::String(text) => Box::new(CelString::from(text.as_str())),
-            Json::Bool(truth) => Box::new(CelBool::from(*truth)),
-            Json::Number(number) => Box::new(CelInt::from(number.as_i64()?)),
-            Json::Null | Json::Array(_) | Json::Object(_) => return None,
-        };
-        Some((CelMapKey::String(CelString::from(name.as_str())), value))
-    });
-    CelMap::from(entries.collect::<HashMap<_, _>>())
-}
-
-impl VariableResolver for Observation<'_> {
-    fn resolve<'b>(&'b self, name: &str) -> Option<CowVal<'b, 'b>> {
-        let integer = |value: i64| Some(CowVal::owned(CelInt::from(value)));
-        let text = |value: &'b str| Some(CowVal::owned(CelString::from(value)));
-        let subject = self.subject;
-        match self.ruleset.symbol(name)? {
-            Symbol::Amount(at) => integer(self.amount_at(at)),
-            Symbol::Feature(at) => integer(self.feature_at(at)),
-            Symbol::Variable(variable) => match variable {
-                Variable::Amount => integer(subject.amount.saturating_abs()),
-                Variable::SignedAmount => integer(subject.amount),
-                Variable::BalanceAfter => integer(subject.balance_after),
-                Variable::BalanceBefore => integer(self.balance_before()),
-                Variable::Direction => text(subject.direction().as_str()),
-                Variable::Currency => text(subject.currency.code()),
-                Variable::AccountId => text(subject.account_id),
-                Variable::AccountSeq => integer(subject.account_seq),
-                Variable::Counterparty => text(subject.counterparty.unwrap_or_default()),
-                Variable::Description => text(subject.description.unwrap_or_default()),
-                Variable::Hour => integer(self.hour()),
-                Variable::Weekday => integer(self.weekday()),
-                Variable::IsReversal => Some(CowVal::owned(CelBool::from(subject.is_reversal))),
-                Variable::Metadata => self.metadata.as_ref().map(|map| CowVal::Borrowed(map as &dyn Val)),
             },
         }
     }

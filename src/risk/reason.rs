@@ -37,11 +37,6 @@ impl Reason {
         Ok(Self(parts))
     }
 
-    /// Returns whether the text uses an entry of `metadata`.
-    pub fn mentions_metadata(&self) -> bool {
-        self.0.iter().any(|part| matches!(part, ReasonPart::Metadata(_)))
-    }
-
     /// Returns the text with the values of one transaction. `value` returns the value of a name, and `metadata` the
     /// value of an entry of `metadata`.
     pub fn fill(

@@ -9,13 +9,19 @@ use toml::Spanned;
 
 /// The number of hexadecimal digits of a version.
 const VERSION_LENGTH: usize = 12;
+/// How many characters of a line are shown with an error.
+const EXCERPT_WIDTH: usize = 100;
 
 /// Why a rule file is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {field}: {message}")]
+#[error("line {line}, column {column}: {field}: {message}")]
 pub struct RuleFileError {
     /// The number of the line, counted from 1.
     pub line: usize,
+    /// The number of the character in the line, counted from 1.
+    pub column: usize,
+    /// The line itself.
+    pub text: String,
     /// The field, such as `rules.large_amount.when`.
     pub field: String,
     /// The error, with the correct value if it is known.
@@ -105,7 +111,37 @@ impl RuleText<'_> {
     ) -> RuleFileError {
         let before = self.0.get(..span.start).unwrap_or(self.0);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        RuleFileError { line, field: field.into(), message: message.into() }
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = before.get(start..).map_or(0, |part| part.chars().count()) + 1;
+        let text = self.0.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default().to_owned();
+        RuleFileError { line, column, text, field: field.into(), message: message.into() }
+    }
+
+    /// Returns an error about the byte `at` of a text of the file. If the text has escapes, its own position is given.
+    pub fn error_within(
+        self,
+        text: &Spanned<String>,
+        at: usize,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> RuleFileError {
+        let span = text.span();
+        let written = self.0.get(span.clone()).unwrap_or_default();
+        let offset = written.find(text.get_ref().as_str()).map_or(0, |start| start + at);
+        self.error(span.start + offset..span.end, field, message)
+    }
+}
+
+impl RuleFileError {
+    /// Returns the line with a mark below the position.
+    pub fn excerpt(&self) -> String {
+        let (number, column) = (self.line.to_string(), self.column);
+        // Long lines are cut to the part around the position.
+        let from = column.saturating_sub(EXCERPT_WIDTH / 2);
+        let shown: String = self.text.chars().skip(from).take(EXCERPT_WIDTH).collect();
+        let shown = shown.replace(|character: char| character.is_control(), " ");
+        let (empty, mark) = (" ".repeat(number.len()), " ".repeat(column.saturating_sub(from + 1)));
+        format!("{empty} |\n{number} | {shown}\n{empty} | {mark}^")
     }
 }
 

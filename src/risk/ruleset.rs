@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use cel::Context;
 use chrono::{DateTime, Utc};
 
 use super::{
@@ -13,15 +12,11 @@ use super::{
     reason::Reason,
     rows::{RowNumbers, TextHash},
     subject::{Subject, scalar_text},
-    symbol::Symbol,
 };
 use crate::domain::Currency;
 
 /// The rule file in the binary.
 pub const SHIPPED_RULES: &str = include_str!("../../config/rules.toml");
-
-/// ISO 4217 has currencies with 0 to 4 decimals.
-pub(super) const DECIMALS_MAX: u8 = 4;
 
 /// How a rule takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,17 +73,13 @@ pub struct Ruleset {
     pub(super) version: Arc<str>,
     pub(super) history_rows: usize,
     pub(super) levels: (i16, i16),
-    pub(super) symbols: HashMap<Box<str>, Symbol>,
     pub(super) features: Vec<Feature>,
     pub(super) layout: HistoryLayout,
     pub(super) rules: Vec<Rule>,
     /// The texts that the history keeps as hashes.
     pub(super) tracked: Vec<TrackedText>,
-    pub(super) rules_read_metadata: bool,
     /// The amounts of each currency in its minor units.
     pub(super) amounts: HashMap<Currency, Box<[i64]>>,
-    /// The CEL functions for each number of decimals.
-    pub(super) roots: Vec<Context<'static, 'static>>,
 }
 
 impl std::fmt::Debug for Ruleset {
@@ -111,6 +102,11 @@ impl Ruleset {
     /// The rules in the order of the file.
     pub fn summaries(&self) -> impl Iterator<Item = RuleSummary<'_>> {
         self.rules.iter().map(|rule| RuleSummary { id: &rule.id, score: rule.score, mode: rule.mode })
+    }
+
+    /// Returns how many steps the rules take for one event at most.
+    pub fn cost(&self) -> u64 {
+        self.rules.iter().map(|rule| rule.when.cost()).fold(0, u64::saturating_add)
     }
 
     /// The names of the features.
@@ -174,21 +170,8 @@ impl Ruleset {
         &self.rules
     }
 
-    pub(super) fn symbol(&self, name: &str) -> Option<Symbol> {
-        self.symbols.get(name).copied()
-    }
-
     pub(super) fn amounts_in(&self, currency: Currency) -> &[i64] {
         self.amounts.get(&currency).map(|amounts| &**amounts).unwrap_or_default()
-    }
-
-    pub(super) fn rules_read_metadata(&self) -> bool {
-        self.rules_read_metadata
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "`build` makes one root for each number of decimals")]
-    pub(super) fn root(&self, currency: Currency) -> &Context<'static, 'static> {
-        &self.roots[usize::from(currency.decimals().min(DECIMALS_MAX))]
     }
 
     pub(super) fn level_of(&self, score: i16) -> RiskLevel {

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use super::{AccountHistory, Mode, Ruleset, observation::Observation, subject::Subject};
-use crate::{domain::RiskLevel, event::RiskReason};
+use crate::{
+    domain::RiskLevel,
+    event::{RiskReason, RuleError},
+};
 
 /// The highest total score.
 const SCORE_MAX: i16 = 100;
+/// How many failing rules an assessment names.
+const ERRORS_MAX: usize = 20;
 
 /// The result of scoring one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,47 +24,34 @@ pub struct Assessment {
     pub reasons: Vec<RiskReason>,
     /// The shadow rules that fired.
     pub shadow_reasons: Vec<RiskReason>,
+    /// The rules that failed, at most the first 20. A rule that fails counts as not fired.
+    pub rule_errors: Vec<RuleError>,
     /// The version of the rules.
     pub ruleset: Arc<str>,
 }
 
-/// Why there is no assessment.
+/// The history already holds this row or a later one. This is a bug of the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ScoreError {
-    /// An expression failed on this transaction. It fails the same way at each attempt.
-    #[error("rule {rule}: {cause}")]
-    Rule {
-        /// The rule's id.
-        rule: String,
-        /// The error of the expression.
-        cause: String,
-    },
-    /// The history already holds this row or a later one. This is a bug of the caller.
-    #[error("transaction {account_seq} cannot be scored: the history already ends at {last}")]
-    NotNext {
-        /// The `account_seq` of the transaction.
-        account_seq: i64,
-        /// The `account_seq` of the history's last row.
-        last: i64,
-    },
+#[error("transaction {account_seq} cannot be scored: the history already ends at {last}")]
+pub struct NotNext {
+    /// The `account_seq` of the transaction.
+    pub account_seq: i64,
+    /// The `account_seq` of the history's last row.
+    pub last: i64,
 }
 
 impl Ruleset {
-    /// Scores the transaction with the history of its account and adds it to that history. If a rule fails, the row is
-    /// added too, because it is in the ledger nevertheless.
-    pub fn score(
-        &self,
-        history: &mut AccountHistory,
-        subject: &Subject<'_>,
-    ) -> Result<Assessment, ScoreError> {
+    /// Scores the transaction with the history of its account and adds it to that history. A rule that fails is noted in
+    /// the assessment; the other rules count.
+    pub fn score(&self, history: &mut AccountHistory, subject: &Subject<'_>) -> Result<Assessment, NotNext> {
         let last = history.last_account_seq();
         if last >= subject.account_seq {
-            return Err(ScoreError::NotNext { account_seq: subject.account_seq, last });
+            return Err(NotNext { account_seq: subject.account_seq, last });
         }
         let amounts = self.amounts_in(subject.currency);
         let features = history.advance(self, amounts, &self.row_of(subject));
-        let observation = Observation::new(self, subject, &features, amounts);
-        self.assess(&observation)
+        let observation = Observation::new(self.features(), subject, &features, amounts);
+        Ok(self.assess(&observation))
     }
 
     /// Adds a row to the history without scoring it, because it already has an assessment. A row that does not come after
@@ -70,17 +62,20 @@ impl Ruleset {
         }
     }
 
-    fn assess(&self, observation: &Observation<'_>) -> Result<Assessment, ScoreError> {
-        let root = self.root(observation.subject.currency);
+    fn assess(&self, observation: &Observation<'_>) -> Assessment {
         let mut total = 0_i16;
-        let (mut reasons, mut shadow_reasons) = (Vec::new(), Vec::new());
+        let (mut reasons, mut shadow_reasons, mut rule_errors) = (Vec::new(), Vec::new(), Vec::new());
         for rule in self.rules().iter().filter(|rule| rule.mode != Mode::Off) {
-            let fired = rule
-                .when
-                .evaluate(root, observation)
-                .map_err(|cause| ScoreError::Rule { rule: rule.id.to_string(), cause })?;
-            if !fired {
-                continue;
+            match rule.when.evaluate(observation) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    if rule_errors.len() < ERRORS_MAX {
+                        let mode = rule.mode.as_str().to_owned();
+                        rule_errors.push(RuleError { rule: rule.id.to_string(), mode, error });
+                    }
+                    continue;
+                }
             }
             let reason = rule
                 .reason
@@ -94,12 +89,13 @@ impl Ruleset {
                 Mode::Shadow | Mode::Off => shadow_reasons.push(reason),
             }
         }
-        Ok(Assessment {
+        Assessment {
             risk_score: total,
             risk_level: self.level_of(total),
             reasons,
             shadow_reasons,
+            rule_errors,
             ruleset: self.version(),
-        })
+        }
     }
 }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{input::MetadataValue, problem::Problem};
 use crate::{
     domain::{AccountId, AccountState, Direction, RiskLevel, Transaction, format_minor, format_moment},
-    event::RiskReason,
+    event::{RiskReason, RuleError},
     repository::{accounts::Account, assessments::StoredAssessment},
 };
 
@@ -122,6 +122,10 @@ struct RiskOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Vec<RiskReason>>)]
     shadow_reasons: Option<&'a RawValue>,
+    /// The rules that failed. They count as not fired. Absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<RuleError>>)]
+    rule_errors: Option<&'a RawValue>,
     /// The content hash of the rule set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -139,6 +143,7 @@ impl<'a> RiskOut<'a> {
             risk_level: Some(risk.risk_level),
             reasons: Some(stored_json(&risk.reasons)?),
             shadow_reasons: Some(stored_json(&risk.shadow_reasons)?),
+            rule_errors: risk.rule_errors.as_deref().map(stored_json).transpose()?,
             ruleset: Some(&risk.ruleset),
             assessed_at: Some(format_moment(risk.assessed_at)),
         })
@@ -186,6 +191,10 @@ struct AssessmentOut<'a> {
     reasons: &'a RawValue,
     #[schema(value_type = Vec<RiskReason>)]
     shadow_reasons: &'a RawValue,
+    /// The rules that failed. They count as not fired. Absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<RuleError>>)]
+    rule_errors: Option<&'a RawValue>,
     ruleset: &'a str,
     #[schema(value_type = DateTime<Utc>)]
     assessed_at: String,
@@ -201,6 +210,7 @@ impl<'a> AssessmentOut<'a> {
             risk_level: row.risk_level,
             reasons: stored_json(&row.reasons)?,
             shadow_reasons: stored_json(&row.shadow_reasons)?,
+            rule_errors: row.rule_errors.as_deref().map(stored_json).transpose()?,
             ruleset: &row.ruleset,
             assessed_at: format_moment(row.assessed_at),
         })

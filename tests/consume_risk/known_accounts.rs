@@ -62,9 +62,8 @@ async fn an_event_of_a_cached_account_is_compared_with_the_ledger() {
     );
 }
 
-/// Two events get an assessment before a consumer reaches them. The consumer retries its records one by one, and its own
-/// rules cannot score one of the two. Seen to fail when the consumer dead-lettered that event without a query for its
-/// assessment.
+/// Two events get an assessment before a consumer reaches them. The consumer retries its records one by one, and one of
+/// its own rules fails on one of the two.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_was_assessed_meanwhile_keeps_that_assessment() {
     let scene = Scene::new().await;

@@ -90,6 +90,26 @@ impl TestDatabase {
         client(&self.url).await
     }
 
+    /// Changes the rows of the ledger whose description is `boom`. Their events then differ from the ledger, and a
+    /// consumer dead-letters them.
+    pub async fn spoil(&self) {
+        self.change_descriptions("boom", "spoiled").await;
+    }
+
+    /// Undoes [`Self::spoil`].
+    pub async fn repair(&self) {
+        self.change_descriptions("spoiled", "boom").await;
+    }
+
+    async fn change_descriptions(&self, from: &str, to: &str) {
+        let change = format!(
+            "ALTER TABLE transactions DISABLE TRIGGER transactions_append_only;
+             UPDATE transactions SET description = '{to}' WHERE description = '{from}';
+             ALTER TABLE transactions ENABLE TRIGGER transactions_append_only"
+        );
+        self.client().await.batch_execute(&change).await.expect("changed");
+    }
+
     /// Returns the value of a query as text: `database.value("SELECT count(*) FROM outbox").await`.
     pub async fn value(&self, sql: &str) -> String {
         let rows = self.client().await.simple_query(sql).await.expect(sql);

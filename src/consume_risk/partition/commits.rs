@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    super::shared_connections::LentConnection,
+    super::{assess::FailingRule, shared_connections::LentConnection},
     dead_letter_log::{Burst, DeadLetterLog},
     store::{PartitionStore, Results},
 };
@@ -89,6 +89,10 @@ fn count(Results { assessed, dead_letters }: &Results, written: &[WrittenAssessm
     metrics::counter!("ledger_consumer_events_total", "outcome" => "assessed").increment(fresh);
     metrics::counter!("ledger_consumer_events_total", "outcome" => "duplicate").increment(duplicates);
     metrics::counter!("ledger_consumer_sequence_gaps_total").increment(assessed.gaps);
+    for (rule, FailingRule { mode, count, .. }) in &assessed.failing_rules {
+        metrics::counter!("ledger_risk_rule_errors_total", "rule" => rule.clone(), "mode" => mode.clone())
+            .increment(*count);
+    }
     for letter in dead_letters {
         metrics::counter!("ledger_dead_letters_total", "reason" => letter.reason).increment(1);
         metrics::counter!("ledger_consumer_events_total", "outcome" => "dead_lettered").increment(1);

@@ -1,12 +1,12 @@
 //! Scores the records of one partition with the rules in use and the account histories in memory.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
 use super::super::{
     answer_timeout::answered_within,
-    assess::{self, Assessed, LedgerLookup},
+    assess::{self, Assessed, FailingRule, LedgerLookup},
     cache::HistoryCache,
     isolation::ScoringIsolation,
     memory_budget::HistoryShare,
@@ -19,6 +19,8 @@ pub(super) struct Scorer {
     cache: HistoryCache,
     /// The version of the rules that the cached histories were built for.
     cached_for: Option<Arc<str>>,
+    /// The failing rules of that version that are in the log.
+    logged_rules: BTreeSet<String>,
     answer_timeout: Duration,
     clock: DatabaseClock,
 }
@@ -31,7 +33,14 @@ impl Scorer {
         answer_timeout: Duration,
         clock: DatabaseClock,
     ) -> Self {
-        Self { rules, cache: HistoryCache::new(share), cached_for: None, answer_timeout, clock }
+        Self {
+            rules,
+            cache: HistoryCache::new(share),
+            cached_for: None,
+            logged_rules: BTreeSet::new(),
+            answer_timeout,
+            clock,
+        }
     }
 
     /// Changes how much memory histories may take.
@@ -59,6 +68,7 @@ impl Scorer {
         if self.cached_for.as_ref() != Some(&version) {
             self.cache.clear();
             self.cached_for = Some(version);
+            self.logged_rules.clear();
         }
         let planning = assess::plan(connection, &ruleset, &mut self.cache, records, lookup);
         let plan = answered_within(self.answer_timeout, planning).await?;
@@ -68,10 +78,20 @@ impl Scorer {
         };
         let assessed = assess::score(&ruleset, &mut self.cache, plan, self.clock.now()).await?;
         self.cache.report();
+        self.log_failing_rules(&assessed);
         // A step without progress would be repeated at once, without end.
         let has_progress = assessed.handled > 0 || assessed.fault.is_some();
         anyhow::ensure!(has_progress, "{} records gave neither a result nor a reason", records.len());
         Ok(assessed)
+    }
+
+    /// Logs the first error of each rule, once for each version of the rules.
+    fn log_failing_rules(&mut self, assessed: &Assessed) {
+        for (rule, FailingRule { mode, error, .. }) in &assessed.failing_rules {
+            if self.logged_rules.insert(rule.clone()) {
+                tracing::warn!(rule, mode, %error, ruleset = %assessed.ruleset, "a rule fails; it counts as not fired");
+            }
+        }
     }
 
     /// Drops all histories.

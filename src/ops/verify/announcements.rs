@@ -77,6 +77,10 @@ fn announcement(record: &FetchedRecord) -> Option<PublishedAssessment> {
     let event: RiskAssessed = serde_json::from_slice(record.value.as_deref()?).ok()?;
     let reasons = serde_json::to_string(&event.reasons).ok()?;
     let shadow_reasons = serde_json::to_string(&event.shadow_reasons).ok()?;
+    let rule_errors = match event.rule_errors.as_slice() {
+        [] => None,
+        errors => Some(serde_json::to_string(errors).ok()?),
+    };
     (record.key.as_deref() == Some(event.account_id.as_bytes())).then_some(PublishedAssessment {
         account_id: event.account_id,
         account_seq: event.account_seq,
@@ -86,6 +90,7 @@ fn announcement(record: &FetchedRecord) -> Option<PublishedAssessment> {
         ruleset: event.ruleset,
         reasons,
         shadow_reasons,
+        rule_errors,
         assessed_at: event.assessed_at,
     })
 }

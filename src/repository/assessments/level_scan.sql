@@ -22,7 +22,8 @@ checked AS (
   FROM scanned s
 )
 SELECT transaction_id, account_id, account_seq, risk_score, risk_level, reasons::text AS reasons,
-       shadow_reasons::text AS shadow_reasons, ruleset, assessed_at, matches, is_last
+       shadow_reasons::text AS shadow_reasons, rule_errors::text AS rule_errors, ruleset, assessed_at, matches,
+       is_last
 FROM checked
 WHERE matches OR is_last
 ORDER BY transaction_id DESC LIMIT /* limit */ $6

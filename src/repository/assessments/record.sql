@@ -8,10 +8,11 @@ WITH
 -- The assessments of transactions that have none yet.
 assessed AS (
   INSERT INTO risk_assessments (account_id, account_seq, transaction_id, risk_score, risk_level, reasons,
-                                shadow_reasons, ruleset, assessed_at)
+                                shadow_reasons, rule_errors, ruleset, assessed_at)
   SELECT unnest(/* account_ids */ $1), unnest(/* account_seqs */ $2), unnest(/* transaction_ids */ $3),
          unnest(/* risk_scores */ $4), unnest(/* risk_levels */ $5), unnest(/* reasons */ $6)::json,
-         unnest(/* shadow_reasons */ $7)::json, /* ruleset */ $8, /* assessed_at */ $9
+         unnest(/* shadow_reasons */ $7)::json, unnest(/* rule_errors */ $16)::json, /* ruleset */ $8,
+         /* assessed_at */ $9
   ON CONFLICT DO NOTHING RETURNING transaction_id, risk_level
 ),
 -- One RiskAssessed event for each written assessment.

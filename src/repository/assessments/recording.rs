@@ -42,6 +42,8 @@ pub struct NewAssessment {
     pub reasons: String,
     /// JSON array of the same form, for rules in shadow mode.
     pub shadow_reasons: String,
+    /// JSON array of `{rule, mode, error}`, one for each rule that failed. None: no rule failed.
+    pub rule_errors: Option<String>,
     /// The id of the `RiskAssessed` event.
     pub event_id: Uuid,
     /// The value of the event.
@@ -72,6 +74,7 @@ struct Columns<'a> {
     risk_levels: Vec<&'a str>,
     reasons: Vec<&'a str>,
     shadow_reasons: Vec<&'a str>,
+    rule_errors: Vec<Option<&'a str>>,
     lanes: Vec<i16>,
     keys: Vec<&'a [u8]>,
     event_ids: Vec<Uuid>,
@@ -95,6 +98,7 @@ impl<'a> Columns<'a> {
             columns.risk_levels.push(row.risk_level.as_str());
             columns.reasons.push(&row.reasons);
             columns.shadow_reasons.push(&row.shadow_reasons);
+            columns.rule_errors.push(row.rule_errors.as_deref());
             columns.lanes.push(lane);
             columns.keys.push(row.account_id.as_bytes());
             columns.event_ids.push(row.event_id);
@@ -133,6 +137,7 @@ pub async fn record(
         .bind::<Array<SqlUuid>, _>(columns.event_ids)
         .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
         .bind::<Array<Date>, _>(columns.days)
+        .bind::<Array<Nullable<Text>>, _>(columns.rule_errors)
         .get_results(connection)
         .await?;
     Ok(written)

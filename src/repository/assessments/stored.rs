@@ -1,7 +1,12 @@
 //! A stored assessment, and its look-up.
 
 use chrono::{DateTime, Utc};
-use diesel::{QueryableByName, pg::Pg, prelude::*, sql_types::Text};
+use diesel::{
+    QueryableByName,
+    pg::Pg,
+    prelude::*,
+    sql_types::{Nullable, Text},
+};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -32,6 +37,9 @@ pub struct StoredAssessment {
     /// JSON array of the same form, for rules in shadow mode.
     #[diesel(sql_type = Text, select_expression = risk_assessments::shadow_reasons.cast::<Text>())]
     pub shadow_reasons: String,
+    /// JSON array of `{rule, mode, error}`, one for each rule that failed. None: no rule failed.
+    #[diesel(sql_type = Nullable<Text>, select_expression = risk_assessments::rule_errors.cast::<Nullable<Text>>())]
+    pub rule_errors: Option<String>,
     /// The version of the rule set.
     pub ruleset: String,
     /// When the transaction was scored.

@@ -30,6 +30,8 @@ pub struct PublishedAssessment {
     pub reasons: String,
     /// The reasons of shadow rules, in the same form.
     pub shadow_reasons: String,
+    /// The rules that failed. None: no rule failed.
+    pub rule_errors: Option<String>,
     /// The time of the assessment.
     pub assessed_at: DateTime<Utc>,
 }
@@ -47,6 +49,7 @@ pub async fn announcement_mismatches(
     let rulesets: Vec<&str> = published.iter().map(|event| event.ruleset.as_str()).collect();
     let reasons: Vec<&str> = published.iter().map(|event| event.reasons.as_str()).collect();
     let shadow_reasons: Vec<&str> = published.iter().map(|event| event.shadow_reasons.as_str()).collect();
+    let rule_errors: Vec<Option<&str>> = published.iter().map(|event| event.rule_errors.as_deref()).collect();
     let assessed_ats: Vec<DateTime<Utc>> = published.iter().map(|event| event.assessed_at).collect();
     find(
         connection,
@@ -59,7 +62,8 @@ pub async fn announcement_mismatches(
             .bind::<Array<Text>, _>(rulesets)
             .bind::<Array<Text>, _>(reasons)
             .bind::<Array<Text>, _>(shadow_reasons)
-            .bind::<Array<Timestamptz>, _>(assessed_ats),
+            .bind::<Array<Timestamptz>, _>(assessed_ats)
+            .bind::<Array<Nullable<Text>>, _>(rule_errors),
     )
     .await
 }

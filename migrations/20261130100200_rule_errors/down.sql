@@ -1,0 +1,1 @@
+ALTER TABLE risk_assessments DROP COLUMN rule_errors;
