@@ -13,6 +13,9 @@ const DOCUMENT: &str = include_str!("events.schema.json");
 /// The event types.
 pub const EVENT_TYPES: [&str; 2] = [TRANSACTION_CREATED, RISK_ASSESSED];
 
+/// The definitions that the schema of `RiskAssessed` refers to.
+const PARTS_OF_RISK_ASSESSED: [&str; 2] = ["Reason", "RuleError"];
+
 /// Returns the schemas of all event types as one document.
 pub fn schemas() -> Result<Value, serde_json::Error> {
     serde_json::from_str(DOCUMENT)
@@ -28,8 +31,8 @@ pub fn schema(event_type: &str) -> Result<Option<Value>, serde_json::Error> {
         fields.insert("$id".into(), format!("urn:ledger:events:{event_type}").into());
         fields.insert("$ref".into(), format!("#/$defs/{event_type}").into());
         if let Some(definitions) = fields.get_mut("$defs").and_then(Value::as_object_mut) {
-            definitions
-                .retain(|name, _| name == event_type || (event_type == RISK_ASSESSED && name == "Reason"));
+            let is_part = |name: &str| event_type == RISK_ASSESSED && PARTS_OF_RISK_ASSESSED.contains(&name);
+            definitions.retain(|name, _| name == event_type || is_part(name));
         }
     }
     Ok(is_known.then_some(document))
