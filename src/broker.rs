@@ -160,7 +160,7 @@ pub struct FetchedRecord {
 }
 
 /// An offset, and the log that it belongs to. In another log, the same offset is another record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogOffset {
     /// The offset.
     pub offset: i64,
@@ -174,6 +174,16 @@ impl LogOffset {
     /// An offset in the current log of the partition.
     pub const fn unchecked(offset: i64) -> Self {
         Self { offset, log_id: None, leader_epoch: None }
+    }
+
+    /// Returns the offset of the next fetch, after one from here ended at `next_offset`. `leader_epoch` belongs to the last
+    /// record or marker that was fetched. An offset never goes back.
+    #[must_use]
+    pub fn advanced_to(self, next_offset: i64, leader_epoch: Option<i32>) -> Self {
+        match next_offset > self.offset {
+            true => Self { offset: next_offset, leader_epoch, ..self },
+            false => self,
+        }
     }
 }
 

@@ -46,7 +46,7 @@ use tokio::{
 };
 
 pub use backfill::{Backfill, BackfillFailure, Backfilled};
-pub use partition::{PartitionConsumer, StepOutcome};
+pub use partition::{Attempts, LogCheck, NextAttempt, PartitionConsumer, StepOutcome};
 pub use retry::{RetriedRecord, UnwrittenAssessment, retry_record};
 
 use crate::{

@@ -20,7 +20,7 @@
 //! Deliberately absent:
 //!
 //! - A cursor: it would skip a row that commits late with a lower id. A scan starts at the scan floor, below which no
-//!   row can appear (see [`scan_floors`]).
+//!   row can appear (see [`floors`]).
 //! - Notifications (`NOTIFY`): they serialise commits.
 //! - An order between different keys.
 
@@ -28,6 +28,7 @@ mod backlog;
 mod connections;
 mod delivery;
 mod floor_check;
+mod floors;
 mod lanes;
 mod partitions;
 mod request;
@@ -44,6 +45,7 @@ use tokio::{
 };
 
 pub use delivery::{Batch, Delivered, Relay, RelayError};
+pub use floors::{Assumptions, Floors, ScanStart, SettledLanes};
 pub use lanes::lease_name;
 
 use self::lanes::{LaneSchedule, Share};

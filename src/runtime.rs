@@ -24,7 +24,7 @@ pub use backoff::Backoff;
 pub use boot::{Boot, StartDetails};
 pub use context::{Context, Health};
 pub use database_clock::DatabaseClock;
-pub use leases::{Lease, LeaseGroup};
+pub use leases::{Lease, LeaseGroup, fair_share};
 pub use open_files::{open_files_max, raise_open_files_limit};
 pub use outage_log::{OutageLog, Outages};
 pub use recorded_broker::{BrokerMismatch, BrokerRecord, BrokerWatch};

@@ -32,6 +32,7 @@ mod gap_check;
 mod halt;
 mod handler;
 mod idle_check;
+mod log_check;
 mod partition_metrics;
 mod scorer;
 mod store;
@@ -40,9 +41,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-pub use self::handler::StepOutcome;
+pub use self::{
+    attempts::{Attempts, NextAttempt},
+    handler::StepOutcome,
+    log_check::LogCheck,
+};
 use self::{
-    attempts::Attempts,
     commits::Commits,
     gap_check::GapCheck,
     halt::Halted,
@@ -61,10 +65,7 @@ use super::{
 };
 use crate::{
     broker::{BrokerError, LogOffset, OffsetRange, SharedBroker},
-    repository::{
-        RepositoryError,
-        positions::{PartitionName, Position},
-    },
+    repository::{RepositoryError, positions::PartitionName},
     risk::Ruleset,
     runtime::{Backoff, Context, Lease, Stop},
 };
@@ -288,7 +289,7 @@ impl PartitionConsumer {
                 batch_size_max: config.batch_size_max,
                 memory: Arc::clone(&self.memory),
             };
-            Reader::start(fetcher, log_offset(self.handler.attempts.position()))
+            Reader::start(fetcher, self.handler.attempts.log_offset())
         })
     }
 
@@ -336,10 +337,6 @@ impl PartitionConsumer {
         self.reader = None;
         self.handler.forget();
     }
-}
-
-fn log_offset(Position { next_offset, log_id, leader_epoch, .. }: Position) -> LogOffset {
-    LogOffset { offset: next_offset, log_id, leader_epoch }
 }
 
 /// Returns whether a step failed because of the database, and not because of the broker or a decision of this process.

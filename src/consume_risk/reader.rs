@@ -128,9 +128,7 @@ impl PartitionFetcher {
             bytes_max = self.next_bytes_max(bytes_max, records.len(), is_behind);
             let is_idle = records.is_empty() && next_offset <= at.offset;
             wait = next_wait(is_idle.then_some(wait), self.wait_max);
-            if next_offset > at.offset {
-                at = LogOffset { offset: next_offset, leader_epoch, ..at };
-            }
+            at = at.advanced_to(next_offset, leader_epoch);
             let mut records = records.into_iter().peekable();
             if records.peek().is_none() {
                 permit.send(Ok(DecodedBatch { records: Vec::new(), next: at, high_watermark, room: None }));

@@ -25,11 +25,12 @@ use tokio::{
 use self::removal::Removal;
 use super::{
     connections::{Connections, RelayConnection},
+    floors::SettledLanes,
     lanes::lane_of_lease,
     partitions::{Partition, PartitionCounts, PausedPartitions, partition_number, sort},
     request::{Outcome, publish},
     resume_points::ResumePoints,
-    scan_floors::{ScanFloors, SettledLanes},
+    scan_floors::ScanFloors,
 };
 use crate::{
     broker::{BrokerError, SharedBroker},

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::scan_floors::{Assumptions, ScanFloors};
+use super::{floors::Assumptions, scan_floors::ScanFloors};
 use crate::repository::{Connection, RepositoryError, outbox};
 
 const SEARCH_TIME_MAX: Duration = Duration::from_millis(500);
@@ -31,9 +31,10 @@ impl FloorCheck {
         floors: &ScanFloors,
     ) -> Result<(), RepositoryError> {
         // Read first: the sequence only moves up from here on.
-        let Assumptions { floors: of_lanes, drawn } = floors.assumptions();
+        let assumptions = floors.assumptions();
         let last_id = outbox::last_id(connection).await?;
-        if last_id < drawn {
+        let Assumptions { floors: of_lanes, drawn } = &assumptions;
+        if assumptions.sequence_was_set_back(last_id) {
             tracing::warn!(
                 drawn,
                 last_id,
@@ -41,7 +42,7 @@ impl FloorCheck {
                  them in the order of their ids. Run `ledger migrate`, which moves the sequence above the rows"
             );
             floors.discard();
-        } else if let Some(id) = self.search(connection, &of_lanes).await? {
+        } else if let Some(id) = self.search(connection, of_lanes).await? {
             tracing::warn!(
                 id,
                 "a row appeared below ids that were published: the sequence outbox_id was set back, or old rows were put \

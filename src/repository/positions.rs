@@ -49,7 +49,7 @@ impl std::fmt::Display for PartitionName {
 }
 
 /// The position of a group in a partition.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Queryable, Selectable)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Queryable, Selectable)]
 #[diesel(table_name = consumer_positions)]
 pub struct Position {
     /// The first offset that is not handled.
@@ -74,7 +74,7 @@ pub struct Halt {
 }
 
 /// A move of a position, over records that are handled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PositionMove {
     /// The old offset.
     pub from: i64,

@@ -17,6 +17,8 @@
 //! Deliberately absent: safety without the database. Clocks stop and processes freeze. A process that lost its lease
 //! cannot write, because the working transaction calls [`crate::repository::leases::hold`].
 
+mod fair_share;
+
 use std::time::{Duration, Instant};
 
 use tokio::{sync::watch, task::JoinHandle};
@@ -31,6 +33,7 @@ use crate::{
     },
 };
 
+pub use self::fair_share::fair_share;
 pub use crate::repository::leases::Lease;
 
 /// The longest interval between heartbeats. Even with a long ttl, another member takes a released lease within a
@@ -355,35 +358,4 @@ impl Member {
 
 fn is_same(lease: &Lease, owned: &OwnedLease) -> bool {
     lease.name == owned.name && lease.epoch == owned.epoch
-}
-
-/// Returns the number of leases for `member`: an equal part, and one more for the first members if there is a rest.
-/// `members` is sorted.
-fn fair_share(names: usize, members: &[String], member: &str) -> usize {
-    let count = members.len().max(1);
-    let position = members.iter().position(|known| known == member).unwrap_or(count);
-    names / count + usize::from(position < names % count)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_add_up_to_everything() {
-        for names in 0..40 {
-            for count in 1..7 {
-                let members: Vec<String> = (0..count).map(|number| format!("member-{number}")).collect();
-                let shares: Vec<usize> =
-                    members.iter().map(|member| fair_share(names, &members, member)).collect();
-                assert_eq!(shares.iter().sum::<usize>(), names);
-                assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
-            }
-        }
-    }
-
-    #[test]
-    fn a_member_that_is_not_listed_yet_gets_nothing_of_the_rest() {
-        assert_eq!(fair_share(5, &["a".into(), "b".into()], "c"), 2);
-    }
 }

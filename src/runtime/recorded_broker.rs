@@ -106,8 +106,8 @@ impl BrokerRecord {
         }
     }
 
-    /// Refuses another broker, or another number of partitions.
-    fn check(&self, config: &Config, found: &BrokerState) -> Result<(), BrokerMismatch> {
+    /// Refuses another broker, or another number of partitions. Pure.
+    pub fn check(&self, config: &Config, found: &BrokerState) -> Result<(), BrokerMismatch> {
         let Some(recorded) = &self.broker else { return Ok(()) };
         if recorded.identity != found.identity {
             return Err(other_broker(recorded, config, Some(&found.identity)));

@@ -21,15 +21,17 @@
 //! - After an interrupted batch, its records are attempted one by one. Only the record that ends the process runs out
 //!   of attempts.
 //! - An attempt that an outage ends does not count against its record.
+//!
+//! The model in `tests/model` explores this code together with leases, broker and faults.
 
 use crate::{
-    broker::FetchedRecord,
+    broker::{FetchedRecord, LogOffset},
     repository::positions::{Position, PositionMove},
 };
 
 /// The next action for the records at the position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NextAttempt {
+pub enum NextAttempt {
     /// Handle them together.
     Batch {
         /// Note the attempt first.
@@ -50,8 +52,8 @@ pub(super) enum NextAttempt {
 }
 
 /// The position of one partition and the attempts at its records, for as long as one owner holds the lease.
-#[derive(Debug)]
-pub(super) struct Attempts {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Attempts {
     attempts_max: i32,
     position: Position,
     /// False until the position is read from the database, and after each failure.
@@ -80,6 +82,12 @@ impl Attempts {
     /// The position in memory, which is ahead of the database while a commit is in flight.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// Returns where the next reader starts. The broker compares the log and the leader epoch with its own.
+    pub fn log_offset(&self) -> LogOffset {
+        let Position { next_offset, log_id, leader_epoch, .. } = self.position;
+        LogOffset { offset: next_offset, log_id, leader_epoch }
     }
 
     /// Returns false if the position must be read from the database.

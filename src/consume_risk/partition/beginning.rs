@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use uuid::Uuid;
 
-use super::{super::shared_connections::SharedConnections, store::PartitionStore};
+use super::{super::shared_connections::SharedConnections, log_check::LogCheck, store::PartitionStore};
 use crate::{
     broker::{BrokerError, SharedBroker},
     repository::positions::{Position, PositionMove},
@@ -32,35 +32,21 @@ pub(super) async fn position(
         Some(position) => position,
         None => create(store, broker, connections, log_id).await?,
     };
-    match log_id {
-        Some(log_id) => check_log(store, connections, position, log_id).await,
-        // A broker without ids cannot be checked.
-        None => Ok(position),
-    }
-}
-
-/// Compares the log of the position with the log that the partition has.
-async fn check_log(
-    store: &PartitionStore,
-    connections: &Arc<SharedConnections>,
-    position: Position,
-    log_id: Uuid,
-) -> anyhow::Result<Position> {
-    match position.log_id {
-        None => {
+    match LogCheck::new(position.log_id, log_id) {
+        LogCheck::Fits => Ok(position),
+        LogCheck::Adopt(log_id) => {
             let mut lent = connections.take().await?;
             store.adopt_log(lent.connection(), position.next_offset, log_id).await?;
             lent.give_back();
             Ok(Position { log_id: Some(log_id), ..position })
         }
-        Some(expected) if expected != log_id => Err(BrokerError::LogReplaced {
+        LogCheck::Replaced { expected, found } => Err(BrokerError::LogReplaced {
             topic: store.name().topic.clone(),
             partition: store.name().partition,
             expected: Some(expected),
-            found: Some(log_id),
+            found: Some(found),
         }
         .into()),
-        Some(_) => Ok(position),
     }
 }
 

@@ -1,16 +1,13 @@
 //! Removes acknowledged rows from the outbox. Retries until it succeeds or the leases are lost, because rows that stay are
 //! published again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
 use super::{DATABASE_TIMEOUT, Relay, RelayError};
 use crate::{
-    relay::{lanes::lane_of_lease, scan_floors::SettledLanes},
+    relay::{floors::SettledLanes, lanes::lane_of_lease},
     repository::{
         RepositoryError,
         outbox::{self, OutboxRowId, RejectedRow},
@@ -38,12 +35,7 @@ impl Removal {
 
     /// Returns the lanes of which all rows between the first and the last one are removed. One range suffices for each.
     fn whole_lanes(&self) -> BTreeSet<i16> {
-        let mut counts: BTreeMap<i16, usize> = BTreeMap::new();
-        for lane in self.lanes() {
-            *counts.entry(lane).or_default() += 1;
-        }
-        let is_whole = |(lane, count): &(i16, usize)| self.settled.lanes.get(lane) == Some(count);
-        counts.into_iter().filter(is_whole).map(|(lane, _)| lane).collect()
+        self.settled.removed_whole(self.lanes())
     }
 
     /// Returns the leases of the lanes of these rows.

@@ -23,7 +23,7 @@ pub struct OutboxScan {
 
 /// The last id that was drawn from the sequence of the outbox, and the database transactions that may still commit rows
 /// with drawn ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DrawnIds {
     /// The last id that was drawn.
     pub last_id: i64,
