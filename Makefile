@@ -1,7 +1,7 @@
 # `make` lists the targets. Each target installs what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test torture lint fmt build release api-check bench bench-events bench-risk platform-check container-check audit doc clean
+.PHONY: help demo dev test torture model lint fmt build release api-check bench bench-events bench-risk platform-check container-check audit doc clean
 
 CARGO ?= cargo
 LEDGER := target/debug/ledger
@@ -26,6 +26,10 @@ torture: ## Inject random faults under load, then verify: make torture SECONDS=1
 	@scripts/setup.sh test
 	LEDGER_TORTURE_SECONDS=$(SECONDS) LEDGER_TORTURE_SEED=$(SEED) \
 	  $(CARGO) test --locked --test integration torture::nothing -- --ignored --nocapture
+
+model: ## Explore leases, outbox and positions with more faults at once than `make test` (minutes, several GB)
+	@scripts/setup.sh build
+	CARGO_PROFILE_TEST_OPT_LEVEL=2 $(CARGO) test --locked --test integration model::more_faults -- --ignored --nocapture
 
 lint: ## Check formatting, lints, unused dependencies, docs and deployment files
 	@scripts/setup.sh build

@@ -47,6 +47,7 @@ mod leases;
 mod linear_statements;
 mod lost_logs;
 mod migrations;
+mod model;
 mod openapi;
 mod outbox_sequence;
 mod poolers;
