@@ -63,6 +63,9 @@ fn private_overrides() -> Overrides {
     let unset = [
         "database.url",
         "database.url_file",
+        "database.user",
+        "database.password",
+        "database.password_file",
         "database.tls_ca_file",
         "broker.kafka.sasl_password",
         "broker.kafka.sasl_password_file",

@@ -2,7 +2,7 @@
 //!
 //! Seen to fail when roles kept the URL that they started with.
 
-use crate::support::{api::transaction, eventually, system::System};
+use crate::support::{api::transaction, binary, eventually, system::System};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn running_roles_use_a_changed_password() {
@@ -48,4 +48,37 @@ async fn running_roles_use_a_changed_password() {
         administrator.batch_execute(&format!("DROP ROLE IF EXISTS {user}")).await.is_ok()
     })
     .await;
+}
+
+/// In a URL, the first of these passwords would end at its `@`, and the second would be another one after decoding.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_password_works_beside_a_url_without_a_login() {
+    let system = System::on_postgres().await;
+    let administrator = system.database.client().await;
+    let database = system.database.value("SELECT current_database()").await;
+    let user = format!("any_{database}");
+    administrator.batch_execute(&format!("CREATE ROLE {user} LOGIN SUPERUSER")).await.unwrap();
+    let (_, server) = system.database.url.split_once('@').unwrap();
+    let url = format!("postgres://{server}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    for password in ["p@s/s?w#rd:", "%41%", "\\ \"$x"] {
+        administrator.batch_execute(&format!("ALTER ROLE {user} PASSWORD '{password}'")).await.unwrap();
+        std::fs::write(&file, format!("{password}\n")).unwrap();
+        let file = file.to_str().unwrap();
+        for login in [("LEDGER_DATABASE__PASSWORD", password), ("LEDGER_DATABASE__PASSWORD_FILE", file)] {
+            let environment =
+                [("LEDGER_DATABASE__URL", url.as_str()), ("LEDGER_DATABASE__USER", &user), login];
+            let output = binary::run(&["lanes"], &environment);
+            assert!(output.status.success(), "{login:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    let with_login = format!("postgres://{user}:first@{server}");
+    for (url, part) in [(&url, "password authentication failed"), (&with_login, "remove one of them")] {
+        let login = [("LEDGER_DATABASE__USER", user.as_str()), ("LEDGER_DATABASE__PASSWORD", "hunter@2")];
+        let output = binary::run(&["lanes"], &[&login[..], &[("LEDGER_DATABASE__URL", url)]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(part) && !stderr.contains("hunter") && !stderr.contains("first"), "{stderr}");
+    }
 }

@@ -66,6 +66,15 @@ fn is_ambiguous(rest: &str) -> bool {
     rest.split_once('@').is_some_and(|(login, server)| login.contains('?') || server.contains('@'))
 }
 
+/// Returns whether the URL names a user or a password.
+pub(super) fn has_login(url: &str) -> bool {
+    let Some((_, rest)) = split_scheme(url) else { return url.contains("user") || url.contains("password") };
+    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let names_user =
+        |parameter: &str| parameter.starts_with("user=") || password_parameter(parameter).is_some();
+    address.contains('@') || query.split('&').any(names_user)
+}
+
 fn has_hidden_password(url: &str) -> bool {
     let Some((_, rest)) = split_scheme(url) else { return url == HIDDEN };
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -118,6 +127,19 @@ mod tests {
             "host=db password=a://b",
         ] {
             check(url, "").expect(url);
+        }
+    }
+
+    #[test]
+    fn a_login_is_found() {
+        for url in
+            ["postgres://u@db/l", "postgres://db/l?user=u", "postgres://db/l?password=p", "host=h user=u"]
+        {
+            assert!(has_login(url), "{url}");
+        }
+        for url in ["postgres://db:5432/l?sslmode=require", "postgres://db1,db2/users", "host=h dbname=l", ""]
+        {
+            assert!(!has_login(url), "{url}");
         }
     }
 

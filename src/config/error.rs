@@ -64,6 +64,15 @@ pub enum ConfigError {
         /// The reason, as the end of the sentence.
         problem: &'static str,
     },
+    /// The URL has a login, and so has the configuration.
+    #[error(
+        "database.url from {origin} has a user or a password, and database.user, password or password_file is set too; remove \
+         one of them"
+    )]
+    TwoLogins {
+        /// The file or the variable with the URL.
+        origin: String,
+    },
     /// A role needs the database, but its URL is empty.
     #[error("database.url is not set: its value from {origin} is empty")]
     DatabaseNotSet {

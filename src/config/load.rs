@@ -6,7 +6,7 @@ use std::{
 };
 
 use config::{Config as Layers, ConfigBuilder, File, FileFormat, Value, ValueKind, builder::DefaultState};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use toml::de::{DeTable, DeValue};
 
 use super::{
@@ -14,7 +14,8 @@ use super::{
     check::{Refusal, check},
     database_url::{self, HIDDEN},
     secret::{
-        DATABASE_URL, DATABASE_URL_FILE, SASL_PASSWORD, SASL_PASSWORD_FILE, SECRETS, file_origin, read_secret,
+        DATABASE_PASSWORD, DATABASE_PASSWORD_FILE, DATABASE_URL, DATABASE_URL_FILE, SASL_PASSWORD,
+        SASL_PASSWORD_FILE, SECRETS, file_origin, read_secret,
     },
     sections::Config,
     values::to_kind_of,
@@ -131,15 +132,20 @@ pub(super) fn typed(layers: Layers, origins: &Origins) -> Result<Config, ConfigE
         database.url = read_secret(DATABASE_URL_FILE, path)?;
     }
     database_url::check(database.url.expose_secret(), &database.url_origin())?;
+    let mut password_origin = origin(DATABASE_PASSWORD);
+    if let Some(path) = &database.password_file {
+        database.password = read_secret(DATABASE_PASSWORD_FILE, path)?;
+        password_origin = file_origin(DATABASE_PASSWORD_FILE, path);
+    }
+    refuse_hidden(&database.password, DATABASE_PASSWORD, password_origin)?;
+    database.check_login(&database.url, database.url_origin())?;
     let kafka = &mut config.broker.kafka;
     let mut password_origin = origin(SASL_PASSWORD);
     if let Some(path) = &kafka.sasl_password_file {
         kafka.sasl_password = read_secret(SASL_PASSWORD_FILE, path)?;
         password_origin = file_origin(SASL_PASSWORD_FILE, path);
     }
-    if kafka.sasl_password.expose_secret() == HIDDEN {
-        return Err(ConfigError::HiddenSecret { key: SASL_PASSWORD, origin: password_origin });
-    }
+    refuse_hidden(&kafka.sasl_password, SASL_PASSWORD, password_origin)?;
     Ok(config)
 }
 
@@ -166,6 +172,13 @@ fn refused(key: &str, value: &ValueKind, origin: String, allowed: String) -> Con
         other => other.to_string(),
     };
     ConfigError::Value { key: key.to_owned(), value, origin, allowed }
+}
+
+fn refuse_hidden(secret: &SecretString, key: &'static str, origin: String) -> Result<(), ConfigError> {
+    match secret.expose_secret() {
+        HIDDEN => Err(ConfigError::HiddenSecret { key, origin }),
+        _ => Ok(()),
+    }
 }
 
 fn layer(text: &str) -> Result<Layers, config::ConfigError> {

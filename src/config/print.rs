@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn secrets_are_hidden() {
         let secrets = [
-            ("LEDGER_DATABASE__URL", "postgres://u:hunter2@db/l"),
+            ("LEDGER_DATABASE__URL", "postgres://db/l?password=hunter2"),
+            ("LEDGER_DATABASE__PASSWORD", "hunter2@"),
             ("LEDGER_BROKER__KAFKA__SASL_PASSWORD", "hunter2"),
         ];
         assert!(!print(None, set(&secrets), &Overrides::new()).expect("valid").contains("hunter2"));

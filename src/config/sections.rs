@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use super::{
     ConfigError, database_url,
     kafka::{Compression, SaslMechanism},
-    secret::{DATABASE_URL_FILE, file_origin, read_secret},
+    secret::{DATABASE_PASSWORD_FILE, DATABASE_URL_FILE, file_origin, read_secret},
     values::{Listen, address, comma_separated, duration, one_of, optional_path},
 };
 
@@ -48,6 +48,13 @@ pub struct Database {
     /// The file that holds the URL.
     #[serde(deserialize_with = "optional_path")]
     pub url_file: Option<PathBuf>,
+    /// The user, for a URL without a login.
+    pub user: String,
+    /// The password, for a URL without a login. If `password_file` is set, it was read from there.
+    pub password: SecretString,
+    /// The file that holds the password.
+    #[serde(deserialize_with = "optional_path")]
+    pub password_file: Option<PathBuf>,
     /// A PEM file of trusted root certificates.
     #[serde(deserialize_with = "optional_path")]
     pub tls_ca_file: Option<PathBuf>,
@@ -93,7 +100,26 @@ impl Database {
             return Err(ConfigError::DatabaseNotSet { origin });
         }
         database_url::check(url.expose_secret(), &origin)?;
+        self.check_login(&url, origin)?;
         Ok(url)
+    }
+
+    /// Refuses a URL with a login if the configuration has a login too.
+    pub(super) fn check_login(&self, url: &SecretString, origin: String) -> Result<(), ConfigError> {
+        let is_set = !self.user.is_empty() || !self.password.expose_secret().is_empty();
+        match is_set && database_url::has_login(url.expose_secret()) {
+            true => Err(ConfigError::TwoLogins { origin }),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns the current password that belongs to a URL without one, or an empty text. Reads `password_file` again, as
+    /// [`Database::url_now`] does.
+    pub fn password_now(&self) -> Result<SecretString, ConfigError> {
+        match &self.password_file {
+            Some(path) if path.is_file() => read_secret(DATABASE_PASSWORD_FILE, path),
+            _ => Ok(self.password.clone()),
+        }
     }
 }
 

@@ -120,6 +120,9 @@ fn private_config(config: &Config, cluster: &Cluster) -> Config {
     let mut config = config.clone();
     config.database.url = cluster.url(DATABASE);
     config.database.url_file = None;
+    config.database.user = String::new();
+    config.database.password = secrecy::SecretString::default();
+    config.database.password_file = None;
     config.database.tls_ca_file = None;
     config.broker.kind = BrokerKind::Postgres;
     config.admin.listen = crate::config::Listen::Off;

@@ -193,6 +193,13 @@ pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres:
     };
     let mut options =
         tokio_postgres::Config::from_str(&tls::driver_url(url)).map_err(|error| invalid(describe(&error)))?;
+    if !database.user.is_empty() {
+        options.user(&database.user);
+    }
+    let password = database.password_now().map_err(|error| invalid(describe(&error)))?;
+    if !password.expose_secret().is_empty() {
+        options.password(password.expose_secret());
+    }
     options.ssl_mode(tls::mode(url, database.tls_ca_file.is_some(), &options).map_err(invalid)?);
     options
         .application_name(format!("ledger {role}"))
