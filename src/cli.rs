@@ -44,8 +44,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Apply the embedded migrations to the database
-    #[command(after_help = "Example:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger migrate")]
-    Migrate,
+    #[command(
+        after_help = "Examples:\n  LEDGER_DATABASE__URL=postgres://localhost/ledger ledger migrate\n  ledger migrate --grants ledger_app   # as the owner of the schema, for the user of the other commands"
+    )]
+    Migrate(ops::migrate::MigrateArgs),
     /// Build the fact tables for the changed days, a range of days, or all days
     #[command(
         after_help = "Examples:\n  ledger aggregate\n  ledger aggregate --every 15m\n  ledger aggregate --from 2026-01-01 --to 2026-01-31"
@@ -195,7 +197,7 @@ impl Command {
     /// Returns the name of the command in traces.
     fn role(&self) -> &'static str {
         match self {
-            Self::Migrate => "migrate",
+            Self::Migrate(_) => "migrate",
             Self::Aggregate(_) => "aggregate",
             Self::ConsumeRisk(_) => "consume-risk",
             Self::Broker(_) => "broker",
@@ -234,7 +236,7 @@ impl Command {
 
     async fn run(self, context: Context) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Migrate => ops::migrate::run(context).await,
+            Self::Migrate(args) => ops::migrate::run(context, args).await,
             Self::Aggregate(args) => aggregate::run(context, args).await,
             Self::ConsumeRisk(_) => consume_risk::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Broker(args) => ops::broker::run(context, args).await,

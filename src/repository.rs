@@ -15,6 +15,7 @@ pub mod databases;
 pub mod dead_letters;
 pub mod dry_run;
 pub mod facts;
+pub mod grants;
 pub mod leases;
 pub mod migrations;
 pub mod outbox;

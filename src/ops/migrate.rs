@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::{
     repository::{
-        Connection, RepositoryError,
+        Connection, RepositoryError, grants,
         migrations::{self, MigrationProgress, Migrator},
         sequences::{self, SequenceBehind},
     },
@@ -29,8 +29,16 @@ const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
 const CANCEL_WAIT: Duration = Duration::from_secs(2);
 const BAR: &str = "{bar:20} {wide_msg}";
 
+/// Flags of `ledger migrate`.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct MigrateArgs {
+    /// After the migrations, give this user of PostgreSQL exactly the rights that the other commands need
+    #[arg(long, env = "LEDGER_MIGRATE_GRANTS", value_name = "ROLE")]
+    pub grants: Option<String>,
+}
+
 /// Runs the command and prints the applied versions.
-pub async fn run(context: Context) -> anyhow::Result<ExitCode> {
+pub async fn run(context: Context, args: MigrateArgs) -> anyhow::Result<ExitCode> {
     let boot = Boot::new(&context, "migrate");
     let connection = boot.connect_unmigrated().await?;
     let mut migrator = tokio::select! {
@@ -44,12 +52,16 @@ pub async fn run(context: Context) -> anyhow::Result<ExitCode> {
         0 => print_text("the schema is up to date")?,
         _ => applied.iter().try_for_each(|version| print_text(format_args!("applied {version}")))?,
     }
-    for SequenceBehind { sequence, last_id, highest_id } in
-        sequences::advance(&mut boot.connect().await?).await?
-    {
+    let mut connection = boot.connect().await?;
+    for SequenceBehind { sequence, last_id, highest_id } in sequences::advance(&mut connection).await? {
         print_text(format_args!(
             "moved the sequence {sequence} from {last_id} to {highest_id}, the highest id of its table"
         ))?;
+    }
+    // An empty variable means that there is no other user.
+    if let Some(role) = args.grants.filter(|role| !role.is_empty()) {
+        grants::grant(&mut connection, &role).await?;
+        print_text(format_args!("granted {role} its rights on {} tables", grants::tables_granted()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

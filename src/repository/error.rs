@@ -108,6 +108,9 @@ pub enum RepositoryError {
         /// The highest id of the table.
         highest_id: i64,
     },
+    /// Rights cannot be granted. The text names the role and the remedy.
+    #[error("{0}")]
+    Grants(String),
     /// The server or the database cannot hold a ledger. The text names the property and the remedy.
     #[error("{0}")]
     UnsuitableServer(String),

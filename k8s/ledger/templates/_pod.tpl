@@ -169,3 +169,11 @@ affinity: {{- toYaml . | nindent 2 }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
+
+{{- define "ledger.migrateArgs" -}}
+{{- with .Values.database.migrate.grants -}}
+{{- list "migrate" "--grants" . | toJson -}}
+{{- else -}}
+{{- list "migrate" | toJson -}}
+{{- end -}}
+{{- end -}}
