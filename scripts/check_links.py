@@ -13,7 +13,7 @@ FENCE = re.compile(r"^( {0,3})(```|~~~).*?^\1\2`*~*\s*$", re.MULTILINE | re.DOTA
 CODE = re.compile(r"`[^`\n]*`")
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]\[]*(?:\[[^\]]*\][^\]\[]*)*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
-RUNBOOK = re.compile(r"^\s*runbook:\s*(\S+)", re.MULTILINE)
+RUNBOOK = re.compile(r"^\s*runbook_url:\s*(\S+)", re.MULTILINE)
 REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
 
 

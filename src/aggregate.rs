@@ -118,6 +118,7 @@ async fn run_when_free(context: &Context, scope: Scope, wait: Option<Duration>) 
 
 async fn repeat(context: &Context, boot: Boot<'_>, interval: Duration) -> anyhow::Result<ExitCode> {
     let admin = boot.started(StartDetails { every: Some(interval), ..StartDetails::default() })?;
+    metrics::counter!("ledger_aggregate_rebuilds_total").increment(0);
     context.health.set_ready(true);
     let mut outage = context.outages.log_of("aggregating");
     while !context.stop.is_requested() {

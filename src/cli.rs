@@ -182,7 +182,7 @@ impl Command {
             Self::Serve | Self::Relay | Self::ConsumeRisk(_) | Self::Dev(_) => OnSignal::Stops,
             Self::Aggregate(args) if args.every.is_some() => OnSignal::Stops,
             Self::Aggregate(_)
-            | Self::Migrate
+            | Self::Migrate(_)
             | Self::Import(_)
             | Self::Republish(_)
             | Self::Demo(_)

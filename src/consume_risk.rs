@@ -52,9 +52,10 @@ pub use retry::{RetriedRecord, UnwrittenAssessment, retry_record};
 use crate::{
     broker::topic_specs,
     config::Overrides,
-    event::TRANSACTIONS_TOPIC,
+    domain::RiskLevel,
+    event::{DEAD_LETTER_REASONS, RELAY_REASONS, TRANSACTIONS_TOPIC},
     risk::Ruleset,
-    runtime::{Boot, BrokerWatch, Context, LeaseGroup, StartDetails},
+    runtime::{Boot, BrokerWatch, Context, LeaseGroup, StartDetails, start_at_zero},
 };
 
 /// Flags of `ledger consume-risk`.
@@ -117,11 +118,23 @@ async fn run_role(context: Context, hangup: Option<Signal>) -> anyhow::Result<()
     })?;
     // After the start line, which names the owner of the leases.
     let leases = LeaseGroup::join_in_generation(&context, generation, &members, names, ttl);
+    start_counters();
     context.health.set_ready(true);
     ownership::Ownership::new(context.clone(), broker, rules).run(leases).await;
     context.health.set_ready(false);
     admin.stop().await;
     broker_watch.end().await
+}
+
+/// Starts the role's counters at 0.
+fn start_counters() {
+    let (_, reasons) = DEAD_LETTER_REASONS.split_at(RELAY_REASONS);
+    start_at_zero("ledger_dead_letters_total", "reason", reasons);
+    start_at_zero("ledger_consumer_events_total", "outcome", &["assessed", "duplicate", "dead_lettered"]);
+    start_at_zero("ledger_risk_assessments_total", "level", &RiskLevel::ALL.map(RiskLevel::as_str));
+    start_at_zero("ledger_risk_histories_total", "source", &["memory", "ledger"]);
+    start_at_zero("ledger_risk_rules_reloads_total", "outcome", &["loaded", "refused"]);
+    metrics::counter!("ledger_consumer_sequence_gaps_total").increment(0);
 }
 
 /// Loads the rules. If they come from a file, the receiver follows its changes.

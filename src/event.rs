@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use crate::domain::format_moment;
 
 pub use cloud_event::{REPUBLISHED, cloud_event_headers, republished_headers};
-pub use dead_letter::DEAD_LETTER_REASONS;
+pub use dead_letter::{DEAD_LETTER_REASONS, RELAY_REASONS};
 pub use headers::Headers;
 pub use partition::{LANES, lane_of, murmur2, partition_of};
 pub use risk_assessed::{RISK_ASSESSED, RiskAssessed, RiskReason, RuleError};

@@ -50,8 +50,9 @@ pub use lanes::lease_name;
 
 use self::lanes::{LaneSchedule, Share};
 use crate::{
-    broker::topic_specs,
-    runtime::{Backoff, Boot, BrokerWatch, Context, LeaseGroup, StartDetails},
+    broker::{TopicSpec, topic_specs},
+    event::{DEAD_LETTER_REASONS, RELAY_REASONS},
+    runtime::{Backoff, Boot, BrokerWatch, Context, HealthPart, LeaseGroup, StartDetails, start_at_zero},
 };
 
 /// How long requests in flight may take to finish after a stop. The rest of the 5 s is for releasing the leases.
@@ -65,7 +66,8 @@ const BATCHES_MAX: usize = 3;
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let mut boot = Boot::new(&context, "relay");
     drop(boot.connect_to_write().await?);
-    let (broker, record) = boot.broker_with_topics(&topic_specs(&context.config)).await?;
+    let topics = topic_specs(&context.config);
+    let (broker, record) = boot.broker_with_topics(&topics).await?;
     let generation = boot.broker_generation();
     let pool = boot.pool()?;
     let admin = boot.started(StartDetails::default())?;
@@ -73,6 +75,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let forgetting = tokio::spawn(retention::watch(context.clone(), Arc::clone(&broker)));
     let relay = Arc::new(Relay::new(&context, broker));
     let watching = tokio::spawn(backlog::watch(context.clone(), pool, Arc::clone(&relay)));
+    start_counters(&topics);
     context.health.set_ready(true);
     let outcome = relay_until_stopped(&context, generation, &relay).await;
     context.health.set_ready(false);
@@ -81,6 +84,16 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     admin.stop().await;
     outcome?;
     broker_watch.end().await
+}
+
+/// Starts the role's counters at 0.
+fn start_counters(topics: &[TopicSpec]) {
+    let (reasons, _) = DEAD_LETTER_REASONS.split_at(RELAY_REASONS);
+    start_at_zero("ledger_dead_letters_total", "reason", reasons);
+    start_at_zero("ledger_relay_errors_total", "reason", &["unavailable", "no_such_topic", "refused"]);
+    for topic in topics {
+        metrics::counter!("ledger_relay_published_total", "topic" => topic.name.clone()).increment(0);
+    }
 }
 
 async fn relay_until_stopped(
@@ -103,6 +116,29 @@ async fn relay_until_stopped(
     outcome
 }
 
+/// The parts of the relay that its health shows.
+struct RelayHealth {
+    reading: HealthPart,
+    publishing: HealthPart,
+}
+
+impl RelayHealth {
+    fn new(context: &Context) -> Self {
+        Self {
+            reading: context.health.part("reading the outbox"),
+            publishing: context.health.part("publishing"),
+        }
+    }
+
+    fn show(&self, relay: &Relay, group: &LeaseGroup) {
+        self.publishing.set_failing(relay.is_publishing_failing());
+        // A relay without lanes does not read.
+        if group.held().is_empty() {
+            self.reading.set_failing(false);
+        }
+    }
+}
+
 /// The loop: scans the lanes that are not being delivered, delivers the rows in the background, and waits if there are
 /// none.
 async fn scan_and_deliver(
@@ -115,23 +151,25 @@ async fn scan_and_deliver(
     let mut polling = Backoff::new(settings.poll_interval_min, settings.poll_interval_max);
     let mut retrying = Backoff::new(RETRY_INTERVAL_MIN, RETRY_INTERVAL_MAX);
     let mut outage = context.outages.log_of("publishing the outbox");
+    let health = RelayHealth::new(context);
     let mut lanes = LaneSchedule::default();
     while !context.stop.is_requested() {
         if let Some(refusal) = relay.refusal() {
             return Err(refusal).context("fix the broker and start the relay again");
         }
         let mut wait = settings.poll_interval_max;
+        health.show(relay, group);
         let share = if in_flight.len() < BATCHES_MAX { lanes.next_share(&group.held()) } else { None };
         if let Some(share) = share {
             let read = tokio::select! {
                 read = relay.read(&share.leases) => read,
                 () = context.stop.requested() => break,
             };
+            health.reading.set_failing(read.is_err());
             match &read {
                 Ok(_) => {
                     outage.succeeded();
                     retrying.reset();
-                    context.health.set_ready(true);
                 }
                 Err(RelayError::Broker(refusal)) if !refusal.is_transient() => {
                     read.context("fix the broker and start the relay again")?;
@@ -139,7 +177,6 @@ async fn scan_and_deliver(
                 }
                 Err(error) => {
                     outage.failed(error);
-                    context.health.set_ready(false);
                     wait = retrying.next_wait();
                 }
             }

@@ -118,6 +118,7 @@ pub async fn start(context: &Context) -> anyhow::Result<Running> {
         off: off(&config.serve),
         ..StartDetails::default()
     })?;
+    observe::start_counters();
     context.health.set_ready(true);
     Ok(Running {
         address,

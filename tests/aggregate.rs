@@ -413,7 +413,7 @@ async fn with_every_it_keeps_running_and_serves_its_admin_listener() {
     })
     .await;
     let (_, metrics) = binary::get(&admin, "/metrics").unwrap();
-    assert!(metrics.contains("ledger_aggregate_days_total 3"), "{metrics}");
+    assert!(metrics.contains("ledger_aggregate_rebuilds_total 3"), "{metrics}");
     assert!(metrics.contains("ledger_aggregate_last_success_timestamp_seconds 1"), "{metrics}");
     running.stop();
     assert_eq!(facts_equal_the_ledger(&database).await, 25);

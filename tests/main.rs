@@ -12,6 +12,7 @@
 mod access_log;
 mod account_reads;
 mod aggregate;
+mod alerts;
 mod broker_identity;
 mod broker_retention;
 mod brokers;
@@ -33,6 +34,7 @@ mod durability;
 mod failover;
 mod faults;
 mod foreign_records;
+mod grants;
 mod history_pages;
 mod http;
 mod idempotency;

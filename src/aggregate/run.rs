@@ -133,7 +133,7 @@ async fn rebuild(
     for day in days {
         bar.set_message(day.to_string());
         let rebuilt = facts::rebuild_day(connection, lease, run_id, day).await?;
-        metrics::counter!("ledger_aggregate_days_total").increment(1);
+        metrics::counter!("ledger_aggregate_rebuilds_total").increment(1);
         tracing::debug!(
             %day,
             transactions = rebuilt.transactions,

@@ -39,6 +39,7 @@ mod store;
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 pub use self::{
@@ -67,7 +68,7 @@ use crate::{
     broker::{BrokerError, LogOffset, OffsetRange, SharedBroker},
     repository::{RepositoryError, positions::PartitionName},
     risk::Ruleset,
-    runtime::{Backoff, Context, Lease, Stop},
+    runtime::{Backoff, Context, HealthPart, Lease, Stop},
 };
 
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
@@ -85,6 +86,7 @@ pub struct PartitionConsumer {
     connections: Arc<SharedConnections>,
     store: PartitionStore,
     metrics: PartitionMetrics,
+    health: HealthPart,
     reader: Option<Reader>,
     handler: RecordHandler,
     idle_check: IdleCheck,
@@ -104,7 +106,8 @@ impl PartitionConsumer {
         let connections = SharedConnections::new(&config.database, &context.outages);
         let answer_timeout = answer_timeout(&config.database);
         let attempts_max = config.consume_risk.attempts_max;
-        let metrics = PartitionMetrics::new(&name);
+        let metrics = PartitionMetrics::new(&name, context.clock.clone());
+        let health = context.health.part(format!("consuming {name}"));
         let store = PartitionStore::new(config, name, lease);
         let handler = RecordHandler {
             store: store.clone(),
@@ -122,6 +125,7 @@ impl PartitionConsumer {
             connections,
             store,
             metrics,
+            health,
             reader: None,
             handler,
             idle_check: IdleCheck::new(),
@@ -155,6 +159,7 @@ impl PartitionConsumer {
             match outcome {
                 Ok(outcome) => {
                     outage.succeeded();
+                    self.health.set_failing(false);
                     backoff.reset();
                     self.metrics.set_halted(false);
                     if outcome == StepOutcome::AttemptFailed {
@@ -166,14 +171,20 @@ impl PartitionConsumer {
                     break;
                 }
                 Err(error) if error.is::<Halted>() => {
+                    self.health.set_failing(false);
                     self.metrics.set_halted(true);
                     if !std::mem::replace(&mut is_halted, true) {
                         tracing::error!("{error:#}");
+                    }
+                    tokio::select! {
+                        () = self.measure_lag() => {}
+                        () = stop.requested() => {}
                     }
                     pause(HALTED_WAIT, &stop).await;
                 }
                 Err(error) => {
                     outage.failed(&format!("partition {}: {error:#}", self.store.name().partition));
+                    self.health.set_failing(true);
                     self.wait_after(&error, &mut backoff, &stop).await;
                 }
             }
@@ -181,7 +192,7 @@ impl PartitionConsumer {
         self.end().await;
     }
 
-    async fn wait_after(&self, error: &anyhow::Error, backoff: &mut Backoff, stop: &Stop) {
+    async fn wait_after(&mut self, error: &anyhow::Error, backoff: &mut Backoff, stop: &Stop) {
         self.metrics.count_error(error.downcast_ref());
         if is_of_database(error) {
             // The partition makes no progress, so nothing else would show that its lag grows.
@@ -189,22 +200,29 @@ impl PartitionConsumer {
                 () = self.measure_lag() => {}
                 () = stop.requested() => {}
             }
+        } else {
+            self.metrics.forget_lag();
         }
         backoff.wait(stop).await;
     }
 
     /// Shows the lag from the last known position, or from the first record if the position was never read.
-    async fn measure_lag(&self) {
+    async fn measure_lag(&mut self) {
         let PartitionName { topic, partition, .. } = self.store.name();
         match self.broker.offset_range(topic, *partition).await {
             Ok(OffsetRange { earliest, latest }) => {
                 self.metrics.set_lag(latest - self.handler.attempts.position().next_offset.max(earliest));
             }
-            Err(error) => tracing::debug!(partition = %self.store.name(), "cannot measure the lag: {error}"),
+            Err(error) => {
+                tracing::debug!(partition = %self.store.name(), "cannot measure the lag: {error}");
+                self.metrics.forget_lag();
+            }
         }
     }
 
     async fn end(mut self) {
+        // The next owner reports from now on. Without the database, the rest takes a while.
+        self.metrics.forget();
         if let Err(error) = self.handler.commits.finish().await {
             tracing::debug!(partition = %self.store.name(), "the last commit failed: {error:#}");
         }
@@ -215,9 +233,6 @@ impl PartitionConsumer {
         {
             tracing::debug!(partition = %self.store.name(), "an attempt could not be taken back: {error}");
         }
-        // The next owner reports from now on.
-        self.metrics.set_lag(0);
-        self.metrics.set_halted(false);
     }
 
     async fn take_back_attempt(&self, offset: i64) -> Result<(), RepositoryError> {
@@ -260,12 +275,16 @@ impl PartitionConsumer {
         let reader = self.reader();
         let records = reader.next(batch_size_max).await?;
         let high_watermark = reader.high_watermark();
-        self.show_lag(high_watermark);
         let outcome = match records {
             Some(records) => {
+                self.metrics.set_oldest(published_at(records.first()));
+                self.show_lag(high_watermark);
+                let last = published_at(records.last());
                 self.find_interrupted_batch(high_watermark);
                 let lent = self.connections.take().await?;
                 let Handled { outcome, rest } = self.handler.handle(lent, records).await?;
+                // If no other record was read yet, the next one is hardly older than the last one.
+                self.metrics.set_oldest(published_at(rest.first()).or(last));
                 self.put_back(rest);
                 outcome
             }
@@ -275,7 +294,7 @@ impl PartitionConsumer {
         Ok(outcome)
     }
 
-    fn show_lag(&self, high_watermark: i64) {
+    fn show_lag(&mut self, high_watermark: i64) {
         self.metrics.set_lag(high_watermark - self.handler.attempts.position().next_offset);
     }
 
@@ -337,6 +356,11 @@ impl PartitionConsumer {
         self.reader = None;
         self.handler.forget();
     }
+}
+
+/// Returns the time of publication of a record.
+fn published_at(record: Option<&DecodedRecord>) -> Option<DateTime<Utc>> {
+    record.map(|record| record.record.timestamp)
 }
 
 /// Returns whether a step failed because of the database, and not because of the broker or a decision of this process.

@@ -16,9 +16,12 @@ pub enum RiskLevel {
 }
 
 impl RiskLevel {
+    /// All levels, from the lowest on.
+    pub const ALL: [Self; 3] = [Self::Low, Self::Medium, Self::High];
+
     /// Parses `low`, `medium` or `high`.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Low, Self::Medium, Self::High].into_iter().find(|level| level.as_str() == text)
+        Self::ALL.into_iter().find(|level| level.as_str() == text)
     }
 
     /// Returns `low`, `medium` or `high`.

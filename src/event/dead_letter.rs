@@ -1,5 +1,8 @@
 //! The words of dead letters.
 
+/// The number of reasons at the start of [`DEAD_LETTER_REASONS`] that are the relay's.
+pub const RELAY_REASONS: usize = 2;
+
 /// The reasons of dead letters: the first two of the relay, the others of `consume-risk`.
 pub const DEAD_LETTER_REASONS: [&str; 9] = [
     "record_too_large",

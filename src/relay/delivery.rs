@@ -177,6 +177,11 @@ impl Relay {
         Ok(session)
     }
 
+    /// Returns whether publishing to any partition fails.
+    pub(super) fn is_publishing_failing(&self) -> bool {
+        self.paused.is_any_failing()
+    }
+
     /// Returns the scan floors of the lanes.
     pub(super) fn floors(&self) -> &ScanFloors {
         &self.floors

@@ -15,6 +15,8 @@ use crate::{
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A partition that failed longer ago, and was not tried since, has no more rows here: its lanes are another relay's.
+const FAILURE_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// One partition of one topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,11 +73,16 @@ struct Pause {
     /// The number of slow requests in flight. A request of another batch, sent before this one was slow, may end first.
     slow: usize,
     ends: Instant,
+    has_failed: bool,
 }
 
 impl Pause {
     fn lasts(&self, now: Instant) -> bool {
         self.slow > 0 || self.ends > now
+    }
+
+    fn fails(&self, now: Instant) -> bool {
+        self.has_failed && (self.slow > 0 || self.ends + FAILURE_AGE_MAX > now)
     }
 }
 
@@ -93,6 +100,12 @@ impl PausedPartitions {
     pub(super) fn is_any(&self) -> bool {
         let now = Instant::now();
         self.state().partitions.values().any(|pause| pause.lasts(now))
+    }
+
+    /// Returns whether publishing to any partition fails.
+    pub(super) fn is_any_failing(&self) -> bool {
+        let now = Instant::now();
+        self.state().partitions.values().any(|pause| pause.fails(now))
     }
 
     /// Returns the partitions that are paused at this moment. Use one answer for all rows of a scan.
@@ -119,6 +132,7 @@ impl PausedPartitions {
         let mut state = self.state();
         let pause = State::pause(&mut state, partition);
         pause.ends = Instant::now() + pause.backoff.next_wait();
+        pause.has_failed = true;
         state.outage.failed(&format!("{partition}: {error}"));
     }
 
@@ -155,7 +169,12 @@ impl PausedPartitions {
 
 impl State {
     fn pause(&mut self, partition: &Partition) -> &mut Pause {
-        let fresh = || Pause { backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX), slow: 0, ends: Instant::now() };
+        let fresh = || Pause {
+            backoff: Backoff::new(PAUSE_MIN, PAUSE_MAX),
+            slow: 0,
+            ends: Instant::now(),
+            has_failed: false,
+        };
         self.partitions.entry(partition.clone()).or_insert_with(fresh)
     }
 }
@@ -216,9 +235,10 @@ mod tests {
         paused.succeeded(&partition);
         assert!(paused.all().contains(&partition));
         paused.clear_slow(&partition);
+        assert!(!paused.is_any_failing());
         paused.failed(&partition, &"no leader");
-        assert!(paused.all().contains(&partition));
+        assert!(paused.all().contains(&partition) && paused.is_any_failing());
         paused.succeeded(&partition);
-        assert!(!paused.is_any() && paused.all().is_empty());
+        assert!(!paused.is_any() && paused.all().is_empty() && !paused.is_any_failing());
     }
 }

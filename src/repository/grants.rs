@@ -14,7 +14,7 @@ use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use super::{Bind, Connection, RepositoryError, sequences::SEQUENCES, statement, transaction};
 
 /// Every table with the rights that our statements need.
-const RIGHTS: [(&str, &str); 20] = [
+const RIGHTS: [(&str, &str); 21] = [
     ("__diesel_schema_migrations", "SELECT"),
     ("accounts", "SELECT, INSERT, UPDATE"),
     ("aggregate_runs", "SELECT, INSERT, UPDATE"),
@@ -26,14 +26,15 @@ const RIGHTS: [(&str, &str); 20] = [
     ("currencies", "SELECT"),
     ("dead_letter_replays", "SELECT, INSERT"),
     ("dead_letters", "SELECT, INSERT, UPDATE"),
-    ("fact_account_day", "SELECT, INSERT, DELETE"),
+    ("fact_account_day", "SELECT, INSERT, UPDATE, DELETE"),
     ("fact_marks", "SELECT, INSERT, DELETE"),
-    ("fact_transactions", "SELECT, INSERT, DELETE"),
+    ("fact_transactions", "SELECT, INSERT, UPDATE, DELETE"),
     ("lease_members", "SELECT, INSERT, UPDATE, DELETE"),
     ("leases", "SELECT, INSERT, UPDATE"),
     ("outbox", "SELECT, INSERT, DELETE"),
     ("republications", "SELECT, INSERT, UPDATE"),
     ("risk_assessments", "SELECT, INSERT"),
+    ("schema_compatibility", "SELECT"),
     ("transactions", "SELECT, INSERT"),
 ];
 

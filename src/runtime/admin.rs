@@ -15,6 +15,7 @@ use actix_web::{
 
 use super::{
     Context,
+    exposition::exposition,
     http_server::{self, CONNECTIONS_SPARE, ConnectionLimits, HostCheck, HttpSettings},
 };
 use crate::config::Listen;
@@ -93,26 +94,36 @@ async fn check_host(
 }
 
 async fn ready(context: web::Data<Context>) -> HttpResponse {
+    match not_ready(&context) {
+        None => HttpResponse::Ok().body("ready\n"),
+        Some(why) => HttpResponse::ServiceUnavailable().body(why + "\n"),
+    }
+}
+
+/// Returns why the role cannot do its work now.
+fn not_ready(context: &Context) -> Option<String> {
     if context.stop.is_requested() {
-        HttpResponse::ServiceUnavailable().body("stopping\n")
+        Some("stopping".to_owned())
     } else if let Some(problem) = context.clock.problem() {
-        HttpResponse::ServiceUnavailable().body(format!("not ready: {problem}\n"))
-    } else if context.health.is_ready() {
-        HttpResponse::Ok().body("ready\n")
+        Some(format!("not ready: {problem}"))
+    } else if let Some(activity) = context.health.failing() {
+        Some(format!("not ready: {activity} fails; the log says why"))
     } else {
-        HttpResponse::ServiceUnavailable().body("not ready\n")
+        (!context.health.is_ready()).then(|| "not ready".to_owned())
     }
 }
 
 async fn metrics(context: web::Data<Context>) -> HttpResponse {
+    let is_ready = not_ready(&context).is_none();
+    metrics::gauge!("ledger_ready").set(if is_ready { 1.0 } else { 0.0 });
+    context.clock.report_offset();
     metrics_process::Collector::default().collect();
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
-        .body(context.metrics.render())
+        .body(exposition(&context.metrics.render()))
 }
 
 async fn upkeep(context: Context) {
-    metrics_process::Collector::default().describe();
     while !context.stop.is_requested() {
         context.metrics.run_upkeep();
         tokio::select! {

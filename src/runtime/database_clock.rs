@@ -24,6 +24,8 @@ const TOLERANCE: TimeDelta = TimeDelta::seconds(1);
 const READING_TIME_MAX: Duration = Duration::from_millis(500);
 /// The shortest time between two comparisons. A busy writer makes thousands of readings a second.
 const COMPARE_INTERVAL: Duration = Duration::from_millis(250);
+/// An older comparison says nothing about now, and is not reported.
+const COMPARISON_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The database's clock. Cheap to clone; all clones share one state.
 #[derive(Clone, Default, Debug)]
@@ -33,6 +35,8 @@ pub struct DatabaseClock(Arc<Mutex<State>>);
 struct State {
     estimate: Option<ClockEstimate>,
     compared_at: Option<Instant>,
+    /// How far this machine's clock was ahead at the last comparison.
+    offset: TimeDelta,
     /// How far this machine's clock is ahead, while that is more than the tolerance.
     excess: Option<TimeDelta>,
 }
@@ -62,6 +66,14 @@ impl DatabaseClock {
         self.state().excess.map(describe)
     }
 
+    /// Reports the difference of the last comparison as a gauge, or no value if that was too long ago.
+    pub(super) fn report_offset(&self) {
+        let state = self.state();
+        let is_current = state.compared_at.is_some_and(|at| at.elapsed() <= COMPARISON_AGE_MAX);
+        let offset = if is_current { state.offset.as_seconds_f64() } else { f64::NAN };
+        metrics::gauge!("ledger_clock_offset_seconds").set(offset);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +81,7 @@ impl DatabaseClock {
 
 impl State {
     fn compare(&mut self, offset: TimeDelta) {
-        metrics::gauge!("ledger_clock_offset_seconds").set(offset.as_seconds_f64());
+        self.offset = offset;
         let excess = (offset.abs() > TOLERANCE).then_some(offset);
         match (self.excess, excess) {
             (None, Some(offset)) => tracing::warn!(

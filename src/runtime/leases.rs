@@ -21,10 +21,11 @@ mod fair_share;
 
 use std::time::{Duration, Instant};
 
+use metrics::Gauge;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Backoff, Context, DatabaseClock, Outages, Stop};
+use super::{Backoff, Context, DatabaseClock, HealthPart, Outages, Stop};
 use crate::{
     config::Database,
     repository::{
@@ -75,7 +76,11 @@ impl LeaseGroup {
     ) -> Self {
         let (published, held) = watch::channel(Vec::new());
         let stop = context.stop.child();
+        let metrics = LeaseMetrics::new(group);
+        metrics.shared.set(as_gauge(names.len()));
         let member = Member {
+            metrics,
+            health: context.health.part(format!("renewing the leases of {group}")),
             database: context.config.database.clone(),
             clock: context.clock.clone(),
             outages: context.outages.clone(),
@@ -125,7 +130,32 @@ impl Drop for LeaseGroup {
     }
 }
 
+/// The gauges of one group. The name of the group begins with the role; the rest is the name of the consumer group.
+struct LeaseMetrics {
+    held: Gauge,
+    shared: Gauge,
+}
+
+impl LeaseMetrics {
+    fn new(group: &str) -> Self {
+        let (role, consumer_group) =
+            group.split_once('/').map_or((group, None), |(role, rest)| (role, Some(rest)));
+        let mut labels = vec![("role", role.to_owned())];
+        labels.extend(consumer_group.map(|name| ("group", name.to_owned())));
+        Self {
+            held: metrics::gauge!("ledger_leases_held", &labels),
+            shared: metrics::gauge!("ledger_leases_shared", &labels),
+        }
+    }
+}
+
+fn as_gauge(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
 struct Member {
+    metrics: LeaseMetrics,
+    health: HealthPart,
     database: Database,
     clock: DatabaseClock,
     outages: Outages,
@@ -156,6 +186,7 @@ impl Member {
                 attempt = self.bounded_attempt() => attempt,
                 () = stop.requested() => break,
             };
+            self.health.set_failing(attempt.is_err());
             if let Err(error) = attempt {
                 outage.failed(&error);
                 self.forget_expired();
@@ -313,13 +344,7 @@ impl Member {
                 "the share of leases changed"
             );
         }
-        metrics::gauge!("ledger_leases_held", "role" => self.role())
-            .set(u32::try_from(count).unwrap_or(u32::MAX));
-    }
-
-    /// Returns the role, which is the first part of the group's name.
-    fn role(&self) -> String {
-        self.group.split('/').next().unwrap_or_default().to_owned()
+        self.metrics.held.set(as_gauge(count));
     }
 
     fn forget_expired(&mut self) {

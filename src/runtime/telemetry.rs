@@ -20,6 +20,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::metric_help::describe_all;
 use crate::config::{Log, LogFormat};
 
 /// Seconds: from a response that needs no query to a request that times out.
@@ -61,7 +62,8 @@ impl Telemetry {
     }
 }
 
-/// Starts logs, metrics and traces. `role` names the service in traces (`ledger-serve`) unless `OTEL_SERVICE_NAME` does.
+/// Starts logs, metrics and traces. `role` is a label of `ledger_build_info`, and names the service in traces
+/// (`ledger-serve`) unless `OTEL_SERVICE_NAME` does.
 pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
     let filter = log_filter(&log.filter)?;
     let traces = tracer_provider(role)?;
@@ -80,7 +82,7 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
     {
         tracing::warn!("{name} is {protocol}, but traces are exported by gRPC");
     }
-    Ok(Telemetry { metrics: install_metrics()?, traces })
+    Ok(Telemetry { metrics: install_metrics(role)?, traces })
 }
 
 /// What the HTTP libraries log less than the filter says, unless the filter names them: the start and the stop of each
@@ -125,13 +127,17 @@ fn variable(names: [&'static str; 2]) -> Option<(&'static str, String)> {
         .find_map(|name| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?)))
 }
 
-fn install_metrics() -> anyhow::Result<PrometheusHandle> {
-    PrometheusBuilder::new()
+fn install_metrics(role: &str) -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), DURATION_BUCKETS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_size".into()), SIZE_BUCKETS))
         .context("metric buckets")?
         .install_recorder()
-        .context("cannot install the metrics recorder")
+        .context("cannot install the metrics recorder")?;
+    describe_all();
+    let version = env!("CARGO_PKG_VERSION");
+    metrics::gauge!("ledger_build_info", "version" => version, "role" => role.to_owned()).set(1.0);
+    Ok(handle)
 }
 
 fn tracer_provider(role: &str) -> anyhow::Result<Option<SdkTracerProvider>> {

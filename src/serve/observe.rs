@@ -143,6 +143,15 @@ fn continue_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
     own.or_else(|| traceparent(&parent?))
 }
 
+/// Starts the counters of failed posts at 0, so that the first failure counts.
+pub fn start_counters() {
+    for route in ["/transactions", "/transactions/batch"] {
+        for status in [500, 503] {
+            drop(look_up(&("POST", route.into(), status)));
+        }
+    }
+}
+
 /// Method, route and status.
 type Labels = (&'static str, Cow<'static, str>, u16);
 

@@ -71,6 +71,7 @@ const PERMIT_WAIT_MAX: Duration = Duration::from_millis(1);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// How long a writer waits for a request before it reads the database's clock.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(3);
+const QUEUE_DEPTH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a writer without requests waits for the clock. Requests that arrive meanwhile wait too.
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -88,6 +89,7 @@ impl Writers {
             let writer = Writer::new(number, context, receiver, Arc::clone(&small_groups));
             let ended = start_thread(format!("writer {number}"), writer.run())?;
             running.spawn(async move { drop(ended.await) });
+            tokio::spawn(report_queue_depth(number, sender.downgrade()));
             queues.push(sender);
         }
         Ok((Self { queues: queues.into() }, running))
@@ -214,6 +216,16 @@ struct Writer {
     outage: OutageLog,
 }
 
+/// Reports how many requests wait for a writer, also while the writer waits for the database. Ends with the queue.
+async fn report_queue_depth(writer: usize, queue: mpsc::WeakSender<Job>) {
+    let depth = metrics::gauge!("ledger_writer_queue_depth", "writer" => writer.to_string());
+    while let Some(queue) = queue.upgrade() {
+        depth.set(count(queue.max_capacity().saturating_sub(queue.capacity())));
+        drop(queue);
+        tokio::time::sleep(QUEUE_DEPTH_INTERVAL).await;
+    }
+}
+
 impl Writer {
     fn new(
         number: usize,
@@ -230,7 +242,7 @@ impl Writer {
             small_groups,
             poster: None,
             connect_failed: None,
-            meter: Meter::new(&name),
+            meter: Meter::new(),
             outage: context.outages.log_of(format!("committing by {name}")),
             name,
         }
@@ -259,7 +271,6 @@ impl Writer {
             {
                 jobs.push(job);
             }
-            self.meter.queue_depth.set(count(self.queue.len()));
             self.run_once(Group::of_waiting(jobs.drain(..)), permit).await;
         }
         tracing::debug!(writer = self.name, "the queue is closed and empty");

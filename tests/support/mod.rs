@@ -12,6 +12,7 @@ pub mod own_kafka;
 pub mod own_postgres;
 pub mod pgbouncer;
 pub mod postgres;
+pub mod promtool;
 pub mod proxy;
 pub mod relay_stage;
 pub mod rskafka_client;

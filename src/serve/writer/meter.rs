@@ -1,12 +1,11 @@
 //! The metrics of a writer.
 
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{Counter, Histogram};
 
 use crate::{domain::Decision, posting::CommitPath};
 
 /// They are looked up once, because at thousands of requests per second the look-ups would cost time.
 pub(super) struct Meter {
-    pub(super) queue_depth: Gauge,
     pub(super) group_size: Histogram,
     pub(super) commit_duration: Histogram,
     groups_expected: Counter,
@@ -17,12 +16,11 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(writer: &str) -> Self {
+    pub(super) fn new() -> Self {
         let groups =
             |path: CommitPath| metrics::counter!("ledger_writer_groups_total", "path" => path.as_str());
         let transactions = |outcome| metrics::counter!("ledger_transactions_total", "outcome" => outcome);
         Self {
-            queue_depth: metrics::gauge!("ledger_writer_queue_depth", "writer" => writer.to_owned()),
             group_size: metrics::histogram!("ledger_writer_group_size"),
             commit_duration: metrics::histogram!("ledger_writer_commit_duration_seconds"),
             groups_expected: groups(CommitPath::Expected),
