@@ -35,6 +35,7 @@ pub(super) fn dead_letter(
     NewDeadLetter {
         id: Uuid::now_v7(),
         offset: record.offset,
+        leader_epoch: record.leader_epoch,
         key: record.key.as_deref().map(<[u8]>::to_vec),
         value: record.value.as_deref().map(<[u8]>::to_vec),
         headers: record.headers.clone(),

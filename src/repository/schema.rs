@@ -129,6 +129,7 @@ diesel::table! {
         event_id -> Nullable<Uuid>,
         created_at -> Timestamptz,
         of_earlier_log -> Bool,
+        leader_epoch -> Nullable<Int4>,
     }
 }
 

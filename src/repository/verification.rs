@@ -32,7 +32,7 @@ pub use protections::{Protection, protection_errors, protections};
 pub use scored::{ScoredRow, scored_rows};
 pub use snapshot::{Snapshot, outbox_rows, snapshot};
 pub use topic::{
-    PublishedAccount, PublishedTransaction, SequenceRange, TransactionMismatch, UnpublishedRows,
-    analyze_published, gaps_in_outbox, insert_gaps, insert_published, lost_in_gaps,
+    ForeignRecord, PublishedAccount, PublishedTransaction, SequenceRange, TransactionMismatch,
+    UnpublishedRows, analyze_published, gaps_in_outbox, insert_gaps, insert_published, lost_in_gaps,
     outbox_without_transaction, transaction_mismatches, unhandled_events, unhandled_records, unpublished,
 };

@@ -90,6 +90,7 @@ mod tests {
         NewDeadLetter {
             id: Uuid::nil(),
             offset,
+            leader_epoch: None,
             key: None,
             value: None,
             headers: Headers::default(),

@@ -14,7 +14,8 @@ use crate::{
     repository::{
         Connection,
         verification::{
-            self, Example, Findings, PublishedTransaction, SequenceRange, Snapshot, UnpublishedRows,
+            self, Example, Findings, ForeignRecord, PublishedTransaction, SequenceRange, Snapshot,
+            UnpublishedRows,
         },
     },
 };
@@ -138,12 +139,12 @@ impl TopicScan {
         connection: &mut Connection,
         source: PartitionState<'_>,
         events: &[PublishedTransaction],
-        foreign: &[i64],
+        foreign: &[ForeignRecord],
     ) -> anyhow::Result<()> {
         let PartitionState { group, partition, position, .. } = source;
         let passed = events.partition_point(|event| event.offset < position);
         let events = events.get(..passed).unwrap_or_default();
-        let passed = foreign.partition_point(|offset| *offset < position);
+        let passed = foreign.partition_point(|record| record.offset < position);
         let foreign = foreign.get(..passed).unwrap_or_default();
         self.handled += count(events.len() + foreign.len());
         if !events.is_empty() {
@@ -291,13 +292,13 @@ fn never_published(account: &UnpublishedRows) -> Findings {
     Findings { differences: *rows, examples: vec![example] }
 }
 
-/// Splits records into TransactionCreated events and the offsets of all other records.
-fn split(partition: i32, records: &[FetchedRecord]) -> (Vec<PublishedTransaction>, Vec<i64>) {
+/// Splits records into TransactionCreated events and all other records.
+fn split(partition: i32, records: &[FetchedRecord]) -> (Vec<PublishedTransaction>, Vec<ForeignRecord>) {
     let (mut events, mut foreign) = (Vec::with_capacity(records.len()), Vec::new());
     for record in records {
         match event(partition, record) {
             Some(event) => events.push(event),
-            None => foreign.push(record.offset),
+            None => foreign.push(ForeignRecord { offset: record.offset, leader_epoch: record.leader_epoch }),
         }
     }
     (events, foreign)

@@ -21,6 +21,8 @@ pub struct NewDeadLetter {
     pub id: Uuid,
     /// The record's offset.
     pub offset: i64,
+    /// The record's leader epoch (Kafka only).
+    pub leader_epoch: Option<i32>,
     /// The record's key.
     pub key: Option<Vec<u8>>,
     /// The record's value.
@@ -47,6 +49,7 @@ pub struct NewDeadLetter {
 struct Columns<'a> {
     ids: Vec<Uuid>,
     offsets: Vec<i64>,
+    leader_epochs: Vec<Option<i32>>,
     keys: Vec<Option<&'a [u8]>>,
     values: Vec<Option<&'a [u8]>>,
     headers: Vec<Value>,
@@ -69,6 +72,7 @@ impl<'a> Columns<'a> {
         for (lane, letter) in rows {
             columns.ids.push(letter.id);
             columns.offsets.push(letter.offset);
+            columns.leader_epochs.push(letter.leader_epoch);
             columns.keys.push(letter.key.as_deref());
             columns.values.push(letter.value.as_deref());
             columns.headers.push(letter.headers.to_json());
@@ -85,7 +89,8 @@ impl<'a> Columns<'a> {
 }
 
 /// Inserts dead letters that the group of `source` gave up, and an outbox row for the dead-letter topic for each of them.
-/// Changes nothing for a record that is already dead-lettered.
+/// Changes nothing for a record that is already dead-lettered. A record is known by its offset and leader epoch: a log
+/// that lost its end holds other records at the same offsets.
 pub async fn insert(
     connection: &mut Connection,
     source: &PartitionName,
@@ -111,6 +116,7 @@ pub async fn insert(
         .bind::<Array<Nullable<SqlUuid>>, _>(columns.event_ids)
         .bind::<Array<SmallInt>, _>(columns.lanes)
         .bind::<Array<Json>, _>(columns.outgoing_headers)
+        .bind::<Array<Nullable<Integer>>, _>(columns.leader_epochs)
         .execute(connection)
         .await?;
     Ok(())

@@ -7,11 +7,12 @@ WITH
 -- The records that are not dead-lettered yet.
 inserted AS (
   INSERT INTO dead_letters (id, consumer_group, topic, partition, record_offset, key, value, headers, stage, reason, error,
-                            attempts, event_id)
+                            attempts, event_id, leader_epoch)
   SELECT unnest(/* ids */ $1), /* consumer_group */ $2, /* topic */ $3, /* partition */ $4, unnest(/* offsets */ $5),
          unnest(/* keys */ $6), unnest(/* values */ $7), unnest(/* headers */ $8), unnest(/* stages */ $9),
-         unnest(/* reasons */ $10), unnest(/* errors */ $11), unnest(/* attempts */ $12), unnest(/* event_ids */ $13)
-  ON CONFLICT (consumer_group, topic, partition, record_offset)
+         unnest(/* reasons */ $10), unnest(/* errors */ $11), unnest(/* attempts */ $12), unnest(/* event_ids */ $13),
+         unnest(/* leader_epochs */ $16)
+  ON CONFLICT (consumer_group, topic, partition, record_offset, leader_epoch)
     WHERE record_offset IS NOT NULL AND NOT of_earlier_log DO NOTHING
   RETURNING id
 )

@@ -112,20 +112,29 @@ pub async fn unhandled_events(
     .await
 }
 
-/// Finds records without a dead letter. `offsets` belong to records below the position of `group` that are not
-/// TransactionCreated events.
+/// A record that is not a TransactionCreated event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignRecord {
+    /// The offset.
+    pub offset: i64,
+    /// The leader epoch (Kafka only).
+    pub leader_epoch: Option<i32>,
+}
+
+/// Finds records without a dead letter. `records` are below the position of `group`.
 pub async fn unhandled_records(
     connection: &mut Connection,
     group: &str,
     partition: i32,
-    offsets: &[i64],
+    records: &[ForeignRecord],
 ) -> Result<Findings, RepositoryError> {
     find(
         connection,
         statement(include_str!("topic/unhandled_records.sql"))
             .bind::<Integer, _>(partition)
-            .bind::<Array<BigInt>, _>(offsets)
-            .bind::<Text, _>(group),
+            .bind::<Array<BigInt>, _>(column(records, |record| record.offset))
+            .bind::<Text, _>(group)
+            .bind::<Array<Nullable<Integer>>, _>(column(records, |record| record.leader_epoch)),
     )
     .await
 }
