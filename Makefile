@@ -22,9 +22,9 @@ test: ## Run all tests, on a real PostgreSQL and a real Kafka
 	@scripts/setup.sh test
 	$(CARGO) test --locked --no-fail-fast
 
-torture: ## Inject random faults under load, then verify: make torture SECONDS=120 SEED=7
+torture: ## Inject random faults under load, then verify: make torture SECONDS=120 SEED=7, or mostly kills with KILLS=2900 (ms)
 	@scripts/setup.sh test
-	LEDGER_TORTURE_SECONDS=$(SECONDS) LEDGER_TORTURE_SEED=$(SEED) \
+	LEDGER_TORTURE_SECONDS=$(SECONDS) LEDGER_TORTURE_SEED=$(SEED) LEDGER_TORTURE_KILLS=$(KILLS) \
 	  $(CARGO) test --locked --test integration torture::nothing -- --ignored --nocapture
 
 model: ## Explore leases, outbox and positions with more faults at once than `make test` (minutes, several GB)

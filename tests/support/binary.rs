@@ -48,6 +48,11 @@ pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
 
 /// Runs a command until it exits.
 pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    run_within(arguments, environment, DEADLINE * 4)
+}
+
+/// Runs a command that may take this long.
+pub fn run_within(arguments: &[&str], environment: &[(&str, &str)], limit: Duration) -> Output {
     let mut child = command(arguments, environment)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -55,7 +60,7 @@ pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
         .expect("the binary starts");
     let mut out = capture(child.stdout.take().expect("piped"));
     let mut err = capture(child.stderr.take().expect("piped"));
-    let status = wait(&mut child, DEADLINE * 4).unwrap_or_else(|| {
+    let status = wait(&mut child, limit).unwrap_or_else(|| {
         child.kill().expect("killed");
         panic!("ledger {arguments:?} did not end; stderr: {}", err.text());
     });

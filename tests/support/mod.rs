@@ -6,6 +6,7 @@ pub mod binary;
 pub mod clients;
 pub mod german;
 pub mod kafka;
+pub mod kafka_admin;
 pub mod kafka_script;
 pub mod load;
 pub mod own_kafka;

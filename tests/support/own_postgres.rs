@@ -13,7 +13,7 @@ use nix::{
 };
 use secrecy::ExposeSecret;
 
-use super::{postgres::TestDatabase, proxy::Proxy};
+use super::{german::GermanPostgres, postgres::TestDatabase, proxy::Proxy};
 
 const DATABASE: &str = "ledger";
 /// The child processes of a killed server need a moment to exit.
@@ -24,21 +24,32 @@ pub struct OwnPostgres {
     /// The proxy in front of the server.
     pub proxy: Proxy,
     directory: PathBuf,
+    /// The programs of a server that knows a German locale.
+    german: Option<GermanPostgres>,
     cluster: Option<Cluster>,
 }
 
 impl OwnPostgres {
     /// Starts a server with a migrated database.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts a server with a migrated database. `lc_messages` can be German, if the machine has what that needs.
+    pub async fn start_with_german_locale() -> Self {
+        Self::start_with(GermanPostgres::make()).await
+    }
+
+    async fn start_with(german: Option<GermanPostgres>) -> Self {
         let directory = tempfile::Builder::new().prefix("ledger-test-").tempdir().expect("directory").keep();
-        let cluster = cluster(&directory).await.expect("a private PostgreSQL");
+        let cluster = cluster(&directory, german.as_ref()).await.expect("a private PostgreSQL");
         let administrator = TestDatabase::at(cluster.url("postgres").expose_secret());
         databases::create_if_missing(&mut administrator.connection().await, DATABASE).await.expect("created");
         let database = TestDatabase::at(cluster.url(DATABASE).expose_secret());
         let connection = repository::connect(&database.config.database, "test").await.expect("connection");
         migrations::migrate(connection).await.expect("migrated");
         let proxy = Proxy::start(([127, 0, 0, 1], cluster.port()).into()).await;
-        Self { proxy, directory, cluster: Some(cluster) }
+        Self { proxy, directory, german, cluster: Some(cluster) }
     }
 
     /// Returns the URL of the database through the proxy. It never changes.
@@ -74,7 +85,7 @@ impl OwnPostgres {
     /// Starts the server again with its data.
     pub async fn up(&mut self) {
         for attempt in 1.. {
-            match cluster(&self.directory).await {
+            match cluster(&self.directory, self.german.as_ref()).await {
                 Ok(cluster) => {
                     self.proxy.point_at(([127, 0, 0, 1], cluster.port()).into());
                     self.cluster = Some(cluster);
@@ -87,12 +98,12 @@ impl OwnPostgres {
     }
 }
 
-async fn cluster(directory: &std::path::Path) -> anyhow::Result<Cluster> {
+async fn cluster(directory: &std::path::Path, german: Option<&GermanPostgres>) -> anyhow::Result<Cluster> {
     let options = ClusterOptions {
         directory: directory.to_owned(),
         // The server restarts on the same files. `Drop` removes them.
         ephemeral: false,
-        binaries: None,
+        binaries: german.map(GermanPostgres::binaries),
         connections_max: 100,
         durable: false,
     };

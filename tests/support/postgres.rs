@@ -112,12 +112,20 @@ impl TestDatabase {
 
     /// Returns the value of a query as text: `database.value("SELECT count(*) FROM outbox").await`.
     pub async fn value(&self, sql: &str) -> String {
-        let rows = self.client().await.simple_query(sql).await.expect(sql);
+        self.try_value(sql).await.unwrap_or_else(|error| panic!("{error}: {sql}"))
+    }
+
+    /// Returns the value of a query, or the error.
+    pub async fn try_value(&self, sql: &str) -> Result<String, String> {
+        let connected = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await;
+        let (client, connection) = connected.map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        let rows = client.simple_query(sql).await.map_err(|error| error.to_string())?;
         let value = rows.iter().find_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
             _ => None,
         });
-        value.unwrap_or_else(|| panic!("no row: {sql}"))
+        value.ok_or_else(|| "no row".to_owned())
     }
 }
 

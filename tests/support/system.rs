@@ -31,6 +31,9 @@ pub struct System {
     pub kafka: Option<Behind>,
 }
 
+/// The longest time for a command.
+const COMMAND_MAX: Duration = Duration::from_secs(120);
+
 /// Short leases and time limits, so that tests need not wait long for their expiry.
 const SETTINGS: [(&str, &str); 8] = [
     ("ADMIN__LISTEN", "127.0.0.1:0"),
@@ -87,9 +90,14 @@ impl System {
 
     /// Runs a command until it exits.
     pub fn run(&self, arguments: &[&str]) -> Output {
+        self.run_within(arguments, COMMAND_MAX)
+    }
+
+    /// Runs a command that may take this long.
+    pub fn run_within(&self, arguments: &[&str], limit: Duration) -> Output {
         let environment = self.environment(&[]);
         let pairs: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        binary::run(arguments, &pairs)
+        binary::run_within(arguments, &pairs, limit)
     }
 
     /// Starts a relay and waits until it has started.
@@ -187,9 +195,12 @@ impl System {
 
     /// Waits until nothing is in flight, and returns all differences.
     pub async fn differences(&self) -> Vec<String> {
-        let environment = self.environment(&[]);
-        let pairs: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        let verified = binary::run(&["verify", "--wait", "90s", "--output", "json"], &pairs);
+        self.differences_within("90s", COMMAND_MAX).await
+    }
+
+    /// Waits at most `wait` until nothing is in flight, and returns all differences. `verify` may take until `limit`.
+    pub async fn differences_within(&self, wait: &str, limit: Duration) -> Vec<String> {
+        let verified = self.run_within(&["verify", "--wait", wait, "--output", "json"], limit);
         let report: Value = serde_json::from_slice(&verified.stdout).unwrap_or_default();
         let mut differences = Vec::new();
         match report["checks"].as_array() {

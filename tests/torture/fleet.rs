@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::schedule::SLOTS;
+use super::{operator::CLIENT_ID, schedule::SLOTS};
 use crate::support::{binary::Binary, system::System};
 
 /// A fail point can freeze its process; the fleet thaws it after this time.
@@ -18,6 +18,8 @@ const STOP_MAX: Duration = Duration::from_secs(7);
 /// In these tests a consumer is killed or loses its leases every few seconds, so three attempts in a row at a good
 /// record may fail by chance.
 const ATTEMPTS_MAX: &str = "9";
+/// What a relay says when its topic was deleted.
+const NO_TOPIC: &str = "topic transactions.v1 does not exist";
 /// An orchestrator waits before it restarts a process that ended immediately.
 const PAUSE_AFTER_FAILED_START: Duration = Duration::from_millis(500);
 
@@ -29,6 +31,8 @@ pub struct Fleet {
     pub starts: usize,
     /// Starts that failed because Kafka or PostgreSQL was away.
     pub failed_starts: usize,
+    /// Whether a relay may end because its topic does not exist.
+    pub topic_may_be_missing: bool,
 }
 
 struct Slot {
@@ -65,7 +69,13 @@ impl Fleet {
             fail_point: None,
             clock_offset: None,
         });
-        Self { slots: slots.collect(), differences: Vec::new(), starts: 0, failed_starts: 0 }
+        Self {
+            slots: slots.collect(),
+            differences: Vec::new(),
+            starts: 0,
+            failed_starts: 0,
+            topic_may_be_missing: false,
+        }
     }
 
     /// The addresses of the API.
@@ -84,11 +94,12 @@ impl Fleet {
             if let Some(ended) = slot.ended() {
                 match ended {
                     Ended::Expected => {}
+                    Ended::WithoutTopic(_) if self.topic_may_be_missing => {}
                     Ended::NotStarted => {
                         self.failed_starts += 1;
                         slot.paused_until = Some(Instant::now() + PAUSE_AFTER_FAILED_START);
                     }
-                    Ended::Unexpected(how) => self.differences.push(how),
+                    Ended::Unexpected(how) | Ended::WithoutTopic(how) => self.differences.push(how),
                 }
             }
             let is_paused = slot.paused_until.is_some_and(|until| until > Instant::now());
@@ -99,10 +110,13 @@ impl Fleet {
         }
     }
 
-    pub fn kill(&mut self, number: usize) {
+    /// Kills a process. Returns whether it runs.
+    pub fn kill(&mut self, number: usize) -> bool {
         let slot = &mut self.slots[number];
+        let runs = slot.running.as_ref().is_some_and(|running| !running.has_ended());
         slot.may_be_killed = true;
         slot.signal(Signal::SIGKILL);
+        runs
     }
 
     pub fn terminate(&mut self, number: usize) {
@@ -172,6 +186,8 @@ impl Fleet {
 enum Ended {
     /// The fleet ended it.
     Expected,
+    /// A relay stopped because its topic does not exist.
+    WithoutTopic(String),
     /// Kafka or PostgreSQL was away at start; an orchestrator retries.
     NotStarted,
     /// It ended in a way that is not allowed.
@@ -180,7 +196,7 @@ enum Ended {
 
 impl Slot {
     fn start(&mut self, system: &System) {
-        let mut more = Vec::new();
+        let mut more = vec![("LEDGER_BROKER__KAFKA__CLIENT_ID", CLIENT_ID)];
         if let Some(listen) = &self.listen {
             more.extend([("LEDGER_SERVE__LISTEN", listen.as_str()), ("LEDGER_ADMIN__LISTEN", "off")]);
         }
@@ -252,6 +268,9 @@ impl Slot {
             // The signal came before the process handles signals, so it has not done anything yet.
             (Some(15), _) if self.stopping_since.is_some() && log.is_empty() => Ended::Expected,
             (_, Some(1)) if !was_at_work => Ended::NotStarted,
+            (_, Some(1)) if self.role == "relay" && log.contains(NO_TOPIC) => {
+                Ended::WithoutTopic(self.report("stopped: there is no topic"))
+            }
             _ => Ended::Unexpected(self.report(&format!("ended by itself with {status}"))),
         }
     }

@@ -7,7 +7,7 @@ use ledger::{
     domain::{AccountId, Amount, Currency, Decision, Direction, IdempotencyKey, Posting},
     event::lane_of,
     posting::{Request, post_locked},
-    repository::{self, Connection, RepositoryError, transaction},
+    repository::{self, RepositoryError},
 };
 use tokio::task::JoinHandle;
 
@@ -15,6 +15,22 @@ use crate::support::{clients::Known, postgres::TestDatabase};
 
 /// The account that all clients use. The late rows are in its lane.
 const HOT: &str = "hot";
+
+/// Delays the commit of a late transaction for the milliseconds in its key. One that disappears fails then.
+const DELAY_COMMITS: &str = "
+    CREATE FUNCTION delay_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      PERFORM pg_sleep(split_part(NEW.idempotency_key, '-', 3)::float8 / 1000);
+      IF NEW.idempotency_key LIKE '%-disappears' THEN RAISE 'it disappears'; END IF;
+      RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER delay_commit AFTER INSERT ON transactions DEFERRABLE INITIALLY DEFERRED
+      FOR EACH ROW WHEN (NEW.idempotency_key LIKE 'late-%') EXECUTE FUNCTION delay_commit()";
+
+/// Makes late transactions possible.
+pub async fn prepare(database: &TestDatabase) {
+    database.client().await.batch_execute(DELAY_COMMITS).await.expect("created");
+}
 
 /// The sessions that left a transaction open.
 #[derive(Default)]
@@ -38,8 +54,9 @@ impl OtherSessions {
     pub fn leave_open(&mut self, database: TestDatabase, time: Duration, commits: bool) {
         let number = self.0.len();
         self.0.push(tokio::spawn(async move {
-            let key = format!("late-{number}");
-            let end = post_late(&database, number, &key, time, commits).await;
+            let end = if commits { "commits" } else { "disappears" };
+            let key = format!("late-{number}-{}-{end}", time.as_millis());
+            let end = post_late(&database, number, &key, commits).await;
             LateTransaction { key, end }
         }));
     }
@@ -92,25 +109,19 @@ impl OtherSessions {
     }
 }
 
-async fn post_late(database: &TestDatabase, number: usize, key: &str, time: Duration, commits: bool) -> End {
+async fn post_late(database: &TestDatabase, number: usize, key: &str, commits: bool) -> End {
     let mut connection = match repository::connect(&database.config.database, "other session").await {
         Ok(connection) => connection,
         Err(error) => return End::InDoubt(error),
     };
     let request = Request { posting: posting(number, key).into(), traceparent: None };
-    let open = if commits { time } else { time * 100 };
-    let posting = transaction("late", &mut connection, async |connection: &mut Connection| {
-        let posted = post_locked(connection, std::slice::from_ref(&request)).await?;
-        tokio::time::sleep(open).await;
-        match posted.decisions.first() {
-            Some(Decision::Create(created)) => Ok(created.id.to_string()),
+    match post_locked(&mut connection, std::slice::from_ref(&request)).await {
+        Ok(posted) => match posted.decisions.first() {
+            Some(Decision::Create(created)) => End::Committed(created.id.to_string()),
             other => panic!("the key is unique: {other:?}"),
-        }
-    });
-    match tokio::time::timeout(if commits { time * 100 } else { time }, posting).await {
-        Ok(Ok(id)) => End::Committed(id),
-        Ok(Err(error)) => End::InDoubt(error),
-        Err(_) => End::Disappeared,
+        },
+        Err(_) if !commits => End::Disappeared,
+        Err(error) => End::InDoubt(error),
     }
 }
 

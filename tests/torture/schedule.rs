@@ -56,11 +56,64 @@ pub enum Fault {
     DoubleTails,
     /// Kafka is killed and stays away long enough for the backlog to grow.
     KafkaAway(Duration),
+    /// The client id of the roles has this quota for this time.
+    Throttle((&'static str, f64), Duration),
+    /// `transactions.v1` is deleted under all roles, which create it again, and an operator ends the halts.
+    TopicAnew,
+    /// This command is started without the settings of Kafka.
+    WrongBroker(&'static str),
+    /// A default of the database, or of the role in it, changes for this time. All sessions end at its begin and end.
+    Setting(&'static str, Scope, Duration),
+}
+
+/// What a default setting belongs to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scope {
+    Database,
+    Role,
+}
+
+/// Which faults happen how often.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mode {
+    /// All kinds.
+    All,
+    /// Above all kills, with this pause on average, and now and then a fault of the environment.
+    Kills(Duration),
 }
 
 /// One long outage of Kafka lies in each of these intervals; a shorter run has none.
 const OUTAGE_INTERVAL: Duration = Duration::from_secs(240);
 const OUTAGE: Duration = Duration::from_secs(60);
+
+/// The slots that are killed in a run of kills: two processes of each role.
+pub const KILLED: usize = 6;
+
+/// Client quotas that slow the roles down.
+const QUOTAS: [(&str, f64); 3] =
+    [("producer_byte_rate", 30_000.0), ("consumer_byte_rate", 30_000.0), ("request_percentage", 1.0)];
+
+/// Commands that use the broker.
+const BROKER_COMMANDS: [&str; 3] = ["relay", "consume-risk", "verify"];
+
+/// Defaults that would change a result, end a session or refuse a statement. A locale that the machine does not have is
+/// refused by the server.
+const SETTINGS: [&str; 14] = [
+    "synchronous_commit=off",
+    "statement_timeout=20ms",
+    "search_path=other",
+    "default_transaction_isolation=serializable",
+    "default_transaction_read_only=on",
+    "lock_timeout=1ms",
+    "idle_in_transaction_session_timeout=50ms",
+    "row_security=on",
+    "bytea_output=escape",
+    "standard_conforming_strings=off",
+    "client_encoding=LATIN1",
+    "TimeZone=Pacific/Kiritimati",
+    "DateStyle=SQL, DMY",
+    "lc_messages=de_DE.UTF-8",
+];
 
 /// Wrong clocks, as `LEDGER_CLOCK_OFFSET` takes them.
 const WRONG_CLOCKS: [&str; 4] = ["30days", "-2h", "30days@5s", "-90s@2s"];
@@ -73,11 +126,70 @@ pub struct Planned {
 }
 
 /// Returns all faults of a run of this length.
-pub fn plan(seed: u64, length: Duration) -> Vec<Planned> {
-    let mut planned = common(seed, length);
+pub fn plan(seed: u64, length: Duration, mode: Mode) -> Vec<Planned> {
+    let mut planned = match mode {
+        Mode::All => [common(seed, length), outages(seed, length)].concat(),
+        Mode::Kills(pause) => kills(seed, length, pause),
+    };
     planned.extend(rare(seed, length));
-    planned.extend(outages(seed, length));
+    planned.extend(environment(seed, length, mode));
+    planned.extend(topics_made_anew(seed, length, mode));
     planned.sort_by_key(|planned| planned.at);
+    planned
+}
+
+/// Kills of a role, and now and then of PostgreSQL or Kafka.
+fn kills(seed: u64, length: Duration, pause: Duration) -> Vec<Planned> {
+    let pause_ms = usize::try_from(pause.as_millis()).expect("short");
+    let mut dice = Dice(seed);
+    let mut at = Duration::from_secs(2);
+    let mut planned = Vec::new();
+    while at < length {
+        let slot = dice.below(KILLED);
+        let fault = match dice.below(100) {
+            0..88 => Fault::Kill(slot),
+            88..95 => Fault::PostgresCrash,
+            _ => Fault::KafkaKill(dice.milliseconds(0, 500)),
+        };
+        planned.push(Planned { at, fault });
+        at += dice.milliseconds(pause_ms / 2, pause_ms * 3 / 2);
+    }
+    planned
+}
+
+/// Faults of the environment. They use random numbers of their own, as the rare ones do.
+fn environment(seed: u64, length: Duration, mode: Mode) -> Vec<Planned> {
+    let (pause_min, pause_max) = if mode == Mode::All { (5_000, 15_000) } else { (30_000, 60_000) };
+    let mut dice = Dice(seed.rotate_left(16));
+    let mut at = Duration::from_secs(5);
+    let mut planned = Vec::new();
+    while at < length {
+        let fault = match dice.below(10) {
+            0..3 => Fault::Throttle(QUOTAS[dice.below(QUOTAS.len())], dice.milliseconds(3_000, 10_000)),
+            3..5 => Fault::WrongBroker(BROKER_COMMANDS[dice.below(BROKER_COMMANDS.len())]),
+            _ => {
+                let scope = if dice.below(2) == 0 { Scope::Database } else { Scope::Role };
+                let setting = SETTINGS[dice.below(SETTINGS.len())];
+                Fault::Setting(setting, scope, dice.milliseconds(2_000, 10_000))
+            }
+        };
+        planned.push(Planned { at, fault });
+        at += dice.milliseconds(pause_min, pause_max);
+    }
+    planned
+}
+
+/// One topic is made anew in each interval. The way out publishes the whole ledger again, so a long run has few.
+fn topics_made_anew(seed: u64, length: Duration, mode: Mode) -> Vec<Planned> {
+    let interval = Duration::from_secs(if mode == Mode::All { 100 } else { 1_500 });
+    let mut dice = Dice(seed.rotate_left(48));
+    let mut planned = Vec::new();
+    let mut begin = Duration::ZERO;
+    while begin + interval <= length {
+        let at = begin + dice.milliseconds(10_000, 50_000);
+        planned.push(Planned { at, fault: Fault::TopicAnew });
+        begin += interval;
+    }
     planned
 }
 
@@ -187,12 +299,21 @@ impl Dice {
 #[test]
 fn a_seed_always_gives_the_same_schedule() {
     let minute = Duration::from_secs(60);
-    assert_eq!(plan(7, minute), plan(7, minute));
-    assert_ne!(plan(7, minute), plan(8, minute));
-    assert_eq!(plan(7, minute / 2), plan(7, minute)[..plan(7, minute / 2).len()]);
-    assert!(plan(7, minute).len() > 40);
-    let outages = |minutes| {
-        plan(7, minute * minutes).iter().filter(|planned| planned.fault == Fault::KafkaAway(OUTAGE)).count()
+    let kills = Mode::Kills(Duration::from_millis(2_900));
+    for mode in [Mode::All, kills] {
+        let plan = |seed, length| plan(seed, length, mode);
+        assert_eq!(plan(7, minute), plan(7, minute));
+        assert_ne!(plan(7, minute), plan(8, minute));
+        assert_eq!(plan(7, minute / 2), plan(7, minute)[..plan(7, minute / 2).len()]);
+    }
+    assert!(plan(7, minute, Mode::All).len() > 40);
+    let count = |minutes, mode, wanted: fn(&Fault) -> bool| {
+        plan(7, minute * minutes, mode).iter().filter(|planned| wanted(&planned.fault)).count()
     };
-    assert_eq!([outages(1), outages(4), outages(10)], [0, 1, 2]);
+    let outage = |fault: &Fault| *fault == Fault::KafkaAway(OUTAGE);
+    assert_eq!([1, 4, 10].map(|minutes| count(minutes, Mode::All, outage)), [0, 1, 2]);
+    let topic = |fault: &Fault| *fault == Fault::TopicAnew;
+    assert_eq!([1, 2, 10].map(|minutes| count(minutes, Mode::All, topic)), [0, 1, 6]);
+    let kill = |fault: &Fault| matches!(fault, Fault::Kill(_) | Fault::KafkaKill(_) | Fault::PostgresCrash);
+    assert!(count(60, kills, kill) > 1_150);
 }
