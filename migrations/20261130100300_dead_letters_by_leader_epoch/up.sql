@@ -5,3 +5,5 @@ DROP INDEX dead_letters_once;
 CREATE UNIQUE INDEX dead_letters_once
   ON dead_letters (consumer_group, topic, partition, record_offset, leader_epoch) NULLS NOT DISTINCT
   WHERE record_offset IS NOT NULL AND NOT of_earlier_log;
+-- Older binaries name the index by its columns.
+UPDATE schema_compatibility SET oldest_binary = '20261130100300';
