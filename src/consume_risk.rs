@@ -48,6 +48,7 @@ use tokio::{
 pub use backfill::{Backfill, BackfillFailure, Backfilled};
 pub use partition::{Attempts, LogCheck, NextAttempt, PartitionConsumer, StepOutcome};
 pub use retry::{RetriedRecord, UnwrittenAssessment, retry_record};
+pub use rules::read_list_file;
 
 use crate::{
     broker::topic_specs,

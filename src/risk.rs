@@ -22,6 +22,7 @@ mod expression;
 mod feature;
 mod history;
 mod layout;
+mod lists;
 mod money;
 mod node;
 mod observation;
@@ -33,6 +34,7 @@ mod ruleset;
 mod score;
 mod subject;
 mod symbol;
+mod text_set;
 mod types;
 mod value;
 
@@ -41,6 +43,7 @@ mod tests;
 
 pub use crate::domain::RiskLevel;
 pub use history::AccountHistory;
+pub use lists::{ReadListFile, list_files};
 pub use rows::HistoryRow;
 pub use rule_file::RuleFileError;
 pub use ruleset::{Mode, RuleSummary, Ruleset, SHIPPED_RULES};

@@ -554,6 +554,38 @@ async fn a_rule_file_is_read_again_when_it_changes_and_at_sighup() {
     consumer.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_file_is_read_again_when_it_is_replaced() {
+    let scene = Scene::new().await;
+    let directory = tempfile::tempdir().expect("directory");
+    let path = |name: &str| directory.path().join(name);
+    let replace = |content: &str| {
+        std::fs::write(path("next.csv"), content).expect("written");
+        std::fs::rename(path("next.csv"), path("listed.csv")).expect("renamed");
+    };
+    replace("acct-1\n");
+    let rules = "[levels]\nmedium = 40\nhigh = 70\n[lists.listed]\nfile = \"listed.csv\"\n\
+        [[rules]]\nid = \"r\"\nwhen = \"account_id in lists.listed\"\nscore = 1\nreason = \"r\"\n";
+    std::fs::write(path("rules.toml"), rules).expect("written");
+    let rules = path("rules.toml").display().to_string();
+    let checked = binary::run(&["risk", "check", &rules], &[]);
+    let checked = String::from_utf8(checked.stdout).expect("text");
+    assert!(checked.contains("\nlist listed: 1 entries"), "{checked}");
+    let environment = scene.environment();
+    let mut environment: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    environment.push(("LEDGER_RISK__RULES", &rules));
+    let mut consumer = Binary::start(&["consume-risk"], &environment);
+    let address = consumer.field("admin");
+    consumer.answers(&address, "/readyz");
+    replace("acct-1\nacct-2\n");
+    consumer.line_with("rules reloaded");
+    std::fs::remove_file(path("listed.csv")).expect("removed");
+    consumer.line_with("the changed rule file is refused");
+    replace("acct-1\n");
+    consumer.line_with("rules reloaded");
+    consumer.stop();
+}
+
 #[test]
 fn risk_check_accepts_a_valid_file_and_names_the_line_of_an_error() {
     let checked = |text: &str| {

@@ -2,6 +2,8 @@
 //! in use stay.
 
 use std::{
+    io::Read,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    risk::{Mode, Ruleset, SHIPPED_RULES},
+    risk::{self, Mode, Ruleset, SHIPPED_RULES},
     runtime::Stop,
 };
 
@@ -24,6 +26,8 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// A usual rule file has a few kilobytes.
 const FILE_SIZE_MAX: u64 = 4 << 20;
+/// A list of a million account numbers has about 25 MiB.
+const LIST_SIZE_MAX: u64 = 64 << 20;
 /// How long checking a file may take. The checks are bounded, so only a machine without free cores gets here.
 const PARSE_TIME_MAX: Duration = Duration::from_secs(30);
 /// The stack of the thread that checks a file.
@@ -40,8 +44,9 @@ pub(super) async fn load(path: Option<&Path>) -> anyhow::Result<Ruleset> {
 /// Checks a file in a thread of its own, so that a large file delays no other work of the process.
 async fn parse(path: &Path, text: String) -> anyhow::Result<Ruleset> {
     let (sender, parsed) = oneshot::channel();
+    let file = path.to_owned();
     let check = move || {
-        let _ = sender.send(Ruleset::parse(&text));
+        let _ = sender.send(Ruleset::parse_with(&text, &|name| read_list_file(Some(&file), name)));
     };
     std::thread::Builder::new().name("rules".into()).stack_size(PARSE_STACK_BYTES).spawn(check)?;
     let parsed = timeout(PARSE_TIME_MAX, parsed)
@@ -58,6 +63,34 @@ async fn read(path: &Path) -> anyhow::Result<String> {
     let size = tokio::fs::metadata(path).await.with_context(unreadable)?.len();
     anyhow::ensure!(size <= FILE_SIZE_MAX, "the rules in {} are larger than 4 MiB", path.display());
     tokio::fs::read_to_string(path).await.with_context(unreadable)
+}
+
+/// Reads a list file. Its name is relative to the directory of the rule file.
+pub fn read_list_file(rules: Option<&Path>, name: &str) -> Result<Vec<u8>, String> {
+    let path = list_path(rules, name);
+    let unreadable = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let file = std::fs::File::open(&path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(LIST_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LIST_SIZE_MAX {
+        return Err(format!("{} is larger than 64 MiB", path.display()));
+    }
+    Ok(bytes)
+}
+
+fn list_path(rules: Option<&Path>, name: &str) -> PathBuf {
+    rules.and_then(Path::parent).unwrap_or(Path::new("")).join(name)
+}
+
+/// Returns what shows a change of the rules: the text, and place, size and time of each list file. A ConfigMap that
+/// changes puts another file in the place.
+fn fingerprint(path: &Path, text: &str) -> String {
+    let state = |name: &String| match std::fs::metadata(list_path(Some(path), name)) {
+        Ok(found) => format!("{} {} {}.{}", found.ino(), found.size(), found.mtime(), found.mtime_nsec()),
+        Err(error) => error.to_string(),
+    };
+    let lists: Vec<String> = risk::list_files(text).iter().map(state).collect();
+    format!("{}\n{text}", lists.join("\n"))
 }
 
 /// Shows the metrics of the rules in use, so that a counter exists before its rule fails for the first time.
@@ -112,7 +145,7 @@ async fn next_signal(hangup: Option<&mut Signal>) {
 struct RuleFile {
     path: PathBuf,
     rules: watch::Sender<Arc<Ruleset>>,
-    /// The content that was checked last, and why it is refused. The same content is checked once, unless SIGHUP asks.
+    /// The fingerprint of the content that was checked last, and why it is refused. The same content is checked once, unless SIGHUP asks.
     checked: Option<(String, Option<String>)>,
     /// The error that is in the log.
     logged: Option<String>,
@@ -134,14 +167,15 @@ impl RuleFile {
 
     /// Returns the rules of the file, or None if its content was checked before.
     async fn check_text(&mut self, text: String, is_asked: bool) -> Result<Option<Ruleset>, String> {
+        let fingerprint = fingerprint(&self.path, &text);
         if let Some((known, refused)) = &self.checked
-            && *known == text
+            && *known == fingerprint
             && !is_asked
         {
             return refused.clone().map_or(Ok(None), Err);
         }
-        let parsed = parse(&self.path, text.clone()).await.map_err(|error| format!("{error:#}"));
-        self.checked = Some((text, parsed.as_ref().err().cloned()));
+        let parsed = parse(&self.path, text).await.map_err(|error| format!("{error:#}"));
+        self.checked = Some((fingerprint, parsed.as_ref().err().cloned()));
         parsed.map(Some)
     }
 

@@ -12,6 +12,7 @@ use clap::Subcommand;
 
 use crate::{
     config::Overrides,
+    consume_risk,
     risk::{Mode, Ruleset, SHIPPED_RULES},
     runtime::{Context, print_text},
 };
@@ -61,7 +62,7 @@ fn check(file: Option<&Path>) -> anyhow::Result<ExitCode> {
         }
     };
     let name = file.map_or_else(|| "the built-in rules".into(), |path| path.display().to_string());
-    match Ruleset::parse(&text) {
+    match Ruleset::parse_with(&text, &|name| consume_risk::read_list_file(file, name)) {
         Ok(ruleset) => {
             print_text(summary(&name, &ruleset))?;
             Ok(ExitCode::SUCCESS)
@@ -75,8 +76,13 @@ fn check(file: Option<&Path>) -> anyhow::Result<ExitCode> {
 
 fn summary(name: &str, ruleset: &Ruleset) -> String {
     let count = |mode| ruleset.summaries().filter(|rule| rule.mode == mode).count();
+    let lists: String = ruleset
+        .list_sizes()
+        .iter()
+        .map(|(list, entries)| format!("\nlist {list}: {entries} entries"))
+        .collect();
     format!(
-        "{name}: valid, ruleset {}: {} live, {} shadow and {} disabled rules over {} features, at most {} steps an event",
+        "{name}: valid, ruleset {}: {} live, {} shadow and {} disabled rules over {} features, at most {} steps an event{lists}",
         ruleset.version(),
         count(Mode::Live),
         count(Mode::Shadow),

@@ -6,13 +6,16 @@ use toml::Spanned;
 
 use super::{
     RuleFileError, Ruleset,
-    check::Fault,
+    check::{Fault, Lookup},
     expression::Expression,
     feature::{Aggregate, Feature, Measure},
     layout::HistoryLayout,
+    lists::{Lists, ReadListFile},
     money::minor_units,
     reason::Reason,
-    rule_file::{AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, did_you_mean, read},
+    rule_file::{
+        AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, did_you_mean, read, version_of,
+    },
     ruleset::{Mode, Rule, TrackedText},
     symbol::{Symbol, VARIABLES},
     types::type_of,
@@ -40,15 +43,24 @@ const DEFAULT_CURRENCY: &str = "default";
 
 impl Ruleset {
     /// Parses and checks a rule file. The time, the memory and the stack that this takes are limited, whatever the file holds.
+    /// The file cannot name list files.
     pub fn parse(text: &str) -> Result<Self, RuleFileError> {
-        let (file, version) = read(text)?;
-        Builder { source: RuleText(text), file: &file }.build(&version)
+        Self::parse_with(text, &|_| Err("cannot be read: these rules are not in a file".into()))
+    }
+
+    /// Like [`Ruleset::parse`], for a file that may name list files. The version depends on their content.
+    pub fn parse_with(text: &str, read_list: ReadListFile<'_>) -> Result<Self, RuleFileError> {
+        let (file, mut content) = read(text)?;
+        let source = RuleText(text);
+        let lists = Lists::read(&file.lists, source, read_list, &mut content)?;
+        Builder { source, file: &file, lists }.build(&version_of(content))
     }
 }
 
 struct Builder<'a> {
     source: RuleText<'a>,
     file: &'a RuleFile,
+    lists: Lists,
 }
 
 /// The names that rules can use.
@@ -83,6 +95,7 @@ impl Builder<'_> {
         Ok(Ruleset {
             version: version.into(),
             history_rows: self.history_rows()?,
+            list_sizes: self.lists.sizes(),
             levels,
             layout: HistoryLayout::new(&features),
             features,
@@ -360,10 +373,10 @@ impl Builder<'_> {
             };
             Ok((symbol, type_of(symbol, unit)))
         };
-        let when =
-            Expression::compile(written.when.get_ref(), &lookup).map_err(|Fault { at, message }| {
-                self.source.error_within(&written.when, at, format!("rules.{id}.when"), message)
-            })?;
+        let lookup = Lookup { name: &lookup, lists: &self.lists };
+        let when = Expression::compile(written.when.get_ref(), lookup).map_err(|Fault { at, message }| {
+            self.source.error_within(&written.when, at, format!("rules.{id}.when"), message)
+        })?;
         if written.reason.get_ref().len() > REASON_BYTES_MAX {
             let message = format!("must have at most {REASON_BYTES_MAX} bytes");
             return Err(wrong(&written.reason, "reason", message));

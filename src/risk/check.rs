@@ -4,6 +4,8 @@
 //! [`super::evaluate`] names. What cannot be meant is refused: money compared with a number, a currency that does not
 //! exist.
 
+use std::sync::Arc;
+
 use cel::{
     IdedExpr,
     common::ast::{CallExpr, ComprehensionExpr, Expr, LiteralValue, SelectExpr, SourceInfo, operators},
@@ -14,6 +16,7 @@ use super::{
         check_known_values, common, described, is_metadata, is_zero, literal_value, loops_within, remedy,
         texts_of, written_money,
     },
+    lists::Lists,
     node::{Loop, Node},
     rule_file::did_you_mean,
     symbol::{Symbol, Variable},
@@ -22,6 +25,8 @@ use super::{
 
 /// The function that is in no table: its argument is read when the rules are built.
 pub(super) const MONEY: &str = "money";
+/// The name before that of a list of the rule file.
+const LISTS: &str = "lists";
 /// The names of types, for `type(metadata.n) == int`.
 const TYPE_NAMES: &[&str] = &["int", "string", "bool"];
 /// How many loops may run within each other.
@@ -50,8 +55,13 @@ pub(super) struct Fault {
     pub message: String,
 }
 
-/// Returns the meaning and the type of a name.
-pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Result<(Symbol, Type), String>;
+/// What the names in a condition stand for.
+#[derive(Clone, Copy)]
+pub(super) struct Lookup<'a> {
+    /// Returns the meaning and the type of a name.
+    pub name: &'a dyn Fn(&str) -> Result<(Symbol, Type), String>,
+    pub lists: &'a Lists,
+}
 
 type Checked = Result<(Node, Type), Fault>;
 
@@ -121,6 +131,9 @@ impl Checker<'_> {
     }
 
     fn name(&self, expression: &IdedExpr, name: &str) -> Checked {
+        if name == LISTS {
+            return Err(self.fault(expression, "lists are used like this: `counterparty in lists.NAME`"));
+        }
         if let Some(index) = self.bound.iter().rposition(|(known, _)| known == name) {
             let found = self.bound.get(index).map_or(Type::Metadata, |(_, found)| *found);
             return Ok((Node::Bound(index), found));
@@ -128,7 +141,7 @@ impl Checker<'_> {
         if TYPE_NAMES.contains(&name) {
             return Ok((Node::Text(name.into()), Type::One(Kind::TypeName)));
         }
-        let (symbol, found) = (self.lookup)(name).map_err(|message| self.fault(expression, message))?;
+        let (symbol, found) = (self.lookup.name)(name).map_err(|message| self.fault(expression, message))?;
         Ok((Node::Symbol(symbol), found))
     }
 
@@ -295,6 +308,11 @@ impl Checker<'_> {
     }
 
     fn membership(&mut self, one: &IdedExpr, range: &IdedExpr) -> Checked {
+        if let Expr::Select(SelectExpr { operand, field, test: false }) = &range.expr
+            && matches!(&operand.expr, Expr::Ident(name) if name == LISTS)
+        {
+            return self.membership_in_named(one, range, field);
+        }
         let ((node, kind), (values, found)) = (self.one(one)?, self.any(range)?);
         let fits = match found {
             Type::Metadata => kind.common(Kind::Text).is_some(),
@@ -317,9 +335,19 @@ impl Checker<'_> {
         }
         let found = Type::One(Kind::Truth);
         Ok(match texts_of(&values) {
-            Some(texts) => (Node::InTexts(Box::new(node), texts), found),
+            Some(texts) => (Node::InTexts(Box::new(node), Arc::new(texts)), found),
             None => (Node::In(Box::new([node, values])), found),
         })
+    }
+
+    fn membership_in_named(&mut self, one: &IdedExpr, range: &IdedExpr, list: &str) -> Checked {
+        let (node, kind) = self.one(one)?;
+        if kind.common(Kind::Text).is_none() {
+            let described = described(one, Type::One(kind));
+            return Err(self.fault(one, format!("cannot look for this: {described}, a list holds texts")));
+        }
+        let texts = self.lookup.lists.find(list).map_err(|message| self.fault(range, message))?;
+        Ok((Node::InTexts(Box::new(node), Arc::clone(texts)), Type::One(Kind::Truth)))
     }
 
     fn index(&mut self, expression: &IdedExpr, map: &IdedExpr, key: &IdedExpr) -> Checked {

@@ -1,8 +1,6 @@
 //! What the checker knows about values that are written in a condition: their types, texts that a name never has, and
 //! remedies for mixed-up units.
 
-use std::collections::HashSet;
-
 use cel::{
     IdedExpr,
     common::ast::{Expr, LiteralValue},
@@ -13,6 +11,7 @@ use super::{
     node::{MinorUnits, Node},
     rule_file::did_you_mean,
     symbol::{Symbol, Variable},
+    text_set::TextSet,
     types::{Kind, Type},
 };
 use crate::domain::{CURRENCIES, Currency};
@@ -24,9 +23,11 @@ pub(super) fn is_zero(node: &Node) -> bool {
 }
 
 /// Returns the texts of a list that holds nothing but written texts.
-pub(super) fn texts_of(node: &Node) -> Option<HashSet<Box<str>>> {
+pub(super) fn texts_of(node: &Node) -> Option<TextSet> {
     let Node::List(values) = node else { return None };
-    values.iter().map(|value| if let Node::Text(text) = value { Some(text.clone()) } else { None }).collect()
+    let mut texts = TextSet::default();
+    let all = values.iter().all(|value| matches!(value, Node::Text(text) if texts.insert(text)));
+    all.then_some(texts)
 }
 
 /// Returns a written value and its type.

@@ -85,7 +85,7 @@ impl<'a> Evaluation<'a> {
                 Value::Truth(self.range(range)?.iter().any(|each| order(&one, each) == Some(Ordering::Equal)))
             }
             Node::InTexts(one, texts) => match self.value(one)? {
-                Value::Text(text) => Value::Truth(texts.contains(&*text)),
+                Value::Text(text) => Value::Truth(texts.contains(&text)),
                 _ => Value::Truth(false),
             },
             Node::List(nodes) => {

@@ -1,10 +1,11 @@
 //! A condition whose types are checked, ready to be evaluated, and the measure of what an evaluation can cost.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{
     money::DECIMALS_MAX,
     symbol::{Symbol, Variable},
+    text_set::TextSet,
     types::{Arithmetic, Comparison, Function},
 };
 use crate::domain::METADATA_ENTRIES_MAX;
@@ -41,7 +42,7 @@ pub(super) enum Node {
     Compare(Comparison, Box<[Self; 2]>),
     In(Box<[Self; 2]>),
     /// Whether a text is one of many. A look-up costs the same, however many there are.
-    InTexts(Box<Self>, HashSet<Box<str>>),
+    InTexts(Box<Self>, Arc<TextSet>),
     List(Vec<Self>),
     Call(Function, Vec<Self>),
     Loop(Box<Loop>),

@@ -36,6 +36,8 @@ pub(super) struct RuleFile {
     #[serde(default)]
     pub amounts: BTreeMap<String, Spanned<BTreeMap<String, Spanned<String>>>>,
     #[serde(default)]
+    pub lists: BTreeMap<String, Spanned<ListIn>>,
+    #[serde(default)]
     pub features: BTreeMap<String, Spanned<FeatureIn>>,
     #[serde(default)]
     pub rules: Vec<Spanned<RuleIn>>,
@@ -46,6 +48,14 @@ pub(super) struct RuleFile {
 pub(super) struct LevelsIn {
     pub medium: i16,
     pub high: i16,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListIn {
+    pub file: Option<Spanned<String>>,
+    pub column: Option<Spanned<String>>,
+    pub values: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,8 +155,9 @@ impl RuleFileError {
     }
 }
 
-/// Parses the file and computes its version.
-pub(super) fn read(text: &str) -> Result<(RuleFile, String), RuleFileError> {
+/// Parses the file. The hash is that of its content with its keys sorted, so comments, white space and the order of keys
+/// do not change it.
+pub(super) fn read(text: &str) -> Result<(RuleFile, Sha256), RuleFileError> {
     let source = RuleText(text);
     let refused = |error: toml::de::Error| {
         let message = with_nearest(error.message());
@@ -154,15 +165,13 @@ pub(super) fn read(text: &str) -> Result<(RuleFile, String), RuleFileError> {
     };
     let file = toml::from_str::<RuleFile>(text).map_err(refused)?;
     let table = toml::from_str::<toml::Table>(text).map_err(refused)?;
-    Ok((file, version_of(&table)))
+    let canonical = serde_json::to_value(table).map(|value| sorted(value).to_string()).unwrap_or_default();
+    Ok((file, Sha256::new_with_prefix(canonical)))
 }
 
-/// Returns the first digits of the SHA-256 of the content with its keys sorted. Comments, white space and the order of
-/// keys do not change the version.
-fn version_of(table: &toml::Table) -> String {
-    let canonical = serde_json::to_value(table).map(|value| sorted(value).to_string()).unwrap_or_default();
-    let hash = Sha256::digest(canonical.as_bytes());
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+/// Returns the first digits of the hash.
+pub(super) fn version_of(content: Sha256) -> String {
+    let hex: String = content.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     hex.chars().take(VERSION_LENGTH).collect()
 }
 

@@ -72,6 +72,8 @@ pub(super) enum TrackedText {
 pub struct Ruleset {
     pub(super) version: Arc<str>,
     pub(super) history_rows: usize,
+    /// The name and the number of entries of each list.
+    pub(super) list_sizes: Vec<(String, usize)>,
     pub(super) levels: (i16, i16),
     pub(super) features: Vec<Feature>,
     pub(super) layout: HistoryLayout,
@@ -107,6 +109,11 @@ impl Ruleset {
     /// Returns how many steps the rules take for one event at most.
     pub fn cost(&self) -> u64 {
         self.rules.iter().map(|rule| rule.when.cost()).fold(0, u64::saturating_add)
+    }
+
+    /// The name and the number of entries of each list.
+    pub fn list_sizes(&self) -> &[(String, usize)] {
+        &self.list_sizes
     }
 
     /// The names of the features.

@@ -424,6 +424,82 @@ fn a_condition_without_bounds_is_refused_and_a_long_list_is_looked_up_at_once() 
     assert!(refused(&all).message.contains("the rules up to here take up to"));
 }
 
+const LISTED: &str =
+    "[lists.sanctioned]\nfile = \"sanctioned.csv\"\n[lists.known]\nvalues = [\"shop-1\", \"shop-2\"]\n";
+
+/// Parses rules that use the two lists of [`LISTED`].
+fn with_lists(when: &str, file: &str) -> Result<Ruleset, RuleFileError> {
+    let text = format!("{LEVELS}{LISTED}{}", rule(when));
+    Ruleset::parse_with(&text, &|name| match name {
+        "sanctioned.csv" => Ok(file.into()),
+        other => Err(format!("cannot read {other}")),
+    })
+}
+
+#[test]
+fn a_named_list_is_looked_up_byte_by_byte() {
+    let cases = [
+        ("counterparty in lists.known", true),
+        ("counterparty in lists.sanctioned", false),
+        ("!(counterparty in lists.sanctioned) && counterparty in lists.known", true),
+        ("account_id in lists.sanctioned", true),
+        ("has(metadata.iban) && metadata.iban in lists.sanctioned", false),
+        ("['shop-7', 'x'].exists(party, party in lists.sanctioned)", false),
+        ("['Ärger GmbH, Köln'].exists(party, party in lists.sanctioned)", true),
+    ];
+    let file = "acct-1,\"since 2020\"\nSHOP-1\n\"Ärger GmbH, Köln\"\nshop-\n";
+    let row = Row { counterparty: Some("shop-1"), ..row(0, 100) };
+    for (when, expected) in cases {
+        let ruleset = with_lists(when, file).unwrap_or_else(|error| panic!("{when}: {error}"));
+        assert_eq!(ruleset.list_sizes(), [("known".into(), 2), ("sanctioned".into(), 4)]);
+        let assessment = last(&ruleset, std::slice::from_ref(&row));
+        assert_eq!(!assessment.reasons.is_empty(), expected, "{when}");
+    }
+}
+
+#[test]
+fn the_content_of_a_list_file_is_part_of_the_version() {
+    let version = |file: &str| with_lists("counterparty in lists.sanctioned", file).expect("valid").version();
+    assert_eq!(version("a\nb\n"), version("a\nb\n"));
+    assert_ne!(version("a\nb\n"), version("a\nc\n"));
+}
+
+#[test]
+fn a_list_that_cannot_be_read_whole_or_is_misused_refuses_the_rules() {
+    let file = |list: &str| format!("[lists.l]\n{list}\n{}", rule("counterparty in lists.l"));
+    let cases = [
+        (file("file = \"missing.csv\""), "cannot be read"),
+        (file(""), "needs either `file`"),
+        (file("values = [\"a\"]\nfile = \"b.csv\""), "needs either `file`"),
+        (file("values = [\"a\", \"\"]"), "the value is empty"),
+        (file("vaules = [\"a\"]"), "did you mean values?"),
+        (
+            format!("[lists.known]\nvalues = [\"a\"]\n{}", rule("counterparty in lists.knwon")),
+            "did you mean known?",
+        ),
+        (file("values = [\"a\"]").replace("counterparty in", "amount in"), "a list holds texts"),
+        (
+            file("values = [\"a\"]").replace("counterparty in lists.l", "size(lists.l) > 1"),
+            "counterparty in lists.NAME",
+        ),
+        (rule("counterparty in lists"), "counterparty in lists.NAME"),
+    ];
+    for (body, part) in cases {
+        let error = refused(&body);
+        assert!(error.to_string().contains(part), "{body}\n{error}");
+    }
+    let csv_cases =
+        [("a\n\"\"\n", "line 2: the value is empty"), ("name,iban\nx\n", "line 2: the value is empty")];
+    let column = LISTED.replace("sanctioned.csv\"", "sanctioned.csv\"\ncolumn = \"iban\"");
+    for (content, part) in csv_cases {
+        let text = format!("{LEVELS}{}", if content.contains("iban") { &column } else { LISTED });
+        let error = Ruleset::parse_with(&text, &|_| Ok(content.into())).expect_err("refused");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let error = Ruleset::parse_with(&format!("{LEVELS}{column}"), &|_| Ok("name,ibna\nx,y\n".into()));
+    assert!(error.expect_err("refused").to_string().contains("did you mean ibna?"));
+}
+
 #[test]
 fn a_rule_that_fails_is_noted_and_the_other_rules_count() {
     let fragile = "description != 'boom' || 1 / (account_seq - account_seq) > 0";
@@ -648,8 +724,9 @@ fn the_guide_names_everything_and_its_examples_are_valid() {
     }
     let examples: Vec<&str> =
         guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
-        Ruleset::parse(example).unwrap_or_else(|error| panic!("{error} in:\n{example}"));
+        Ruleset::parse_with(example, &|_| Ok("iban\nDE89370400440532013000\n".into()))
+            .unwrap_or_else(|error| panic!("{error} in:\n{example}"));
     }
 }
