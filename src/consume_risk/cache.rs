@@ -91,7 +91,6 @@ impl HistoryCache {
     }
 
     /// Updates the gauge that shows the memory of all histories of the process.
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     pub fn report(&mut self) {
         let gauge = metrics::gauge!("ledger_risk_history_bytes");
         gauge.increment(self.bytes as f64);
