@@ -206,6 +206,7 @@ impl Metadata {
     }
 }
 
-fn not_known_everywhere(topic: &str) -> BrokerError {
+/// The error while a topic exists, but the broker that was asked does not know it yet.
+pub(super) fn not_known_everywhere(topic: &str) -> BrokerError {
     BrokerError::Unavailable { detail: format!("topic {topic} is not known to every broker yet") }
 }

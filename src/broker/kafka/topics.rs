@@ -17,7 +17,7 @@ use super::{
     connect::Connector,
     connection::Connection,
     errors::cannot_describe,
-    metadata::{Metadata, TopicMetadata},
+    metadata::{Metadata, TopicMetadata, not_known_everywhere},
     requests::{millis, text},
 };
 use crate::broker::{BrokerError, Retention, TopicSpec, TopicState};
@@ -164,7 +164,9 @@ impl Topics {
         loop {
             match self.metadata.partition_count(&topic.name).await? {
                 Some(actual) if actual >= topic.partitions => return Ok(actual),
-                found if Instant::now() >= deadline => return Ok(found.unwrap_or(0)),
+                found if Instant::now() >= deadline => {
+                    return found.ok_or_else(|| not_known_everywhere(&topic.name));
+                }
                 _ => sleep(NEW_TOPIC_CHECK_INTERVAL).await,
             }
         }
