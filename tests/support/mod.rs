@@ -28,14 +28,23 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Checks the condition until it holds. Panics with `what` at the deadline.
-pub async fn eventually<F, Looked>(what: &str, mut look: F)
+pub async fn eventually<F, Looked>(what: &str, look: F)
 where
     F: FnMut() -> Looked,
     Looked: Future<Output = bool>,
 {
-    let deadline = Instant::now() + DEADLINE;
+    eventually_within(DEADLINE, what, look).await;
+}
+
+/// Like [`eventually`], with another limit, for what takes Kafka or a slow network longer.
+pub async fn eventually_within<F, Looked>(limit: Duration, what: &str, mut look: F)
+where
+    F: FnMut() -> Looked,
+    Looked: Future<Output = bool>,
+{
+    let deadline = Instant::now() + limit;
     while !look().await {
-        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

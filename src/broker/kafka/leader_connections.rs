@@ -6,7 +6,7 @@
 //! - After a failed request, the connection is closed and the leader of the partition is looked up again. Other partitions
 //!   are not affected.
 //! - A quota is respected: no request is sent on a connection while the broker throttles it. This wait does not count
-//!   against `broker.kafka.request_timeout`.
+//!   against `broker.kafka.request_timeout`. A request that is withheld again and again waits longer each time.
 
 use std::{
     collections::HashMap,
@@ -23,6 +23,11 @@ use crate::broker::BrokerError;
 
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The limits of the wait after a request that the broker withheld more than once in a row. A withheld fetch costs as much of
+/// a quota on requests as one that is answered. If each partition only waited as long as the broker says, their fetches
+/// together could use up the quota, and none would ever be answered.
+const WITHHELD_WAIT_MIN: Duration = Duration::from_secs(1);
+const WITHHELD_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// The purpose of a connection. A connection answers its requests in order, so a fetch that waits for records would delay
 /// a write on the same connection.
@@ -73,11 +78,16 @@ impl LeaderConnections {
     ) -> Result<T, BrokerError> {
         let mut deadline = Deadline::after(self.request_timeout + extra);
         let mut retry_wait = RETRY_WAIT_MIN;
+        let mut withheld_wait = Duration::ZERO;
         loop {
             match self.attempt(key, &mut deadline, request, &read).await {
                 Ok(Some(value)) => return Ok(value),
-                // Withheld because of a quota: the next attempt waits until the broker reads again.
-                Ok(None) => {}
+                // Withheld because of a quota: the next attempt also waits until the broker reads again.
+                Ok(None) => {
+                    deadline.extend(withheld_wait);
+                    sleep(withheld_wait).await;
+                    withheld_wait = (withheld_wait * 2).clamp(WITHHELD_WAIT_MIN, WITHHELD_WAIT_MAX);
+                }
                 Err(error) if error.is_transient() && deadline.allows(retry_wait) => {
                     sleep(retry_wait).await;
                     retry_wait = (retry_wait * 2).min(RETRY_WAIT_MAX);
