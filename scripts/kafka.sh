@@ -7,7 +7,7 @@
 #
 # - `--secure` adds listeners with TLS and SASL, users and an authorizer. The plain listener stays open for the
 #   administrator.
-# - `--join` makes the node the second broker of an existing cluster, to test the loss of a replica.
+# - `--join` makes the node another broker of an existing cluster, to test the loss of replicas.
 #
 # Deliberately absent: more than one controller. This is not a way to run Kafka in production.
 
@@ -50,7 +50,8 @@ Options:
   --secure           also listen with TLS, with SASL, and with both (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512). User
                      "ledger" has every permission, user "guest" has none. DIR/secure holds the addresses, the
                      certificate of the authority and the passwords; the printed settings use TLS and SCRAM
-  --join DIR         join the cluster of the broker with data directory DIR as its second broker
+  --join DIR         join the cluster of the broker with data directory DIR as its second broker; the third one
+                     also needs --set node.id=3, at each start
   --set KEY=VALUE    add a line to server.properties; may be repeated
   --keep             with down: keep the data, for the next up
 

@@ -64,6 +64,7 @@ mod session_defaults;
 mod simulate;
 mod slow_bodies;
 mod sockets;
+mod three_brokers;
 mod tls;
 mod topics;
 mod torture;

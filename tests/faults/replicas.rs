@@ -27,7 +27,7 @@ async fn too_few_replicas_delay_their_topic_only_until_fewer_are_required() {
         kafka.tool(TOPICS, &[&["--create", "--topic", topic], how].concat()).await;
     };
     let (second, ..) = tokio::join!(
-        kafka.start_second_broker(),
+        kafka.start_broker(2),
         create(RISK_ASSESSMENTS_TOPIC, &["--replica-assignment", "1,1,1,1,1,1"]),
         create(TRANSACTIONS_DEAD_LETTER_TOPIC, &["--replica-assignment", "1"]),
     );
@@ -67,7 +67,7 @@ async fn too_few_replicas_delay_their_topic_only_until_fewer_are_required() {
 async fn partitions_of_a_broker_that_dies_are_published_to_and_read_from_their_new_leader() {
     let Some(system) = System::on_kafka().await else { return };
     let kafka = &system.kafka().broker;
-    let second = kafka.start_second_broker().await;
+    let second = kafka.start_broker(2).await;
     let create = async |topic, assignment: &str| {
         kafka.tool(TOPICS, &["--create", "--topic", topic, "--replica-assignment", assignment]).await;
     };

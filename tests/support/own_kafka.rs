@@ -20,18 +20,27 @@ pub async fn permit() -> SemaphorePermit<'static> {
     PERMITS.acquire().await.expect("never closed")
 }
 
-/// The second broker of a cluster.
-pub struct SecondBroker(DataDirectory);
+/// A broker that joined the cluster of another one, which stays the controller.
+pub struct JoinedBroker {
+    data: DataDirectory,
+    options: [String; 4],
+}
 
-impl SecondBroker {
-    /// Stops it and returns when the other broker leads its partitions.
-    pub async fn stop(&self) {
-        self.0.down().await;
+impl JoinedBroker {
+    /// Starts it, also after it was stopped or killed, and returns when it answers.
+    pub async fn up(&self) {
+        let options = self.options.each_ref().map(String::as_str);
+        self.data.up(HEAP, &options).await;
     }
 
-    /// Kills it. The other broker leads its partitions after some seconds.
+    /// Stops it and returns when other brokers lead its partitions.
+    pub async fn stop(&self) {
+        self.data.down().await;
+    }
+
+    /// Kills it. Other brokers lead its partitions after some seconds.
     pub fn kill(&self) {
-        signal(&self.0, Signal::SIGKILL);
+        signal(&self.data, Signal::SIGKILL);
     }
 }
 
@@ -89,11 +98,13 @@ impl OwnKafka {
         }
     }
 
-    /// Starts the second broker of its cluster.
-    pub async fn start_second_broker(&self) -> SecondBroker {
-        let data = DataDirectory::new();
-        data.up(HEAP, &["--join", self.data.path.to_str().expect("UTF-8")]).await;
-        SecondBroker(data)
+    /// Starts another broker of its cluster: number 2, then 3.
+    pub async fn start_broker(&self, number: u32) -> JoinedBroker {
+        let cluster = self.data.path.to_str().expect("UTF-8").to_owned();
+        let options = ["--join".to_owned(), cluster, "--set".to_owned(), format!("node.id={number}")];
+        let broker = JoinedBroker { data: DataDirectory::new(), options };
+        broker.up().await;
+        broker
     }
 
     /// Writes records of ten bytes to a topic in one Kafka transaction, as another program might.
