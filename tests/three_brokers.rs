@@ -117,7 +117,7 @@ impl Cluster {
 
 /// How many outages the relay has reported.
 fn outages(relay: &Binary) -> usize {
-    relay.stderr().matches("publishing fails, retrying until it works").count()
+    relay.stderr().matches("publishing the outbox fails, retrying until it works").count()
 }
 
 /// Posts transactions one after the other. Each must be accepted.
