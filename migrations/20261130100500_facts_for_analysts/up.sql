@@ -104,6 +104,8 @@ COMMENT ON COLUMN transactions.counterparty IS 'the other party in the words of 
 COMMENT ON COLUMN transactions.description IS 'free text of the client';
 COMMENT ON COLUMN transactions.metadata IS 'flat JSON object of the client, with sorted keys';
 
+COMMENT ON COLUMN schema_compatibility.only_row IS 'always true; keeps the table to one row';
+
 COMMENT ON COLUMN fact_marks.day IS 'UTC date whose facts must be rebuilt';
 COMMENT ON COLUMN fact_marks.marked_at IS 'time of the statement that touched the day';
 COMMENT ON COLUMN fact_marks.id IS 'random; makes the key unique';
