@@ -55,11 +55,13 @@ pub(super) struct Fault {
     pub message: String,
 }
 
+/// Returns the meaning and the type of a name, or why there is none.
+type NameLookup<'a> = &'a dyn Fn(&str) -> Result<(Symbol, Type), String>;
+
 /// What the names in a condition stand for.
 #[derive(Clone, Copy)]
 pub(super) struct Lookup<'a> {
-    /// Returns the meaning and the type of a name.
-    pub name: &'a dyn Fn(&str) -> Result<(Symbol, Type), String>,
+    pub name: NameLookup<'a>,
     pub lists: &'a Lists,
 }
 
