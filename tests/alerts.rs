@@ -188,8 +188,8 @@ fn has(target: &Target, name: &str) -> bool {
     all.keys().any(|series| series.starts_with(name))
 }
 
-/// Seen to fail when a partition that was given up reported a lag of 0, and when the relay kept the last size of the
-/// outbox: a role without PostgreSQL then looked well.
+/// A partition that was given up must not report a lag of 0, and a relay without PostgreSQL must not report the last size
+/// of the outbox: the role would look well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_is_cut_off_or_frozen_fires_the_right_alerts_and_no_others() {
     let Some(system) = System::on_kafka().await else { return };
@@ -266,7 +266,7 @@ async fn a_partition_that_cannot_write_fires_although_three_records_wait() {
     system.is_whole().await;
 }
 
-/// Seen to fail when the recorder's text had no help, and processor time in whole seconds.
+/// Every metric has a help text, and processor time has fractions.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_of_each_role_have_the_form_that_promtool_wants() {
     let Some(system) = System::on_kafka().await else { return };

@@ -78,7 +78,7 @@ async fn dead_letter(system: &System) -> String {
     system.database.value("SELECT id FROM dead_letters").await
 }
 
-/// Seen to fail with the rights that the documentation gave before: the relay could not read the last id of the outbox.
+/// Without `SELECT` on the sequence, the relay could not read the last id of the outbox.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_that_owns_nothing_runs_every_command() {
     let users = TwoUsers::new().await;
