@@ -38,8 +38,7 @@ const MIGRATE_FIRST: &str = "run `ledger migrate` against this database first";
 const UPGRADE_FIRST: &str = "the schema is newer than this binary and breaks its statements: upgrade `ledger` to the release that migrated it";
 
 /// Migrations have no limit for a statement. The server notices that the client is gone, also during a long statement.
-const SESSION: &str =
-    "SET statement_timeout = 0; SET client_connection_check_interval = '1s'; SET quote_all_identifiers = off";
+const SESSION: &str = "SET statement_timeout = 0; SET client_connection_check_interval = '1s'";
 /// How long a migration waits for a lock. Later statements of other sessions queue up for that time.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a concurrent build waits for the database transactions of other sessions. It blocks no reads or writes.

@@ -12,12 +12,13 @@ FROM (VALUES
   ('lock_timeout', '0'),
   ('idle_session_timeout', '0'),
   ('transaction_timeout', '0'),
-  -- Texts in statements and results: days are days of UTC.
+  -- Texts in statements and results: days are days of UTC, and the catalog prints names as the migrations write them.
   ('TimeZone', 'UTC'),
   ('DateStyle', 'ISO, YMD'),
   ('IntervalStyle', 'postgres'),
   ('bytea_output', 'hex'),
   ('extra_float_digits', '1'),
+  ('quote_all_identifiers', 'off'),
   ('standard_conforming_strings', 'on'),
   ('exit_on_error', 'off')
 ) AS wanted (name, value)
