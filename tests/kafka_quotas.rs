@@ -1,5 +1,5 @@
 //! Quotas of a real Kafka on the client id: nothing is published twice, memory stays bounded, and records flow at about the
-//! allowed rate. The waits that a quota on bytes imposes are longer than `broker.kafka.request_timeout` in these tests.
+//! allowed rate. The imposed waits are longer than `broker.kafka.request_timeout` in these tests.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,7 @@ use ledger::broker::{self, SharedBroker, TopicSpec};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::support::{
-    binary::Binary, eventually_within, own_kafka::OwnKafka, postgres::TestDatabase, system::System,
-};
+use crate::support::{binary::Binary, own_kafka::OwnKafka, postgres::TestDatabase};
 
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
 const CLIENT_ID: &str = "limited";
@@ -159,34 +157,4 @@ async fn a_consumer_quota_slows_fetches_down_and_fails_none() {
     let fastest = Duration::from_secs_f64(bytes as f64 / QUOTA as f64).saturating_sub(BURST * 2);
     assert!(elapsed > fastest && elapsed < fastest * 6, "{bytes} bytes in {elapsed:?}");
     assert!(fetches <= 40, "{fetches} fetches for {bytes} bytes");
-}
-
-/// A withheld fetch uses the quota too. Six partitions that retry each second use more than this one allows.
-///
-/// Seen to fail when a fetch that was withheld again and again waited only as long as the broker says: 648 fetches in 120 s,
-/// and no record.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_quota_on_requests_slows_a_consumer_down_and_never_stops_it() {
-    const EVENTS: usize = 600;
-    let Some(system) = System::on_kafka().await else { return };
-    let relay = system.relay(&[]);
-    system.post(0, EVENTS, 240, |_| None).await;
-    let waiting = "outbox WHERE topic = 'transactions.v1'";
-    eventually_within(DRAIN_LIMIT, "all is published", async || system.count(waiting).await == 0).await;
-    relay.stop();
-
-    // A thousandth of the time of one thread of the broker.
-    change_quota(&system.kafka().broker, "--add-config", "request_percentage=0.1").await;
-    let consumer = system.consumer(&[
-        ("LEDGER_BROKER__KAFKA__CLIENT_ID", CLIENT_ID),
-        // The default limits: a new connection sends several requests, and each may have to wait for a second.
-        ("LEDGER_BROKER__KAFKA__REQUEST_TIMEOUT", "10s"),
-        ("LEDGER_BROKER__KAFKA__CONNECT_TIMEOUT", "10s"),
-    ]);
-    eventually_within(DRAIN_LIMIT * 2, "all is assessed", async || {
-        system.count("risk_assessments").await == EVENTS
-    })
-    .await;
-    assert_eq!(system.count("dead_letters").await, 0);
-    consumer.stop();
 }
