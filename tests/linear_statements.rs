@@ -110,6 +110,7 @@ const CASES: [Case; 15] = [
             "(SELECT array_agg(account_seq + 100000 ORDER BY id) FROM newest)",
             "(SELECT array_agg(id ORDER BY id) FROM newest)",
             "'risk'",
+            "(SELECT array_agg(NULL::integer) FROM newest)",
         ],
         rows: DAY_ROWS,
     },

@@ -314,6 +314,7 @@ fn event(partition: i32, record: &FetchedRecord) -> Option<PublishedTransaction>
     (record.key.as_deref() == Some(event.account_id.as_bytes())).then_some(PublishedTransaction {
         partition,
         offset: record.offset,
+        leader_epoch: record.leader_epoch,
         account_id: event.account_id,
         currency: event.currency,
         account_seq: event.account_seq,

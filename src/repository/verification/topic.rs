@@ -21,6 +21,8 @@ pub struct PublishedTransaction {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
+    /// The leader epoch (Kafka only).
+    pub leader_epoch: Option<i32>,
     /// The account.
     pub account_id: String,
     /// The transaction's sequence number in the account.
@@ -88,6 +90,7 @@ pub async fn transaction_mismatches(
         .bind::<Array<Nullable<Text>>, _>(column(events, |event| event.description.as_deref()))
         .bind::<Array<Nullable<Text>>, _>(column(events, |event| event.metadata.as_deref()))
         .bind::<Array<Nullable<SqlUuid>>, _>(column(events, |event| event.reverses))
+        .bind::<Array<Nullable<Integer>>, _>(column(events, |event| event.leader_epoch))
         .get_results(connection)
         .await?;
     Ok(mismatches)
@@ -107,7 +110,8 @@ pub async fn unhandled_events(
             .bind::<Array<Text>, _>(column(events, |event| event.account_id.as_str()))
             .bind::<Array<BigInt>, _>(column(events, |event| event.account_seq))
             .bind::<Array<SqlUuid>, _>(column(events, |event| event.event_id))
-            .bind::<Text, _>(group),
+            .bind::<Text, _>(group)
+            .bind::<Array<Nullable<Integer>>, _>(column(events, |event| event.leader_epoch)),
     )
     .await
 }
