@@ -99,7 +99,7 @@ impl Rescoring {
     fn into_check(self) -> Check {
         let check = Check::of(
             "rescored",
-            "score, level and reasons are those of the rule set that the assessment names",
+            "score, level, reasons and rule errors are those of the rule set that the assessment names",
             self.checked,
             self.differing,
         );
@@ -134,18 +134,22 @@ fn subject<'a>(row: &'a ScoredRow, metadata: Option<&'a Map<String, Value>>) -> 
 /// Returns the fields in which the stored assessment differs from the new one, with both values.
 fn difference(row: &ScoredRow, expected: &Assessment) -> Option<String> {
     let json = |reasons| serde_json::to_string(reasons).unwrap_or_default();
+    let rule_errors = match expected.rule_errors.as_slice() {
+        [] => None,
+        errors => Some(serde_json::to_string(errors).unwrap_or_default()),
+    };
     let fields = [
-        ("score", row.risk_score.map(|score| score.to_string()), expected.risk_score.to_string()),
-        ("level", row.risk_level.clone(), expected.risk_level.as_str().to_owned()),
-        ("reasons", row.reasons.clone(), json(&expected.reasons)),
-        ("shadow reasons", row.shadow_reasons.clone(), json(&expected.shadow_reasons)),
+        ("score", row.risk_score.map(|score| score.to_string()), Some(expected.risk_score.to_string())),
+        ("level", row.risk_level.clone(), Some(expected.risk_level.as_str().to_owned())),
+        ("reasons", row.reasons.clone(), Some(json(&expected.reasons))),
+        ("shadow reasons", row.shadow_reasons.clone(), Some(json(&expected.shadow_reasons))),
+        ("rule errors", row.rule_errors.clone(), rule_errors),
     ];
+    let text = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
     let differing: Vec<String> = fields
         .into_iter()
-        .filter(|(_, found, expected)| found.as_ref() != Some(expected))
-        .map(|(field, found, expected)| {
-            format!("{field} {} instead of {expected}", found.unwrap_or_else(|| "none".to_owned()))
-        })
+        .filter(|(_, found, expected)| found != expected)
+        .map(|(field, found, expected)| format!("{field} {} instead of {}", text(found), text(expected)))
         .collect();
     (!differing.is_empty()).then(|| format!("differs from its rule set: {}", differing.join(", ")))
 }

@@ -61,6 +61,9 @@ pub struct ScoredRow {
     /// The reasons of shadow rules as JSON.
     #[diesel(sql_type = Nullable<Text>)]
     pub shadow_reasons: Option<String>,
+    /// The rules that failed, as JSON. None: no rule failed.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub rule_errors: Option<String>,
 }
 
 /// Returns at most `limit` transactions after `account_seq` of `account_id`, in the order of account and number.
