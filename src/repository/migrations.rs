@@ -176,6 +176,14 @@ pub async fn check_schema(connection: &mut Connection) -> Result<(), RepositoryE
     check(schema, &ours, connection).await
 }
 
+/// Returns the newest migration of a schema that is newer than this binary.
+pub async fn newer_version(connection: &mut Connection) -> Result<Option<String>, RepositoryError> {
+    Ok(match compare(&applied_versions(connection).await?, &versions()?) {
+        Schema::Newer { found } => Some(found),
+        Schema::Current | Schema::Older { .. } | Schema::Foreign { .. } => None,
+    })
+}
+
 /// Refuses everything but the current schema and a newer, compatible one.
 async fn check(schema: Schema, ours: &[String], connection: &mut Connection) -> Result<(), RepositoryError> {
     let wanted = ours.last().cloned().unwrap_or_default();

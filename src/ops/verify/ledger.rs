@@ -2,7 +2,7 @@
 
 use super::report::{Check, Report};
 use crate::repository::{
-    Connection, RepositoryError, server_properties,
+    Connection, RepositoryError, migrations, server_properties,
     verification::{self, Findings},
 };
 
@@ -33,21 +33,34 @@ async fn check_schema(connection: &mut Connection, report: &mut Report) -> Resul
         1,
         verification::append_only_errors(connection).await?,
     ));
+    let newer = migrations::newer_version(connection).await?;
     let (expected, errors) = verification::protection_errors(connection).await?;
-    report.push(Check::of(
+    let check = Check::of(
         "schema",
         "constraints, unique indexes and NOT NULLs are those of the migrations, and valid",
         expected,
         errors,
-    ));
+    );
+    report.push(with_version(check, newer.as_deref()));
     let counts = verification::table_counts(connection).await?;
-    report.push(Check::of(
+    let check = Check::of(
         "currencies",
         "each has the decimals that this binary knows",
         counts.currencies,
         verification::currency_errors(connection).await?,
-    ));
+    );
+    report.push(with_version(check, newer.as_deref()));
     Ok(())
+}
+
+/// Adds a note to a check that compares the schema with the migrations of this binary, if the schema is newer.
+fn with_version(check: Check, newer: Option<&str>) -> Check {
+    match newer {
+        Some(version) => check.with_note(format!(
+            "the schema is newer ({version}) than this binary: a difference may be a change of a later migration"
+        )),
+        None => check,
+    }
 }
 
 async fn check_rows(connection: &mut Connection, report: &mut Report) -> Result<(), RepositoryError> {

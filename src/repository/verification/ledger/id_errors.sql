@@ -9,5 +9,5 @@ WITH mismatch AS MATERIALIZED (
 SELECT count(*) OVER () AS total,
   json_build_object('account_id', account_id, 'account_seq', account_seq, 'transaction_id', id)::text AS ids,
   'transaction ' || account_seq || ' of account ' || account_id || ' has the id ' || id || ', which is not made of its time '
-    || created_at || coalesce(': the id holds ' || pg_temp.verify_id_time(id), '') AS example
+    || created_at || ': the id holds ' || pg_temp.verify_id_time(id) AS example
 FROM mismatch ORDER BY account_id, account_seq LIMIT pg_temp.verify_examples()
