@@ -1,9 +1,13 @@
 //! The rights of a user that runs every command except `migrate`, and owns nothing.
 //!
-//! Guarantees: the user gets exactly these rights on our tables and sequences, and loses every other one, in one database
-//! transaction. It can neither change the schema nor the recorded migrations nor a posted transaction.
+//! Guarantees: the user gets exactly these rights on our tables and sequences, and loses every other right that the owner
+//! gave it on them, in one database transaction. It can neither change the schema nor the recorded migrations nor a posted
+//! transaction. Several instances may grant at once.
 //!
-//! Deliberately absent: `ALTER DEFAULT PRIVILEGES`, which would give the same rights on every table.
+//! Deliberately absent:
+//! - `ALTER DEFAULT PRIVILEGES`, which would give the same rights on every table;
+//! - rights of PUBLIC and of other roles, which stay. `verify`, `republish` and the dry run of an import need TEMPORARY on
+//!   the database, which PUBLIC has unless it was revoked.
 
 use diesel::{
     QueryableByName,
@@ -12,6 +16,10 @@ use diesel::{
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 
 use super::{Bind, Connection, RepositoryError, sequences::SEQUENCES, statement, transaction};
+
+/// The key of the advisory lock that one grant holds until it commits: PostgreSQL refuses concurrent changes of the rights
+/// on a table. Any constant works except the key of `migrate`.
+const ADVISORY_LOCK: i64 = 0x6772_616e_7473;
 
 /// Every table with the rights that our statements need.
 const RIGHTS: [(&str, &str); 21] = [
@@ -50,8 +58,8 @@ struct Grantee {
     schema: String,
 }
 
-/// Grants `role` its rights on the migrated schema. Refuses a role that does not exist, and one that has the rights of the
-/// owner anyway.
+/// Grants `role` its rights on the migrated schema. Refuses a role that does not exist, and a role that has the rights of
+/// the owner anyway.
 pub async fn grant(connection: &mut Connection, role: &str) -> Result<(), RepositoryError> {
     let grantee: Grantee =
         statement(include_str!("grants/grantee.sql")).bind::<Text, _>(role).get_result(connection).await?;
@@ -80,7 +88,8 @@ fn statements(role: &str, schema: &str) -> String {
     let tables = RIGHTS.map(|(table, _)| table).join(", ");
     let sequences = SEQUENCES.join(", ");
     let mut text = format!(
-        "REVOKE ALL ON {tables} FROM {role}; REVOKE ALL ON SEQUENCE {sequences} FROM {role}; \
+        "SELECT pg_advisory_xact_lock({ADVISORY_LOCK}); \
+         REVOKE ALL ON {tables} FROM {role}; REVOKE ALL ON SEQUENCE {sequences} FROM {role}; \
          GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON SEQUENCE {sequences} TO {role}; \
          GRANT USAGE ON SEQUENCE outbox_id TO {role};"
     );
