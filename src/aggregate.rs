@@ -48,7 +48,7 @@ pub struct Args {
     /// Show the days that would be rebuilt, and write nothing
     #[arg(long, env = "LEDGER_AGGREGATE_DRY_RUN", conflicts_with = "every")]
     pub dry_run: bool,
-    /// If another instance aggregates, wait for it at most this long; without it, exit with 75 at once
+    /// If another instance aggregates, wait for it at most this long; without this flag, exit with 75 at once
     #[arg(long, env = "LEDGER_AGGREGATE_WAIT", value_name = "DURATION", value_parser = parse_time_span,
           conflicts_with_all = ["every", "dry_run"])]
     pub wait: Option<Duration>,

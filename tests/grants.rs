@@ -78,7 +78,7 @@ async fn dead_letter(system: &System) -> String {
     system.database.value("SELECT id FROM dead_letters").await
 }
 
-/// Without `SELECT` on the sequence, the relay could not read the last id of the outbox.
+/// The relay reads the last id of the outbox, which needs `SELECT` on the sequence.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_that_owns_nothing_runs_every_command() {
     let users = TwoUsers::new().await;
@@ -121,7 +121,7 @@ async fn a_user_that_owns_nothing_runs_every_command() {
     stop_without_refusals(consumer);
 }
 
-/// Also a user that had more rights before has only these afterwards.
+/// A user that had more rights before has only these afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_user_can_change_neither_the_schema_nor_migrations_nor_posted_transactions() {
     let users = TwoUsers::new().await;

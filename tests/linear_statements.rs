@@ -1,9 +1,8 @@
 //! Statements over a day or over gaps read each row a bounded number of times, whatever the statistics say: a table that
 //! was never analyzed, a day that is newer than the statistics, a day that is a small part of the table.
 //!
-//! The planner underestimates such a day. A join that looks cheap for one row then reads all
-//! rows of the day again for each of its rows. So the test counts the rows that the nodes of the plan handle, and not the
-//! time.
+//! The planner underestimates such a day. A join that looks cheap for one row then reads all rows of the day again for each
+//! of its rows. So the test counts the rows that the nodes of the plan handle, and not the time.
 
 use serde_json::Value;
 use tokio_postgres::SimpleQueryMessage;
@@ -115,7 +114,7 @@ const CASES: [Case; 15] = [
         rows: DAY_ROWS,
     },
     Case {
-        // One of a few pages of a selection.
+        // A page of a selection that has a few pages.
         sql: include_str!("../src/repository/republications/page.sql"),
         values: &["1000", "2000"],
         rows: 1_000,
@@ -149,7 +148,7 @@ async fn client_with_old_days(database: &TestDatabase) -> tokio_postgres::Client
         // Nothing but the test refreshes the statistics.
         client.batch_execute(&format!("ALTER TABLE {table} SET (autovacuum_enabled = off)")).await.unwrap();
     }
-    // As `connect_for_long_statements` sets the session up.
+    // The session of `connect_for_long_statements`.
     let session = "SET TimeZone = 'UTC'; SET work_mem = '64MB'; SET jit = off; SET plan_cache_mode = force_custom_plan;
          CREATE FUNCTION pg_temp.id(at timestamptz, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
            SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008' || lpad(to_hex(n), 15, '0'))::uuid
@@ -167,7 +166,7 @@ async fn client_with_old_days(database: &TestDatabase) -> tokio_postgres::Client
 
 async fn add_newest_day(client: &tokio_postgres::Client) {
     client.batch_execute(&add_day("2024-06-01", DAY_ROWS)).await.unwrap();
-    // As `ledger verify` has them: the highest numbers, gaps of one row each, and nothing published.
+    // The temporary tables of `ledger verify`: the highest numbers, gaps of one row each, and nothing published.
     client.batch_execute(include_str!("../src/repository/verification/snapshot.sql")).await.unwrap();
     let temporary = format!(
         "CREATE TEMP TABLE newest AS {NEWEST_ROWS};

@@ -1,6 +1,6 @@
 -- name: fact_day_previews
 -- Not in the DSL: it joins arrays as a table.
--- What a run would find on each day.
+-- The numbers of marks, transactions and facts of each day.
 SELECT c.day,
   (SELECT count(*) FROM fact_marks m WHERE m.day = c.day) AS marks,
   (SELECT count(*) FROM transactions t WHERE t.id >= c.begin_id AND t.id < c.end_id) AS transactions,

@@ -39,7 +39,7 @@ pub async fn marked_days(connection: &mut Connection) -> Result<Vec<NaiveDate>, 
     Ok(days)
 }
 
-/// What a run would find on a day.
+/// The marks, transactions and facts of a day.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName, serde::Serialize)]
 pub struct DayPreview {
     /// The UTC date.
@@ -56,7 +56,7 @@ pub struct DayPreview {
     pub facts: i64,
 }
 
-/// Returns what a run would find on each of these days.
+/// Counts the marks, transactions and facts of each of these days, in one statement.
 pub async fn day_previews(
     connection: &mut Connection,
     days: &[NaiveDate],

@@ -1,6 +1,6 @@
 -- name: fact_days_with_rows
 -- Not in the DSL: it joins arrays as a table.
--- Each day reads the first entry of a range of an index. EXISTS would not do: to find one of many rows, the planner scans
+-- Each day reads the first entry of a range of an index. EXISTS is not enough: to find one of many rows, the planner scans
 -- the table, and reads all of it for a day without rows.
 SELECT c.day
 FROM unnest(/* days */ $1, /* first ids */ $2, /* first ids of the next days */ $3) AS c (day, begin_id, end_id)

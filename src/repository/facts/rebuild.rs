@@ -18,7 +18,7 @@ use super::{
     runs::{self, DayRebuilt},
 };
 
-/// Writes the facts of a day that has none. It takes two thirds of the time of the other statement.
+/// Writes the facts of a day that has none. It is faster than the other statement, because it compares nothing.
 const INSERT_ALL: &str = include_str!("insert_transactions.sql");
 const INSERT_WHERE_DIFFERENT: &str =
     concat!(include_str!("insert_transactions.sql"), include_str!("where_different.sql"));

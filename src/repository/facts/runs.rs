@@ -53,7 +53,7 @@ pub struct AggregateRun {
 pub struct DayRebuilt {
     /// The transactions of the day.
     pub transactions: i64,
-    /// Those of level high.
+    /// The transactions of level high among them.
     pub high_risk: i64,
     /// Rows that were missing.
     pub rows_added: i64,

@@ -3,7 +3,7 @@
 SELECT t.account_id, a.currency, t.account_seq, t.id, t.amount, t.balance_after, t.created_at, t.reverses,
        t.idempotency_key, t.counterparty, t.description, t.metadata::text AS metadata
 FROM republish_selected s
--- OFFSET 0 keeps one probe of each primary key for each selected transaction; nobody analyzes a temporary table.
+-- OFFSET 0 keeps one probe of each primary key for each selected transaction; a temporary table has no statistics.
 CROSS JOIN LATERAL (
   SELECT * FROM transactions
   WHERE transactions.account_id = s.account_id AND transactions.account_seq = s.account_seq OFFSET 0

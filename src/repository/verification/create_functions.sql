@@ -10,6 +10,6 @@ CREATE OR REPLACE FUNCTION pg_temp.verify_money(minor numeric, code text) RETURN
 CREATE OR REPLACE FUNCTION pg_temp.verify_difference(field text, found text, expected text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
   SELECT CASE WHEN $2 IS DISTINCT FROM $3
               THEN $1 || ' ' || coalesce($2, 'none') || ' instead of ' || coalesce($3, 'none') END $$;
--- The time in an id.
+-- The time in a transaction id.
 CREATE OR REPLACE FUNCTION pg_temp.verify_id_time(id uuid) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
   SELECT to_timestamp(('x' || lpad(left(translate($1::text, '-', ''), 12), 16, '0'))::bit(64)::bigint / 1000.0) $$
