@@ -7,6 +7,7 @@ use ledger::{
 };
 
 use crate::support::{
+    DEADLINE,
     binary::{self, Binary},
     eventually,
     own_kafka::OwnKafka,
@@ -144,6 +145,19 @@ async fn the_user_can_change_neither_the_schema_nor_migrations_nor_posted_transa
     ] {
         let refused = client.batch_execute(statement).await.expect_err(statement);
         assert_eq!(refused.code().map(tokio_postgres::error::SqlState::code), Some("42501"), "{statement}");
+    }
+}
+
+/// The instances race: without the lock of the grants, some runs of this test fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_instances_grant_at_once() {
+    let users = TwoUsers::new().await;
+    let environment = [("LEDGER_DATABASE__URL", users.owner.url.as_str())];
+    let instances: Vec<Binary> =
+        (0..6).map(|_| Binary::start(&["migrate", "--grants", users.user.as_str()], &environment)).collect();
+    for instance in instances {
+        let (status, stderr) = instance.ended_within(DEADLINE * 2);
+        assert!(status.success(), "{stderr}");
     }
 }
 

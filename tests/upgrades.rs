@@ -104,6 +104,8 @@ async fn the_next_schema_is_applied_under_load_and_the_release_before_it_starts_
     );
     succeeds(&system.run(&["aggregate"]));
     assert_eq!(system.differences().await, [""; 0]);
+    let report = succeeds(&system.run(&["verify", "--output", "json"]));
+    assert!(report.contains("the schema is newer (29990101000000) than this binary"), "{report}");
     let rows = posted.load(Ordering::Relaxed) + again.load(Ordering::Relaxed);
     assert_eq!(system.count("transactions").await, rows);
     for role in [serve, relay, consumer] {
