@@ -48,7 +48,7 @@ pub struct AggregateRun {
     pub high_risk: i64,
 }
 
-/// The result of the rebuild of a day. Rows are those of `fact_transactions`.
+/// The result of the rebuild of a day. Rows are rows of `fact_transactions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DayRebuilt {
     /// The transactions of the day.

@@ -36,7 +36,7 @@ pub struct PublishedAssessment {
     pub assessed_at: DateTime<Utc>,
 }
 
-/// Records these events as published, and finds those whose assessment is missing or differs.
+/// Records these events as published, and finds the events whose assessment is missing or differs.
 pub async fn announcement_mismatches(
     connection: &mut Connection,
     published: &[PublishedAssessment],

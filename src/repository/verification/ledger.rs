@@ -71,7 +71,7 @@ pub async fn id_errors(connection: &mut Connection) -> Result<Findings, Reposito
     find(connection, statement(include_str!("ledger/id_errors.sql"))).await
 }
 
-/// Finds currencies that differ from those of this binary.
+/// Finds currencies that this binary does not know or knows with other decimals, and currencies that are missing.
 pub async fn currency_errors(connection: &mut Connection) -> Result<Findings, RepositoryError> {
     let (codes, decimals): (Vec<&str>, Vec<i16>) =
         CURRENCIES.iter().map(|(code, decimals)| (*code, i16::from(*decimals))).unzip();

@@ -1,6 +1,6 @@
-//! The constraints, unique indexes and NOT NULLs that the migrations create, compared with those of the database.
+//! Compares the constraints, unique indexes and NOT NULLs of the database with the list in `protections.txt`.
 //!
-//! `protections.txt` lists them as the statements that create them. It is generated:
+//! The list holds the statement that creates each of them. It is generated:
 //! `LEDGER_WRITE_SCHEMA=1 cargo test --test integration database_schema` writes it from a freshly migrated database.
 
 use std::collections::BTreeMap;
@@ -38,8 +38,8 @@ pub async fn protections(connection: &mut Connection) -> Result<Vec<Protection>,
     Ok(found)
 }
 
-/// Finds protections that are missing, were changed or do not work. Returns the number of expected ones too. More
-/// protections than expected are no difference.
+/// Finds protections that are missing, were changed or do not work. Returns the number of expected protections too.
+/// Additional protections are no difference.
 pub async fn protection_errors(connection: &mut Connection) -> Result<(i64, Findings), RepositoryError> {
     let found: BTreeMap<String, Option<String>> = protections(connection)
         .await?

@@ -96,7 +96,7 @@ pub async fn transaction_mismatches(
     Ok(mismatches)
 }
 
-/// Finds events that have neither an assessment nor a dead letter. `events` are those below the position of `group`.
+/// Finds events that have neither an assessment nor a dead letter. `events` are below the position of `group`.
 pub async fn unhandled_events(
     connection: &mut Connection,
     group: &str,
