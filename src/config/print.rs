@@ -7,9 +7,9 @@ use config::Config as Layers;
 
 use super::{
     ConfigError, DEFAULTS, Overrides,
-    database_url::hide,
+    database_url::{HIDDEN, hide},
     load::{layers, typed},
-    secret::SECRETS,
+    secret::{DATABASE_URL, SECRETS},
 };
 
 /// Loads and checks the configuration like [`super::load()`], and returns it as TOML with hidden secrets.
@@ -39,7 +39,12 @@ fn in_effect(line: &str, section: &str, layers: &Layers) -> String {
     };
     let key = format!("{section}.{name}");
     let Ok(value) = layers.get_string(&key) else { return line.to_owned() };
-    let value = if SECRETS.contains(&key.as_str()) { hide(&value) } else { value };
+    let value = match key.as_str() {
+        DATABASE_URL => hide(&value),
+        // A password may look like a URL.
+        key if SECRETS.contains(&key) && !value.is_empty() => HIDDEN.to_owned(),
+        _ => value,
+    };
     // A quoted default is text. Other values were converted to numbers or booleans.
     let value = if default.starts_with('"') { toml::Value::String(value).to_string() } else { value };
     format!("{name} = {value}")
@@ -89,6 +94,7 @@ mod tests {
                 ("LEDGER_BROKER__KAFKA__SASL_PASSWORD", "hunter2"),
             ],
             [("LEDGER_DATABASE__URL", "postgres://db/l"), ("LEDGER_DATABASE__PASSWORD", "hunter2@")],
+            [("LEDGER_DATABASE__USER", "u"), ("LEDGER_DATABASE__PASSWORD", "a://hunter2")],
         ] {
             assert!(!print(None, set(&secrets), &Overrides::new()).expect("valid").contains("hunter2"));
         }
