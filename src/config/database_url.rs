@@ -68,7 +68,10 @@ fn is_ambiguous(rest: &str) -> bool {
 
 /// Returns whether the URL names a user or a password.
 pub(super) fn has_login(url: &str) -> bool {
-    let Some((_, rest)) = split_scheme(url) else { return url.contains("user") || url.contains("password") };
+    let Some((_, rest)) = split_scheme(url) else {
+        let mut words = url.split(|character: char| character == '=' || character.is_whitespace());
+        return words.any(|word| word == "user" || word == "password");
+    };
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
     let names_user =
         |parameter: &str| parameter.starts_with("user=") || password_parameter(parameter).is_some();
@@ -132,13 +135,22 @@ mod tests {
 
     #[test]
     fn a_login_is_found() {
-        for url in
-            ["postgres://u@db/l", "postgres://db/l?user=u", "postgres://db/l?password=p", "host=h user=u"]
-        {
+        for url in [
+            "postgres://u@db/l",
+            "postgres://db/l?user=u",
+            "postgres://db/l?password=p",
+            "host=h user=u",
+            "host=h password = p",
+        ] {
             assert!(has_login(url), "{url}");
         }
-        for url in ["postgres://db:5432/l?sslmode=require", "postgres://db1,db2/users", "host=h dbname=l", ""]
-        {
+        for url in [
+            "postgres://db:5432/l?sslmode=require",
+            "postgres://db1,db2/users",
+            "host=h dbname=l",
+            "host=h dbname=users",
+            "",
+        ] {
             assert!(!has_login(url), "{url}");
         }
     }
