@@ -162,14 +162,15 @@ enum ConfigCommand {
     Print,
 }
 
-/// What a command does when the first signal requests a stop.
+/// How a command ends after the first signal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OnSignal {
-    /// It keeps running until then, so the stop is its normal end.
+    /// It runs until it is stopped, so a signal is its normal end.
     Stops,
     /// It ends by itself between two steps of its work, and says how far it came.
     EndsBetweenSteps,
-    /// It is ended at once. A change that it makes is one database transaction, which is then rolled back.
+    /// It is ended at once. Its change of the database, if it makes one, is one database transaction: PostgreSQL keeps all
+    /// of it or nothing.
     Ends,
 }
 
@@ -357,7 +358,9 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     match signal.exit_code().filter(|_| on_signal != OnSignal::Stops) {
         None => outcome,
         Some(code) => {
-            outcome.map_or_else(|error| print_error(&error), |_| ());
+            if let Err(error) = outcome {
+                print_error(&error);
+            }
             Ok(code.into())
         }
     }
@@ -367,7 +370,7 @@ fn print_error(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
 }
 
-/// Returns the environment. What is not UTF-8 gets replacement characters, so that a key refuses it and does not ignore it.
+/// Returns the environment. Bytes that are not UTF-8 become replacement characters, so that no variable is ignored.
 fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |text: OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))

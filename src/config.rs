@@ -2,7 +2,7 @@
 //! the environment, flags.
 //!
 //! Guarantees: the result is typed and checked. An unknown key is refused, with the most similar known key in the error.
-//! A refused value is named with its key, its origin (file and line, or variable) and what is allowed.
+//! The error of a refused value names the key, the value, its origin (file and line, or variable) and the allowed values.
 //!
 //! `config/default.toml` is the complete list of keys, and documents each.
 

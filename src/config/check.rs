@@ -1,4 +1,4 @@
-//! Checks what the types of the values do not say: limits, names, lists and combinations of keys.
+//! Checks the rules that the types of the values do not express: limits, names, lists and combinations of keys.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const LEASE_TTL_MIN: Duration = Duration::from_secs(1);
 /// A value that is not allowed.
 pub(super) struct Refusal {
     pub(super) key: &'static str,
-    /// What is allowed, as the end of the sentence "… must be".
+    /// The allowed values, as the end of the sentence "… must be".
     pub(super) allowed: String,
 }
 
@@ -37,7 +37,6 @@ pub(super) fn check(config: &Config) -> Result<(), Refusal> {
 
 fn check_counts(config: &Config) -> Result<(), Refusal> {
     let Config { serve, consume_risk, .. } = config;
-    let Topics { replication_factor, min_insync_replicas, .. } = config.broker.topics;
     let topics = &config.broker.topics;
     let positive = [
         ("database.pool_size_max", config.database.pool_size_max > 0),
@@ -53,8 +52,8 @@ fn check_counts(config: &Config) -> Result<(), Refusal> {
         ("broker.topics.transactions_partitions", topics.transactions_partitions > 0),
         ("broker.topics.risk_assessments_partitions", topics.risk_assessments_partitions > 0),
         ("broker.topics.dead_letters_partitions", topics.dead_letters_partitions > 0),
-        ("broker.topics.replication_factor", replication_factor > 0),
-        ("broker.topics.min_insync_replicas", min_insync_replicas > 0),
+        ("broker.topics.replication_factor", topics.replication_factor > 0),
+        ("broker.topics.min_insync_replicas", topics.min_insync_replicas > 0),
     ];
     if let Some((key, _)) = positive.iter().find(|(_, is_positive)| !is_positive) {
         return refuse(key, "at least 1");

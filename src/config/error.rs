@@ -40,7 +40,7 @@ pub enum ConfigError {
         value: String,
         /// The file and line, the variable, or the defaults.
         origin: String,
-        /// What is allowed.
+        /// The allowed values, as the end of the sentence.
         allowed: String,
     },
     /// The layers cannot be combined.
@@ -64,7 +64,7 @@ pub enum ConfigError {
         /// The reason, as the end of the sentence.
         problem: &'static str,
     },
-    /// The URL has a login, and so has the configuration.
+    /// The URL has a login, and the keys of the login are set too.
     #[error(
         "database.url from {origin} has a user or a password, and database.user, password or password_file is set too; remove \
          one of them"

@@ -45,7 +45,7 @@ pub fn load(
     typed(layers, &origins)
 }
 
-/// The defaults, and what the other layers set.
+/// The defaults, and the values of the other layers.
 struct Builder {
     layers: ConfigBuilder<DefaultState>,
     /// The keys and the values of the defaults.
@@ -149,8 +149,8 @@ pub(super) fn typed(layers: Layers, origins: &Origins) -> Result<Config, ConfigE
     Ok(config)
 }
 
-/// Returns the key of a value that its type refuses, and what is allowed. The readers in [`super::values`] name that
-/// themselves; what they leave to the library is the range of whole numbers.
+/// Returns the key of a value that its type refuses, and the allowed values. The readers in [`super::values`] name them in
+/// the error; the library alone checks the range of whole numbers.
 fn explain(
     error: config::ConfigError,
     values: &BTreeMap<String, ValueKind>,

@@ -90,11 +90,10 @@ impl Database {
     /// Returns the current URL. Reads `url_file` again, so that the next connection uses a changed password. If the file is
     /// gone or not a regular file (a pipe, for example), returns the URL that was read first. Fails if the URL is empty.
     pub fn url_now(&self) -> Result<SecretString, ConfigError> {
-        let (url, origin) = match &self.url_file {
-            Some(path) if path.is_file() => {
-                (read_secret(DATABASE_URL_FILE, path)?, file_origin(DATABASE_URL_FILE, path))
-            }
-            _ => (self.url.clone(), self.url_origin()),
+        let origin = self.url_origin();
+        let url = match &self.url_file {
+            Some(path) if path.is_file() => read_secret(DATABASE_URL_FILE, path)?,
+            _ => self.url.clone(),
         };
         if url.expose_secret().trim().is_empty() {
             return Err(ConfigError::DatabaseNotSet { origin });
@@ -104,7 +103,7 @@ impl Database {
         Ok(url)
     }
 
-    /// Refuses a URL with a login if the configuration has a login too.
+    /// Refuses a URL with a login if `user` or `password` is set too.
     pub(super) fn check_login(&self, url: &SecretString, origin: String) -> Result<(), ConfigError> {
         let is_set = !self.user.is_empty() || !self.password.expose_secret().is_empty();
         match is_set && database_url::has_login(url.expose_secret()) {
@@ -215,7 +214,8 @@ pub enum BrokerKind {
 }
 
 impl BrokerKind {
-    const ALL: [(&str, Self); 2] = [("postgres", Self::Postgres), ("kafka", Self::Kafka)];
+    const ALL: [(&str, Self); 2] =
+        [(Self::Postgres.name(), Self::Postgres), (Self::Kafka.name(), Self::Kafka)];
 
     /// Returns the name in the configuration.
     pub const fn name(self) -> &'static str {

@@ -55,7 +55,7 @@ pub(super) fn comma_separated<'de, D: Deserializer<'de>>(deserializer: D) -> Res
     Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
 }
 
-/// Reads one of several names.
+/// Reads a name, and returns its value in the list.
 pub(super) fn one_of<'de, D: Deserializer<'de>, T: Copy>(
     deserializer: D,
     values: &[(&str, T)],
