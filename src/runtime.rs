@@ -28,7 +28,7 @@ pub use boot::{Boot, StartDetails};
 pub use context::{Context, Health, HealthPart};
 pub use database_clock::DatabaseClock;
 pub use leases::{Lease, LeaseGroup, fair_share};
-pub use measurement::{Measurement, start_at_zero};
+pub use measurement::{Measurement, as_value, start_at_zero};
 pub use open_files::{open_files_max, raise_open_files_limit};
 pub use outage_log::{OutageLog, Outages};
 pub use recorded_broker::{BrokerMismatch, BrokerRecord, BrokerWatch};

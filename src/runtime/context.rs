@@ -60,7 +60,7 @@ impl Health {
         self.state().failing.first().cloned()
     }
 
-    /// Returns the part of an activity. The name must be unique in the role.
+    /// Creates the part of an activity, which does not fail yet. The name must be unique in the role.
     pub fn part(&self, activity: impl Into<String>) -> HealthPart {
         HealthPart { health: self.clone(), activity: activity.into() }
     }

@@ -1,4 +1,4 @@
-//! The text of `/metrics`: what the recorder renders, with two corrections that it cannot make itself.
+//! The text of `/metrics`: the text of the recorder, with two corrections that the recorder cannot make.
 //!
 //! - A gauge without a value ([`Measurement`](super::Measurement)) is left out.
 //! - `process_cpu_seconds_total` is a counter with fractions. The recorder's own counters are whole numbers, so it is

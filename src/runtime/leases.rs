@@ -25,7 +25,7 @@ use metrics::Gauge;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Backoff, Context, DatabaseClock, HealthPart, Outages, Stop};
+use super::{Backoff, Context, DatabaseClock, HealthPart, Outages, Stop, as_value};
 use crate::{
     config::Database,
     repository::{
@@ -77,7 +77,7 @@ impl LeaseGroup {
         let (published, held) = watch::channel(Vec::new());
         let stop = context.stop.child();
         let metrics = LeaseMetrics::new(group);
-        metrics.shared.set(as_gauge(names.len()));
+        metrics.shared.set(as_value(names.len()));
         let member = Member {
             metrics,
             health: context.health.part(format!("renewing the leases of {group}")),
@@ -147,10 +147,6 @@ impl LeaseMetrics {
             shared: metrics::gauge!("ledger_leases_shared", &labels),
         }
     }
-}
-
-fn as_gauge(count: usize) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 struct Member {
@@ -344,7 +340,7 @@ impl Member {
                 "the share of leases changed"
             );
         }
-        self.metrics.held.set(as_gauge(count));
+        self.metrics.held.set(as_value(count));
     }
 
     fn forget_expired(&mut self) {

@@ -34,6 +34,11 @@ impl Drop for Measurement {
     }
 }
 
+/// Returns a count as the value of a metric.
+pub fn as_value(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
 /// Reports a counter as 0 for each of these values of its label. `increase()` does not see the first value of a series,
 /// so a counter that begins with its first failure would hide that failure.
 pub fn start_at_zero(counter: &'static str, label: &'static str, values: &[&'static str]) {

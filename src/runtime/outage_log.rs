@@ -96,8 +96,8 @@ impl Drop for OutageLog {
     }
 }
 
-/// Returns the end of the text, without numbers: what the activities of a role wrap around one cause differs, and so do
-/// ports, partitions and times.
+/// Returns the end of the text, without numbers. Each activity puts its own words before the same cause, and ports,
+/// partitions and times differ.
 fn cause(text: &str) -> String {
     let begins = text.rmatch_indices(": ").nth(1).map_or(0, |(at, separator)| at + separator.len());
     let end = text.get(begins..).unwrap_or(text);
@@ -140,6 +140,10 @@ mod tests {
         assert_eq!(logged(&partitions), 2, "another cause is logged");
         drop(partitions.remove(0));
         partitions[0].failed(&"partition 1: no answer within 5 s");
-        assert_eq!(logged(&partitions), 2, "the end of the first one is the end of its silence");
+        assert_eq!(
+            logged(&partitions),
+            2,
+            "a cause is logged again after the activity that logged it has ended"
+        );
     }
 }

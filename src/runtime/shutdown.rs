@@ -54,7 +54,7 @@ impl Stop {
     }
 }
 
-/// The signal that requested the stop, if one did.
+/// The first signal. Empty if no signal requested the stop.
 #[derive(Clone, Debug, Default)]
 pub struct StopSignal(Arc<OnceLock<Signal>>);
 

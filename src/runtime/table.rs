@@ -86,8 +86,8 @@ impl Table {
         columns.iter().map(|index| width(index) + WIDTH_BESIDE_CONTENT).sum::<usize>() + 1
     }
 
-    /// Returns the columns that are shown at this width, and the headings of the others. An empty column is the first to
-    /// go, without a word.
+    /// Returns the columns that are shown at this width, and the headings of the others. Empty columns are left
+    /// out first, and their headings are not returned.
     fn fitting(&self, terminal_width: usize) -> (Vec<usize>, Vec<&'static str>) {
         let mut columns: Vec<usize> = (0..self.headings.len()).collect();
         let mut left_out = Vec::new();

@@ -85,8 +85,9 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
     Ok(Telemetry { metrics: install_metrics(role)?, traces })
 }
 
-/// What the HTTP libraries log less than the filter says, unless the filter names them: the start and the stop of each
-/// thread, and requests that are not valid HTTP. Any client could fill the log with the latter; `http_server` counts them.
+/// Directives that make a library of the HTTP server quieter, unless the filter names the library. They hide the start and
+/// the stop of each thread, and requests that are not valid HTTP: any client could fill the log with such requests, and
+/// `http_server` counts them.
 const QUIET: [(&str, &str); 3] = [
     ("actix_server", "actix_server=warn"),
     ("actix_http", "actix_http::h1::dispatcher=off"),
@@ -186,7 +187,7 @@ mod tests {
 
     fn logging(filter: &str, tracer: Option<SdkTracer>) -> Dispatch {
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink).boxed();
-        dispatch(lines, EnvFilter::new(filter), tracer)
+        dispatch(lines, log_filter(filter).expect("valid"), tracer)
     }
 
     #[test]
@@ -205,11 +206,7 @@ mod tests {
     #[test]
     fn threads_of_the_http_server_are_quiet_unless_the_filter_asks_for_them() {
         let is_on = |filter: &str| {
-            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink).boxed();
-            with_default(
-                &dispatch(lines, log_filter(filter).expect("valid"), None),
-                || enabled!(target: "actix_server::builder", Level::INFO),
-            )
+            with_default(&logging(filter, None), || enabled!(target: "actix_server::builder", Level::INFO))
         };
         assert!(!is_on("info") && !is_on("info,ledger::access=debug"));
         assert!(is_on("info,actix_server=info"));
@@ -218,9 +215,8 @@ mod tests {
     #[test]
     fn lines_about_invalid_requests_are_off_unless_the_filter_asks_for_them() {
         let is_on = |filter: &str| {
-            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::sink).boxed();
             with_default(
-                &dispatch(lines, log_filter(filter).expect("valid"), None),
+                &logging(filter, None),
                 || enabled!(target: "actix_http::h1::dispatcher", Level::ERROR),
             )
         };

@@ -27,14 +27,14 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::meter::{Meter, count};
+use self::meter::Meter;
 use crate::{
     config::Config,
     domain::{AccountId, Decision},
     event::lane_of,
     posting::{GroupPoster, MemoryLimits, Request},
     repository::RepositoryError,
-    runtime::{Context, DatabaseClock, OutageLog, Stop, fail_point},
+    runtime::{Context, DatabaseClock, OutageLog, Stop, as_value, fail_point},
 };
 
 /// Why a request has no decision.
@@ -220,7 +220,7 @@ struct Writer {
 async fn report_queue_depth(writer: usize, queue: mpsc::WeakSender<Job>) {
     let depth = metrics::gauge!("ledger_writer_queue_depth", "writer" => writer.to_string());
     while let Some(queue) = queue.upgrade() {
-        depth.set(count(queue.max_capacity().saturating_sub(queue.capacity())));
+        depth.set(as_value(queue.max_capacity().saturating_sub(queue.capacity())));
         drop(queue);
         tokio::time::sleep(QUEUE_DEPTH_INTERVAL).await;
     }
@@ -347,7 +347,7 @@ impl Writer {
         let limit = self.config.serve.request_timeout;
         let outcome = tokio::time::timeout(limit, self.poster().await?.post(group)).await;
         let outcome = outcome.unwrap_or(Err(RepositoryError::NoAnswer(limit)));
-        self.meter.group_size.record(count(group.len()));
+        self.meter.group_size.record(as_value(group.len()));
         self.meter.commit_duration.record(started.elapsed().as_secs_f64());
         match outcome {
             Ok((decisions, path)) => {

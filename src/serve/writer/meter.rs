@@ -52,7 +52,3 @@ impl Meter {
         self.refused.increment(refused);
     }
 }
-
-pub(super) fn count(items: usize) -> f64 {
-    f64::from(u32::try_from(items).unwrap_or(u32::MAX))
-}
