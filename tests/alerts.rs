@@ -2,8 +2,8 @@
 //! off from PostgreSQL or Kafka, or is frozen.
 //!
 //! Each role is scraped while it is healthy and twice during the fault. promtool evaluates the shipped rules on series that
-//! are made from these scrapes: ten minutes of health, then half an hour of the fault, in which counters and ages go on as
-//! between the two scrapes.
+//! are made from these scrapes: ten minutes of health, then half an hour of the fault, in which counters and ages
+//! continue to change as between the two scrapes.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     binary::{Binary, get},
-    promtool,
+    eventually_within, promtool,
     proxy::Proxy,
     system::System,
 };
@@ -27,15 +27,6 @@ const BETWEEN: Duration = Duration::from_secs(11);
 /// The partitions of `transactions.v1` in a test system.
 const PARTITIONS: usize = 6;
 const ADMIN: (&str, &str) = ("LEDGER_ADMIN__LISTEN", "127.0.0.1:0");
-
-/// Checks the condition until it holds.
-async fn eventually(what: &str, mut look: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + WAIT_MAX;
-    while !look().await {
-        assert!(Instant::now() < deadline, "not within {WAIT_MAX:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
 
 /// Series with their values, from all targets.
 type Scrape = BTreeMap<String, f64>;
@@ -166,11 +157,11 @@ fn scrape(targets: &[Target]) -> Scrape {
 /// Waits until every role is ready, every lane and partition has its owner, and every value is measured. Returns that
 /// scrape.
 async fn healthy(targets: &[Target]) -> Scrape {
-    eventually("every role is ready", async || targets.iter().all(Target::is_ready)).await;
+    eventually_within(WAIT_MAX, "every role is ready", async || targets.iter().all(Target::is_ready)).await;
     let of = |all: &Scrape, name: &str| -> Vec<f64> {
         all.iter().filter(|(series, _)| series.starts_with(name)).map(|(_, value)| *value).collect()
     };
-    eventually("every value is measured", async || {
+    eventually_within(WAIT_MAX, "every value is measured", async || {
         let all = scrape(targets);
         let sum = |name: &str| of(&all, name).iter().sum::<f64>();
         let is_owned = (sum("ledger_leases_held") - sum("ledger_leases_shared")).abs() < 0.5;
@@ -202,7 +193,10 @@ async fn a_role_that_is_cut_off_or_frozen_fires_the_right_alerts_and_no_others()
     let well = healthy(&targets).await;
 
     consumer.database.hold(true);
-    eventually("the consumer reports no lag", async || !has(consumer, "ledger_consumer_lag_")).await;
+    eventually_within(WAIT_MAX, "the consumer reports no lag", async || {
+        !has(consumer, "ledger_consumer_lag_")
+    })
+    .await;
     system.post(60, 60, 20, |_| None).await;
     let story = Story::of_fault(&well, &targets).await;
     story.fires("the consumer has no PostgreSQL", &["LedgerNotReady", "LedgerWorkUnowned"]);
@@ -210,7 +204,7 @@ async fn a_role_that_is_cut_off_or_frozen_fires_the_right_alerts_and_no_others()
     let well = healthy(&targets).await;
 
     relay.database.hold(true);
-    eventually("the relay reports no outbox", async || !has(relay, "ledger_outbox_")).await;
+    eventually_within(WAIT_MAX, "the relay reports no outbox", async || !has(relay, "ledger_outbox_")).await;
     let story = Story::of_fault(&well, &targets).await;
     let alerts = ["LedgerMeasurementMissing", "LedgerNotReady", "LedgerWorkUnowned"];
     story.fires("the relay has no PostgreSQL", &alerts);
@@ -219,7 +213,7 @@ async fn a_role_that_is_cut_off_or_frozen_fires_the_right_alerts_and_no_others()
 
     system.kafka().proxy.hold(true);
     system.post(120, 60, 20, |_| None).await;
-    eventually("neither can work", async || {
+    eventually_within(WAIT_MAX, "neither can work", async || {
         !has(consumer, "ledger_consumer_lag_") && !consumer.is_ready() && !relay.is_ready()
     })
     .await;
@@ -230,7 +224,7 @@ async fn a_role_that_is_cut_off_or_frozen_fires_the_right_alerts_and_no_others()
 
     for frozen in [relay, consumer] {
         frozen.process.signal(Signal::SIGSTOP);
-        eventually("frozen", async || frozen.process.is_frozen()).await;
+        eventually_within(WAIT_MAX, "frozen", async || frozen.process.is_frozen()).await;
         let story = Story::of_fault(&well, &targets).await;
         story.fires("a frozen role", &["LedgerInstanceDown", "LedgerRoleMissing"]);
         frozen.process.signal(Signal::SIGCONT);
@@ -253,7 +247,7 @@ async fn a_partition_that_cannot_write_fires_although_three_records_wait() {
     let well = healthy(&targets).await;
     client.batch_execute("ALTER TABLE risk_assessments RENAME TO hidden").await.expect("renamed");
     system.post(60, 3, 3, |_| None).await;
-    eventually("the records wait", async || {
+    eventually_within(WAIT_MAX, "the records wait", async || {
         let lag =
             |(name, value): (&String, &f64)| name.starts_with("ledger_consumer_lag_seconds") && *value > 1.0;
         scrape(&targets).iter().any(lag)

@@ -45,7 +45,7 @@ const SETTINGS: [(&str, &str); 5] = [
     ("LEDGER_RELAY__LEASE_TTL", "30s"),
     ("LEDGER_CONSUME_RISK__LEASE_TTL", "30s"),
 ];
-/// What a user finds in a clone and the blocks use.
+/// The parts of a clone that the blocks use.
 const TREE: [&str; 3] = ["config", "scripts", "Makefile"];
 
 struct Block {
