@@ -38,7 +38,7 @@ pub enum DlqCommand {
     /// Show one dead letter: its record, its offset, the reason, and every replay
     #[command(after_help = "Example:\n  ledger dlq show 01a206a6-4f5f-7c41-87f5-c48b0979c33c")]
     Show(ShowArgs),
-    /// Retry dead letters; exit 1 if one of them still fails
+    /// Retry dead letters; exit 1 if any still fails
     #[command(
         after_help = "A record of transactions.v1 is scored with the configured rules. The assessment, its event and a row of the audit are one commit, so repeating a replay has no further effect. The record is not published again. A record that was too large for the dead-letter topic goes back into the outbox.\n\nExamples:\n  ledger dlq replay 01a206a6-4f5f-7c41-87f5-c48b0979c33c --dry-run\n  ledger dlq replay --all --reason process_ended --rate 50/s"
     )]
