@@ -170,7 +170,7 @@ enum OnSignal {
     /// It ends by itself between two steps of its work, and says how far it came.
     EndsBetweenSteps,
     /// It is ended at once. Its change of the database, if it makes one, is one database transaction: PostgreSQL keeps all
-    /// of it or nothing.
+    /// of it or nothing. Topics that `topics create` has created remain.
     Ends,
 }
 

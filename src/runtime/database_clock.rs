@@ -37,8 +37,6 @@ struct State {
     compared_at: Option<Instant>,
     /// How far this machine's clock was ahead at the last comparison.
     offset: TimeDelta,
-    /// How far this machine's clock is ahead, while that is more than the tolerance.
-    excess: Option<TimeDelta>,
 }
 
 impl DatabaseClock {
@@ -63,7 +61,7 @@ impl DatabaseClock {
 
     /// Returns why this machine's clock cannot be used, or None if it agrees with the database's clock.
     pub fn problem(&self) -> Option<String> {
-        self.state().excess.map(describe)
+        self.state().excess().map(describe)
     }
 
     /// Reports the difference of the last comparison as a gauge, or no value if that was too long ago.
@@ -81,9 +79,9 @@ impl DatabaseClock {
 
 impl State {
     fn compare(&mut self, offset: TimeDelta) {
+        let before = self.excess();
         self.offset = offset;
-        let excess = (offset.abs() > TOLERANCE).then_some(offset);
-        match (self.excess, excess) {
+        match (before, self.excess()) {
             (None, Some(offset)) => tracing::warn!(
                 "{}; transactions, assessments and records get the time of the database",
                 describe(offset)
@@ -93,7 +91,11 @@ impl State {
             }
             _ => {}
         }
-        self.excess = excess;
+    }
+
+    /// Returns how far this machine's clock is ahead, if that is more than the tolerance.
+    fn excess(&self) -> Option<TimeDelta> {
+        (self.offset.abs() > TOLERANCE).then_some(self.offset)
     }
 }
 
