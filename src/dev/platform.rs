@@ -15,7 +15,7 @@ use tokio::{
 use super::cluster::{Cluster, ClusterOptions};
 use crate::{
     aggregate,
-    config::{BrokerKind, Config},
+    config::Config,
     consume_risk, relay,
     repository::{self, databases, migrations, sequences},
     runtime::{AdminListener, Boot, Context, Health, start_admin},
@@ -116,15 +116,10 @@ impl Platform {
     }
 }
 
+/// Replaces the database. The overrides of the command have unset the other keys of a configured database and broker.
 fn private_config(config: &Config, cluster: &Cluster) -> Config {
     let mut config = config.clone();
     config.database.url = cluster.url(DATABASE);
-    config.database.url_file = None;
-    config.database.user = String::new();
-    config.database.password = secrecy::SecretString::default();
-    config.database.password_file = None;
-    config.database.tls_ca_file = None;
-    config.broker.kind = BrokerKind::Postgres;
     config.admin.listen = crate::config::Listen::Off;
     config.serve.shutdown_timeout = config.serve.shutdown_timeout.min(SERVE_STOP_TIMEOUT);
     config
