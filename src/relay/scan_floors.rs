@@ -76,8 +76,8 @@ impl ScanFloors {
     /// Discards all floors.
     pub(super) fn discard(&self) {
         let mut state = self.state();
-        let mut floors = std::mem::take(&mut state.floors);
-        floors.discard();
-        *state = State { floors, ..State::default() };
+        state.floors.discard();
+        state.checked_at = None;
+        state.has_news = false;
     }
 }
