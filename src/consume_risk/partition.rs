@@ -40,7 +40,7 @@ mod store;
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 pub use self::{
     attempts::{Attempts, NextAttempt},
@@ -77,6 +77,8 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 const ATTEMPT_WAIT: Duration = Duration::from_millis(50);
 /// The wait between checks of a halted partition.
 const HALTED_WAIT: Duration = Duration::from_secs(10);
+/// A lag that was measured longer ago is not shown. The wait of an idle fetch is added.
+const LAG_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// Consumes one partition.
 pub struct PartitionConsumer {
@@ -271,10 +273,8 @@ impl PartitionConsumer {
             let position = beginning::position(&self.store, &self.broker, &self.connections).await?;
             self.handler.attempts.start_at(position);
         }
-        let batch_size_max = self.context.config.consume_risk.batch_size_max;
-        let reader = self.reader();
-        let records = reader.next(batch_size_max).await?;
-        let high_watermark = reader.high_watermark();
+        let records = self.next_records().await?;
+        let high_watermark = self.reader().high_watermark();
         let outcome = match records {
             Some(records) => {
                 self.metrics.set_oldest(published_at(records.first()));
@@ -292,6 +292,18 @@ impl PartitionConsumer {
         };
         self.show_lag(high_watermark);
         Ok(outcome)
+    }
+
+    /// Returns the next records, or None if there are none. A broker that enforces a quota may let a fetch wait for minutes.
+    /// During that wait, the lag is not known.
+    async fn next_records(&mut self) -> Result<Option<Vec<DecodedRecord>>, BrokerError> {
+        let config = &self.context.config.consume_risk;
+        let (count_max, lag_age_max) = (config.batch_size_max, config.poll_interval_max + LAG_AGE_MAX);
+        if let Ok(records) = timeout(lag_age_max, self.reader().next(count_max)).await {
+            return records;
+        }
+        self.metrics.forget_lag();
+        self.reader().next(count_max).await
     }
 
     fn show_lag(&mut self, high_watermark: i64) {
