@@ -13,8 +13,8 @@
 //!
 //! Guarantees:
 //!
-//! - Each request ends within `broker.kafka.request_timeout`, plus the wait that a fetch asks for, plus the time for
-//!   which the broker throttles the connection. Most calls are one request; a call that needs both ends of a partition,
+//! - Each request ends within `broker.kafka.request_timeout`, plus the wait that a fetch asks for, plus the waits for a
+//!   quota. The waits for a quota have no limit. Most calls are one request; a call that needs both ends of a partition,
 //!   or explains an offset out of range, makes up to three.
 //! - A connection is closed after an error, so no call meets a broken connection twice.
 //! - All connections lead to one cluster: a broker of another cluster is refused when the connection is opened.

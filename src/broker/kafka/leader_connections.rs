@@ -6,7 +6,10 @@
 //! - After a failed request, the connection is closed and the leader of the partition is looked up again. Other partitions
 //!   are not affected.
 //! - A quota is respected: no request is sent on a connection while the broker throttles it. This wait does not count
-//!   against `broker.kafka.request_timeout`. A request that is withheld again and again waits longer each time.
+//!   against `broker.kafka.request_timeout`.
+//! - A fetch that is withheld again and again waits longer each time. The next fetch starts without this wait. A fetch
+//!   that already waits does not notice that the quota was lifted, and waits to its end, up to 30 s. The caller may drop
+//!   the request at any time, which ends the wait.
 
 use std::{
     collections::HashMap,
@@ -24,8 +27,11 @@ use crate::broker::BrokerError;
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The limits of the wait after a request that the broker withheld more than once in a row. A withheld fetch costs as much of
-/// a quota on requests as one that is answered. If each partition only waited as long as the broker says, their fetches
+/// a quota on requests as an answered fetch. If each partition only waited as long as the broker says, their fetches
 /// together could use up the quota, and none would ever be answered.
+///
+/// Other requests of the same client id, such as a new connection or a commit of positions, are never withheld and do not
+/// wait. A quota that they use up alone leaves nothing for the fetches.
 const WITHHELD_WAIT_MIN: Duration = Duration::from_secs(1);
 const WITHHELD_WAIT_MAX: Duration = Duration::from_secs(30);
 
