@@ -145,7 +145,10 @@ impl PausedPartitions {
             pause.ends = Instant::now();
             return;
         }
-        if state.partitions.remove(partition).is_some() && state.partitions.is_empty() {
+        let now = Instant::now();
+        if state.partitions.remove(partition).is_some()
+            && !state.partitions.values().any(|pause| pause.fails(now))
+        {
             state.outage.succeeded();
         }
     }
