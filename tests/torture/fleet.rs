@@ -171,7 +171,7 @@ impl Fleet {
         let deadline = Instant::now() + STOP_MAX;
         while self.slots.iter().any(|slot| slot.running.is_some()) {
             for slot in &mut self.slots {
-                if let Some(Ended::Unexpected(how)) = slot.ended() {
+                if let Some(Ended::Unexpected(how) | Ended::WithoutTopic(how)) = slot.ended() {
                     self.differences.push(how);
                 }
             }
