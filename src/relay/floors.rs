@@ -156,9 +156,6 @@ impl Floors {
 
 #[cfg(test)]
 mod tests {
-    use chrono::Utc;
-    use uuid::Uuid;
-
     use super::*;
     use crate::repository::outbox::OutboxRow;
 
@@ -167,18 +164,7 @@ mod tests {
     }
 
     fn scan(ids: &[i64]) -> OutboxScan {
-        let row = |id: &i64| OutboxRow {
-            lane: 1,
-            id: *id,
-            topic: "t".into(),
-            key: None,
-            value: None,
-            event_id: Uuid::nil(),
-            event_type: "T".into(),
-            created_at: Utc::now(),
-            traceparent: None,
-            headers: None,
-        };
+        let row = |id: &i64| OutboxRow { lane: 1, id: *id, ..OutboxRow::default() };
         OutboxScan { rows: ids.iter().map(row).collect(), is_full: false }
     }
 

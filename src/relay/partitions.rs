@@ -184,24 +184,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use chrono::Utc;
-    use uuid::Uuid;
-
     use super::*;
 
     fn row(lane: i16, id: i64, topic: &str, key: Option<&str>) -> OutboxRow {
-        OutboxRow {
-            lane,
-            id,
-            topic: topic.into(),
-            key: key.map(Into::into),
-            value: None,
-            event_id: Uuid::nil(),
-            event_type: "T".into(),
-            created_at: Utc::now(),
-            traceparent: None,
-            headers: None,
-        }
+        OutboxRow { lane, id, topic: topic.into(), key: key.map(Into::into), ..OutboxRow::default() }
     }
 
     #[test]

@@ -160,22 +160,14 @@ fn count(outcome: &Outcome) {
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use uuid::Uuid;
 
     use super::*;
 
     fn row(bytes: usize) -> OutboxRow {
         OutboxRow {
-            lane: 0,
-            id: 0,
-            topic: "t".into(),
-            key: None,
             value: Some(vec![0; bytes]),
-            event_id: Uuid::nil(),
-            event_type: "T.v1".into(),
-            created_at: Utc::now(),
             traceparent: Some("00-1-2-01".into()),
-            headers: None,
+            ..OutboxRow::default()
         }
     }
 

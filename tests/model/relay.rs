@@ -1,12 +1,10 @@
 //! A relay of the model: one lane, one request in flight, every statement and every request a step of its own.
 
-use chrono::{DateTime, Utc};
 use ledger::{
     event::partition_of,
     relay::{Floors, ScanStart, SettledLanes},
     repository::outbox::{DrawnIds, OutboxRow, OutboxScan},
 };
-use uuid::Uuid;
 
 use super::{
     database::{Event, Row},
@@ -201,16 +199,5 @@ fn drawn(last_id: i64, world: &World) -> DrawnIds {
 }
 
 fn outbox_row(row: &Row) -> OutboxRow {
-    OutboxRow {
-        lane: LANE,
-        id: row.id,
-        topic: String::new(),
-        key: None,
-        value: None,
-        event_id: Uuid::nil(),
-        event_type: String::new(),
-        created_at: DateTime::<Utc>::UNIX_EPOCH,
-        traceparent: None,
-        headers: None,
-    }
+    OutboxRow { lane: LANE, id: row.id, ..OutboxRow::default() }
 }

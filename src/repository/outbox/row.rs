@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::event::Headers;
 
 /// A row that waits to be published.
-#[derive(Debug, Clone, PartialEq, QueryableByName)]
+#[derive(Debug, Clone, Default, PartialEq, QueryableByName)]
 pub struct OutboxRow {
     /// The lane.
     #[diesel(sql_type = SmallInt)]
