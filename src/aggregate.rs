@@ -120,10 +120,11 @@ async fn repeat(context: &Context, boot: Boot<'_>, interval: Duration) -> anyhow
     let admin = boot.started(StartDetails { every: Some(interval), ..StartDetails::default() })?;
     metrics::counter!("ledger_aggregate_rebuilds_total").increment(0);
     context.health.set_ready(true);
+    let health = context.health.part("aggregating");
     let mut outage = context.outages.log_of("aggregating");
     while !context.stop.is_requested() {
         let outcome = run_once(context, Scope::Touched).await;
-        context.health.set_ready(matches!(
+        health.set_failing(!matches!(
             &outcome,
             Ok(Outcome::Busy { .. } | Outcome::Ran(AggregateRun { error: None, .. }))
         ));
