@@ -51,7 +51,7 @@ const CONSUMER_FAULTS: &[Fault] = &[
     Fault::Compaction,
     Fault::TopicCreatedAgain,
 ];
-/// The faults of all of them together.
+/// The faults of relays, consumers and their topic.
 const ALL_FAULTS: &[Fault] = &[
     Fault::Crash,
     Fault::PausedOwner,
@@ -62,7 +62,7 @@ const ALL_FAULTS: &[Fault] = &[
     Fault::TopicCreatedAgain,
 ];
 
-/// Relays share a lane. Two accounts, so that a row may commit after one with a higher id.
+/// Relays share a lane. There are two accounts, so that a row may commit after a row with a higher id.
 fn relays(count: usize, fault_count: u8) -> Scenario {
     Scenario {
         transactions: &[(1, 2), (2, 1)],
@@ -138,7 +138,7 @@ fn relays_and_consumers_recover_from_every_fault() {
     holds("everything", Scenario { transactions: &[(1, 1)], ..everything(1) });
 }
 
-/// A role refuses a compacted topic. If the topic is compacted under running roles, what is missing is reported.
+/// A role refuses a compacted topic. If the topic is compacted under running roles, the gaps are reported.
 #[test]
 fn a_compacted_topic_is_refused_or_its_gaps_are_reported() {
     let compacted = Scenario { is_compacted: true, faults: &[Fault::Compaction], ..consumers(1) };
