@@ -218,7 +218,7 @@ pub trait Broker: Send + Sync {
     /// Checks that the topics exist with enough partitions; creates missing ones if `create` is set.
     async fn ensure_topics(&self, topics: &[TopicSpec], create: bool) -> Result<(), BrokerError>;
 
-    /// Returns which broker this is, and the current number of partitions of those of the topics that exist. The answer is
+    /// Returns the identity of the broker, and the current number of partitions of each topic that exists. The answer is
     /// never cached.
     async fn identify(&self, topics: &[String]) -> Result<BrokerState, BrokerError>;
 

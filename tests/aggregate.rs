@@ -2,7 +2,7 @@
 //! changes nothing, and a kill loses nothing.
 //!
 //! Planted bugs that made these tests fail:
-//! - deleting marks that the snapshot of the day did not see, which loses the transaction that committed meanwhile;
+//! - deleting marks that the snapshot of the day did not see, which loses a transaction that commits during the rebuild;
 //! - a rebuild without `leases::hold`, which lets a zombie write.
 
 use std::time::Duration;

@@ -160,7 +160,7 @@ async fn every_shell_block_runs_as_it_is_written() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
-/// The command that runs another one in a network namespace. Another user than root needs a user namespace too.
+/// The command that runs another command in a network namespace. A user other than root needs a user namespace too.
 fn unshare() -> &'static [&'static str] {
     match nix::unistd::Uid::effective().is_root() {
         true => &["unshare", "--net"],

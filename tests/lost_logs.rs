@@ -201,7 +201,7 @@ async fn a_topic_in_postgresql_that_is_created_again_halts_its_consumers_until_a
     assert_eq!(scene.count("risk_assessments").await, 5);
 }
 
-/// Seen to fail when the reset left the dead letters of the earlier log as they were.
+/// Seen to fail when the reset did not change the dead letters of the earlier log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_at_the_offset_of_a_dead_letter_of_an_earlier_log_becomes_a_dead_letter_too() {
     let system = System::on_postgres().await;
@@ -225,7 +225,7 @@ fn kafka_config(database: &TestDatabase, kafka: &Kafka) -> Config {
     database.config_with(&kafka.overrides())
 }
 
-/// What the broker itself answers, for a topic of the shared Kafka.
+/// The broker itself compares the log of a fetch with its own. Uses a topic of the shared Kafka.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_that_knows_its_log_is_refused_by_another_one() {
     let Some(kafka) = Kafka::get() else { return };
@@ -252,7 +252,7 @@ async fn a_fetch_that_knows_its_log_is_refused_by_another_one() {
     let another = LogOffset { log_id: Some(Uuid::new_v4()), ..next };
     let error = fetch(another).await.expect_err("another topic");
     assert!(matches!(error, BrokerError::LogReplaced { found, .. } if found == log_id), "{error}");
-    // The record before offset 2 was written by another leader than the one that the reader saw.
+    // The record before offset 2 was written by another leader than the reader claims.
     let later = LogOffset { leader_epoch: epoch.map(|epoch| epoch + 7), ..next };
     let error = fetch(later).await.expect_err("another leader");
     assert!(matches!(error, BrokerError::LogTruncated { offset: 2, .. }), "{error}");

@@ -7,7 +7,7 @@
 //!               └── each statement, each request and each fault is one step of the model ──┘
 //! ```
 //!
-//! `docs/faults.md` says what the model covers, and what it does not. `make model` explores more faults.
+//! `docs/faults.md` lists the scope of the model and its gaps. `make model` explores more faults.
 
 mod broker;
 mod consumer;
@@ -115,7 +115,7 @@ fn is_found(name: &str, property: &'static str, scenario: Scenario) {
 /// Seen to fail when `Floors::settle` ignored the open transactions: a row stayed below the floor.
 #[test]
 fn relays_lose_nothing_and_keep_the_order_whatever_fails() {
-    // Without the check of the floors, which would hide a floor that is too high.
+    // The check of the floors is off, because it would hide a floor that is too high.
     let guards = Guards { floor_check: false, ..Guards::ALL };
     holds("one relay, two accounts", Scenario { transactions: &[(1, 1), (2, 1)], guards, ..relays(1, 1) });
     holds("two relays, one account", Scenario { transactions: &[(1, 2)], guards, ..relays(2, 1) });

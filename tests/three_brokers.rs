@@ -33,7 +33,7 @@ const SETTINGS: [(&str, &str); 4] = [
     ("LEDGER_BROKER__KAFKA__REQUEST_TIMEOUT", "10s"),
     ("LEDGER_BROKER__KAFKA__CONNECT_TIMEOUT", "10s"),
 ];
-/// As in the settings of `System`.
+/// The same number as in the settings of `System`.
 const PARTITIONS: i32 = 6;
 const ACCOUNTS: usize = 40;
 /// Kafka misses a dead broker after 9 s, and a busy machine takes longer.

@@ -40,7 +40,7 @@ pub struct BackfillFailure {
 pub struct Backfilled {
     /// Assessments written, by level.
     pub assessed: BTreeMap<RiskLevel, i64>,
-    /// Transactions that were assessed meanwhile, by the role or by another backfill.
+    /// Transactions that the role or another backfill assessed in the meantime.
     pub already: i64,
     /// Transactions that stay without an assessment.
     pub failing: Vec<BackfillFailure>,
@@ -60,7 +60,7 @@ impl Backfill {
         Self { ruleset, cache: HistoryCache::new(memory.share()), is_dry_run }
     }
 
-    /// Assesses transactions, in one commit or a few. Those of an account must be in `account_seq` order.
+    /// Assesses transactions, in one commit or a few. The transactions of an account must be in `account_seq` order.
     pub async fn assess(
         &mut self,
         connection: &mut Connection,

@@ -75,7 +75,7 @@ impl HistoryCache {
         self.shrink();
     }
 
-    /// Drops accounts until the others fit. The one that was used last always stays.
+    /// Drops accounts until the others fit. The account that was used last always stays.
     pub fn shrink(&mut self) {
         while self.bytes > self.share.bytes_max()
             && self.accounts.len() > 1

@@ -47,7 +47,7 @@ pub(super) struct Reader {
     batches: mpsc::Receiver<Result<DecodedBatch, BrokerError>>,
     high_watermark: i64,
     read_to: LogOffset,
-    /// The memory permit for the records that wait and for those that were returned last.
+    /// The memory permit for the waiting records and for the records that were returned last.
     room: Option<OwnedSemaphorePermit>,
     _task: AbortOnDropHandle<()>,
 }

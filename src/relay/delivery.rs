@@ -41,7 +41,7 @@ use crate::{
     runtime::{Context, DatabaseClock, Lease, Outages, fail_point},
 };
 
-/// A request that takes longer continues in the background, and the batch goes on without it.
+/// A request that takes longer continues in the background, and the batch continues without it.
 const SLOW_AFTER: Duration = Duration::from_millis(500);
 /// The size of the values of one scan, over all lanes.
 const BATCH_BYTES_MAX: usize = 8 << 20;

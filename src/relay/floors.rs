@@ -37,8 +37,8 @@ pub struct ScanStart {
     generation: u64,
 }
 
-/// Lanes in which no row can appear any more between the first and the last row of a scan. The number is that of the
-/// rows that the scan found there.
+/// Lanes in which no row can appear any more between the first and the last row of a scan, with the number of rows that
+/// the scan found there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct SettledLanes {
     lanes: BTreeMap<i16, usize>,
@@ -60,8 +60,8 @@ impl ScanStart {
 }
 
 impl SettledLanes {
-    /// Returns the lanes of which all rows between the first and the last one are removed. `removed` has one entry for
-    /// each row to be removed.
+    /// Returns the lanes in which all rows between the first and the last row of the scan are removed. `removed` has one entry
+    /// for each row to be removed.
     pub fn removed_whole(&self, removed: impl Iterator<Item = i16>) -> BTreeSet<i16> {
         let mut counts: BTreeMap<i16, usize> = BTreeMap::new();
         for lane in removed {

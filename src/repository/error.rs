@@ -1,4 +1,4 @@
-//! Errors of the database, sorted by what the caller can do about them.
+//! Errors of the database, grouped by the possible reaction of the caller.
 //!
 //! Errors of the server are recognised by their SQLSTATE alone (see [`super::sqlstate`]); messages are for people.
 
@@ -62,7 +62,7 @@ pub enum RepositoryError {
     /// The position of a consumer differs from the expected one. Roll back and read it again.
     #[error("the position of {0} has changed")]
     PositionMoved(String),
-    /// `ledger broker switch` ran meanwhile. Nothing was written.
+    /// `ledger broker switch` ran since the command began. Nothing was written.
     #[error("the broker was switched meanwhile; run the command again")]
     BrokerSwitched,
     /// The outbox does not hold exactly the rows to remove. Roll back and remove them one by one.
@@ -91,10 +91,10 @@ pub enum RepositoryError {
         found: String,
         /// The newest migration in this binary.
         wanted: String,
-        /// What to do.
+        /// The remedy.
         advice: &'static str,
     },
-    /// A sequence would draw ids below those of its table.
+    /// A sequence is behind the highest id of its table.
     #[error(
         "the sequence {sequence} is at {last_id}, but its table has the id {highest_id}: a logical replica or a partial \
          restore does not copy sequences, and new rows would get ids that are taken or too low; run `ledger migrate`, which \
@@ -149,7 +149,7 @@ impl RepositoryError {
         matches!(self.sqlstate(), Some("40001" | "40P01"))
     }
 
-    /// Returns whether the server ended the statement after `statement_timeout`, or because somebody cancelled it.
+    /// Returns whether the server ended the statement after `statement_timeout`, or because it was cancelled.
     pub(super) fn is_statement_timeout(&self) -> bool {
         self.sqlstate() == Some("57014")
     }

@@ -5,7 +5,7 @@ FROM (VALUES
   -- Durability: `remote_apply` is the only value stronger than `on`.
   ('synchronous_commit',
    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END),
-  -- What statements see: the isolation of those outside of a database transaction, and no row hidden without an error.
+  -- The rows that statements see: the isolation outside of database transactions, and no row hidden without an error.
   ('default_transaction_isolation', 'read committed'),
   ('row_security', 'off'),
   -- Waits: only the limits of the configuration apply.

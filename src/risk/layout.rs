@@ -1,4 +1,5 @@
-//! What the history of an account keeps for the features of a rule set. Features that need the same state share it.
+//! The state that the history of an account keeps for the features of a rule set. Features that need the same state share
+//! it.
 
 use super::feature::{Aggregate, Feature};
 
@@ -24,7 +25,7 @@ pub(super) struct WindowWidth {
 /// Texts that are counted for at least one feature.
 #[derive(Debug)]
 pub(super) struct CountedTexts {
-    /// The index of the text among those that the rule set tracks.
+    /// The index of the text in the list of texts that the rule set tracks.
     pub nth: usize,
     /// The index of a feature whose filter decides which rows count. Features that share the texts have the same filter.
     pub feature: usize,

@@ -77,7 +77,7 @@ impl Table {
         self.headings.get(index).is_some_and(|heading| self.wrapping.contains(&heading.as_str()))
     }
 
-    /// Returns the least width of these columns in which only the wrapping ones wrap.
+    /// Returns the least width of these columns at which no column wraps except the wrapping ones.
     fn least_width(&self, columns: &[usize]) -> usize {
         let width = |index: &usize| match self.content_width(*index) {
             width if self.wraps(*index) => width.min(WRAPPED_WIDTH_MIN),

@@ -61,8 +61,8 @@ pub struct Writers {
     queues: Arc<[mpsc::Sender<Job>]>,
 }
 
-/// A group smaller than this waits while another writer commits such a group, and grows meanwhile. From about ten
-/// requests on, the fixed cost of a commit no longer matters.
+/// A group smaller than this waits while another writer commits a small group, and can grow during the wait. From about
+/// ten requests on, the fixed cost of a commit no longer matters.
 const GROUP_SIZE_SMALL: usize = 16;
 /// The longest time that a small group waits for the commit of another small group.
 const PERMIT_WAIT_MAX: Duration = Duration::from_millis(1);
@@ -72,7 +72,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// How long a writer waits for a request before it reads the database's clock.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(3);
 const QUEUE_DEPTH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a writer without requests waits for the clock. Requests that arrive meanwhile wait too.
+/// How long a writer without requests waits for the clock. Requests that arrive during this time wait too.
 const CLOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Writers {
@@ -102,7 +102,7 @@ impl Writers {
     }
 
     /// Posts many requests, each independent of the others, and waits for all of them. The requests of an account are
-    /// posted in order. If one of them finds the queue full, no later one of its account is attempted.
+    /// posted in order. If a request finds the queue full, no later request of its account is attempted.
     pub async fn post_many(&self, requests: Vec<Request>) -> Vec<Result<Decision, Undecided>> {
         let waiting = self.enqueue_all(requests);
         let mut outcomes = Vec::with_capacity(waiting.len());

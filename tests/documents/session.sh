@@ -1,7 +1,7 @@
 # The shell of one page of the documents. `tests/documents.rs` writes a script for each page: this file, then for each
 # block `block FILE:LINE`, the block as it is written, and `end_of_block`; at the end `end_of_page`.
 #
-# What differs from the terminal of a user, and nothing else does:
+# The only differences from the terminal of a user:
 #
 # - `ledger` is the binary of the tests. A role in the foreground runs until it has started, and then gets Ctrl-C. With
 #   `&` it runs until the end of the page. `ledger dev` runs until `stop_dev`, or until the end of the page.

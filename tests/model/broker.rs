@@ -1,4 +1,4 @@
-//! The broker of the model: the log of one partition as Kafka keeps it, and what may happen to it.
+//! The broker of the model: the log of one partition as Kafka keeps it, and the faults of that log.
 
 use ledger::broker::{BrokerError, LogOffset};
 use uuid::Uuid;

@@ -167,7 +167,7 @@ impl Consumer {
         }
     }
 
-    /// A fetch from here passes every record before it. Notes the first one that nobody has handled.
+    /// A fetch from here passes every record before it. Notes the first record that no consumer has handled.
     fn finds_skipped(&self, from: i64, world: &mut World) -> bool {
         let in_flight = self.task.in_flight.as_ref();
         let is_handled = |event: &Event| {

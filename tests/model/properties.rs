@@ -1,4 +1,5 @@
-//! What must hold in every state, and what must be reachable, so that a model that does nothing proves nothing.
+//! The properties that must hold in every state, and the states that must be reachable: otherwise a model that does nothing
+//! would pass.
 
 use stateright::Property;
 

@@ -17,7 +17,7 @@ const LANE: i16 = 0;
 /// The most rows of one outbox scan.
 const SCAN_MAX: usize = 2;
 
-/// What a relay is about to do.
+/// The next step of a relay.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// Scan, or read the drawn ids.

@@ -111,7 +111,7 @@ pub enum Action {
     Reset,
 }
 
-/// What is explored.
+/// The processes, the postings, the faults and the guards of one exploration.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// The number of transactions of each account.

@@ -1,4 +1,4 @@
-//! A state of the model, and what happens to a process from outside: leases, ends, faults of the broker.
+//! A state of the model, and the steps that a process does not take itself: leases, ends, faults of the broker.
 
 use super::{
     consumer::Consumer,

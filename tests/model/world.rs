@@ -1,4 +1,5 @@
-//! What the processes of the model share: the database, the topic, the network, and the history that the properties need.
+//! The state that the processes of the model share: the database, the topic, the network, and the history that the
+//! properties need.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +8,14 @@ use super::{
     database::{Database, Event},
 };
 
-/// What has happened, which no process sees.
+/// Past events that the properties need and no process sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct History {
     /// Each event with the partition to which it was published first, in the order of publication.
     pub published: Vec<(i32, Event)>,
     /// Events that the broker has lost.
     pub lost: BTreeSet<Event>,
-    /// An event that a consumer passed although nobody has handled it.
+    /// An event that a consumer passed although no consumer has handled it.
     pub skipped: Option<Event>,
     /// Whether a process has written under a lease that another one had taken.
     pub is_unfenced: bool,

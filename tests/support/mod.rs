@@ -36,7 +36,7 @@ where
     eventually_within(DEADLINE, what, look).await;
 }
 
-/// Like [`eventually`], with another limit, for what takes Kafka or a slow network longer.
+/// Like [`eventually`], with another limit, for steps that take longer with Kafka or a slow network.
 pub async fn eventually_within<F, Looked>(limit: Duration, what: &str, mut look: F)
 where
     F: FnMut() -> Looked,

@@ -15,7 +15,7 @@ static PERMITS: Semaphore = Semaphore::const_new(1);
 
 const HEAP: &str = "320m";
 
-/// Waits until no other test has a Kafka of its own. For a test that starts one in another process.
+/// Waits until no other test has a Kafka of its own. For a test whose Kafka is started by another process.
 pub async fn permit() -> SemaphorePermit<'static> {
     PERMITS.acquire().await.expect("never closed")
 }

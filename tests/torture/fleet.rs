@@ -18,7 +18,7 @@ const STOP_MAX: Duration = Duration::from_secs(7);
 /// In these tests a consumer is killed or loses its leases every few seconds, so three attempts in a row at a good
 /// record may fail by chance.
 const ATTEMPTS_MAX: &str = "9";
-/// What a relay says when its topic was deleted.
+/// The message of a relay whose topic was deleted.
 const NO_TOPIC: &str = "topic transactions.v1 does not exist";
 /// An orchestrator waits before it restarts a process that ended immediately.
 const PAUSE_AFTER_FAILED_START: Duration = Duration::from_millis(500);

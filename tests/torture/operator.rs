@@ -23,7 +23,7 @@ const STEP_PAUSE: Duration = Duration::from_millis(500);
 /// A command is killed after this time. Long, because it may read all events of a run on a busy machine.
 pub const COMMAND_MAX: Duration = Duration::from_secs(900);
 
-/// What a start without the settings of Kafka must say.
+/// The message of a start without the settings of Kafka.
 const REFUSAL: &str = "but broker.kind is postgres; configure the recorded broker";
 
 /// Prints lines with the time since the beginning of the run.

@@ -16,7 +16,8 @@ use crate::support::{clients::Known, postgres::TestDatabase};
 /// The account that all clients use. The late rows are in its lane.
 const HOT: &str = "hot";
 
-/// Delays the commit of a late transaction for the milliseconds in its key. One that disappears fails then.
+/// Delays the commit of a late transaction for the milliseconds in its key. A transaction that shall disappear fails after
+/// that delay.
 const DELAY_COMMITS: &str = "
     CREATE FUNCTION delay_commit() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN

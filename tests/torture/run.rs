@@ -28,7 +28,7 @@ const CLIENT_PAUSE: Duration = Duration::from_millis(25);
 /// A run of kills is long, so its clients are slower.
 const CLIENT_PAUSE_OF_KILLS: Duration = Duration::from_millis(100);
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// At least this many transactions are accepted in each second of a Kafka outage, whatever else fails meanwhile.
+/// At least this many transactions are accepted in each second of a Kafka outage, whatever else fails at the same time.
 const ACCEPTED_PER_SECOND_MIN: usize = 5;
 /// The wait for the end of all work after the last fault.
 const SETTLE_MAX: &str = "120s";
@@ -373,8 +373,8 @@ impl Run {
         differences
     }
 
-    /// Compares the events with the rows. If the topic was made anew, its first records lack the events before them,
-    /// which come later with a mark.
+    /// Compares the events with the rows. If the topic was created again, the events before its first records
+    /// are missing there. They come later, with the mark of `republish`.
     async fn events(&mut self) -> Vec<String> {
         if !self.topic_was_made_anew {
             return self.system.differences_within(SETTLE_MAX, COMMAND_MAX).await;

@@ -66,7 +66,7 @@ pub enum Fault {
     Setting(&'static str, Scope, Duration),
 }
 
-/// What a default setting belongs to.
+/// The owner of a default setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scope {
     Database,
@@ -179,7 +179,8 @@ fn environment(seed: u64, length: Duration, mode: Mode) -> Vec<Planned> {
     planned
 }
 
-/// One topic is made anew in each interval. The way out publishes the whole ledger again, so a long run has few.
+/// Plans one deletion of the topic in each interval; a role creates it again. The recovery publishes the whole ledger
+/// again, so a long run has few deletions.
 fn topics_made_anew(seed: u64, length: Duration, mode: Mode) -> Vec<Planned> {
     let interval = Duration::from_secs(if mode == Mode::All { 100 } else { 1_500 });
     let mut dice = Dice(seed.rotate_left(48));

@@ -179,7 +179,7 @@ fn within(range: OffsetRange, offset: i64, topic: &str, partition: i32) -> anyho
 }
 
 /// Revokes the leases and moves the positions in one database transaction. Moves nothing if the broker was
-/// switched meanwhile, because the offsets are those of the broker before.
+/// switched in between, because the offsets belong to the earlier broker.
 async fn carry_out(
     connection: &mut Connection,
     generation: Option<i64>,

@@ -33,7 +33,8 @@ impl Removal {
         self.published.iter().map(|row| row.lane).chain(of_dead_lettered)
     }
 
-    /// Returns the lanes of which all rows between the first and the last one are removed. One range suffices for each.
+    /// Returns the lanes in which all rows between the first and the last row of the scan are removed. One range suffices
+    /// for each lane.
     fn whole_lanes(&self) -> BTreeSet<i16> {
         self.settled.removed_whole(self.lanes())
     }

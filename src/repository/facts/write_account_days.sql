@@ -1,6 +1,6 @@
 -- name: write_fact_account_days
 -- Not in the DSL: an upsert from filtered aggregates.
--- Writes the facts of a day that are missing or differ, and removes those of accounts without a transaction.
+-- Writes the facts of a day that are missing or differ, and removes the facts of accounts without a transaction.
 WITH sums AS (
   -- The opening and the closing balance come from the smallest and the largest pair of sequence number and balance: one
   -- pass and constant memory for each account, however many transactions it has on the day.
