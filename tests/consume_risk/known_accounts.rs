@@ -62,8 +62,8 @@ async fn an_event_of_a_cached_account_is_compared_with_the_ledger() {
     );
 }
 
-/// Two events get an assessment before a consumer reaches them. The consumer retries its records alone, and its rules fail
-/// on one of these events.
+/// Two events get an assessment before a consumer reaches them. The consumer retries its records alone, and one of its
+/// rules fails on one of these events.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_was_assessed_meanwhile_keeps_that_assessment() {
     let scene = Scene::new().await;
