@@ -4,8 +4,8 @@
 //! - The number of steps is limited by [`Node::cost`], which is checked when the rules are built.
 //! - A value that is missing or has another type than the operator needs is null, arithmetic with null is null, and a
 //!   comparison with null is false. Only entries of metadata can be null.
-//! - An evaluation fails only on a division by zero, a number of more than 128 bits, or an amount that is not exact in
-//!   the currency. It fails the same way each time.
+//! - An evaluation fails only on a division by zero, a number of more than 128 bits, a built text that is too long, or
+//!   an amount that is not exact in the currency. It fails the same way each time.
 
 use std::{borrow::Cow, cmp::Ordering};
 
@@ -15,6 +15,10 @@ use super::{
     types::{Arithmetic, Comparison, Function},
     value::Value,
 };
+
+/// The longest text that `+` may build, in bytes. All texts of a transaction together are shorter. Without this limit a
+/// chain of `map(x, x + x)`, which takes few steps, would double a text until the memory is full.
+const BUILT_TEXT_BYTES_MAX: usize = 8 << 10;
 
 /// Why a condition has no result. Positions count characters from 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -198,6 +202,9 @@ fn arithmetic<'a>(left: Value<'a>, operator: Arithmetic, right: Value<'a>, at: u
     let (left, right) = match (left, operator, right) {
         (Value::Integer(left), _, Value::Integer(right)) => (left, right),
         (Value::Text(left), Arithmetic::Add, Value::Text(right)) => {
+            if left.len() + right.len() > BUILT_TEXT_BYTES_MAX {
+                return Err(EvaluationError::TooLarge(at));
+            }
             return Ok(Value::Text(Cow::Owned(left.into_owned() + &right)));
         }
         (Value::List(mut left), Arithmetic::Add, Value::List(right)) => {

@@ -396,6 +396,17 @@ fn numbers_have_room_for_products_of_amounts_and_what_fails_is_an_error() {
     assert_eq!(assessment.rule_errors[0].error, "money('0.01') is not exact in JPY");
 }
 
+#[test]
+fn a_text_that_a_condition_builds_has_at_most_8_kib() {
+    let doubled = |times: usize| {
+        truth(&format!("['0123456789']{}.exists(x, size(x) > 5000)", ".map(x, x + x)".repeat(times)), None)
+    };
+    assert_eq!(doubled(8), Ok(false));
+    assert_eq!(doubled(9), Ok(true));
+    assert!(doubled(10).expect_err("10 KiB").contains("too large"));
+    assert!(doubled(20).expect_err("10 MiB").contains("too large"));
+}
+
 /// Each of them overflowed the stack, ran for minutes or cost milliseconds an event.
 #[test]
 fn a_condition_without_bounds_is_refused_and_a_long_list_is_looked_up_at_once() {
