@@ -310,13 +310,13 @@ async fn read_histories(
         }
     })
     .await?;
+    // The cache drops the account that was not used for the longest time. Keep the first account of the batch from being
+    // that, before and after each other account, so that the batch can handle at least one event.
+    let first = plan.actions.first().map_or("", |(event, _)| event.identity().0);
+    cache.touch(first);
     for ((account_id, currency), history) in plan.accounts_to_read.iter().zip(histories).rev() {
         cache.put(account_id, CachedAccount { history, currency: *currency });
-    }
-    // The cache never drops the account that was used last. Make that the first account of the batch, so that the batch
-    // can handle at least one event.
-    if let Some((event, _)) = plan.actions.first() {
-        cache.touch(event.identity().0);
+        cache.touch(first);
     }
     Ok(())
 }
