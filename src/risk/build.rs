@@ -14,7 +14,8 @@ use super::{
     money::minor_units,
     reason::Reason,
     rule_file::{
-        AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, did_you_mean, read, version_of,
+        AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, check_name, did_you_mean, read,
+        version_of,
     },
     ruleset::{Mode, Rule, TrackedText},
     symbol::{Symbol, VARIABLES},
@@ -167,9 +168,7 @@ impl Builder<'_> {
         span: std::ops::Range<usize>,
         field: &str,
     ) -> Result<(), RuleFileError> {
-        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(word) {
-            let message = "a name consists of a-z, 0-9 and _, and begins with a letter";
+        if let Err(message) = check_name(name) {
             return Err(self.source.error(span, field, message));
         }
         if names.symbols.insert(name.into(), symbol).is_some() {

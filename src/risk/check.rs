@@ -13,8 +13,8 @@ use cel::{
 
 use super::{
     check_values::{
-        check_known_values, common, described, is_metadata, is_zero, literal_value, loops_within, remedy,
-        texts_of, written_money,
+        check_known_values, common, common_list, described, is_metadata, is_zero, literal_value,
+        loops_within, remedy, texts_of, written_money,
     },
     lists::Lists,
     node::{Loop, Node},
@@ -247,10 +247,7 @@ impl Checker<'_> {
         let (first, second) = self.after(&condition, |checker| Ok((checker.any(yes)?, checker.any(no)?)))?;
         let found = match (first.1, second.1) {
             (Type::One(one), Type::One(two)) => common(&first.0, one, &second.0, two).map(Type::One),
-            (Type::List(one), Type::List(two)) => match (one, two) {
-                (Some(one), Some(two)) => one.common(two).map(|both| Type::List(Some(both))),
-                (one, two) => Some(Type::List(one.or(two))),
-            },
+            (Type::List(one), Type::List(two)) => common_list(one, two),
             _ => None,
         };
         let Some(found) = found else {
@@ -265,10 +262,7 @@ impl Checker<'_> {
         let ((first, one), (second, two)) = (self.any(left)?, self.any(right)?);
         let found = match (one, two) {
             (Type::One(one), Type::One(two)) => result_of(one, operator, two).map(Type::One),
-            (Type::List(one), Type::List(two)) if operator == Arithmetic::Add => match (one, two) {
-                (Some(one), Some(two)) => one.common(two).map(|both| Type::List(Some(both))),
-                (one, two) => Some(Type::List(one.or(two))),
-            },
+            (Type::List(one), Type::List(two)) if operator == Arithmetic::Add => common_list(one, two),
             _ => None,
         };
         let Some(found) = found else {

@@ -153,6 +153,14 @@ pub(super) fn common(first: &Node, one: Kind, second: &Node, two: Kind) -> Optio
     }
 }
 
+/// Returns the type of a list that holds the values of two lists.
+pub(super) fn common_list(one: Option<Kind>, two: Option<Kind>) -> Option<Type> {
+    match (one, two) {
+        (Some(one), Some(two)) => one.common(two).map(|both| Type::List(Some(both))),
+        (one, two) => Some(Type::List(one.or(two))),
+    }
+}
+
 /// Returns a sentence about an expression: `amount is money`.
 pub(super) fn described(expression: &IdedExpr, found: Type) -> String {
     let name = match &expression.expr {

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::{
     RuleFileError,
-    rule_file::{ListIn, RuleText, did_you_mean},
+    rule_file::{ListIn, RuleText, check_name, did_you_mean},
     text_set::TextSet,
 };
 
@@ -50,12 +50,8 @@ impl Lists {
         let mut reading = Reading { source, read, entries_left: ENTRIES_MAX };
         let mut lists = BTreeMap::new();
         for (name, list) in written {
-            let is_first = |first: char| first.is_ascii_lowercase();
-            let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-            if !name.starts_with(is_first) || !name.bytes().all(is_word) {
-                let message = "a name consists of a-z, 0-9 and _, and begins with a letter";
-                return Err(source.error(list.span(), format!("lists.{name}"), message));
-            }
+            check_name(name)
+                .map_err(|message| source.error(list.span(), format!("lists.{name}"), message))?;
             let texts = reading.list(name, list, content)?;
             lists.insert(name.as_str().into(), Arc::new(texts));
         }

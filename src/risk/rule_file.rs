@@ -204,6 +204,15 @@ fn with_nearest(message: &str) -> String {
     }
 }
 
+/// Checks the name of an amount, a feature or a list. The error text is for the analyst.
+pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
+    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if name.starts_with(|first: char| first.is_ascii_lowercase()) && name.bytes().all(is_word) {
+        return Ok(());
+    }
+    Err("a name consists of a-z, 0-9 and _, and begins with a letter")
+}
+
 /// Returns `; did you mean …?` with the nearest known name, or nothing if no name is known.
 pub(super) fn did_you_mean<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> String {
     known
