@@ -431,7 +431,7 @@ impl Assessed {
             reasons: assessment.reasons,
             shadow_reasons: assessment.shadow_reasons,
             rule_errors: assessment.rule_errors,
-            ruleset: Arc::clone(&assessment.ruleset).to_string(),
+            ruleset: assessment.ruleset.to_string(),
             assessed_at: self.assessed_at,
         };
         self.rows.push(NewAssessment {

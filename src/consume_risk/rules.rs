@@ -82,8 +82,8 @@ fn list_path(rules: Option<&Path>, name: &str) -> PathBuf {
     rules.and_then(Path::parent).unwrap_or(Path::new("")).join(name)
 }
 
-/// Returns what shows a change of the rules: the text, and place, size and time of each list file. A ConfigMap that
-/// changes puts another file in the place.
+/// Returns a text that changes with the rules: the rule file, and the inode, size and time of each list file. A ConfigMap
+/// that changes puts another inode under the same name.
 fn fingerprint(path: &Path, text: &str) -> String {
     let state = |name: &String| match std::fs::metadata(list_path(Some(path), name)) {
         Ok(found) => format!("{} {} {}.{}", found.ino(), found.size(), found.mtime(), found.mtime_nsec()),
@@ -145,7 +145,8 @@ async fn next_signal(hangup: Option<&mut Signal>) {
 struct RuleFile {
     path: PathBuf,
     rules: watch::Sender<Arc<Ruleset>>,
-    /// The fingerprint of the content that was checked last, and why it is refused. The same content is checked once, unless SIGHUP asks.
+    /// The fingerprint of the content that was checked last, and why it is refused. The same content is checked once,
+    /// unless SIGHUP asks.
     checked: Option<(String, Option<String>)>,
     /// The error that is in the log.
     logged: Option<String>,
@@ -167,7 +168,11 @@ impl RuleFile {
 
     /// Returns the rules of the file, or None if its content was checked before.
     async fn check_text(&mut self, text: String, is_asked: bool) -> Result<Option<Ruleset>, String> {
-        let fingerprint = fingerprint(&self.path, &text);
+        // A large file takes a while to parse, and a file system may hang.
+        let (path, written) = (self.path.clone(), text.clone());
+        let fingerprint = tokio::task::spawn_blocking(move || fingerprint(&path, &written))
+            .await
+            .map_err(|error| format!("cannot look for changes: {error}"))?;
         if let Some((known, refused)) = &self.checked
             && *known == fingerprint
             && !is_asked
