@@ -43,8 +43,7 @@ const COST_MAX: u64 = 100_000;
 const DEFAULT_CURRENCY: &str = "default";
 
 impl Ruleset {
-    /// Parses and checks a rule file. The time, the memory and the stack that this takes are limited, whatever the file holds.
-    /// The file cannot name list files.
+    /// Parses and checks a rule file that names no list files. Time, memory and stack are limited for any content.
     pub fn parse(text: &str) -> Result<Self, RuleFileError> {
         Self::parse_with(text, &|_| Err("cannot be read: these rules are not in a file".into()))
     }

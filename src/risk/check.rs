@@ -1,8 +1,8 @@
 //! Checks the types of a parsed condition, all its branches included, and turns it into a [`Node`].
 //!
 //! Guarantees: a condition that passes is true or false for every transaction, apart from the errors that
-//! [`super::evaluate`] names. What cannot be meant is refused: money compared with a number, a currency that does not
-//! exist.
+//! [`super::evaluate`] names. A condition that mixes units is refused, such as money compared with a number. So is a
+//! condition with a value that does not exist, such as a misspelt currency.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ pub(super) struct Fault {
 /// Returns the meaning and the type of a name, or why there is none.
 type NameLookup<'a> = &'a dyn Fn(&str) -> Result<(Symbol, Type), String>;
 
-/// What the names in a condition stand for.
+/// The meaning of the names in a condition.
 #[derive(Clone, Copy)]
 pub(super) struct Lookup<'a> {
     pub name: NameLookup<'a>,
@@ -210,7 +210,7 @@ impl Checker<'_> {
         Ok((node(Box::new([first, second])), Type::One(Kind::Truth)))
     }
 
-    /// Checks what is evaluated only after `condition`.
+    /// Checks an expression that is evaluated only after `condition`.
     fn after<T>(
         &mut self,
         condition: &Node,

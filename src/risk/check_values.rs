@@ -1,5 +1,5 @@
-//! What the checker knows about values that are written in a condition: their types, texts that a name never has, and
-//! remedies for mixed-up units.
+//! Checks of the values that are written in a condition: their types, texts that a name never has, and remedies for
+//! mixed-up units.
 
 use cel::{
     IdedExpr,

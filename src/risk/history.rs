@@ -4,7 +4,7 @@
 //! - the window of each feature in event time, half open: `(t − window, t]`,
 //! - `history_rows`: the last rows by `account_seq`, the event included.
 //!
-//! Both depend only on the rows, so a history that is kept in memory and one that is loaded again give the same values.
+//! Both depend only on the rows, so a history in memory and a history that is loaded again give the same values.
 //!
 //! A history keeps only what a feature can still need: the time and amount of the rows inside the widest window, the
 //! texts inside the widest window that counts them, and the current value of each feature.

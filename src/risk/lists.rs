@@ -1,7 +1,7 @@
 //! The named lists of a rule file: `[lists.NAME]` with values in the file itself or in a CSV file beside it. A rule asks
 //! `counterparty in lists.NAME`.
 //!
-//! A list that cannot be read whole refuses the rules: a rule that misses half of a list would look as if it worked.
+//! If a list cannot be read to its end, the rules are refused: a rule with half of a list would seem to work.
 
 use std::{collections::BTreeMap, sync::Arc};
 

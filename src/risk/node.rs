@@ -1,4 +1,4 @@
-//! A condition whose types are checked, ready to be evaluated, and the measure of what an evaluation can cost.
+//! A condition whose types are checked, ready to be evaluated, and the most steps that an evaluation can take.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(super) enum Node {
     Arithmetic(Arithmetic, usize, Box<[Self; 2]>),
     Compare(Comparison, Box<[Self; 2]>),
     In(Box<[Self; 2]>),
-    /// Whether a text is one of many. A look-up costs the same, however many there are.
+    /// Whether a set holds the text. A look-up costs the same, however large the set is.
     InTexts(Box<Self>, Arc<TextSet>),
     List(Vec<Self>),
     Call(Function, Vec<Self>),

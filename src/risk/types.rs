@@ -1,4 +1,4 @@
-//! The types of a condition, and the tables of what operators and functions accept and return.
+//! The types of a condition, and the tables of the types that operators and functions accept and return.
 
 use super::{
     feature::Unit,
@@ -68,7 +68,7 @@ pub(super) enum Function {
     Type,
 }
 
-/// What a parameter accepts.
+/// The arguments that a parameter accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Parameter {
     Text,

@@ -35,12 +35,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A condition that is null is false.
+    /// Returns whether a condition with this value is true. Null is false.
     pub fn is_true(&self) -> bool {
         *self == Self::Truth(true)
     }
 
-    /// The name of the type, as `type()` returns it.
+    /// Returns the name of the type, as `type()` does.
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "null_type",

@@ -1,4 +1,4 @@
-//! Where an owner begins: at the stored position, if the log is still the one that the position belongs to.
+//! Where an owner begins: at the stored position, if the position belongs to the log that the partition has.
 //!
 //! No database connection is held during a request to the broker, because other partitions may wait for it.
 
