@@ -310,8 +310,8 @@ async fn read_histories(
         }
     })
     .await?;
-    // The cache drops the account that was not used for the longest time. Keep the first account of the batch from being
-    // that, before and after each other account, so that the batch can handle at least one event.
+    // The cache drops the account that was not used for the longest time. The first account of the batch is used again
+    // after each other account, so that it stays and the batch can handle at least one event.
     let first = plan.actions.first().map_or("", |(event, _)| event.identity().0);
     cache.touch(first);
     for ((account_id, currency), history) in plan.accounts_to_read.iter().zip(histories).rev() {
