@@ -29,8 +29,9 @@ const REQUEST_FAULTS: [&str; 5] = ["22", "23", "42", "LG", "P0"];
 /// columns, functions or other objects that are gone, for example while a restore runs.
 const CHANGED_DATABASE: [&str; 5] = ["42501", "42P01", "42703", "42883", "42704"];
 
-/// A prepared statement that is gone, or that exists before it was prepared: the session is shared with another client.
-const LOST_STATEMENTS: [&str; 2] = ["26000", "42P05"];
+/// A prepared statement that is gone, that exists before it was prepared, or that has other parameters: the session is
+/// shared with another client.
+const LOST_STATEMENTS: [&str; 3] = ["26000", "42P05", "08P01"];
 
 /// The primary key of the outbox, whose ids come from a sequence.
 const OUTBOX_KEY: &str = "outbox_pkey";
