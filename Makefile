@@ -37,6 +37,7 @@ lint: ## Check formatting, lints, unused dependencies, docs and deployment files
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	PATH="$$(scripts/platform-tools.sh machete)/bin:$$PATH" $(CARGO) machete --skip-target-dir
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --quiet
+	$(CARGO) build --locked
 	scripts/lint-platform-quick.sh
 
 fmt: ## Format the code

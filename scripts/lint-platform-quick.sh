@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Checks all files other than Rust code: image, compose file, alerts, dashboard, chart values, playbook, scripts and
-# documents. Takes seconds; its tools are installed once, into a cache outside the tree. A check that cannot run
-# counts as failed. scripts/platform-check.sh has the longer checks.
+# Checks all files other than Rust code: image, compose file, alerts, dashboard, chart, playbook, scripts and documents,
+# and whether they fit the binary (LEDGER, default target/debug/ledger). Takes seconds; its tools are installed once, into
+# a cache outside the tree. A check that cannot run counts as failed. scripts/platform-check.sh has the longer checks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 [ "$(id -u)" -ne 0 ] || scripts/setup.sh checks
 python=$(scripts/platform-tools.sh python)
 prometheus=$(scripts/platform-tools.sh prometheus)
+ledger=${LEDGER:-target/debug/ledger}
 PATH=$python/bin:$prometheus/bin:$PATH
 
 files() { # PATTERN...: lists matching files of the tree, except for those that git ignores
@@ -50,7 +51,14 @@ json() {
   done
 }
 
-chart() { # checks without Helm that the schema is valid and that the values files fit it
+shipped() {
+  local helm
+  helm=$(scripts/platform-tools.sh helm)/bin/helm
+  [ -x "$ledger" ] || { echo "there is no $ledger; \`make build\` builds it"; exit 1; }
+  scripts/check_shipped.py --ledger "$ledger" --helm "$helm"
+}
+
+chart() { # checks that the schema is valid and that the values files fit it
   check-jsonschema --check-metaschema k8s/ledger/values.schema.json
   check-jsonschema --schemafile k8s/ledger/values.schema.json k8s/ledger/values*.yaml
 }
@@ -102,6 +110,7 @@ check alerts alerts
 check chart chart
 check playbook playbook
 check versions versions
+check shipped shipped
 check metrics scripts/check_metrics.py
 check links links
 check make targets
