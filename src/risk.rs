@@ -18,6 +18,8 @@ mod build;
 mod check;
 mod check_values;
 mod evaluate;
+mod example;
+mod example_run;
 mod expression;
 mod feature;
 mod history;
@@ -42,6 +44,8 @@ mod value;
 mod tests;
 
 pub use crate::domain::RiskLevel;
+pub use example::Expectation;
+pub use example_run::{ExampleActual, ExampleRun};
 pub use history::AccountHistory;
 pub use lists::{ReadListFile, list_files};
 pub use rows::HistoryRow;

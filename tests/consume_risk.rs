@@ -597,7 +597,10 @@ fn risk_check_accepts_a_valid_file_and_names_the_line_of_an_error() {
     };
     let (code, out, _) = checked(SHIPPED_RULES);
     assert_eq!(code, Some(0));
-    assert!(out.contains("13 live, 1 shadow"), "{out}");
+    assert!(out.contains("13 live, 1 shadow") && out.contains("30 of 30 give the expected result"), "{out}");
+    let (code, out, err) = checked(&SHIPPED_RULES.replace("fires = false", "fires = true"));
+    assert_eq!((code, &*err), (Some(1), ""));
+    assert!(out.contains("16 of 30 give") && out.contains(" fires     does not fire\n"), "{out}");
     let (code, out, err) = checked(
         "[levels]\nmedium = 40\nhigh = 70\n\n[[rules]]\nid = \"x\"\nwhen = \"amuont > 1\"\nscore = 1\nreason = \"x\"\n",
     );
@@ -607,4 +610,26 @@ fn risk_check_accepts_a_valid_file_and_names_the_line_of_an_error() {
         "{err}"
     );
     assert!(err.ends_with("\n  |\n7 | when = \"amuont > 1\"\n  |         ^\n"), "{err}");
+}
+
+#[test]
+fn risk_check_prints_json_for_a_valid_file_and_for_a_refused_one() {
+    let checked = |text: &str| {
+        let file = tempfile::NamedTempFile::new().expect("file");
+        std::fs::write(file.path(), text).expect("written");
+        let path = file.path().display().to_string();
+        let output = binary::run(&["risk", "check", &path, "--output", "json"], &[]);
+        let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert!(output.stderr.is_empty());
+        (output.status.code(), result)
+    };
+    let (code, valid) = checked(&SHIPPED_RULES.replacen("fires = false", "fires = true", 1));
+    assert_eq!((code, &valid["valid"]), (Some(1), &true.into()));
+    assert_eq!(valid["rules"][0]["id"], "large_amount");
+    let example = &valid["examples"][1];
+    assert_eq!((&example["rule"], &example["as_expected"]), (&"large_amount".into(), &false.into()));
+    assert_eq!((&example["expected"]["fires"], &example["actual"]["fires"]), (&true.into(), &false.into()));
+    let (code, refused) = checked("[levels]\nmedium = 40\nhigh = 30\n");
+    assert_eq!((code, &refused["valid"], &refused["error"]["line"]), (Some(1), &false.into(), &1.into()));
+    assert_eq!(refused["error"]["message"], "must satisfy 0 < medium < high <= 100");
 }

@@ -7,6 +7,7 @@ use toml::Spanned;
 use super::{
     RuleFileError, Ruleset,
     check::{Fault, Lookup},
+    example::{self, ExampleCost},
     expression::Expression,
     feature::{Aggregate, Feature, Measure},
     layout::HistoryLayout,
@@ -92,14 +93,21 @@ impl Builder<'_> {
         let mut amounts = self.amounts(&mut names)?;
         let features = self.features(&mut names, &mut amounts)?;
         let rules = self.rules(&names, &features)?;
+        let layout = HistoryLayout::new(&features);
+        let cost = ExampleCost {
+            rules: rules.iter().map(|rule| rule.when.cost()).collect(),
+            row: layout.parts.len() + layout.texts.len(),
+        };
+        let examples = example::build(self.file, self.source, &cost)?;
         Ok(Ruleset {
             version: version.into(),
             history_rows: self.history_rows()?,
             list_sizes: self.lists.sizes(),
             levels,
-            layout: HistoryLayout::new(&features),
+            layout,
             features,
             rules,
+            examples,
             tracked: names.tracked,
             amounts: amounts.into_iter().map(|(currency, values)| (currency, values.into())).collect(),
         })

@@ -41,6 +41,9 @@ pub(super) struct RuleFile {
     pub features: BTreeMap<String, Spanned<FeatureIn>>,
     #[serde(default)]
     pub rules: Vec<Spanned<RuleIn>>,
+    /// Examples of all rules together.
+    #[serde(default)]
+    pub examples: Vec<Spanned<ExampleIn>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,6 +100,45 @@ pub(super) struct RuleIn {
     pub score: Spanned<i16>,
     pub reason: Spanned<String>,
     pub mode: Option<ModeIn>,
+    #[serde(default)]
+    pub examples: Vec<Spanned<ExampleIn>>,
+}
+
+/// Transactions of one account and the expected result of the last one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExampleIn {
+    pub name: Option<Spanned<String>>,
+    pub transactions: Spanned<Vec<Spanned<ExampleTransactionIn>>>,
+    pub currency: Option<Spanned<String>>,
+    pub account_id: Option<Spanned<String>>,
+    /// The number of the first transaction.
+    pub account_seq: Option<Spanned<i64>>,
+    /// The balance before the first transaction.
+    pub balance: Option<Spanned<String>>,
+    /// The moment that the times of the transactions count from.
+    pub start: Option<Spanned<toml::value::Datetime>>,
+    /// Only for an example of one rule.
+    pub fires: Option<Spanned<bool>>,
+    /// The live rules that fire. Only for an example of all rules.
+    pub rules: Option<Spanned<Vec<Spanned<String>>>>,
+    pub score: Option<Spanned<i16>>,
+    pub level: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExampleTransactionIn {
+    pub at: Spanned<String>,
+    pub credit: Option<Spanned<String>>,
+    pub debit: Option<Spanned<String>>,
+    pub counterparty: Option<Spanned<String>>,
+    pub description: Option<Spanned<String>>,
+    pub metadata: Option<Spanned<BTreeMap<String, serde_json::Value>>>,
+    #[serde(default)]
+    pub is_reversal: bool,
+    pub times: Option<Spanned<u32>>,
+    pub every: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -155,8 +197,11 @@ impl RuleFileError {
     }
 }
 
-/// Parses the file. The hash is that of its content with its keys sorted, so comments, white space and the order of keys
-/// do not change it.
+/// The key of examples, in a rule and at the top of the file.
+const EXAMPLES: &str = "examples";
+
+/// Parses the file. The hash is that of its content with its keys sorted and without its examples, so comments, white
+/// space, the order of keys and examples do not change it.
 pub(super) fn read(text: &str) -> Result<(RuleFile, Sha256), RuleFileError> {
     let source = RuleText(text);
     let refused = |error: toml::de::Error| {
@@ -164,7 +209,12 @@ pub(super) fn read(text: &str) -> Result<(RuleFile, Sha256), RuleFileError> {
         source.error(error.span().unwrap_or(0..0), field_of(text, error.span()), message)
     };
     let file = toml::from_str::<RuleFile>(text).map_err(refused)?;
-    let table = toml::from_str::<toml::Table>(text).map_err(refused)?;
+    let mut table = toml::from_str::<toml::Table>(text).map_err(refused)?;
+    table.remove(EXAMPLES);
+    let rules = table.get_mut("rules").and_then(toml::Value::as_array_mut);
+    for rule in rules.into_iter().flatten().filter_map(toml::Value::as_table_mut) {
+        rule.remove(EXAMPLES);
+    }
     let canonical = serde_json::to_value(table).map(|value| sorted(value).to_string()).unwrap_or_default();
     Ok((file, Sha256::new_with_prefix(canonical)))
 }

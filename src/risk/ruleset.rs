@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     HistoryRow, RiskLevel,
+    example::Example,
     expression::Expression,
     feature::Feature,
     layout::HistoryLayout,
@@ -78,6 +79,7 @@ pub struct Ruleset {
     pub(super) features: Vec<Feature>,
     pub(super) layout: HistoryLayout,
     pub(super) rules: Vec<Rule>,
+    pub(super) examples: Vec<Example>,
     /// The texts that the history keeps as hashes.
     pub(super) tracked: Vec<TrackedText>,
     /// The amounts of each currency in its minor units.

@@ -62,7 +62,7 @@ impl Ruleset {
         }
     }
 
-    fn assess(&self, observation: &Observation<'_>) -> Assessment {
+    pub(super) fn assess(&self, observation: &Observation<'_>) -> Assessment {
         let mut total = 0_i16;
         let (mut reasons, mut shadow_reasons, mut rule_errors) = (Vec::new(), Vec::new(), Vec::new());
         for rule in self.rules().iter().filter(|rule| rule.mode != Mode::Off) {

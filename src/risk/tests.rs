@@ -728,16 +728,33 @@ fn the_guide_names_everything_and_its_examples_are_valid() {
     for name in types::CALLS.iter().map(|(name, ..)| *name).chain([check::MONEY]) {
         assert!(guide.contains(&format!("{name}(")), "{name}() is not in docs/rules.md");
     }
-    let words =
-        ["count", "sum", "min", "max", "distinct", "seconds_since_last", "include_event", "window", "of"];
+    let words = [
+        "count",
+        "sum",
+        "min",
+        "max",
+        "distinct",
+        "seconds_since_last",
+        "include_event",
+        "window",
+        "of",
+        "account_seq",
+        "start",
+        "balance",
+        "times",
+        "every",
+        "fires",
+    ];
     for word in words {
         assert!(guide.contains(&format!("`{word}`")), "{word} is not in docs/rules.md");
     }
     let examples: Vec<&str> =
         guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     for example in examples {
-        Ruleset::parse_with(example, &|_| Ok("iban\nDE89370400440532013000\n".into()))
+        let ruleset = Ruleset::parse_with(example, &|_| Ok("iban\nDE89370400440532013000\n".into()))
             .unwrap_or_else(|error| panic!("{error} in:\n{example}"));
+        let runs = ruleset.run_examples();
+        assert!(runs.iter().all(ExampleRun::is_as_expected), "{runs:#?}");
     }
 }
