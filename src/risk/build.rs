@@ -18,11 +18,11 @@ use super::{
         AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, check_name, did_you_mean, read,
         version_of,
     },
-    ruleset::{Mode, Rule, TrackedText},
+    ruleset::{Mode, Rule, RuleNotes, TrackedText},
     symbol::{Symbol, VARIABLES},
     types::type_of,
 };
-use crate::domain::{CURRENCIES, Currency, Direction};
+use crate::domain::{CURRENCIES, Currency, Direction, bounded_text};
 
 /// `history_rows` if the file does not set it.
 const HISTORY_ROWS_DEFAULT: usize = 500;
@@ -38,6 +38,11 @@ const AMOUNTS_MAX: usize = 200;
 const CONDITIONS_BYTES_MAX: usize = 512 << 10;
 /// The longest reason in bytes, before its names are replaced.
 const REASON_BYTES_MAX: usize = 1_000;
+/// The most tags of a rule, and their length in characters.
+const TAGS_MAX: usize = 20;
+const TAG_LENGTH_MAX: usize = 64;
+/// The longest description and source of a rule in characters.
+const NOTE_LENGTH_MAX: usize = 1_000;
 /// The most steps of all rules together, for one event.
 const COST_MAX: u64 = 100_000;
 /// The key of the amount for all currencies that are not listed.
@@ -367,9 +372,9 @@ impl Builder<'_> {
         if id.is_empty() || id.len() > 64 || !id.bytes().all(visible) {
             return Err(wrong(&written.id, "id", "must be 1 to 64 of A-Z a-z 0-9 _ - .".into()));
         }
-        if !(0..=100).contains(written.score.get_ref()) {
+        if !(-100..=100).contains(written.score.get_ref()) {
             let field = format!("rules.{id}.score");
-            return Err(self.source.error(written.score.span(), field, "must be between 0 and 100"));
+            return Err(self.source.error(written.score.span(), field, "must be between -100 and 100"));
         }
         let lookup = |name: &str| {
             let symbol = names.lookup(name)?;
@@ -394,7 +399,33 @@ impl Builder<'_> {
             Some(ModeIn::Shadow) => Mode::Shadow,
             Some(ModeIn::Off) => Mode::Off,
         };
-        Ok(Rule { id: id.as_str().into(), when, score: *written.score.get_ref(), reason, mode })
+        let notes = self.notes(written)?;
+        Ok(Rule { id: id.as_str().into(), when, score: *written.score.get_ref(), reason, mode, notes })
+    }
+
+    fn notes(&self, written: &RuleIn) -> Result<RuleNotes, RuleFileError> {
+        let id = written.id.get_ref();
+        let text = |text: &Spanned<String>, part: &str, length_max| {
+            bounded_text(text.get_ref(), length_max)
+                .map(String::from)
+                .map_err(|error| self.source.error(text.span(), format!("rules.{id}.{part}"), error.0))
+        };
+        let mut tags = Vec::new();
+        if let Some(written) = &written.tags {
+            if written.get_ref().len() > TAGS_MAX {
+                let message = format!("may be at most {TAGS_MAX}");
+                return Err(self.source.error(written.span(), format!("rules.{id}.tags"), message));
+            }
+            for tag in written.get_ref() {
+                tags.push(text(tag, "tags", TAG_LENGTH_MAX)?);
+            }
+        }
+        let note = |note: &Option<Spanned<String>>, part: &str| {
+            note.as_ref().map(|note| text(note, part, NOTE_LENGTH_MAX)).transpose()
+        };
+        let (description, source) =
+            (note(&written.description, "description")?, note(&written.source, "source")?);
+        Ok(RuleNotes { tags, description, source })
     }
 }
 

@@ -13,13 +13,13 @@ use cel::{
 
 use super::{
     check_values::{
-        check_known_values, common, common_list, described, is_metadata, is_zero, literal_value,
+        check_known_values, common, common_list, described, is_lower, is_metadata, is_zero, literal_value,
         loops_within, remedy, texts_of, written_money,
     },
     lists::Lists,
     node::{Loop, Node},
     rule_file::did_you_mean,
-    symbol::{Symbol, Variable},
+    symbol::Symbol,
     types::{Arithmetic, CALLS, Comparison, Kind, Type, result_of},
 };
 
@@ -73,7 +73,7 @@ pub(super) fn condition(
     source: &SourceInfo,
     lookup: Lookup<'_>,
 ) -> Result<Node, Fault> {
-    let mut checker = Checker { source, lookup, bound: Vec::new(), is_currency_known: false };
+    let mut checker = Checker { source, lookup, bound: Vec::new() };
     checker.truth(expression)
 }
 
@@ -82,8 +82,6 @@ struct Checker<'a> {
     lookup: Lookup<'a>,
     /// The variables of the loops around the expression, innermost last.
     bound: Vec<(String, Type)>,
-    /// Whether a condition about the currency comes before the expression.
-    is_currency_known: bool,
 }
 
 impl Checker<'_> {
@@ -98,7 +96,8 @@ impl Checker<'_> {
     /// Checks an expression that must be true or false. An entry of metadata counts as false if it is neither.
     fn truth(&mut self, expression: &IdedExpr) -> Result<Node, Fault> {
         match self.any(expression)? {
-            (node, Type::One(Kind::Truth | Kind::Entry)) => Ok(node),
+            // A sum of entries of metadata is never a truth value.
+            (node, Type::One(Kind::Truth | Kind::Entry)) if !matches!(node, Node::Arithmetic(..)) => Ok(node),
             (_, found) => {
                 let described = described(expression, found);
                 Err(self.fault(expression, format!("{described}, where true or false is needed")))
@@ -206,28 +205,16 @@ impl Checker<'_> {
 
     fn junction(&mut self, left: &IdedExpr, right: &IdedExpr, node: fn(Box<[Node; 2]>) -> Node) -> Checked {
         let first = self.truth(left)?;
-        let second = self.after(&first, |checker| checker.truth(right))?;
+        let second = self.truth(right)?;
         Ok((node(Box::new([first, second])), Type::One(Kind::Truth)))
-    }
-
-    /// Checks an expression that is evaluated only after `condition`.
-    fn after<T>(
-        &mut self,
-        condition: &Node,
-        check: impl FnOnce(&mut Self) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        let before = self.is_currency_known;
-        self.is_currency_known |= condition.mentions(Variable::Currency);
-        let checked = check(self);
-        self.is_currency_known = before;
-        checked
     }
 
     fn negation(&mut self, expression: &IdedExpr, one: &IdedExpr) -> Checked {
         match self.one(one)? {
             (Node::Integer(number), kind) => Ok((Node::Integer(number.saturating_neg()), Type::One(kind))),
             (node, kind) if kind.can_be_negated() => {
-                Ok((Node::Negate(self.at(expression) + 1, Box::new(node)), Type::One(kind)))
+                let result = if kind == Kind::Entry { Kind::Number } else { kind };
+                Ok((Node::Negate(self.at(expression) + 1, Box::new(node)), Type::One(result)))
             }
             (_, kind) => {
                 let described = described(one, Type::One(kind));
@@ -244,7 +231,7 @@ impl Checker<'_> {
         no: &IdedExpr,
     ) -> Checked {
         let condition = self.truth(condition)?;
-        let (first, second) = self.after(&condition, |checker| Ok((checker.any(yes)?, checker.any(no)?)))?;
+        let (first, second) = (self.any(yes)?, self.any(no)?);
         let found = match (first.1, second.1) {
             (Type::One(one), Type::One(two)) => common(&first.0, one, &second.0, two).map(Type::One),
             (Type::List(one), Type::List(two)) => common_list(one, two),
@@ -343,6 +330,10 @@ impl Checker<'_> {
             return Err(self.fault(one, format!("cannot look for this: {described}, a list holds texts")));
         }
         let texts = self.lookup.lists.find(list).map_err(|message| self.fault(range, message))?;
+        if let Some(text) = texts.not_lower().filter(|_| is_lower(&node)) {
+            let message = format!("lower() never gives '{text}' of this list; write the list in lower case");
+            return Err(self.fault(range, message));
+        }
         Ok((Node::InTexts(Box::new(node), Arc::clone(texts)), Type::One(Kind::Truth)))
     }
 
@@ -363,7 +354,7 @@ impl Checker<'_> {
         let Expr::Literal(LiteralValue::String(text)) = &amount.expr else {
             return Err(self.fault(amount, "money() takes an amount in quotes, such as money('125.50')"));
         };
-        let node = written_money(text.inner(), self.is_currency_known)
+        let node = written_money(text.inner(), self.at(expression))
             .map_err(|message| self.fault(expression, message))?;
         Ok((node, Type::One(Kind::Money)))
     }

@@ -12,7 +12,8 @@ use super::{
     rule_file::did_you_mean,
     symbol::{Symbol, Variable},
     text_set::TextSet,
-    types::{Kind, Type},
+    types::{Function, Kind, Type},
+    value::lower,
 };
 use crate::domain::{CURRENCIES, Currency};
 
@@ -50,8 +51,8 @@ pub(super) fn literal_value(literal: &LiteralValue) -> Result<(Node, Type), &'st
     Ok((node, Type::One(kind)))
 }
 
-/// Returns `money('…')`. Unless the currency is known there, the amount must be exact in every currency.
-pub(super) fn written_money(text: &str, is_currency_known: bool) -> Result<Node, String> {
+/// Returns `money('…')`, which stands at the byte `at`. It is exact in at least one currency.
+pub(super) fn written_money(text: &str, at: usize) -> Result<Node, String> {
     let exact = |decimals| minor_units(text, decimals);
     let mut minor = MinorUnits::default();
     for (decimals, minor) in (0..).zip(&mut minor) {
@@ -60,12 +61,7 @@ pub(super) fn written_money(text: &str, is_currency_known: bool) -> Result<Node,
     if minor.iter().all(Option::is_none) {
         exact(DECIMALS_MAX)?;
     }
-    if minor.iter().any(Option::is_none) && !is_currency_known {
-        return Err(format!(
-            "money('{text}') is not exact in every currency; put `currency == 'EUR' &&` before it, or use a named amount"
-        ));
-    }
-    Ok(Node::Money(text.into(), minor))
+    Ok(Node::Money(text.into(), at, minor))
 }
 
 /// Refuses a written value that the other operand can never have.
@@ -78,6 +74,9 @@ pub(super) fn check_known_values((node, kind): (&Node, Kind), value: &Node) -> R
         (Kind::Currency, Node::Text(text)) if Currency::parse(text).is_err() => {
             Err(format!("there is no currency '{text}'{}", nearest_currency(text)))
         }
+        (_, Node::Text(text)) if is_lower(node) && lower(text) != **text => {
+            Err(format!("lower() never gives '{text}'; write '{}'", lower(text)))
+        }
         (_, Node::Integer(number)) => match node {
             Node::Symbol(Symbol::Variable(Variable::Hour)) if !(0..=23).contains(number) => {
                 Err(format!("hour is 0 to 23, never {number}"))
@@ -89,6 +88,11 @@ pub(super) fn check_known_values((node, kind): (&Node, Kind), value: &Node) -> R
         },
         _ => Ok(()),
     }
+}
+
+/// Returns whether the expression is `lower(…)`.
+pub(super) fn is_lower(node: &Node) -> bool {
+    matches!(node, Node::Call(Function::Lower, _))
 }
 
 /// Prefers a code of the same letters: `ERU` is rather a slip for `EUR` than for `ERN`.

@@ -5,7 +5,8 @@
 //! - A value that is missing or has another type than the operator needs is null, arithmetic with null is null, and a
 //!   comparison with null is false. Only entries of metadata can be null.
 //! - An evaluation fails only on a division by zero, a number of more than 128 bits, a built text that is too long, or
-//!   an amount that is not exact in the currency. It fails the same way each time.
+//!   an amount that is not exact in the currency. It fails the same way each time. [`super::currencies`] leaves the last
+//!   reason only where an operand before it fails, so it is never reported.
 
 use std::{borrow::Cow, cmp::Ordering};
 
@@ -13,7 +14,7 @@ use super::{
     node::{Loop, MinorUnits, Node},
     observation::Observation,
     types::{Arithmetic, Comparison, Function},
-    value::Value,
+    value::{Value, lower},
 };
 
 /// The longest text that `+` may build, in bytes. All texts of a transaction together are shorter. Without this limit a
@@ -52,7 +53,7 @@ impl<'a> Evaluation<'a> {
             Node::Text(text) => Value::text(text),
             Node::Truth(truth) => Value::Truth(*truth),
             Node::Symbol(symbol) => self.observation.value_of(*symbol),
-            Node::Money(text, minor_units) => return self.money(text, minor_units),
+            Node::Money(text, _, minor_units) => return self.money(text, minor_units),
             Node::Bound(index) => self.bound.get(*index).cloned().unwrap_or(Value::Null),
             Node::Entry(name) => self.observation.entry(name),
             Node::EntryNamed(name) => match self.value(name)? {
@@ -175,6 +176,7 @@ impl<'a> Evaluation<'a> {
             (Function::EndsWith, Value::Text(text), Value::Text(part)) => {
                 Value::Truth(text.ends_with(&*part))
             }
+            (Function::Lower, Value::Text(text), _) => Value::Text(lower(&text).into()),
             (Function::Int, Value::Integer(number), _) => Value::Integer(number),
             (Function::Int, Value::Text(text), _) => {
                 text.parse::<i64>().map_or(Value::Null, |number| Value::Integer(number.into()))

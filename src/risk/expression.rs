@@ -8,6 +8,7 @@ use cel::Program;
 use super::{
     bounds,
     check::{self, Fault, Lookup},
+    currencies,
     evaluate::Evaluation,
     node::Node,
     observation::Observation,
@@ -28,6 +29,7 @@ impl Expression {
         bounds::check(text).map_err(|(at, message)| Fault { at, message })?;
         let program = Program::compile(text).map_err(|errors| syntax_error(text, &errors))?;
         let node = check::condition(program.expression(), program.source_info(), lookup)?;
+        currencies::check(&node)?;
         let cost = node.cost();
         if cost > COST_MAX {
             let message = format!("takes up to {cost} steps an event; at most {COST_MAX} are allowed");

@@ -23,7 +23,8 @@ pub(super) enum Node {
     Text(Box<str>),
     Truth(bool),
     Symbol(Symbol),
-    Money(Box<str>, MinorUnits),
+    /// A written amount, and its position in the text.
+    Money(Box<str>, usize, MinorUnits),
     /// A variable of a loop, by its index.
     Bound(usize),
     /// The entry of metadata with this name.
@@ -78,24 +79,6 @@ impl Node {
             Self::Loop(one) => one.cost(),
         };
         parts.saturating_add(1)
-    }
-
-    /// Returns whether the expression reads the variable.
-    pub fn mentions(&self, variable: Variable) -> bool {
-        let any = |nodes: &[Self]| nodes.iter().any(|node| node.mentions(variable));
-        match self {
-            Self::Symbol(symbol) => *symbol == Symbol::Variable(variable),
-            Self::Integer(_) | Self::Text(_) | Self::Truth(_) | Self::Money(..) | Self::Bound(_) => false,
-            Self::Entry(_) | Self::HasEntry(_) => false,
-            Self::EntryNamed(one) | Self::Not(one) | Self::Negate(_, one) | Self::InTexts(one, _) => {
-                one.mentions(variable)
-            }
-            Self::And(two) | Self::Or(two) | Self::Compare(_, two) | Self::In(two) => any(&**two),
-            Self::Arithmetic(_, _, two) => any(&**two),
-            Self::Choose(three) => any(&**three),
-            Self::List(nodes) | Self::Call(_, nodes) => any(nodes),
-            Self::Loop(one) => [&one.range, &one.step].into_iter().any(|node| node.mentions(variable)),
-        }
     }
 
     /// Returns how many values a list or metadata has at most; 0 for a single value.

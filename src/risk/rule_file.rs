@@ -100,6 +100,9 @@ pub(super) struct RuleIn {
     pub score: Spanned<i16>,
     pub reason: Spanned<String>,
     pub mode: Option<ModeIn>,
+    pub tags: Option<Spanned<Vec<Spanned<String>>>>,
+    pub description: Option<Spanned<String>>,
+    pub source: Option<Spanned<String>>,
     #[serde(default)]
     pub examples: Vec<Spanned<ExampleIn>>,
 }

@@ -50,6 +50,19 @@ pub struct RuleSummary<'a> {
     pub score: i16,
     /// How it takes part.
     pub mode: Mode,
+    /// What the file says about the rule.
+    pub notes: &'a RuleNotes,
+}
+
+/// What a rule file says about a rule for its readers. It does not change a score.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleNotes {
+    /// What kind of pattern it finds.
+    pub tags: Vec<String>,
+    /// What it finds, in a sentence.
+    pub description: Option<String>,
+    /// Where the pattern is described.
+    pub source: Option<String>,
 }
 
 #[derive(Debug)]
@@ -59,6 +72,7 @@ pub(super) struct Rule {
     pub score: i16,
     pub reason: Reason,
     pub mode: Mode,
+    pub notes: RuleNotes,
 }
 
 /// A text of each row whose different values a feature counts.
@@ -105,7 +119,12 @@ impl Ruleset {
 
     /// The rules in the order of the file.
     pub fn summaries(&self) -> impl Iterator<Item = RuleSummary<'_>> {
-        self.rules.iter().map(|rule| RuleSummary { id: &rule.id, score: rule.score, mode: rule.mode })
+        self.rules.iter().map(|rule| RuleSummary {
+            id: &rule.id,
+            score: rule.score,
+            mode: rule.mode,
+            notes: &rule.notes,
+        })
     }
 
     /// Returns how many steps the rules take for one event at most.

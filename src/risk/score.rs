@@ -8,7 +8,8 @@ use crate::{
     event::{RiskReason, RuleError},
 };
 
-/// The highest total score.
+/// The lowest and the highest total score.
+const SCORE_MIN: i16 = 0;
 const SCORE_MAX: i16 = 100;
 /// How many failing rules an assessment names.
 const ERRORS_MAX: usize = 20;
@@ -16,7 +17,7 @@ const ERRORS_MAX: usize = 20;
 /// The result of scoring one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assessment {
-    /// The sum of the scores of the live rules that fired, at most 100.
+    /// The sum of the scores of the live rules that fired, at least 0 and at most 100.
     pub risk_score: i16,
     /// The level by the thresholds of the rule file.
     pub risk_level: RiskLevel,
@@ -63,6 +64,7 @@ impl Ruleset {
     }
 
     pub(super) fn assess(&self, observation: &Observation<'_>) -> Assessment {
+        // Scores may be negative. Only the whole sum is limited, so that the order of the rules does not matter.
         let mut total = 0_i16;
         let (mut reasons, mut shadow_reasons, mut rule_errors) = (Vec::new(), Vec::new(), Vec::new());
         for rule in self.rules().iter().filter(|rule| rule.mode != Mode::Off) {
@@ -83,12 +85,13 @@ impl Ruleset {
             let reason = RiskReason { rule: rule.id.to_string(), score: rule.score, reason };
             match rule.mode {
                 Mode::Live => {
-                    total = total.saturating_add(rule.score).min(SCORE_MAX);
+                    total = total.saturating_add(rule.score);
                     reasons.push(reason);
                 }
                 Mode::Shadow | Mode::Off => shadow_reasons.push(reason),
             }
         }
+        let total = total.clamp(SCORE_MIN, SCORE_MAX);
         Assessment {
             risk_score: total,
             risk_level: self.level_of(total),

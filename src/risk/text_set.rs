@@ -3,9 +3,14 @@
 //! Texts are equal only if they are the same byte by byte. All texts share one buffer, so a million account numbers take
 //! about 40 MiB, and the set is dropped at once.
 
-use std::hash::{BuildHasher, RandomState};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::OnceLock,
+};
 
 use hashbrown::HashTable;
+
+use super::value::lower;
 
 /// Different texts.
 #[derive(Debug, Default)]
@@ -14,6 +19,8 @@ pub(super) struct TextSet {
     /// The start and the length of each text.
     places: HashTable<(u32, u32)>,
     hashes: RandomState,
+    /// A text that is not in lower case, once it was looked for.
+    not_lower: OnceLock<Option<(u32, u32)>>,
 }
 
 impl TextSet {
@@ -34,6 +41,20 @@ impl TextSet {
     pub fn contains(&self, text: &str) -> bool {
         let is_same = |place: &(u32, u32)| text_at(&self.buffer, *place) == text;
         self.places.find(self.hashes.hash_one(text), is_same).is_some()
+    }
+
+    /// Returns a text that is not in lower case, if there is one.
+    pub fn not_lower(&self) -> Option<&str> {
+        let is_other = |place: &(u32, u32)| {
+            let text = text_at(&self.buffer, *place);
+            match text.is_ascii() {
+                true => text.bytes().any(|byte| byte.is_ascii_uppercase()),
+                false => lower(text) != text,
+            }
+        };
+        // The first one, so that the message is the same each time.
+        let find = || self.places.iter().filter(|place| is_other(place)).min().copied();
+        self.not_lower.get_or_init(find).map(|place| text_at(&self.buffer, place))
     }
 
     pub fn len(&self) -> usize {

@@ -63,6 +63,7 @@ pub(super) enum Function {
     Contains,
     StartsWith,
     EndsWith,
+    Lower,
     Int,
     String,
     Type,
@@ -87,6 +88,7 @@ pub(super) const CALLS: &[(&str, Function, &[Parameter], Kind)] = &[
     ("contains", Function::Contains, &[Parameter::Text, Parameter::Text], Kind::Truth),
     ("startsWith", Function::StartsWith, &[Parameter::Text, Parameter::Text], Kind::Truth),
     ("endsWith", Function::EndsWith, &[Parameter::Text, Parameter::Text], Kind::Truth),
+    ("lower", Function::Lower, &[Parameter::Text], Kind::Text),
     ("int", Function::Int, &[Parameter::Numeral], Kind::Number),
     ("string", Function::String, &[Parameter::Printable], Kind::Text),
     ("type", Function::Type, &[Parameter::Any], Kind::TypeName),
@@ -114,6 +116,10 @@ const RESULTS: &[(Kind, &[Arithmetic], Kind, Kind)] = &[
 
 /// Returns the kind of the result, or None if the operator has no meaning for these operands.
 pub(super) fn result_of(left: Kind, operator: Arithmetic, right: Kind) -> Option<Kind> {
+    // Both may be numbers, or both texts.
+    if (left, operator, right) == (Kind::Entry, Arithmetic::Add, Kind::Entry) {
+        return Some(Kind::Entry);
+    }
     RESULTS.iter().find_map(|(first, operators, second, result)| {
         let fits =
             left.can_be().contains(first) && right.can_be().contains(second) && operators.contains(&operator);

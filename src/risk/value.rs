@@ -52,3 +52,8 @@ impl<'a> Value<'a> {
         }
     }
 }
+
+/// Returns the text with each letter in lower case, whatever letters are beside it.
+pub(super) fn lower(text: &str) -> String {
+    text.chars().flat_map(char::to_lowercase).collect()
+}

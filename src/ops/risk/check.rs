@@ -8,9 +8,14 @@ use serde_json::{Value, json};
 
 use crate::{
     consume_risk,
-    risk::{ExampleActual, ExampleRun, Expectation, Mode, RuleFileError, Ruleset, SHIPPED_RULES},
-    runtime::{OutputFormat, print_json, print_text, table},
+    risk::{
+        ExampleActual, ExampleRun, Expectation, Mode, RuleFileError, RuleSummary, Ruleset, SHIPPED_RULES,
+    },
+    runtime::{OutputFormat, Table, print_json, print_text, table},
 };
+
+/// The columns of the table of rules.
+const RULE_COLUMNS: usize = 7;
 
 /// Flags of `ledger risk check`.
 #[derive(Debug, Clone, Args)]
@@ -69,6 +74,9 @@ fn print_summary(name: &str, ruleset: &Ruleset, runs: &[ExampleRun<'_>]) -> std:
         ruleset.feature_names().count(),
         ruleset.cost()
     ))?;
+    if ruleset.summaries().next().is_some() {
+        print_text(format_args!("\n{}\n", rules_table(ruleset, runs)))?;
+    }
     let different: Vec<&ExampleRun<'_>> = runs.iter().filter(|run| !run.is_as_expected()).collect();
     if !runs.is_empty() {
         let as_expected = runs.len() - different.len();
@@ -85,6 +93,35 @@ fn print_summary(name: &str, ruleset: &Ruleset, runs: &[ExampleRun<'_>]) -> std:
         rows.add_row([run.line.to_string(), rule.to_owned(), run.name.to_owned(), expected, actual]);
     }
     print_text(format_args!("\n{rows}"))
+}
+
+/// Lists the rules. Columns that are empty for all rules are left out.
+fn rules_table(ruleset: &Ruleset, runs: &[ExampleRun<'_>]) -> Table {
+    let row = |rule: RuleSummary<'_>| {
+        let examples = runs.iter().filter(|run| run.rule == Some(rule.id)).count();
+        let notes = rule.notes;
+        [
+            ("rule", rule.id.to_owned()),
+            ("mode", rule.mode.as_str().to_owned()),
+            ("score", rule.score.to_string()),
+            ("examples", examples.to_string()),
+            ("tags", notes.tags.join(", ")),
+            ("description", notes.description.clone().unwrap_or_default()),
+            ("source", notes.source.clone().unwrap_or_default()),
+        ]
+    };
+    let rows: Vec<_> = ruleset.summaries().map(row).collect();
+    let is_used =
+        |index: usize| rows.iter().any(|row| row.get(index).is_some_and(|(_, cell)| !cell.is_empty()));
+    let used: Vec<usize> = (0..RULE_COLUMNS).filter(|index| is_used(*index)).collect();
+    let headings = rows.first().into_iter().flat_map(|row| used.iter().filter_map(|index| row.get(*index)));
+    let mut table = table(headings.map(|(heading, _)| *heading))
+        .wrapping(["tags", "description", "source"])
+        .optional(["source", "description", "tags"]);
+    for row in &rows {
+        table.add_row(used.iter().filter_map(|index| row.get(*index)).map(|(_, cell)| cell.clone()));
+    }
+    table
 }
 
 /// Returns what an example expects and its result, of which only what the example mentions.
@@ -113,7 +150,13 @@ fn texts(expected: &Expectation, actual: &ExampleActual) -> [String; 2] {
 fn json_of(name: &str, ruleset: &Ruleset, runs: &[ExampleRun<'_>]) -> Value {
     let rules: Vec<Value> = ruleset
         .summaries()
-        .map(|rule| json!({ "id": rule.id, "mode": rule.mode.as_str(), "score": rule.score }))
+        .map(|rule| {
+            let notes = rule.notes;
+            json!({
+                "id": rule.id, "mode": rule.mode.as_str(), "score": rule.score, "tags": notes.tags,
+                "description": notes.description, "source": notes.source,
+            })
+        })
         .collect();
     let lists: Vec<Value> = ruleset
         .list_sizes()
