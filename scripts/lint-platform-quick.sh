@@ -58,9 +58,28 @@ shipped() {
   scripts/check_shipped.py --ledger "$ledger" --helm "$helm"
 }
 
-chart() { # checks that the schema is valid and that the values files fit it
+chart() { # checks the schema, the values files, the values that the chart refuses, and who sets the number of replicas
+  local helm value schedule
   check-jsonschema --check-metaschema k8s/ledger/values.schema.json
   check-jsonschema --schemafile k8s/ledger/values.schema.json k8s/ledger/values*.yaml
+  helm=$(scripts/platform-tools.sh helm)/bin/helm
+  template() { "$helm" template ledger k8s/ledger --kube-version 1.32.0 "$@"; }
+  refused() { if template "$@" >/dev/null 2>&1; then echo "the chart accepts $*" && exit 1; fi; }
+  for value in sevre.replicas=3 serve.replica=3 serve.resources.limits.memory=1Gb serve.resources.requests.cpu=1cpu \
+    listenAddress=localhost listenAddress=::; do
+    refused --set "$value"
+  done
+  refused --set serve.autoscaling.enabled=true,serve.autoscaling.minReplicas=7,serve.autoscaling.maxReplicas=6
+  for schedule in '*/15 * * *' '*/15 * * * * *' '*/0 * * * *' 'every hour' '@often' 'a * * * *'; do
+    refused --set-string "aggregate.schedule=$schedule"
+  done
+  for schedule in '0 */2 * * *' '5\,35 0-6 1 JAN-JUN MON' '@hourly' '10-50/10 * * * 1-5'; do
+    template --set-string "aggregate.schedule=$schedule" >/dev/null
+  done
+  template --set serve.autoscaling.enabled=true --show-only templates/serve.yaml >"$output.chart"
+  if grep -q '^  replicas:' "$output.chart"; then echo "serve sets replicas, although an autoscaler does" && exit 1; fi
+  template --show-only templates/serve.yaml | grep -q '^  replicas: 2$'
+  rm "$output.chart"
 }
 
 alerts() {

@@ -50,13 +50,11 @@ chart() {
   render --set-file rules="$work/rules.toml" --set fullnameOverride=other,serviceAccount.create=false \
     --set 'imagePullSecrets[0].name=registry,extraEnv[0].name=OTEL_EXPORTER_OTLP_ENDPOINT,extraEnv[0].value=http://otel:4317' \
     --set database.migrate.existingSecret=owner,serve.autoscaling.enabled=true
-  # The chart refuses mistyped values and does not ignore them.
-  for mistyped in sevre.replicas=3 serve.replica=3; do
-    if "$helm" template k8s/ledger --kube-version 1.32.0 --set "$mistyped" >"$work/refused" 2>&1; then
-      echo "the chart accepts a value that it does not have: $mistyped"
-      exit 1
-    fi
-  done
+  render --set 'listenAddress=[::]' \
+    --set 'relay.initContainers[0].name=connector,relay.initContainers[0].image=connector:1,relay.initContainers[0].restartPolicy=Always' \
+    --set 'relay.extraContainers[0].name=agent,relay.extraContainers[0].image=agent:1' \
+    --set 'relay.extraVolumes[0].name=secrets,relay.extraVolumes[0].emptyDir.medium=Memory' \
+    --set 'relay.extraVolumeMounts[0].name=secrets,relay.extraVolumeMounts[0].mountPath=/secrets'
 }
 
 compose() {

@@ -10,6 +10,11 @@ metadata:
 spec:
   {{- if not .scalesItself }}
   replicas: {{ .values.replicas }}
+  {{- else }}
+  {{- /* Keep what runs: when a manifest no longer has `replicas`, Kubernetes scales to 1 until the autoscaler acts. */}}
+  {{- with lookup "apps/v1" "Deployment" .root.Release.Namespace (printf "%s-%s" (include "ledger.fullname" .root) .role) }}
+  replicas: {{ .spec.replicas }}
+  {{- end }}
   {{- end }}
   strategy:
     type: RollingUpdate
@@ -44,6 +49,8 @@ metadata:
     app.kubernetes.io/component: {{ .role }}
 spec:
   maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  # A pod that is not ready must not block the drain of its node.
+  unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
       {{- include "ledger.selector" .root | nindent 6 }}

@@ -1,16 +1,20 @@
 {{- /*
 The pod of a role. Arguments: root (the chart's context), role (its name), args (of the binary), values (of the
-role), keepsRunning (it has an admin listener and is probed), isHook (it runs before the chart's objects exist).
+role), keepsRunning (it has an admin listener and is probed), isHook (it runs before the chart's objects exist, and checks
+the configuration and the rules first).
 */ -}}
 {{- define "ledger.podSpec" -}}
 {{- $values := .root.Values -}}
-{{- $hasConfig := not .isHook -}}
+{{- $configMap := include "ledger.fullname" .root -}}
+{{- $serviceAccount := include "ledger.serviceAccountName" .root -}}
 {{- if .isHook -}}
-# Before the first install the chart's service account does not exist.
-serviceAccountName: {{ if $values.serviceAccount.create }}default{{ else }}{{ include "ledger.serviceAccountName" .root }}{{ end }}
-{{- else -}}
-serviceAccountName: {{ include "ledger.serviceAccountName" .root }}
-{{- end }}
+{{- /* Hooks of their own: the other objects do not exist yet, or belong to the last release. */ -}}
+{{- $configMap = printf "%s-next" $configMap -}}
+{{- if $values.serviceAccount.create -}}
+{{- $serviceAccount = printf "%s-migrate" (include "ledger.fullname" .root) -}}
+{{- end -}}
+{{- end -}}
+serviceAccountName: {{ $serviceAccount }}
 automountServiceAccountToken: false
 # Service links would set variables that begin with LEDGER_, and unknown ones stop the start.
 enableServiceLinks: false
@@ -37,12 +41,26 @@ topologySpreadConstraints:
 {{- else }}
 restartPolicy: Never
 {{- end }}
+{{- if or .isHook .values.initContainers }}
+initContainers:
+  {{- with .values.initContainers }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- if .isHook }}
+  - name: check-config
+    args: [config, check]
+    {{- include "ledger.container" . | nindent 4 }}
+  {{- if $values.rules }}
+  - name: check-rules
+    args: [risk, check, /etc/ledger/config/rules.toml]
+    {{- include "ledger.container" . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+{{- end }}
 containers:
   - name: {{ .role }}
-    image: {{ include "ledger.image" .root }}
-    imagePullPolicy: {{ $values.image.pullPolicy }}
     args: {{ toJson .args }}
-    env: {{- include "ledger.env" . | nindent 6 }}
+    {{- include "ledger.container" . | nindent 4 }}
     {{- if and (eq .role "serve") .values.preStopSeconds (semverCompare ">=1.30-0" .root.Capabilities.KubeVersion.Version) }}
     # serve stops accepting at once, but the cluster needs a moment to stop sending. The image has no shell, so Kubernetes waits.
     lifecycle:
@@ -70,37 +88,25 @@ containers:
       timeoutSeconds: 3
       failureThreshold: 2
     {{- end }}
-    resources: {{- toYaml .values.resources | nindent 6 }}
-    securityContext:
-      allowPrivilegeEscalation: false
-      readOnlyRootFilesystem: true
-      capabilities: {drop: [ALL]}
-    volumeMounts:
-      - {name: tmp, mountPath: /tmp}
-      {{- if $hasConfig }}
-      - {name: config, mountPath: /etc/ledger/config, readOnly: true}
-      {{- end }}
-      {{- if $values.database.caConfigMap }}
-      - {name: database-ca, mountPath: /etc/ledger/database-ca, readOnly: true}
-      {{- end }}
-      {{- if and (eq $values.broker.kind "kafka") $values.broker.kafka.caConfigMap (not .isHook) }}
-      - {name: kafka-ca, mountPath: /etc/ledger/kafka-ca, readOnly: true}
-      {{- end }}
+  {{- with .values.extraContainers }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 volumes:
   - name: tmp
     emptyDir: {sizeLimit: 64Mi}
-  {{- if $hasConfig }}
   # Mount a folder: changes of single mounted files do not reach a running pod.
   - name: config
-    configMap: {name: {{ include "ledger.fullname" .root }}}
-  {{- end }}
+    configMap: {name: {{ $configMap }}}
   {{- with $values.database.caConfigMap }}
   - name: database-ca
     configMap: {name: {{ . }}}
   {{- end }}
-  {{- if and (eq $values.broker.kind "kafka") $values.broker.kafka.caConfigMap (not .isHook) }}
+  {{- if and (eq $values.broker.kind "kafka") $values.broker.kafka.caConfigMap }}
   - name: kafka-ca
     configMap: {name: {{ $values.broker.kafka.caConfigMap }}}
+  {{- end }}
+  {{- with .values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -111,6 +117,31 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- with .values.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{- /* What every container of the binary has. */ -}}
+{{- define "ledger.container" -}}
+{{- $values := .root.Values -}}
+image: {{ include "ledger.image" .root }}
+imagePullPolicy: {{ $values.image.pullPolicy }}
+env: {{- include "ledger.env" . | nindent 2 }}
+resources: {{- toYaml .values.resources | nindent 2 }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  - {name: config, mountPath: /etc/ledger/config, readOnly: true}
+  {{- if $values.database.caConfigMap }}
+  - {name: database-ca, mountPath: /etc/ledger/database-ca, readOnly: true}
+  {{- end }}
+  {{- if and (eq $values.broker.kind "kafka") $values.broker.kafka.caConfigMap }}
+  - {name: kafka-ca, mountPath: /etc/ledger/kafka-ca, readOnly: true}
+  {{- end }}
+  {{- with .values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "ledger.env" -}}
@@ -128,7 +159,6 @@ affinity: {{- toYaml . | nindent 2 }}
 - name: LEDGER_DATABASE__TLS_CA_FILE
   value: /etc/ledger/database-ca/{{ $values.database.caKey }}
 {{- end }}
-{{- if not .isHook }}
 - name: LEDGER_CONFIG
   value: /etc/ledger/config/ledger.toml
 {{- if $values.rules }}
@@ -136,9 +166,9 @@ affinity: {{- toYaml . | nindent 2 }}
   value: /etc/ledger/config/rules.toml
 {{- end }}
 - name: LEDGER_SERVE__LISTEN
-  value: 0.0.0.0:8080
+  value: {{ printf "%s:8080" $values.listenAddress | quote }}
 - name: LEDGER_ADMIN__LISTEN
-  value: {{ ternary "0.0.0.0:9090" "off" .keepsRunning | quote }}
+  value: {{ ternary (printf "%s:9090" $values.listenAddress) "off" .keepsRunning | quote }}
 - name: LEDGER_BROKER__KIND
   value: {{ $values.broker.kind }}
 {{- if eq $values.broker.kind "kafka" }}
@@ -161,7 +191,6 @@ affinity: {{- toYaml . | nindent 2 }}
 - name: LEDGER_BROKER__KAFKA__SASL_PASSWORD
   valueFrom:
     secretKeyRef: {name: {{ required "broker.kafka.existingSecret: saslMechanism needs a Secret with the password" .existingSecret }}, key: {{ .key }}}
-{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
