@@ -66,6 +66,8 @@ pub struct Run {
     other_sessions: OtherSessions,
     /// Faults that take their time beside the others.
     operations: JoinSet<Result<(), String>>,
+    /// Deletions of the topic that are not repaired yet.
+    topics_anew: JoinSet<Result<(), String>>,
     topic_was_made_anew: bool,
     differences: Vec<String>,
     counts: BTreeMap<String, usize>,
@@ -96,6 +98,7 @@ impl Run {
             outage: None,
             other_sessions: OtherSessions::default(),
             operations: JoinSet::new(),
+            topics_anew: JoinSet::new(),
             topic_was_made_anew: false,
             differences: Vec::new(),
             counts: BTreeMap::new(),
@@ -146,9 +149,6 @@ impl Run {
         for (_, end) in due {
             self.end(end).await;
         }
-        while let Some(done) = self.operations.try_join_next() {
-            self.differences.extend(done.expect("no panic").err());
-        }
         if self.kafka_starting.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(starting) = self.kafka_starting.take()
         {
@@ -156,6 +156,12 @@ impl Run {
             self.kafka_is_up = true;
         }
         self.fleet.tend(&self.system);
+        for operations in [&mut self.operations, &mut self.topics_anew] {
+            while let Some(done) = operations.try_join_next() {
+                self.differences.extend(done.expect("no panic").err());
+            }
+        }
+        self.fleet.topic_may_be_missing = !self.topics_anew.is_empty();
     }
 
     async fn end(&mut self, end: FaultEnd) {
@@ -226,7 +232,7 @@ impl Run {
             }
             Fault::TopicAnew => {
                 (self.fleet.topic_may_be_missing, self.topic_was_made_anew) = (true, true);
-                self.operations.spawn(operator::make_topic_anew(log, system));
+                self.topics_anew.spawn(operator::make_topic_anew(log, system));
             }
             Fault::WrongBroker(command) => {
                 self.operations.spawn(operator::start_with_wrong_broker(log, system, command));
@@ -335,7 +341,7 @@ impl Run {
         }
         self.kafka_is_up = true;
         self.fleet.heal();
-        while !self.operations.is_empty() {
+        while !self.operations.is_empty() || !self.topics_anew.is_empty() {
             self.tick().await;
             tokio::time::sleep(TICK).await;
         }

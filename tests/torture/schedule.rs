@@ -161,15 +161,20 @@ fn kills(seed: u64, length: Duration, pause: Duration) -> Vec<Planned> {
 fn environment(seed: u64, length: Duration, mode: Mode) -> Vec<Planned> {
     let (pause_min, pause_max) = if mode == Mode::All { (5_000, 15_000) } else { (30_000, 60_000) };
     let mut dice = Dice(seed.rotate_left(16));
+    let mut kinds = Deck::of((0..10).collect());
+    let mut quotas = Deck::of(QUOTAS.to_vec());
+    let mut commands = Deck::of(BROKER_COMMANDS.to_vec());
+    let scopes = [Scope::Database, Scope::Role];
+    let mut settings =
+        Deck::of(SETTINGS.iter().flat_map(|setting| scopes.map(|scope| (*setting, scope))).collect());
     let mut at = Duration::from_secs(5);
     let mut planned = Vec::new();
     while at < length {
-        let fault = match dice.below(10) {
-            0..3 => Fault::Throttle(QUOTAS[dice.below(QUOTAS.len())], dice.milliseconds(3_000, 10_000)),
-            3..5 => Fault::WrongBroker(BROKER_COMMANDS[dice.below(BROKER_COMMANDS.len())]),
+        let fault = match kinds.draw(&mut dice) {
+            0..3 => Fault::Throttle(quotas.draw(&mut dice), dice.milliseconds(3_000, 10_000)),
+            3..5 => Fault::WrongBroker(commands.draw(&mut dice)),
             _ => {
-                let scope = if dice.below(2) == 0 { Scope::Database } else { Scope::Role };
-                let setting = SETTINGS[dice.below(SETTINGS.len())];
+                let (setting, scope) = settings.draw(&mut dice);
                 Fault::Setting(setting, scope, dice.milliseconds(2_000, 10_000))
             }
         };
@@ -294,6 +299,44 @@ impl Dice {
 
     fn milliseconds(&mut self, from: usize, to: usize) -> Duration {
         Duration::from_millis(u64::try_from(from + self.below(to - from + 1)).expect("small"))
+    }
+}
+
+/// Cards that are drawn in random order, each once before any is drawn again.
+struct Deck<T> {
+    cards: Vec<T>,
+    drawn: usize,
+}
+
+impl<T: Copy> Deck<T> {
+    fn of(cards: Vec<T>) -> Self {
+        Self { cards, drawn: 0 }
+    }
+
+    fn draw(&mut self, dice: &mut Dice) -> T {
+        let next = self.drawn % self.cards.len();
+        let chosen = next + dice.below(self.cards.len() - next);
+        self.cards.swap(next, chosen);
+        self.drawn += 1;
+        self.cards[next]
+    }
+}
+
+/// An hour of kills changes every setting of the list, as a default of the database and of the role.
+#[test]
+fn a_long_run_draws_every_setting_for_both_scopes() {
+    let hour = Duration::from_secs(3_600);
+    for mode in [Mode::All, Mode::Kills(Duration::from_millis(2_900))] {
+        for seed in 1..=20 {
+            let drawn: std::collections::HashSet<String> = plan(seed, hour, mode)
+                .iter()
+                .filter_map(|planned| match planned.fault {
+                    Fault::Setting(setting, scope, _) => Some(format!("{setting} {scope:?}")),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(drawn.len(), 2 * SETTINGS.len(), "seed {seed}, {mode:?}: {drawn:?}");
+        }
     }
 }
 
