@@ -352,6 +352,7 @@ async fn a_process_never_connects_to_a_second_cluster() {
     let first = broker.identify(&[]).await.expect("an answer").identity;
     assert!(!first.cluster_id.is_empty());
     proxy.point_at(shared.bootstrap_servers.parse().expect("an address"));
+    proxy.reset();
     let refused = broker.identify(&[]).await.expect_err("another cluster").to_string();
     assert!(
         refused.contains("but this process began with the cluster") && refused.contains(&first.cluster_id),

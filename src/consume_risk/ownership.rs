@@ -135,11 +135,12 @@ impl Ownership {
     }
 }
 
-/// Copies the group's positions to the broker, for Kafka's own tools. Every member copies all positions from the
-/// database.
+/// Copies the group's positions to the broker, for Kafka's own tools. Every member copies all positions of the database
+/// that have changed since its last copy.
 async fn mirror(context: Context, broker: SharedBroker, connections: Arc<SharedConnections>) {
     let group = &context.config.consume_risk.group;
     let answer_timeout = answer_timeout(&context.config.database);
+    let mut copied = BTreeMap::new();
     while !context.stop.is_requested() {
         tokio::time::sleep(MIRROR_INTERVAL).await;
         let mirrored = async {
@@ -148,8 +149,12 @@ async fn mirror(context: Context, broker: SharedBroker, connections: Arc<SharedC
             let rows = answered_within(answer_timeout, listing).await?;
             lent.give_back();
             let rows = rows.iter().filter(|row| row.topic == TRANSACTIONS_TOPIC);
-            let positions: Vec<(i32, i64)> = rows.map(|row| (row.partition, row.next_offset)).collect();
-            broker.mirror_positions(group, TRANSACTIONS_TOPIC, &positions).await?;
+            let changed: Vec<(i32, i64)> = rows
+                .map(|row| (row.partition, row.next_offset))
+                .filter(|(partition, offset)| copied.get(partition) != Some(offset))
+                .collect();
+            broker.mirror_positions(group, TRANSACTIONS_TOPIC, &changed).await?;
+            copied.extend(changed);
             anyhow::Ok(())
         };
         if let Err(error) = mirrored.await {

@@ -2,10 +2,7 @@
 //!
 //! The positions that count are in PostgreSQL; Kafka gets a copy. The group has no members in Kafka.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use kafka_protocol::{
     ResponseError,
@@ -15,9 +12,11 @@ use kafka_protocol::{
     },
     protocol::StrBytes,
 };
+use tokio::{sync::Mutex, time::sleep};
 
 use super::{
     connect::{Connector, host_and_port},
+    connection::Connection,
     requests::text,
 };
 use crate::broker::BrokerError;
@@ -25,10 +24,10 @@ use crate::broker::BrokerError;
 /// Marks a commit from outside the group, like that of a consumer that assigns partitions to itself.
 const NO_GENERATION: i32 = -1;
 
-/// Commits positions, and remembers the coordinator of each group.
+/// Commits positions, and keeps a connection to the coordinator of each group.
 pub(super) struct GroupPositions {
     connector: Arc<Connector>,
-    coordinators: Mutex<HashMap<String, String>>,
+    coordinators: Mutex<HashMap<String, Connection>>,
 }
 
 impl GroupPositions {
@@ -43,20 +42,19 @@ impl GroupPositions {
         topic: &str,
         positions: &[(i32, i64)],
     ) -> Result<(), BrokerError> {
-        let coordinator = self.coordinator(group).await?;
-        let outcome = self.commit_to(coordinator, group, topic, positions).await;
-        if outcome.is_err() {
-            self.coordinators().remove(group);
-        }
-        outcome
+        let mut coordinators = self.coordinators.lock().await;
+        let mut coordinator = match coordinators.remove(group) {
+            Some(coordinator) => coordinator,
+            None => self.connector.connect_to(self.coordinator(group).await?).await?,
+        };
+        sleep(coordinator.throttle_time_left()).await;
+        commit_to(&mut coordinator, group, topic, positions).await?;
+        coordinators.insert(group.to_owned(), coordinator);
+        Ok(())
     }
 
     /// Returns the `host:port` of the broker that keeps the positions of the group.
     async fn coordinator(&self, group: &str) -> Result<String, BrokerError> {
-        let known = self.coordinators().get(group).cloned();
-        if let Some(coordinator) = known {
-            return Ok(coordinator);
-        }
         let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(group)]);
         let answer = self.connector.connect_to_any().await?.call(&request).await?;
         let unavailable = |detail: String| BrokerError::Unavailable { detail };
@@ -65,42 +63,35 @@ impl GroupPositions {
         if let Some(error) = ResponseError::try_from_code(found.error_code) {
             return Err(unavailable(format!("the coordinator of group {group}: {error:?}")));
         }
-        let coordinator = host_and_port(found.host.as_str(), found.port);
-        self.coordinators().insert(group.to_owned(), coordinator.clone());
-        Ok(coordinator)
+        Ok(host_and_port(found.host.as_str(), found.port))
     }
+}
 
-    async fn commit_to(
-        &self,
-        coordinator: String,
-        group: &str,
-        topic: &str,
-        positions: &[(i32, i64)],
-    ) -> Result<(), BrokerError> {
-        let partitions = positions.iter().map(|(partition, offset)| {
-            OffsetCommitRequestPartition::default()
-                .with_partition_index(*partition)
-                .with_committed_offset(*offset)
-                .with_committed_metadata(Some(StrBytes::from_static_str("")))
-        });
-        let topic = OffsetCommitRequestTopic::default()
-            .with_name(TopicName(text(topic)))
-            .with_partitions(partitions.collect());
-        let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(text(group)))
-            .with_generation_id_or_member_epoch(NO_GENERATION)
-            .with_topics(vec![topic]);
-        let answer = self.connector.connect_to(coordinator).await?.call(&request).await?;
-        let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        match partitions.find_map(|partition| ResponseError::try_from_code(partition.error_code)) {
-            None => Ok(()),
-            Some(error) => Err(BrokerError::Unavailable {
-                detail: format!("the positions of group {group} were not committed: {error:?}"),
-            }),
-        }
-    }
-
-    fn coordinators(&self) -> MutexGuard<'_, HashMap<String, String>> {
-        self.coordinators.lock().unwrap_or_else(PoisonError::into_inner)
+async fn commit_to(
+    coordinator: &mut Connection,
+    group: &str,
+    topic: &str,
+    positions: &[(i32, i64)],
+) -> Result<(), BrokerError> {
+    let partitions = positions.iter().map(|(partition, offset)| {
+        OffsetCommitRequestPartition::default()
+            .with_partition_index(*partition)
+            .with_committed_offset(*offset)
+            .with_committed_metadata(Some(StrBytes::from_static_str("")))
+    });
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(TopicName(text(topic)))
+        .with_partitions(partitions.collect());
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(text(group)))
+        .with_generation_id_or_member_epoch(NO_GENERATION)
+        .with_topics(vec![topic]);
+    let answer = coordinator.call(&request).await?;
+    let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    match partitions.find_map(|partition| ResponseError::try_from_code(partition.error_code)) {
+        None => Ok(()),
+        Some(error) => Err(BrokerError::Unavailable {
+            detail: format!("the positions of group {group} were not committed: {error:?}"),
+        }),
     }
 }

@@ -7,9 +7,9 @@
 //!   are not affected.
 //! - A quota is respected: no request is sent on a connection while the broker throttles it. This wait does not count
 //!   against `broker.kafka.request_timeout`.
-//! - A fetch that is withheld again and again waits longer each time. The next fetch starts without this wait. A fetch
-//!   that already waits does not notice that the quota was lifted, and waits to its end, up to 30 s. The caller may drop
-//!   the request at any time, which ends the wait.
+//! - Fetches that a broker withheld are repeated one at a time. While that broker withholds again and again, the pause
+//!   before each of them grows, up to 30 s; it shrinks with each answer. A fetch that waits does not notice that the quota
+//!   was lifted. The caller may drop the request at any time, which ends the wait.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::{
+    sync::OwnedMutexGuard,
+    time::{Instant, sleep},
+};
 
 use super::{
     connect::Connector, connection::Connection, deadline::Deadline, metadata::Metadata, requests::Request,
@@ -26,14 +29,12 @@ use crate::broker::BrokerError;
 
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
-/// The limits of the wait after a request that the broker withheld more than once in a row. A withheld fetch costs as much of
-/// a quota on requests as an answered fetch. If each partition only waited as long as the broker says, their fetches
-/// together could use up the quota, and none would ever be answered.
-///
-/// Other requests of the same client id, such as a new connection or a commit of positions, are never withheld and do not
-/// wait. A quota that they use up alone leaves nothing for the fetches.
-const WITHHELD_WAIT_MIN: Duration = Duration::from_secs(1);
-const WITHHELD_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The limits of the pause before a withheld fetch is repeated, once a repeated fetch was withheld too. A withheld fetch costs
+/// as much of a quota on requests as an answered fetch. If each partition repeated its fetch as soon as the broker allows it,
+/// their fetches together could use up the quota, and none would ever be answered. A quota on bytes does not count withheld
+/// fetches, so the first repeated fetch is answered, and there is no pause.
+const WITHHELD_PAUSE_MIN: Duration = Duration::from_secs(1);
+const WITHHELD_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The purpose of a connection. A connection answers its requests in order, so a fetch that waits for records would delay
 /// a write on the same connection.
@@ -56,17 +57,30 @@ pub(super) struct ConnectionKey {
 /// A connection that no request uses, or `None`. The lock is held during a request.
 type IdleConnection = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
+/// The pause before the next withheld fetch of one broker is repeated. The lock is held by the fetch that is being repeated.
+type WithheldPause = Arc<tokio::sync::Mutex<Duration>>;
+
+/// The outcome of one attempt.
+enum Attempt<T> {
+    Answered(T),
+    /// The broker at this address withheld the answer because of a quota.
+    Withheld(String),
+}
+
 /// Sends requests to the leaders of partitions.
 pub(super) struct LeaderConnections {
     connector: Arc<Connector>,
     metadata: Arc<Metadata>,
     request_timeout: Duration,
     idle: Mutex<HashMap<ConnectionKey, IdleConnection>>,
+    /// By the address of the broker.
+    withheld_pauses: Mutex<HashMap<String, WithheldPause>>,
 }
 
 impl LeaderConnections {
     pub(super) fn new(connector: Arc<Connector>, metadata: Arc<Metadata>, request_timeout: Duration) -> Self {
-        Self { connector, metadata, request_timeout, idle: Mutex::default() }
+        let (idle, withheld_pauses) = (Mutex::default(), Mutex::default());
+        Self { connector, metadata, request_timeout, idle, withheld_pauses }
     }
 
     pub(super) fn request_timeout(&self) -> Duration {
@@ -84,17 +98,29 @@ impl LeaderConnections {
     ) -> Result<T, BrokerError> {
         let mut deadline = Deadline::after(self.request_timeout + extra);
         let mut retry_wait = RETRY_WAIT_MIN;
-        let mut withheld_wait = Duration::ZERO;
+        let mut repeated: Option<OwnedMutexGuard<Duration>> = None;
         loop {
             match self.attempt(key, &mut deadline, request, &read).await {
-                Ok(Some(value)) => return Ok(value),
-                // Withheld because of a quota: the next attempt also waits until the broker reads again.
-                Ok(None) => {
-                    deadline.extend(withheld_wait);
-                    sleep(withheld_wait).await;
-                    withheld_wait = (withheld_wait * 2).clamp(WITHHELD_WAIT_MIN, WITHHELD_WAIT_MAX);
+                Ok(Attempt::Answered(value)) => {
+                    repeated.as_deref_mut().map(shrink);
+                    return Ok(value);
+                }
+                // The next attempt also waits until the broker reads again.
+                Ok(Attempt::Withheld(address)) => {
+                    let began = Instant::now();
+                    let pause = match repeated.take() {
+                        Some(mut pause) => {
+                            grow(&mut pause);
+                            pause
+                        }
+                        None => self.withheld_pause(address).lock_owned().await,
+                    };
+                    sleep(*pause).await;
+                    repeated = Some(pause);
+                    deadline.extend(began.elapsed());
                 }
                 Err(error) if error.is_transient() && deadline.allows(retry_wait) => {
+                    repeated = None;
                     sleep(retry_wait).await;
                     retry_wait = (retry_wait * 2).min(RETRY_WAIT_MAX);
                 }
@@ -103,14 +129,14 @@ impl LeaderConnections {
         }
     }
 
-    /// Sends the request once. Returns `None` if the broker withheld the answer because of a quota.
+    /// Sends the request once.
     async fn attempt<R: Request, T>(
         &self,
         key: &ConnectionKey,
         deadline: &mut Deadline,
         request: &R,
         read: impl Fn(R::Answer) -> Result<T, BrokerError>,
-    ) -> Result<Option<T>, BrokerError> {
+    ) -> Result<Attempt<T>, BrokerError> {
         let idle = self.idle(key);
         let mut idle = deadline.limit(async { Ok(idle.lock().await) }).await?;
         let outcome = self.attempt_on(&mut idle, key, deadline, request, read).await;
@@ -129,26 +155,30 @@ impl LeaderConnections {
         deadline: &mut Deadline,
         request: &R,
         read: impl Fn(R::Answer) -> Result<T, BrokerError>,
-    ) -> Result<Option<T>, BrokerError> {
-        if idle.is_none() {
-            *idle = Some(deadline.limit(self.connect(key)).await?);
-        }
-        let throttle_time = idle.as_ref().map_or(Duration::ZERO, Connection::throttle_time_left);
-        if !throttle_time.is_zero() {
+    ) -> Result<Attempt<T>, BrokerError> {
+        if let Some(throttle_time) = idle.as_ref().map(Connection::throttle_time_left) {
             deadline.extend(throttle_time);
             sleep(throttle_time).await;
         }
         // The connection leaves `idle` during the call: a cancelled call drops it together with its unread answer.
-        let Some(mut connection) = idle.take() else { return Ok(None) };
+        let mut connection = match idle.take() {
+            Some(connection) => connection,
+            None => deadline.limit(self.connect(key)).await?,
+        };
         let answer = deadline.limit(connection.call(request)).await;
         let outcome = answer.and_then(|answer| match R::is_withheld(&answer) {
-            true => Ok(None),
-            false => read(answer).map(Some),
+            true => Ok(Attempt::Withheld(connection.address().to_owned())),
+            false => read(answer).map(Attempt::Answered),
         });
         if outcome.as_ref().err().is_none_or(BrokerError::leaves_connection_usable) {
             *idle = Some(connection);
         }
         outcome
+    }
+
+    fn withheld_pause(&self, address: String) -> WithheldPause {
+        let mut pauses = self.withheld_pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(pauses.entry(address).or_default())
     }
 
     fn idle(&self, key: &ConnectionKey) -> IdleConnection {
@@ -158,5 +188,16 @@ impl LeaderConnections {
 
     async fn connect(&self, key: &ConnectionKey) -> Result<Connection, BrokerError> {
         self.connector.connect_to(self.metadata.leader(&key.topic, key.partition).await?).await
+    }
+}
+
+fn grow(pause: &mut Duration) {
+    *pause = (*pause * 2).clamp(WITHHELD_PAUSE_MIN, WITHHELD_PAUSE_MAX);
+}
+
+fn shrink(pause: &mut Duration) {
+    *pause /= 2;
+    if *pause < WITHHELD_PAUSE_MIN {
+        *pause = Duration::ZERO;
     }
 }

@@ -9,12 +9,12 @@ use std::{
 use kafka_protocol::{
     ResponseError,
     messages::{
-        MetadataRequest, TopicName,
+        MetadataRequest, MetadataResponse, TopicName,
         metadata_request::MetadataRequestTopic,
         metadata_response::{MetadataResponseBroker, MetadataResponseTopic},
     },
 };
-
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::{
@@ -49,17 +49,21 @@ impl TopicMetadata {
         connection: &mut Connection,
         name: &str,
     ) -> Result<Result<Self, ResponseError>, BrokerError> {
-        let wanted = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
-        let request =
-            MetadataRequest::default().with_topics(Some(vec![wanted])).with_allow_auto_topic_creation(false);
-        let answer = connection.call(&request).await?;
+        let answer = connection.call(&request(&[name])).await?;
         let topic = answer.topics.into_iter().next();
         let topic =
             topic.ok_or_else(|| BrokerError::Unavailable { detail: "no topic was described".into() })?;
+        Ok(Self::found(topic, answer.brokers))
+    }
+
+    fn found(
+        topic: MetadataResponseTopic,
+        brokers: Vec<MetadataResponseBroker>,
+    ) -> Result<Self, ResponseError> {
         match ResponseError::try_from_code(topic.error_code) {
             // A partition without a leader still counts as a partition.
-            None | Some(ResponseError::LeaderNotAvailable) => Ok(Ok(Self { topic, brokers: answer.brokers })),
-            Some(error) => Ok(Err(error)),
+            None | Some(ResponseError::LeaderNotAvailable) => Ok(Self { topic, brokers }),
+            Some(error) => Err(error),
         }
     }
 
@@ -99,6 +103,14 @@ impl TopicMetadata {
     }
 }
 
+/// Asks for these topics. The request never creates one.
+fn request<Name: AsRef<str>>(topics: &[Name]) -> MetadataRequest {
+    let topics = topics
+        .iter()
+        .map(|name| MetadataRequestTopic::default().with_name(Some(TopicName(text(name.as_ref())))));
+    MetadataRequest::default().with_topics(Some(topics.collect())).with_allow_auto_topic_creation(false)
+}
+
 /// Answers questions about topics, and remembers the leaders of their partitions.
 pub(super) struct Metadata {
     connector: Arc<Connector>,
@@ -106,11 +118,20 @@ pub(super) struct Metadata {
     leaders: Mutex<HashMap<String, Leaders>>,
     /// Held during a request for leaders: several partitions that need one send a single request.
     lookup: tokio::sync::Mutex<()>,
+    /// The connection of the last count of partitions. A running role counts every few seconds, and opening a connection
+    /// takes several requests, which a quota counts.
+    counting: tokio::sync::Mutex<Option<Connection>>,
 }
 
 impl Metadata {
     pub(super) fn new(connector: Arc<Connector>, request_timeout: Duration) -> Self {
-        Self { connector, request_timeout, leaders: Mutex::default(), lookup: tokio::sync::Mutex::default() }
+        Self {
+            connector,
+            request_timeout,
+            leaders: Mutex::default(),
+            lookup: tokio::sync::Mutex::default(),
+            counting: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Returns the number of partitions of a topic, or `None` if there is no such topic.
@@ -137,24 +158,25 @@ impl Metadata {
         }
     }
 
-    /// Returns the number of partitions of each of these topics that exists, over one connection. A topic that the user
-    /// may not describe is left out: a consumer needs no permission for topics that it does not read.
+    /// Returns the number of partitions of each of these topics that exists. A topic that the user may not describe is left
+    /// out: a consumer needs no permission for topics that it does not read.
     pub(super) async fn partition_counts(
         &self,
         topics: &[String],
     ) -> Result<BTreeMap<String, i32>, BrokerError> {
-        let mut connection = self.connector.connect_to_any().await?;
-        let mut counts = BTreeMap::new();
-        for topic in topics {
-            match TopicMetadata::describe(&mut connection, topic).await? {
-                Ok(found) => {
-                    counts.insert(topic.clone(), found.partition_count()?);
-                }
-                Err(ResponseError::UnknownTopicOrPartition | ResponseError::TopicAuthorizationFailed) => {}
-                Err(error) => return Err(cannot_describe(topic, error)),
+        let mut kept = self.counting.lock().await;
+        if let Some(mut connection) = kept.take() {
+            sleep(connection.throttle_time_left()).await;
+            // The broker may have closed the connection. Then a new one shows whether the cluster answers.
+            if let Ok(answer) = connection.call(&request(topics)).await {
+                *kept = Some(connection);
+                return counts(answer);
             }
         }
-        Ok(counts)
+        let mut connection = self.connector.connect_to_any().await?;
+        let answer = connection.call(&request(topics)).await?;
+        *kept = Some(connection);
+        counts(answer)
     }
 
     /// Returns the `host:port` of the broker that leads the partition.
@@ -204,6 +226,21 @@ impl Metadata {
     fn leaders(&self) -> MutexGuard<'_, HashMap<String, Leaders>> {
         self.leaders.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn counts(answer: MetadataResponse) -> Result<BTreeMap<String, i32>, BrokerError> {
+    let mut counts = BTreeMap::new();
+    for topic in answer.topics {
+        let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+        match TopicMetadata::found(topic, Vec::new()) {
+            Ok(found) => {
+                counts.insert(name, found.partition_count()?);
+            }
+            Err(ResponseError::UnknownTopicOrPartition | ResponseError::TopicAuthorizationFailed) => {}
+            Err(error) => return Err(cannot_describe(&name, error)),
+        }
+    }
+    Ok(counts)
 }
 
 /// The error while a topic exists, but the broker that was asked does not know it yet.
