@@ -18,6 +18,7 @@ readonly JAVA_VERSION_MIN=17
 readonly START_TIMEOUT_SECONDS=60
 readonly STOP_TIMEOUT_SECONDS=20
 readonly START_ATTEMPTS_MAX=3
+readonly PORT_TIMEOUT_SECONDS=5
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/ledger/kafka-$KAFKA_VERSION
@@ -107,6 +108,15 @@ run_class() {
 }
 
 port_is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Waits for the port. A broker that was killed a moment ago may still hold the port of its data.
+port_becomes_free() {
+  local deadline=$((SECONDS + PORT_TIMEOUT_SECONDS))
+  while port_is_taken "$1"; do
+    ((SECONDS < deadline)) || return 1
+    sleep 0.1
+  done
+}
 
 # Prints a free port below the range of ephemeral ports. If another process takes the port before Kafka does, Kafka
 # exits and `up` retries with other ports.
@@ -330,7 +340,7 @@ up() {
       chosen=${port:-$(free_port)}
       controller_port=$(free_port)
     fi
-    ! port_is_taken "$chosen" || die "port $chosen of 127.0.0.1 is in use by another process"
+    port_becomes_free "$chosen" || die "port $chosen of 127.0.0.1 is in use by another process"
     proxied_port=${advertise:+$(free_port)}
     write_properties "$chosen" "$controller_port" "$proxied_port"
     format_storage
