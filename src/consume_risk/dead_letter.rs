@@ -21,7 +21,9 @@ pub(super) fn dead_letter(
     // PostgreSQL's text cannot hold U+0000, and the error text may quote the record.
     let error: String =
         fault.error.chars().filter(|character| *character != '\0').take(MESSAGE_LENGTH_MAX).collect();
+    let id = Uuid::now_v7();
     let facts = [
+        ("id", id.to_string()),
         ("group", source.group.clone()),
         ("topic", source.topic.clone()),
         ("partition", source.partition.to_string()),
@@ -33,7 +35,7 @@ pub(super) fn dead_letter(
     ];
     let named = facts.into_iter().map(|(name, fact)| (format!("__ledger.error.{name}"), fact));
     NewDeadLetter {
-        id: Uuid::now_v7(),
+        id,
         offset: record.offset,
         leader_epoch: record.leader_epoch,
         key: record.key.as_deref().map(<[u8]>::to_vec),

@@ -20,7 +20,7 @@ mod snapshot;
 mod topic;
 
 pub use announcements::{PublishedAssessment, announcement_mismatches, unannounced};
-pub use dead_letters::{DeadLetterOrigin, match_dead_letters, unpublished_dead_letters};
+pub use dead_letters::{match_dead_letters, unpublished_dead_letters};
 pub use facts::{DayFacts, compare_day};
 pub use findings::{EXAMPLES_MAX, Example, Findings, create_functions};
 pub use ledger::{

@@ -1,6 +1,7 @@
 //! The checks of consumer groups: positions are within their partitions and not halted; dead letters are in the outbox or published.
 
 use anyhow::Context as _;
+use uuid::Uuid;
 
 use super::{
     report::Check,
@@ -11,9 +12,12 @@ use crate::{
     event::TRANSACTIONS_DEAD_LETTER_TOPIC,
     repository::{
         Connection,
-        verification::{self, DeadLetterOrigin, Example, Findings, Snapshot},
+        verification::{self, Example, Findings, Snapshot},
     },
 };
+
+/// The header with the id of a dead letter.
+const DEAD_LETTER_ID: &str = "__ledger.error.id";
 
 /// Compares the positions with the offsets that the broker holds, and reports halted ones.
 pub(super) async fn check_positions(broker: &dyn Broker, snapshot: &Snapshot) -> anyhow::Result<Check> {
@@ -69,9 +73,9 @@ pub(super) async fn check_dead_letters(
         let mut reader = PartitionReader::open(broker, topic, partition).await?;
         trimmed |= reader.range.earliest > 0;
         while let Some(records) = reader.read().await? {
-            let origins: Vec<_> = records.iter().filter_map(origin).collect();
+            let ids: Vec<Uuid> = records.iter().filter_map(dead_letter_id).collect();
             records_read += records.len();
-            foreign += verification::match_dead_letters(connection, &origins).await?;
+            foreign += verification::match_dead_letters(connection, &ids).await?;
         }
     }
     let mut found = match trimmed {
@@ -96,18 +100,9 @@ pub(super) async fn check_dead_letters(
     })
 }
 
-/// Reads from the headers which record was dead-lettered. Headers added by the ledger come after the record's headers,
-/// so the last header with a name counts.
-fn origin(record: &FetchedRecord) -> Option<DeadLetterOrigin> {
-    let header = |name: &str| {
-        let name = format!("__ledger.error.{name}");
-        let (_, value) = record.headers.iter().filter(|(known, _)| *known == name).last()?;
-        std::str::from_utf8(value).ok()
-    };
-    Some(DeadLetterOrigin {
-        group: header("group")?.to_owned(),
-        topic: header("topic")?.to_owned(),
-        partition: header("partition")?.parse().ok()?,
-        offset: header("offset")?.parse().ok()?,
-    })
+/// Reads the id of the dead letter from the headers. Headers added by the ledger come after the record's headers, so the
+/// last header with the name counts.
+fn dead_letter_id(record: &FetchedRecord) -> Option<Uuid> {
+    let (_, id) = record.headers.iter().filter(|(name, _)| *name == DEAD_LETTER_ID).last()?;
+    Uuid::try_parse_ascii(id).ok()
 }
