@@ -25,6 +25,11 @@ const LOST_CONNECTIONS: [&str; 7] = ["08", "0A", "25006", "25P03", "25P04", "26"
 /// PostgreSQL also reports with 54000 that it stops assigning transaction ids, to protect itself from wraparound.
 const REQUEST_FAULTS: [&str; 5] = ["22", "23", "42", "LG", "P0"];
 
+/// Codes after which PostgreSQL has written nothing: conflicts, syntax, rights and missing tables (42),
+/// program limits and protection from wraparound (54), objects in use (55), and a server that accepts no writes (25006) or
+/// no connections (53300, 57P03).
+const NOT_WRITTEN: [&str; 8] = ["40001", "40P01", "42", "54", "55", "25006", "53300", "57P03"];
+
 /// Codes of class 42 that an operator causes and ends: a right that was revoked, a policy that hides rows, and tables,
 /// columns, functions or other objects that are gone, for example while a restore runs.
 const CHANGED_DATABASE: [&str; 5] = ["42501", "42P01", "42703", "42883", "42704"];
@@ -175,6 +180,18 @@ impl RepositoryError {
         }
     }
 
+    /// Returns whether the error is certain to have left nothing in the database: no statement was sent, or the server
+    /// refused one for a reason that no commit has. A full disk, an I/O error and a stop of the server may come during the
+    /// commit.
+    pub fn wrote_nothing(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::NotConnected(_) | Self::PoolExhausted(_) => true,
+            other => {
+                other.sqlstate().is_some_and(|code| NOT_WRITTEN.iter().any(|prefix| code.starts_with(prefix)))
+            }
+        }
+    }
+
     /// Returns whether the connection can no longer be used: it is broken, or the server starts, stops or accepts no
     /// writes.
     pub fn is_connection_lost(&self) -> bool {
@@ -253,6 +270,17 @@ mod tests {
             let found = (error.is_conflict(), error.is_connection_lost(), error.is_transient());
             assert_eq!(found, (conflict, lost, transient), "{code}");
         }
+    }
+
+    #[test]
+    fn what_a_commit_can_report_may_have_been_written() {
+        for code in ["40001", "42501", "42P01", "54000", "55P03", "25006", "57P03"] {
+            assert!(reported(code).wrote_nothing(), "{code}");
+        }
+        for code in ["53100", "58030", "57P01", "57014", "08006", "XX000", "40003"] {
+            assert!(!reported(code).wrote_nothing(), "{code}");
+        }
+        assert!(!RepositoryError::NoAnswer(std::time::Duration::ZERO).wrote_nothing());
     }
 
     #[test]

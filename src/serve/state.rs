@@ -117,6 +117,10 @@ impl From<Undecided> for Problem {
                 ProblemKind::Unavailable,
                 "the database does not answer and the outcome is unknown; retry with the same idempotency key",
             ),
+            Undecided::NotPosted => Self::new(
+                ProblemKind::Unavailable,
+                "the database takes no transactions now, and nothing was written; retry with the same idempotency key",
+            ),
             Undecided::Failed => Self::new(ProblemKind::Internal, INTERNAL_DETAIL),
         }
     }

@@ -46,6 +46,8 @@ pub enum Undecided {
     Stopping,
     /// The database is unavailable. The transaction may or may not be in the ledger.
     Unavailable,
+    /// The database is unavailable, and the transaction is not in the ledger.
+    NotPosted,
     /// The database refuses this request: a bug.
     Failed,
 }
@@ -324,7 +326,10 @@ impl Writer {
                 }
                 Err(error) if error.is_transient() => {
                     self.outage.failed(&error);
-                    group.refuse(Undecided::Unavailable);
+                    group.refuse(match error.wrote_nothing() {
+                        true => Undecided::NotPosted,
+                        false => Undecided::Unavailable,
+                    });
                 }
                 Err(error) if group.requests.len() == 1 => {
                     tracing::error!(writer = self.name, %error, "the database refused a request");
