@@ -2,7 +2,9 @@
 //!
 //! Seen to fail when roles kept the URL that they started with.
 
-use crate::support::{api::transaction, binary, eventually, system::System};
+use ledger::repository::database_address;
+
+use crate::support::{api::transaction, binary, eventually, postgres::TestDatabase, system::System};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn running_roles_use_a_changed_password() {
@@ -81,4 +83,19 @@ async fn any_password_works_beside_a_url_without_a_login() {
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(part) && !stderr.contains("hunter") && !stderr.contains("first"), "{stderr}");
     }
+}
+
+/// Seen to fail when the message named `database.url`.
+#[test]
+fn a_password_file_that_becomes_unreadable_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "first").unwrap();
+    let path = file.path().to_str().unwrap();
+    let overrides = [("database.user", "someone"), ("database.password_file", path)];
+    let database = TestDatabase::at("postgres://127.0.0.1/ledger").config_with(&overrides).database;
+    assert_eq!(database_address(&database).unwrap(), "127.0.0.1:5432/ledger");
+    std::fs::write(file.path(), b"\xff").unwrap();
+    let error = database_address(&database).unwrap_err().to_string();
+    let named = format!("cannot read database.password_file from {path}: ");
+    assert!(error.starts_with(&named) && !error.contains("database.url"), "{error}");
 }

@@ -64,8 +64,10 @@ impl ParquetFile {
     pub(super) fn open(file: File, args: &Args) -> anyhow::Result<Self> {
         let bytes_total = file.metadata()?.len();
         parquet_limits::check_footer(&file)?;
-        let footer =
-            catch_damage(|| parquet_schema::read_footer(&file)).context("is no whole Parquet file")?;
+        const DAMAGED: &str = "is no whole Parquet file";
+        let declared = catch_damage(|| parquet_schema::read_footer(&file)).context(DAMAGED)?;
+        parquet_limits::check_columns(declared.parquet_schema())?;
+        let footer = catch_damage(|| parquet_schema::with_types_to_read(&declared)).context(DAMAGED)?;
         let metadata = footer.metadata();
         let named = parquet_schema::columns_of(&footer, &args.ignore);
         let columns = columns::parse(named.iter().map(|column| column.name.as_str()), &args.ignore)

@@ -11,8 +11,6 @@ use parquet::{
     file::metadata::{ParquetMetaData, ParquetStatisticsPolicy},
 };
 
-use super::parquet_limits;
-
 /// The location of a column in a batch: a root column, or a field of a root column that is a struct.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ColumnPath {
@@ -30,18 +28,24 @@ pub(super) struct NamedColumn {
 }
 
 /// Reads the footer, without the statistics, which only queries need.
+pub(super) fn read_footer(file: &File) -> anyhow::Result<ArrowReaderMetadata> {
+    Ok(ArrowReaderMetadata::load(file, options())?)
+}
+
+fn options() -> ArrowReaderOptions {
+    ArrowReaderOptions::new()
+        .with_skip_arrow_metadata(true)
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+}
+
+/// Determines the types in which the columns are read.
 ///
 /// The types are those that Parquet declares, not the Arrow types that a writer may have stored as well: Parquet
 /// has fewer types, and no dictionaries. Timestamps in whole seconds are the exception: Parquet cannot declare them, so
 /// their type is taken from the stored Arrow schema.
-pub(super) fn read_footer(file: &File) -> anyhow::Result<ArrowReaderMetadata> {
-    let options = ArrowReaderOptions::new()
-        .with_skip_arrow_metadata(true)
-        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll);
-    let declared = ArrowReaderMetadata::load(file, options.clone())?;
-    parquet_limits::check_columns(declared.parquet_schema())?;
+pub(super) fn with_types_to_read(declared: &ArrowReaderMetadata) -> anyhow::Result<ArrowReaderMetadata> {
     let metadata = declared.metadata();
     let stored = ArrowReaderMetadata::try_new(Arc::clone(metadata), ArrowReaderOptions::new()).ok();
     let stored_field = |name: &str| stored.as_ref()?.schema().field_with_name(name).ok().cloned();
@@ -52,7 +56,7 @@ pub(super) fn read_footer(file: &File) -> anyhow::Result<ArrowReaderMetadata> {
         _ => with_views(field),
     });
     let schema = Schema::new(fields.collect::<Fields>());
-    Ok(ArrowReaderMetadata::try_new(Arc::clone(metadata), options.with_schema(Arc::new(schema)))?)
+    Ok(ArrowReaderMetadata::try_new(Arc::clone(metadata), options().with_schema(Arc::new(schema)))?)
 }
 
 /// Returns the same field with texts as views into their page, which are not copied.

@@ -182,7 +182,8 @@ pub(super) fn options(database: &Database, role: &str) -> Result<tokio_postgres:
     if !database.user.is_empty() {
         options.user(&database.user);
     }
-    let password = database.password_now().map_err(|error| invalid(describe(&error)))?;
+    let password =
+        database.password_now().map_err(|error| RepositoryError::NotConnected(describe(&error)))?;
     if !password.expose_secret().is_empty() {
         options.password(password.expose_secret());
     }

@@ -97,7 +97,9 @@ const QUIET: [(&str, &str); 3] = [
 /// Parses the filter.
 fn log_filter(text: &str) -> anyhow::Result<EnvFilter> {
     let mut filter = EnvFilter::try_new(text).with_context(|| format!("log.filter {text:?} is not valid"))?;
-    let is_verbose = filter.max_level_hint().is_none_or(|level| level > LevelFilter::WARN);
+    // Only a level without a target, such as `info`, applies to the libraries. Without one, a directive would make them louder.
+    let levels = text.split(',').filter_map(|directive| directive.trim().parse::<LevelFilter>().ok());
+    let is_verbose = levels.max().is_some_and(|level| level > LevelFilter::WARN);
     let is_added = |(library, directive): &&(&str, &str)| {
         !text.contains(library) && (is_verbose || directive.ends_with("off"))
     };
@@ -202,12 +204,17 @@ mod tests {
         assert_eq!(*exported.0.lock().expect("no panic"), ["ours"]);
     }
 
-    /// If only the default filter named the library, each filter of a user would make it loud.
+    /// If only the default filter named the library, each filter of a user would make it loud. Seen to fail when a filter
+    /// that names other targets only, such as `ledger=debug`, switched the library's warnings on.
     #[test]
     fn threads_of_the_http_server_are_quiet_unless_the_filter_asks_for_them() {
         let is_on = |filter: &str| {
             with_default(&logging(filter, None), || enabled!(target: "actix_server::builder", Level::INFO))
         };
+        let warns = |filter: &str| {
+            with_default(&logging(filter, None), || enabled!(target: "actix_server::builder", Level::WARN))
+        };
+        assert!(warns("info,ledger=debug") && !warns("ledger=debug") && !warns("error"));
         assert!(!is_on("info") && !is_on("info,ledger::access=debug"));
         assert!(is_on("info,actix_server=info"));
     }

@@ -62,36 +62,42 @@ async fn an_event_of_a_cached_account_is_compared_with_the_ledger() {
     );
 }
 
-/// Two events get an assessment before a consumer reaches them. The consumer retries its records alone, and one of its
-/// rules fails on one of these events.
+/// Two events get an assessment before the consumer reaches them: once a consumer that has their account in memory, and
+/// once a new one that retries their records alone. It scores them again and finds their assessments when it writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_was_assessed_meanwhile_keeps_that_assessment() {
-    let scene = Scene::new().await;
-    let records = scene.post_described(1, 8, |n| (n == 4).then(|| "boom".to_owned())).await;
-    let partition = partition_of(b"acct-0", PARTITIONS);
-    scene.publish(&records[..2]).await;
-    consume(&mut scene.consumer(partition, BREAKABLE, &[]).await).await;
-    let sound = Ruleset::parse("[levels]\nmedium = 40\nhigh = 70\n").expect("valid");
-    let mut connection = scene.database.connection().await;
-    for (_, record) in &records[3..5] {
-        let retried = retry_record(&mut connection, &sound, fetched(record)).await.expect("retried");
-        let RetriedRecord::Assessed(assessment) = retried else { panic!("it has no assessment yet") };
-        assert!(assessment.write(&mut connection).await.expect("written"));
+    for is_cached in [true, false] {
+        let scene = Scene::new().await;
+        let records = scene.post(1, 8).await;
+        let partition = partition_of(b"acct-0", PARTITIONS);
+        scene.publish(&records[..2]).await;
+        let mut consumer = scene.consumer(partition, BREAKABLE, &[]).await;
+        consume(&mut consumer).await;
+        let other_rules = Ruleset::parse("[levels]\nmedium = 40\nhigh = 70\n").expect("valid");
+        let mut connection = scene.database.connection().await;
+        for (_, record) in &records[3..5] {
+            let retried =
+                retry_record(&mut connection, &other_rules, fetched(record)).await.expect("retried");
+            let RetriedRecord::Assessed(assessment) = retried else { panic!("it has no assessment yet") };
+            assert!(assessment.write(&mut connection).await.expect("written"));
+        }
+        scene.publish(&records[2..]).await;
+        if !is_cached {
+            scene.interrupt().await;
+            let attempts = [("consume_risk.attempts_max", "1")];
+            consumer = scene.consumer_on("one-by-one", partition, BREAKABLE, &attempts).await;
+        }
+        consume(&mut consumer).await;
+        assert_eq!(scene.count("risk_assessments").await, 8);
+        assert_eq!(
+            scene.count("outbox WHERE topic = 'risk-assessments.v1'").await,
+            8,
+            "one RiskAssessed event each"
+        );
+        assert_eq!(scene.count("dead_letters").await, 0);
+        let assessed_before = format!("risk_assessments WHERE ruleset = '{}'", other_rules.version());
+        assert_eq!(scene.count(&assessed_before).await, 2);
     }
-    scene.publish(&records[2..]).await;
-    scene.interrupt().await;
-    let mut one_by_one =
-        scene.consumer_on("one-by-one", partition, BREAKABLE, &[("consume_risk.attempts_max", "1")]).await;
-    consume(&mut one_by_one).await;
-    assert_eq!(scene.count("risk_assessments").await, 8);
-    assert_eq!(
-        scene.count("outbox WHERE topic = 'risk-assessments.v1'").await,
-        8,
-        "one RiskAssessed event each"
-    );
-    assert_eq!(scene.count("dead_letters").await, 0);
-    let assessed_before = format!("risk_assessments WHERE ruleset = '{}'", sound.version());
-    assert_eq!(scene.count(&assessed_before).await, 2);
 }
 
 fn fetched(record: &OutgoingRecord) -> FetchedRecord {
