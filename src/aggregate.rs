@@ -1,11 +1,12 @@
 //! `ledger aggregate`: builds the fact tables from the ledger and the assessments, day by day.
 //!
-//! Without flags, a run rebuilds the days with marks: those with transactions or assessments that committed after the
-//! last rebuild of the day.
+//! Without flags, a run writes the facts that marks name: those of transactions and assessments that committed since the
+//! last run. With `--from`, `--to` or `--full` it rebuilds days.
 //!
 //! Guarantees:
-//! - A day is rebuilt whole or not at all. A second run changes nothing.
-//! - A run that is killed loses nothing: the days that it did not reach keep their marks.
+//! - A day is rebuilt whole or not at all. A transaction and its part in the facts of its account's day are written
+//!   together. A second run changes nothing.
+//! - A run that is killed loses nothing: what it did not reach keeps its marks.
 //! - One instance works at a time. Another instance prints the owner's name and exits with [`EXIT_BUSY`], or waits.
 //!
 //! Deliberately absent: a watermark. Neither ids nor times of transactions rise in the order of their commits.
@@ -45,7 +46,7 @@ pub struct Args {
     /// Rebuild all days
     #[arg(long, env = "LEDGER_AGGREGATE_FULL", conflicts_with_all = ["every", "from", "to"])]
     pub full: bool,
-    /// Show the days that would be rebuilt, and write nothing
+    /// Show the days that a run would work on, and write nothing
     #[arg(long, env = "LEDGER_AGGREGATE_DRY_RUN", conflicts_with = "every")]
     pub dry_run: bool,
     /// If another instance aggregates, wait for it at most this long; without this flag, exit with 75 at once

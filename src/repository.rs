@@ -31,6 +31,7 @@ mod clock;
 mod connection;
 mod error;
 mod functions;
+mod mark_columns;
 mod paging;
 mod pool;
 mod pooler;

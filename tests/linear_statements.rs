@@ -24,9 +24,15 @@ struct Case {
 const DAY: &str = "'2024-06-01'::date";
 const BEGIN: &str = "'018fd118-9400-7000-0000-000000000000'::uuid";
 const END: &str = "'018fd63e-f000-7000-0000-000000000000'::uuid";
+const BEGINS: &str = "ARRAY['018fd118-9400-7000-0000-000000000000'::uuid]";
+const ENDS: &str = "ARRAY['018fd63e-f000-7000-0000-000000000000'::uuid]";
+const UPDATE: &str = concat!(
+    include_str!("../src/repository/facts/ledger_rows.sql"),
+    include_str!("../src/repository/facts/update.sql")
+);
 const NEWEST_ROWS: &str = "SELECT * FROM transactions WHERE created_at >= '2024-06-01'";
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 18] = [
     Case {
         sql: include_str!("../src/repository/verification/scored/page.sql"),
         values: &["'hot'", "100", "1000"],
@@ -38,16 +44,36 @@ const CASES: [Case; 15] = [
         rows: DAY_ROWS,
     },
     Case {
-        sql: include_str!("../src/repository/facts/insert_transactions.sql"),
-        values: &[DAY, BEGIN, END],
+        sql: concat!(
+            include_str!("../src/repository/facts/ledger_rows.sql"),
+            include_str!("../src/repository/facts/insert.sql")
+        ),
+        values: &[DAY, BEGINS, ENDS],
         rows: DAY_ROWS,
     },
     Case {
         sql: concat!(
-            include_str!("../src/repository/facts/insert_transactions.sql"),
+            include_str!("../src/repository/facts/ledger_rows.sql"),
+            include_str!("../src/repository/facts/insert.sql"),
             include_str!("../src/repository/facts/where_different.sql")
         ),
-        values: &[DAY, BEGIN, END],
+        values: &[DAY, BEGINS, ENDS],
+        rows: DAY_ROWS,
+    },
+    Case { sql: UPDATE, values: &[DAY, BEGINS, ENDS], rows: DAY_ROWS },
+    Case {
+        // Ranges that are a small part of the day.
+        sql: UPDATE,
+        values: &[
+            DAY,
+            "(SELECT array_agg(id ORDER BY id) FROM newest WHERE account_seq % 100 = 0)",
+            "(SELECT array_agg(pg_temp.next_id(id) ORDER BY id) FROM newest WHERE account_seq % 100 = 0)",
+        ],
+        rows: DAY_ROWS / 10,
+    },
+    Case {
+        sql: include_str!("../src/repository/facts/range_totals.sql"),
+        values: &[DAY, BEGINS, ENDS],
         rows: DAY_ROWS,
     },
     Case {
@@ -152,6 +178,9 @@ async fn client_with_old_days(database: &TestDatabase) -> tokio_postgres::Client
     let session = "SET TimeZone = 'UTC'; SET work_mem = '64MB'; SET jit = off; SET plan_cache_mode = force_custom_plan;
          CREATE FUNCTION pg_temp.id(at timestamptz, n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
            SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008' || lpad(to_hex(n), 15, '0'))::uuid
+         $$;
+         CREATE FUNCTION pg_temp.next_id(id uuid) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+           SELECT (left(id::text, 24) || lpad(to_hex(('x' || right(id::text, 12))::bit(48)::bigint + 1), 12, '0'))::uuid
          $$;
          INSERT INTO accounts (account_id, currency)
            SELECT 'account-' || n, 'EUR' FROM generate_series(0, 4999) n UNION ALL SELECT 'hot', 'EUR';

@@ -31,6 +31,7 @@ mod dev;
 mod dlq;
 mod documents;
 mod durability;
+mod fact_updates;
 mod failover;
 mod faults;
 mod foreign_records;

@@ -1,4 +1,4 @@
-//! Prints the outcome of a run, or the days that a run would rebuild, as a table or as JSON.
+//! Prints the outcome of a run, or the days that a run would work on, as a table or as JSON.
 
 use anyhow::Context as _;
 use chrono::NaiveDate;
@@ -94,7 +94,7 @@ pub(super) fn print_previews(mode: &str, days: &[DayPreview], output: OutputForm
     }
     let transactions: i64 = days.iter().map(|day| day.transactions).sum();
     print_text(format_args!(
-        "dry run: {} days with {transactions} transactions would be compared and rebuilt",
+        "dry run: a run would work on {} days, which have {transactions} transactions",
         days.len()
     ))?;
     Ok(())

@@ -1,5 +1,5 @@
-//! One bounded run: takes the lease, lists the days, rebuilds each day in its own database transaction, and records the
-//! result.
+//! One bounded run: takes the lease, lists the days, rebuilds each day or updates what its marks name, each in a database
+//! transaction of its own, and records the result.
 
 use anyhow::Context as _;
 use chrono::{DateTime, NaiveDate};
@@ -9,23 +9,25 @@ use crate::{
         self, Connection, RepositoryError,
         facts::{
             self, DayPreview,
-            runs::{self, AggregateRun},
+            runs::{self, AggregateRun, DayRebuilt},
         },
         leases::{self, Lease},
     },
-    runtime::{Context, progress_bar},
+    runtime::{Context, fail_point, progress_bar},
 };
 
 /// The lease that one instance at a time holds for a run.
 pub const LEASE: &str = "aggregate";
 
+/// How many marks one database transaction handles.
+const MARKS_MAX: u16 = 10_000;
 const PROGRESS: &str = "{bar:30} {pos}/{len} days, {msg}, {eta} left";
-const STOPPED: &str = "stopped; the next run rebuilds the remaining days";
+const STOPPED: &str = "stopped; the next run writes the remaining facts";
 
-/// The days that a run rebuilds.
+/// The days that a run works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The days with marks.
+    /// What the marks name.
     Touched,
     /// The days from `from` to `to`, both included, with or without marks. None means no bound.
     Range {
@@ -96,7 +98,7 @@ pub async fn run_once(context: &Context, scope: Scope) -> anyhow::Result<Outcome
     Ok(Outcome::Ran(run))
 }
 
-/// Returns the days that a run would rebuild. Takes no lease and writes nothing.
+/// Returns the days that a run would work on. Takes no lease and writes nothing.
 pub async fn preview(context: &Context, scope: Scope) -> anyhow::Result<Vec<DayPreview>> {
     let mut connection = connect(context).await?;
     let days = scope.days(&mut connection).await?;
@@ -132,18 +134,44 @@ async fn rebuild(
     let bar = progress_bar(u64::try_from(days.len()).unwrap_or(u64::MAX), PROGRESS);
     for day in days {
         bar.set_message(day.to_string());
-        let rebuilt = facts::rebuild_day(connection, lease, run_id, day).await?;
+        if scope == Scope::Touched {
+            update(connection, lease, run_id, day).await?;
+        } else {
+            log(day, facts::rebuild_day(connection, lease, run_id, day).await?);
+        }
         metrics::counter!("ledger_aggregate_rebuilds_total").increment(1);
-        tracing::debug!(
-            %day,
-            transactions = rebuilt.transactions,
-            added = rebuilt.rows_added,
-            changed = rebuilt.rows_changed,
-            removed = rebuilt.rows_removed,
-            "rebuilt"
-        );
         bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(())
+}
+
+/// Updates the facts that the marks of a day name, some marks at a time.
+async fn update(
+    connection: &mut Connection,
+    lease: &Lease,
+    run_id: i64,
+    day: NaiveDate,
+) -> Result<(), RepositoryError> {
+    let mut after = None;
+    loop {
+        let updated = facts::update_day(connection, lease, run_id, day, after, MARKS_MAX).await?;
+        log(day, updated.rows);
+        fail_point::reach("aggregate/updated");
+        after = updated.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+fn log(day: NaiveDate, rows: DayRebuilt) {
+    tracing::debug!(
+        %day,
+        transactions = rows.transactions,
+        added = rows.rows_added,
+        changed = rows.rows_changed,
+        removed = rows.rows_removed,
+        "updated"
+    );
 }

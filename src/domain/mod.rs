@@ -5,6 +5,7 @@
 
 mod account;
 mod currency;
+mod fact_mark;
 mod moment;
 mod money;
 mod posting;
@@ -13,6 +14,7 @@ mod transaction;
 
 pub use account::{AccountId, AccountIdError, AccountState};
 pub use currency::{CURRENCIES, Currency, CurrencyError, UnknownCurrency};
+pub use fact_mark::{FactMark, IdRange, fact_marks, union_of};
 pub use moment::{format_moment, parse_moment, without_leap_second};
 pub use money::{AMOUNT_MINOR_MAX, Amount, AmountError, format_minor, parse_minor};
 pub use posting::{Decision, ExistingKeys, PostingClock, Refusal, decide};

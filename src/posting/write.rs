@@ -1,12 +1,8 @@
 //! Turns the decisions on a group into the columns of the writing statement.
 
-use std::collections::BTreeSet;
-
-use chrono::NaiveDate;
-
 use super::{AccountStates, Posted, Request};
 use crate::{
-    domain::{Decision, Transaction},
+    domain::{Decision, Transaction, fact_marks},
     event::{encode_transaction_created, lane_of},
     repository::{
         Connection, RepositoryError,
@@ -24,24 +20,24 @@ pub(super) async fn write(
 ) -> Result<(), RepositoryError> {
     let mut transactions = TransactionColumns::default();
     let mut events = Vec::new();
-    let mut days = BTreeSet::new();
+    let mut touched = Vec::new();
     for (decision, request) in posted.decisions.iter().zip(group) {
         if let Decision::Create(created) = decision {
             transactions.push(created);
-            days.insert(created.created_at.date_naive());
+            touched.push((created.created_at.date_naive(), created.id));
             events.push(Event::new(created, request.traceparent.as_deref())?);
         }
     }
     if transactions.is_empty() {
         return Ok(());
     }
-    let touched = SortedIds::new(transactions.account_ids());
+    let accounts = SortedIds::new(transactions.account_ids());
     let group = GroupColumns {
-        accounts: account_columns(before, &posted.accounts, &touched),
-        accounts_touched: i64::try_from(touched.0.len()).unwrap_or(i64::MAX),
+        accounts: account_columns(before, &posted.accounts, &accounts),
+        accounts_touched: i64::try_from(accounts.0.len()).unwrap_or(i64::MAX),
         transactions,
         events: event_columns(events),
-        days: days.into_iter().collect::<Vec<NaiveDate>>(),
+        marks: fact_marks(touched),
         decided_at: posted.decided_at,
     };
     posted.server_time = Some(write_group(connection, group).await?);
@@ -116,6 +112,8 @@ fn first_bytes(account_id: &str) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;

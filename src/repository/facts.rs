@@ -1,11 +1,13 @@
-//! The facts for analytics: the days that need a rebuild, the rebuild of one day, and the runs of `ledger aggregate`.
+//! The facts for analytics: the days that have marks, the update of the facts that marks name, the rebuild of a day, and
+//! the runs of `ledger aggregate`.
 //!
 //! Guarantees:
-//! - The facts of a day, the deletion of its marks and the progress of the run commit together, from one snapshot of
-//!   the ledger.
+//! - Facts, the deletion of their marks and the progress of the run commit together, from one snapshot of the ledger.
+//! - The fact of a transaction and its part in the facts of its account's day commit together.
 //! - A transaction that commits later leaves its own mark. The snapshot does not see that mark and does not delete it.
-//! - A rebuild writes only the facts that are missing or differ, and removes those without a transaction. So a second
-//!   rebuild writes none.
+//! - An update reads the ranges of ids that the marks name. It adds missing facts and missing assessments.
+//! - A rebuild compares a whole day. It writes only the facts that are missing or differ, and removes those without a
+//!   transaction. So a second rebuild writes none.
 //! - A process that lost the lease commits nothing.
 //!
 //! A day is a UTC date. Its transactions are a range of ids, because an id is made from `created_at`.
@@ -13,7 +15,11 @@
 pub mod runs;
 
 mod days;
+mod marks;
 mod rebuild;
+mod update;
 
 pub use days::{DayPreview, day_previews, days_between, id_range, marked_days};
+pub use marks::MarkKey;
 pub use rebuild::rebuild_day;
+pub use update::{DayUpdated, update_day};

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
     sql_types::{Array, BigInt, Binary, Date, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
@@ -12,8 +12,8 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::{Bind, ClockReading, Connection, RepositoryError, statement};
-use crate::domain::{AccountId, AccountState, Transaction};
+use super::{Bind, ClockReading, Connection, RepositoryError, mark_columns::MarkColumns, statement};
+use crate::domain::{AccountId, AccountState, FactMark, Transaction};
 
 /// Everything that a group writes.
 pub struct GroupColumns<'a> {
@@ -25,8 +25,8 @@ pub struct GroupColumns<'a> {
     pub transactions: TransactionColumns<'a>,
     /// Their events, in the order in which they get their outbox ids.
     pub events: EventColumns<'a>,
-    /// The UTC days of the new transactions, each once.
-    pub days: Vec<NaiveDate>,
+    /// The ranges of the new transactions, whose facts must be written.
+    pub marks: Vec<FactMark>,
     /// The moment of the decisions, by the database's clock as the writer knows it.
     pub decided_at: DateTime<Utc>,
 }
@@ -145,7 +145,8 @@ pub async fn write_group(
     connection: &mut Connection,
     group: GroupColumns<'_>,
 ) -> Result<ClockReading, RepositoryError> {
-    let GroupColumns { accounts, accounts_touched, transactions, events, days, decided_at } = group;
+    let GroupColumns { accounts, accounts_touched, transactions, events, marks, decided_at } = group;
+    let marks = MarkColumns::of(&marks);
     let asked = Instant::now();
     let written: WrittenGroup = statement(include_str!("postings/write_group.sql"))
         .bind::<Array<Text>, _>(accounts.account_ids)
@@ -172,9 +173,11 @@ pub async fn write_group(
         .bind::<Array<SqlUuid>, _>(events.event_ids)
         .bind::<Array<Timestamptz>, _>(events.created_ats)
         .bind::<Array<Nullable<Text>>, _>(events.traceparents)
-        .bind::<Array<Date>, _>(days)
+        .bind::<Array<Date>, _>(marks.days)
         .bind::<Timestamptz, _>(decided_at)
         .bind::<BigInt, _>(accounts_touched)
+        .bind::<Array<SqlUuid>, _>(marks.begin_ids)
+        .bind::<Array<SqlUuid>, _>(marks.end_ids)
         .get_result(connection)
         .await?;
     Ok(ClockReading { shown: written.server_time, asked, answered: Instant::now() })

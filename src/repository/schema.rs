@@ -148,6 +148,8 @@ diesel::table! {
         assessed_count -> Int8,
         max_risk_score -> Nullable<Int2>,
         high_risk_count -> Int8,
+        first_account_seq -> Nullable<Int8>,
+        last_account_seq -> Nullable<Int8>,
     }
 }
 
@@ -156,6 +158,8 @@ diesel::table! {
         day -> Date,
         marked_at -> Timestamptz,
         id -> Uuid,
+        begin_id -> Nullable<Uuid>,
+        end_id -> Nullable<Uuid>,
     }
 }
 

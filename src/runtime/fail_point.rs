@@ -25,7 +25,7 @@ use nix::{
 const VARIABLE: &str = "LEDGER_FAIL_POINT";
 
 /// All points, in the order of the event flow.
-pub const FAIL_POINTS: [&str; 11] = [
+pub const FAIL_POINTS: [&str; 12] = [
     // A group is committed, and no request is answered yet.
     "serve/committed",
     // Rows are read, and none is published yet.
@@ -48,6 +48,8 @@ pub const FAIL_POINTS: [&str; 11] = [
     "consume-risk/dead-lettering",
     // The dead letters are committed.
     "consume-risk/dead-lettered",
+    // Facts of some marks are committed.
+    "aggregate/updated",
 ];
 
 /// The effect of an armed point.

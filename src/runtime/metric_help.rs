@@ -22,7 +22,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("ledger_risk_histories_total", "Events scored, by the source of their account's history."),
     ("ledger_risk_rule_errors_total", "Assessments that note an error of the rule."),
     ("ledger_risk_rules_reloads_total", "Reloads of the rule file."),
-    ("ledger_aggregate_rebuilds_total", "Rebuilds of a day."),
+    ("ledger_aggregate_rebuilds_total", "Rebuilds and updates of a day."),
     ("ledger_transaction_retries_total", "Database transactions retried after a conflict."),
 ];
 

@@ -24,10 +24,10 @@ announced AS (
                unnest($3) AS transaction_id) e
   WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
 ),
--- One mark for each day that has a written assessment: its facts must be rebuilt.
+-- Marks the transactions of the batch, whose facts must be updated, if an assessment was written.
 marked AS (
-  INSERT INTO fact_marks (day)
-  SELECT DISTINCT day FROM (SELECT unnest(/* days */ $15) AS day, unnest($3) AS transaction_id) d
-  WHERE (transaction_id IN (SELECT transaction_id FROM assessed)) IS TRUE
+  INSERT INTO fact_marks (day, begin_id, end_id)
+  SELECT unnest(/* days */ $15), unnest(/* begin_ids */ $17), unnest(/* end_ids */ $18)
+  WHERE EXISTS (SELECT FROM assessed)
 )
 SELECT risk_level, count(*) AS count FROM assessed GROUP BY risk_level

@@ -18,9 +18,9 @@ use uuid::Uuid;
 
 use super::level::LevelColumn;
 use crate::{
-    domain::RiskLevel,
+    domain::{RiskLevel, fact_marks},
     event::lane_of,
-    repository::{Bind, Connection, RepositoryError, statement},
+    repository::{Bind, Connection, RepositoryError, mark_columns::MarkColumns, statement},
 };
 
 /// An assessment to write, with its `RiskAssessed` event.
@@ -32,7 +32,7 @@ pub struct NewAssessment {
     pub account_seq: i64,
     /// The assessed transaction.
     pub transaction_id: Uuid,
-    /// The transaction's UTC day, whose facts must be rebuilt.
+    /// The transaction's UTC day.
     pub day: NaiveDate,
     /// The score, 0 to 100.
     pub risk_score: i16,
@@ -69,7 +69,6 @@ struct Columns<'a> {
     account_ids: Vec<&'a str>,
     account_seqs: Vec<i64>,
     transaction_ids: Vec<Uuid>,
-    days: Vec<NaiveDate>,
     risk_scores: Vec<i16>,
     risk_levels: Vec<&'a str>,
     reasons: Vec<&'a str>,
@@ -93,7 +92,6 @@ impl<'a> Columns<'a> {
             columns.account_ids.push(&row.account_id);
             columns.account_seqs.push(row.account_seq);
             columns.transaction_ids.push(row.transaction_id);
-            columns.days.push(row.day);
             columns.risk_scores.push(row.risk_score);
             columns.risk_levels.push(row.risk_level.as_str());
             columns.reasons.push(&row.reasons);
@@ -121,6 +119,7 @@ pub async fn record(
         return Ok(Vec::new());
     }
     let columns = Columns::of(batch);
+    let marks = MarkColumns::of(&fact_marks(batch.iter().map(|row| (row.day, row.transaction_id))));
     let written = statement(include_str!("record.sql"))
         .bind::<Array<Text>, _>(columns.account_ids)
         .bind::<Array<BigInt>, _>(columns.account_seqs)
@@ -136,8 +135,10 @@ pub async fn record(
         .bind::<Array<Binary>, _>(columns.event_values)
         .bind::<Array<SqlUuid>, _>(columns.event_ids)
         .bind::<Array<Nullable<Text>>, _>(columns.traceparents)
-        .bind::<Array<Date>, _>(columns.days)
+        .bind::<Array<Date>, _>(marks.days)
         .bind::<Array<Nullable<Text>>, _>(columns.rule_errors)
+        .bind::<Array<SqlUuid>, _>(marks.begin_ids)
+        .bind::<Array<SqlUuid>, _>(marks.end_ids)
         .get_results(connection)
         .await?;
     Ok(written)

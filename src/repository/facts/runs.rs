@@ -28,13 +28,13 @@ pub struct AggregateRun {
     pub mode: String,
     /// `running`, `succeeded` or `failed`.
     pub status: String,
-    /// The number of days that committed.
+    /// The number of days that were rebuilt or updated, at least in part.
     pub days_rebuilt: i32,
-    /// The oldest day that was rebuilt.
+    /// The oldest of these days.
     pub first_day: Option<NaiveDate>,
-    /// The newest day that was rebuilt.
+    /// The newest of these days.
     pub last_day: Option<NaiveDate>,
-    /// The number of transactions of these days.
+    /// The number of transactions that were compared with their facts.
     pub transactions: i64,
     /// The error of a run that failed.
     pub error: Option<String>,
@@ -44,14 +44,14 @@ pub struct AggregateRun {
     pub rows_changed: i64,
     /// The number of rows of `fact_transactions` without a transaction.
     pub rows_removed: i64,
-    /// The number of transactions of level high on these days.
+    /// The number of transactions of level high among them.
     pub high_risk: i64,
 }
 
-/// The result of the rebuild of a day. Rows are rows of `fact_transactions`.
+/// The result of the rebuild or the update of a day. Rows are rows of `fact_transactions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DayRebuilt {
-    /// The transactions of the day.
+    /// The transactions that were compared.
     pub transactions: i64,
     /// The transactions of level high among them.
     pub high_risk: i64,
@@ -92,16 +92,17 @@ pub async fn start(connection: &mut Connection, lease: &Lease, mode: &str) -> Re
     .await
 }
 
-/// Adds a day to the run, in the database transaction that rebuilds the day.
-pub(super) async fn count_day(
+/// Adds rows of a day to the run, in the database transaction that writes them.
+pub(super) async fn count_rows(
     connection: &mut Connection,
     run_id: i64,
     day: NaiveDate,
+    is_new_day: bool,
     rebuilt: DayRebuilt,
 ) -> Result<(), RepositoryError> {
     diesel::update(aggregate_runs::table.find(run_id))
         .set((
-            aggregate_runs::days_rebuilt.eq(aggregate_runs::days_rebuilt + 1),
+            aggregate_runs::days_rebuilt.eq(aggregate_runs::days_rebuilt + i32::from(is_new_day)),
             aggregate_runs::transactions.eq(aggregate_runs::transactions + rebuilt.transactions),
             aggregate_runs::rows_added.eq(aggregate_runs::rows_added + rebuilt.rows_added),
             aggregate_runs::rows_changed.eq(aggregate_runs::rows_changed + rebuilt.rows_changed),

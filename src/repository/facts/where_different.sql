@@ -1,4 +1,4 @@
--- Continues `insert_transactions.sql`: only facts that are missing or differ.
+-- Continues `insert.sql`: only facts that are missing or differ.
 LEFT JOIN LATERAL (
   SELECT * FROM fact_transactions
   WHERE business_date = l.business_date AND transaction_id = l.transaction_id OFFSET 0

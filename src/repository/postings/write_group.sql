@@ -34,9 +34,10 @@ queued AS (
          unnest(/* event_ids */ $22), 'TransactionCreated.v1', unnest(/* created_ats */ $23),
          unnest(/* traceparents */ $24)
 ),
--- Marks the days whose facts must be rebuilt.
+-- Marks the transactions whose facts must be written.
 marked AS (
-  INSERT INTO fact_marks (day) SELECT unnest(/* days */ $25)
+  INSERT INTO fact_marks (day, begin_id, end_id)
+  SELECT unnest(/* days */ $25), unnest(/* begin_ids */ $28), unnest(/* end_ids */ $29)
 )
 -- Fails the whole statement unless the moment of the decisions is that of the server's clock, and every account was
 -- updated. statement_timestamp() is when the statement arrived, so waits for locks do not count. A moment that is late by

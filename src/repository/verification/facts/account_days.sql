@@ -8,6 +8,7 @@ WITH sums AS (
     coalesce(-sum(t.amount) FILTER (WHERE t.amount < 0), 0) AS debit_sum,
     (min(ARRAY[t.account_seq, t.balance_after - t.amount]))[2] AS opening,
     (max(ARRAY[t.account_seq, t.balance_after]))[2] AS closing,
+    min(t.account_seq) AS first_seq, max(t.account_seq) AS last_seq,
     count(r.risk_score) AS assessed, max(r.risk_score) AS max_score,
     count(*) FILTER (WHERE r.risk_level = 'high') AS high
   FROM transactions t
@@ -43,6 +44,8 @@ SELECT count(*) OVER () AS total,
                                         pg_temp.verify_money(l.opening, u.code)),
               pg_temp.verify_difference('closing balance', pg_temp.verify_money(f.closing_balance * u.scale, u.code),
                                         pg_temp.verify_money(l.closing, u.code)),
+              pg_temp.verify_difference('first number', f.first_account_seq::text, l.first_seq::text),
+              pg_temp.verify_difference('last number', f.last_account_seq::text, l.last_seq::text),
               pg_temp.verify_difference('assessed', f.assessed_count::text, l.assessed::text),
               pg_temp.verify_difference('highest score', f.max_risk_score::text, l.max_score::text),
               pg_temp.verify_difference('of level high', f.high_risk_count::text, l.high::text)) END AS example
@@ -58,9 +61,9 @@ CROSS JOIN LATERAL (
 ) AS u
 WHERE l.account_id IS NULL OR f.account_id IS NULL
   OR (l.currency, l.rows, l.credits, l.debits, l.credit_sum, l.debit_sum,
-      l.opening::numeric, l.closing::numeric, l.assessed, l.max_score, l.high)
+      l.opening::numeric, l.closing::numeric, l.first_seq, l.last_seq, l.assessed, l.max_score, l.high)
      IS DISTINCT FROM
      (f.currency, f.transaction_count, f.credit_count, f.debit_count, f.credit_sum * u.scale,
       f.debit_sum * u.scale, f.opening_balance * u.scale, f.closing_balance * u.scale,
-      f.assessed_count, f.max_risk_score, f.high_risk_count)
+      f.first_account_seq, f.last_account_seq, f.assessed_count, f.max_risk_score, f.high_risk_count)
 ORDER BY coalesce(l.account_id, f.account_id) LIMIT pg_temp.verify_examples()

@@ -1,6 +1,6 @@
--- name: insert_fact_transactions
+-- name: write_fact_transactions
 -- Not in the DSL: an insert from a join, with numeric conversions.
--- Alone, it writes all facts of a day that has none. `where_different.sql` continues it for a day that has some.
+-- The facts as the ledger gives them. Another file continues the statement.
 WITH ledger AS (
   -- Minor units become decimals by multiplication, which is exact at any size; a numeric division chooses its own scale.
   SELECT /* day */ $1::date AS business_date, t.id AS transaction_id, t.account_id, t.account_seq, t.created_at,
@@ -11,7 +11,9 @@ WITH ledger AS (
     r.risk_score, r.risk_level, r.ruleset, r.assessed_at, t.idempotency_key,
     CASE r.reasons::text WHEN '[]' THEN '{}'::text[]
       ELSE (SELECT array_agg(reason ->> 'rule') FROM json_array_elements(r.reasons) AS reason) END AS rules
-  FROM transactions t
+  -- Ranges of ids that do not overlap.
+  FROM (SELECT unnest(/* begin_ids */ $2) AS begin_id, unnest(/* end_ids */ $3) AS end_id) AS ids
+  CROSS JOIN LATERAL (SELECT * FROM transactions WHERE id >= ids.begin_id AND id < ids.end_id OFFSET 0) AS t
   -- OFFSET 0 keeps one probe of an index for each transaction. The planner knows little about a day that is newer than
   -- the statistics: a join could then read all assessments of the day again for each transaction.
   CROSS JOIN LATERAL (SELECT currency FROM accounts WHERE accounts.account_id = t.account_id OFFSET 0) AS a
@@ -26,9 +28,4 @@ WITH ledger AS (
     SELECT risk_score, risk_level, ruleset, assessed_at, reasons FROM risk_assessments
     WHERE transaction_id = t.id AND account_id = t.account_id AND account_seq = t.account_seq OFFSET 0
   ) AS r ON true
-  WHERE t.id >= /* first id of the day */ $2 AND t.id < /* first id of the next day */ $3
 )
-INSERT INTO fact_transactions (business_date, transaction_id, account_id, account_seq, created_at, hour,
-  currency, direction, amount, signed_amount, balance_after, counterparty, description, metadata, reverses,
-  risk_score, risk_level, ruleset, assessed_at, idempotency_key, rules)
-SELECT l.* FROM ledger l
