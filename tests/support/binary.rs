@@ -48,7 +48,7 @@ pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
 
 /// Runs a command until it exits.
 pub fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    run_within(arguments, environment, DEADLINE * 4)
+    run_within(arguments, environment, DEADLINE)
 }
 
 /// Runs a command that may take this long.
@@ -208,9 +208,9 @@ impl Binary {
         (status, self.stderr.finished())
     }
 
-    /// Sends SIGTERM. The process must end with success within 10 s, twice its own limit, because the machine may be busy.
+    /// Sends SIGTERM. The process must end with success within six times its own limit, because the machine may be busy.
     pub fn stop(self) {
-        self.stop_within(Duration::from_secs(10));
+        self.stop_within(Duration::from_secs(30));
     }
 
     /// Sends SIGTERM. The process must end with success within this time.

@@ -24,8 +24,9 @@ pub mod whole_path;
 
 use std::time::{Duration, Instant};
 
-/// The longest wait for a condition. Generous, because tests share the cores with databases and brokers.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// The longest wait for a condition. Generous, because tests share the cores with databases, brokers and whatever else runs
+/// on the machine.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Checks the condition until it holds. Panics with `what` at the deadline.
 pub async fn eventually<F, Looked>(what: &str, look: F)

@@ -1,6 +1,6 @@
 //! Sends one request until it is answered, and compares the answer with the request.
 //!
-//! After 503, 429 and a lost connection the request is retried with the same key, as a client of the API should. Any
+//! After 503, 429, 408 and a lost connection the request is retried with the same key, as a client of the API should. Any
 //! other response is an answer. The answer to a retried request may be a replay, because the server may have carried out
 //! an earlier attempt.
 
@@ -208,7 +208,7 @@ async fn stop_timed_out(stop: &Stop) {
 }
 
 fn may_be_retried(status: StatusCode) -> bool {
-    status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS
+    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
 }
 
 fn wrong(error: anyhow::Error) -> Failure {

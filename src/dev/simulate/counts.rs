@@ -45,7 +45,7 @@ pub(super) struct Counts {
     pub(super) created: Count,
     /// Requests that were sent again on purpose and correctly replayed.
     pub(super) replayed: Count,
-    /// Attempts after a 503, a 429 or a lost connection.
+    /// Attempts after a 503, a 429, a 408 or a lost connection.
     pub(super) retried: Count,
     /// Requests that were steps of a suspicious scheme.
     pub(super) suspicious: Count,

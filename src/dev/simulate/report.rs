@@ -19,7 +19,7 @@ pub struct Report {
     pub suspicious: u64,
     /// HTTP requests, each attempt.
     pub requests: u64,
-    /// Attempts after a 503, a 429 or a lost connection.
+    /// Attempts after a 503, a 429, a 408 or a lost connection.
     pub retried: u64,
     /// Requests that were given up without an answer.
     pub unanswered: u64,

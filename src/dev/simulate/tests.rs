@@ -28,7 +28,7 @@ enum Fault {
     CreatesTwice,
     /// A replay differs from the first answer.
     ReplayDiffers,
-    /// Each third request gets 503 or 429, half of them after the request was carried out.
+    /// Each third request gets 503, 429 or 408, some of them after the request was carried out.
     Busy,
     /// The answer has another amount than the request.
     Amount,
@@ -78,7 +78,8 @@ fn answer(ledger: &Ledger, request: &HttpRequest, mut answer: Value) -> HttpResp
     state.requests += 1;
     let number = state.requests;
     if ledger.fault == Fault::Busy && number.is_multiple_of(6) {
-        return HttpResponse::TooManyRequests().finish();
+        let early = number.is_multiple_of(12);
+        return if early { HttpResponse::TooManyRequests() } else { HttpResponse::RequestTimeout() }.finish();
     }
     if ledger.fault == Fault::LongError {
         return HttpResponse::InternalServerError().body("ä".repeat(100_000));
