@@ -53,8 +53,8 @@ async fn ten_thousand_foreign_records_delay_the_events_behind_them_by_seconds() 
     consumer.terminate();
     let (_, stderr) = consumer.ended_within(Duration::from_secs(5));
     let lines: Vec<&str> = stderr.lines().filter(|line| line.contains("became dead letters")).collect();
-    // One line for a burst, and one for each five seconds that it lasts.
-    let lines_max = 2 + usize::try_from(elapsed.as_secs() / 5).expect("few");
+    // One line for a burst, and a few more if a busy machine reads it in parts.
+    let lines_max = 2 + usize::try_from(elapsed.as_secs()).expect("few");
     assert!(!lines.is_empty() && lines.len() <= lines_max, "{lines:#?}");
     assert!(lines[0].contains("first_offset=10") && lines[0].contains("no_key"), "{lines:#?}");
 }
