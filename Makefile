@@ -1,10 +1,13 @@
 # `make` lists the targets. Each target installs what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test torture model lint fmt build release api-check bench bench-events bench-risk platform-check container-check audit doc clean
+.PHONY: help demo dev test torture model lint fmt build release dist api-check bench bench-events bench-risk platform-check container-check audit doc clean
 
 CARGO ?= cargo
 LEDGER := target/debug/ledger
+# What `ledger --version` says about the source. Empty in an archive without git.
+BUILD = LEDGER_BUILD_COMMIT="$$(git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)" \
+  LEDGER_BUILD_DATE="$$(git log -1 --format=%cs 2>/dev/null)"
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +53,11 @@ build: ## Build the development binary, target/debug/ledger
 
 release: ## Build the release binary, target/release/ledger
 	@scripts/setup.sh build
-	$(CARGO) build --locked --release
+	$(BUILD) $(CARGO) build --locked --release
+
+dist: ## Build the release archive with completions, man pages and checksums, target/dist
+	@scripts/setup.sh build
+	scripts/dist.sh
 
 bench: release ## Measure serve and its reference programs on a private PostgreSQL (about 15 minutes)
 	@scripts/setup.sh bench

@@ -19,8 +19,8 @@ use crate::{
     dev::{self, demo, simulate},
     event, import, ops, relay,
     runtime::{
-        Context, DatabaseClock, Health, Outages, Stop, arm_wall_clock, fail_point, print_json, print_text,
-        raise_open_files_limit, start_telemetry, stop_on_signals,
+        Context, DatabaseClock, Health, Outages, Stop, arm_wall_clock, fail_point, long_version, print_json,
+        print_text, raise_open_files_limit, start_telemetry, stop_on_signals,
     },
     serve,
 };
@@ -28,7 +28,7 @@ use crate::{
 /// An event-driven transaction and risk platform in one binary.
 #[derive(Debug, Parser)]
 #[command(
-    version,
+    version = long_version(),
     propagate_version = true,
     max_term_width = 110,
     after_help = "Example:\n  ledger demo\n\n`-h` is short; `--help` also names the environment variable of each flag. `ledger config print` lists every setting. The guides are in README.md and docs/; a running `ledger serve` answers with the description of its API at /docs."
@@ -69,6 +69,11 @@ enum Command {
     /// Show the lanes of the outbox, with the owner and the number of rows of each
     #[command(after_help = "Examples:\n  ledger lanes --waiting\n  ledger lanes --output json")]
     Lanes(ops::lanes::LanesArgs),
+    /// Ask the admin listener of a role on this machine; exit 1 unless the role is ready
+    #[command(
+        after_help = "Examples:\n  ledger health\n  LEDGER_ADMIN__LISTEN=127.0.0.1:9091 ledger health --live --timeout 1s"
+    )]
+    Health(ops::health::HealthArgs),
     /// List, show, retry and dismiss dead letters
     #[command(after_help = "Examples:\n  ledger dlq list\n  ledger dlq replay --all --dry-run")]
     Dlq {
@@ -204,6 +209,7 @@ impl Command {
             Self::Broker(_) => "broker",
             Self::Consumers(_) => "consumers",
             Self::Dlq { .. } => "dlq",
+            Self::Health(_) => "health",
             Self::Lanes(_) => "lanes",
             Self::Topics(_) => "topics",
             Self::Import(_) => "import",
@@ -242,6 +248,7 @@ impl Command {
             Self::ConsumeRisk(_) => consume_risk::run(context).await.map(|()| ExitCode::SUCCESS),
             Self::Broker(args) => ops::broker::run(context, args).await,
             Self::Consumers(args) => ops::consumers::run(context, args).await,
+            Self::Health(args) => ops::health::run(&context, args).await,
             Self::Lanes(args) => ops::lanes::run(context, args).await,
             Self::Topics(args) => ops::topics::run(context, args).await,
             Self::Dlq { command } => ops::dlq::run(context, command).await,
@@ -325,7 +332,8 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         .map_err(|_| anyhow::anyhow!("a TLS provider was installed before main"))?;
     let config = config::load(cli.config.as_deref(), environment(), &cli.command.overrides())?;
     let role = cli.command.role();
-    let telemetry = start_telemetry(&config.log, role)?;
+    let instance = instance_name();
+    let telemetry = start_telemetry(&config.log, role, &instance)?;
     raise_open_files_limit();
     fail_point::arm()?;
     arm_wall_clock()?;
@@ -339,7 +347,7 @@ async fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         outages: Outages::default(),
         metrics: telemetry.metrics.clone(),
         exports_traces: telemetry.exports_traces(),
-        instance: instance_name().into(),
+        instance: instance.into(),
     };
     let on_signal = cli.command.on_signal();
     let interrupted = async {

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod consumers;
 pub mod dlq;
+pub mod health;
 pub mod lanes;
 pub mod migrate;
 pub mod republish;

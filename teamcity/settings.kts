@@ -91,7 +91,8 @@ object Image : Stage(
     """
     image="%ledger.image%:%build.vcs.number%"
     docker build --file Containerfile --tag "${'$'}image" \
-      --build-arg VERSION=%build.number% --build-arg REVISION=%build.vcs.number% .
+      --build-arg VERSION=%build.number% --build-arg REVISION=%build.vcs.number% \
+      --build-arg REVISION_DATE="${'$'}(git log -1 --format=%%cs)" .
     docker push "${'$'}image"
     docker inspect --format '{{index .RepoDigests 0}}' "${'$'}image" | sed 's/.*@//' | tr -d '\n' > image-digest.txt
     """,

@@ -120,6 +120,45 @@ fn traces_that_would_need_tls_are_refused() {
     }
 }
 
+#[test]
+fn a_sampler_that_does_not_exist_is_refused() {
+    let environment =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("OTEL_TRACES_SAMPLER", "sometimes")];
+    let line = one_error_line(&binary::run(&["serve"], &environment), "an unknown sampler");
+    assert!(line.contains("OTEL_TRACES_SAMPLER is sometimes, but must be one of: always_on"), "{line}");
+}
+
+/// A container without a shell is probed with the binary itself.
+#[tokio::test]
+async fn health_tells_by_its_exit_code_whether_the_role_is_ready() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let ask = |arguments: &[&str], listen: &str| {
+        binary::run(&[&["health"], arguments].concat(), &[("LEDGER_ADMIN__LISTEN", listen)])
+    };
+    let line = one_error_line(&ask(&["--timeout", "300ms"], &address), "a listener that does not answer");
+    assert!(line.contains(&format!("http://{address}/readyz does not answer")), "{line}");
+    drop(listener);
+    let line = one_error_line(&ask(&[], &address), "no listener");
+    assert!(line.contains("is the role running?"), "{line}");
+    let line = one_error_line(&ask(&[], "off"), "a listener that is off");
+    assert!(line.contains("admin.listen is off"), "{line}");
+
+    let database = TestDatabase::new().await;
+    let environment = [
+        ("LEDGER_DATABASE__URL", database.url.as_str()),
+        ("LEDGER_ADMIN__LISTEN", "127.0.0.1:0"),
+        ("LEDGER_SERVE__LISTEN", "127.0.0.1:0"),
+    ];
+    let mut serve = Binary::start(&["serve"], &environment);
+    let admin = serve.field("admin");
+    serve.answers(&admin, "/readyz");
+    for (arguments, answer) in [(&[][..], "ready"), (&["--live"], "ok")] {
+        let output = ask(arguments, &admin);
+        assert!(output.status.success() && stdout(&output).trim() == answer, "{output:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_database_without_the_schema_is_refused_with_the_command_to_run() {
     let database = TestDatabase::empty().await;

@@ -1,33 +1,34 @@
 //! Spans that continue the trace of the request that created the transaction, for events with a sampled trace.
 
-use std::collections::HashMap;
-
-use opentelemetry::{Context, propagation::TextMapPropagator};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
-
 use super::reader::DecodedRecord;
+use crate::{
+    event::TRANSACTIONS_TOPIC,
+    runtime::{EventSpans, is_sampled},
+};
 
-/// Returns a span for each traced event among `records`. The caller drops the spans after the commit, which ends them.
-pub(super) fn spans(records: &[DecodedRecord]) -> Vec<Span> {
+/// Returns a span for each traced event among `records`, from here to the commit.
+pub(super) fn spans(records: &[DecodedRecord]) -> EventSpans {
+    let mut spans = EventSpans::default();
     let traced = records.iter().filter_map(|record| {
         let event = record.event.as_ref().ok()?;
-        Some((event, event.traceparent.as_deref().filter(|text| text.ends_with("01"))?))
+        Some((record, event, event.traceparent.as_deref().filter(|text| is_sampled(text))?))
     });
-    traced
-        .map(|(event, traceparent)| {
-            let span = tracing::info_span!("assess", transaction = %event.created.transaction_id);
-            // This fails only if traces are not exported.
-            let _ = span.set_parent(parent(traceparent));
-            span
-        })
-        .collect()
-}
-
-fn parent(traceparent: &str) -> Context {
-    let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
+    for (record, event, traceparent) in traced {
+        let span = tracing::info_span!(
+            target: "ledger::events",
+            "process",
+            otel.name = %format_args!("process {TRANSACTIONS_TOPIC}"),
+            otel.kind = "consumer",
+            otel.status_code = tracing::field::Empty,
+            messaging.operation.r#type = "process",
+            messaging.destination.name = TRANSACTIONS_TOPIC,
+            messaging.message.id = %event.created.event_id,
+            messaging.kafka.offset = record.record.offset,
+            ledger.transaction.id = %event.created.transaction_id,
+        );
+        spans.add(span, traceparent);
+    }
+    spans
 }
 
 #[cfg(test)]
@@ -93,7 +94,9 @@ mod tests {
         let exported = Exported::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(exported.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || drop(spans(&items)));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            spans(&items).succeed()
+        });
         let exported = exported.0.lock().expect("no panic").clone();
         assert_eq!(exported, [(trace.to_owned(), span.to_owned())]);
     }

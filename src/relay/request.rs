@@ -10,7 +10,7 @@ use crate::{
     broker::{Broker, BrokerError, OutgoingRecord, REQUEST_BYTES_MAX},
     event::{Headers, cloud_event_headers},
     repository::outbox::{OutboxRow, OutboxRowId, RejectedRow},
-    runtime::DatabaseClock,
+    runtime::{DatabaseClock, EventSpans, is_sampled},
 };
 
 /// The size of headers and framing.
@@ -55,8 +55,10 @@ pub(super) async fn publish(
         let part = rows.get(range.clone()).unwrap_or_default();
         let published_at = clock.now();
         let records = part.iter().map(|row| record(row, published_at)).collect();
+        let sending = spans(&outcome.partition, part, published_at);
         match broker.produce(&outcome.partition.topic, outcome.partition.number, records).await {
             Ok(()) => {
+                sending.succeed();
                 outcome.dead_lettered.append(&mut invalid);
                 outcome.invalid_in_a_row = 0;
                 outcome.published.extend(part.iter().map(OutboxRow::row_id));
@@ -91,6 +93,29 @@ pub(super) async fn publish(
     outcome.dead_lettered.append(&mut invalid);
     count(&outcome);
     outcome
+}
+
+/// Returns a span for each row that belongs to a sampled trace. It ends with the acknowledgement of the broker. The time
+/// since the row was written is an attribute.
+fn spans(partition: &Partition, rows: &[OutboxRow], published_at: DateTime<Utc>) -> EventSpans {
+    let mut spans = EventSpans::default();
+    for row in rows {
+        let Some(traceparent) = row.traceparent.as_deref().filter(|text| is_sampled(text)) else { continue };
+        let span = tracing::info_span!(
+            target: "ledger::events",
+            "publish",
+            otel.name = %format_args!("publish {}", partition.topic),
+            otel.kind = "producer",
+            otel.status_code = tracing::field::Empty,
+            messaging.operation.r#type = "send",
+            messaging.destination.name = partition.topic,
+            messaging.destination.partition.id = partition.number,
+            messaging.message.id = %row.event_id,
+            ledger.outbox.wait_ms = (published_at - row.created_at).num_milliseconds(),
+        );
+        spans.add(span, traceparent);
+    }
+    spans
 }
 
 /// Splits the rows into ranges that fit into one request each. A row that is too large gets a request of its own.

@@ -19,6 +19,7 @@ use super::{
     Context,
     admin::{AdminListener, start_admin},
     recorded_broker::{self, BrokerRecord},
+    version::{COMMIT, VERSION},
 };
 use crate::{
     broker::{self, SharedBroker, TopicProblems, TopicSpec, check_topic},
@@ -174,7 +175,8 @@ impl<'a> Boot<'a> {
         let cluster = recorded.map(|broker| broker.identity.cluster_id.as_str()).filter(|id| !id.is_empty());
         tracing::info!(
             role = self.role,
-            version = env!("CARGO_PKG_VERSION"),
+            version = VERSION,
+            commit = COMMIT,
             instance = %self.context.instance,
             schema = migrations::schema_version()?,
             database = repository::database_address(&config.database)?,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_sdk::{
     Resource,
     trace::{SdkTracer, SdkTracerProvider},
@@ -20,7 +20,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::metric_help::describe_all;
+use super::{
+    metric_help::describe_all,
+    otel_variables::OtelVariables,
+    version::{COMMIT, VERSION},
+};
 use crate::config::{Log, LogFormat};
 
 /// Seconds: from a response that needs no query to a request that times out.
@@ -28,14 +32,13 @@ const DURATION_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// The target whose spans are exported. Spans of the exporter's own connection have another target.
 const EXPORTED_TARGET: &str = "ledger";
-/// The variables with the address of the trace collector, by priority.
-const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-const INSECURE: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"];
 /// The part of the time to end that is left to the process after the last export.
 const EXIT_TIME: Duration = Duration::from_secs(1);
 /// Items in one group or batch.
 const SIZE_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
+
+/// The environment of the process.
+type Process = OtelVariables<fn(&str) -> Option<String>>;
 
 /// The running logs, metrics and traces.
 pub struct Telemetry {
@@ -63,10 +66,12 @@ impl Telemetry {
 }
 
 /// Starts logs, metrics and traces. `role` is a label of `ledger_build_info`, and names the service in traces
-/// (`ledger-serve`) unless `OTEL_SERVICE_NAME` does.
-pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
+/// (`ledger-serve`) unless `OTEL_SERVICE_NAME` does. `instance` is the name of the process in traces.
+pub fn start_telemetry(log: &Log, role: &str, instance: &str) -> anyhow::Result<Telemetry> {
     let filter = log_filter(&log.filter)?;
-    let traces = tracer_provider(role)?;
+    let variables: Process = OtelVariables(|name| std::env::var(name).ok());
+    let exports = variables.export_traces()?;
+    let traces = if exports { Some(tracer_provider(role, instance, &variables)?) } else { None };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -77,7 +82,7 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
         }
     };
     dispatch(lines, filter, traces.as_ref().map(|provider| provider.tracer("ledger"))).init();
-    if let Some((name, protocol)) = variable(PROTOCOLS).filter(|(_, protocol)| protocol != "grpc")
+    if let Some((name, protocol)) = variables.other_protocol()
         && traces.is_some()
     {
         tracing::warn!("{name} is {protocol}, but traces are exported by gRPC");
@@ -85,10 +90,11 @@ pub fn start_telemetry(log: &Log, role: &str) -> anyhow::Result<Telemetry> {
     Ok(Telemetry { metrics: install_metrics(role)?, traces })
 }
 
-/// Directives that make a library of the HTTP server quieter, unless the filter names the library. They hide the start and
-/// the stop of each thread, and requests that are not valid HTTP: any client could fill the log with such requests, and
-/// `http_server` counts them.
-const QUIET: [(&str, &str); 3] = [
+/// Directives that make a target quieter, unless the filter names it. They hide the start and the stop of each thread of
+/// the HTTP server, and requests that are not valid HTTP: any client could fill the log with such requests, and
+/// `http_server` counts them. Spans of events are for the exporter alone, so that they cost nothing without one.
+const QUIET: [(&str, &str); 4] = [
+    ("ledger::events", "ledger::events=off"),
     ("actix_server", "actix_server=warn"),
     ("actix_http", "actix_http::h1::dispatcher=off"),
     ("actix_http", "actix_http::h1::decoder=off"),
@@ -123,13 +129,6 @@ fn dispatch(
     registry.with(lines.with_filter(filter)).with(otlp).into()
 }
 
-/// Returns the first variable that is set and not empty.
-fn variable(names: [&'static str; 2]) -> Option<(&'static str, String)> {
-    names
-        .into_iter()
-        .find_map(|name| Some((name, std::env::var(name).ok().filter(|value| !value.is_empty())?)))
-}
-
 fn install_metrics(role: &str) -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), DURATION_BUCKETS)
@@ -138,31 +137,27 @@ fn install_metrics(role: &str) -> anyhow::Result<PrometheusHandle> {
         .install_recorder()
         .context("cannot install the metrics recorder")?;
     describe_all();
-    let version = env!("CARGO_PKG_VERSION");
-    metrics::gauge!("ledger_build_info", "version" => version, "role" => role.to_owned()).set(1.0);
+    let role = role.to_owned();
+    metrics::gauge!("ledger_build_info", "version" => VERSION, "commit" => COMMIT, "role" => role).set(1.0);
     Ok(handle)
 }
 
-fn tracer_provider(role: &str) -> anyhow::Result<Option<SdkTracerProvider>> {
-    let Some((name, endpoint)) = variable(ENDPOINTS) else { return Ok(None) };
-    // By OTLP's rules, an endpoint without a scheme uses TLS unless the variable for insecure connections is true.
-    let is_plain = match endpoint.split_once("://") {
-        Some((scheme, _)) => !scheme.eq_ignore_ascii_case("https"),
-        None => variable(INSECURE).is_some_and(|(_, insecure)| insecure.eq_ignore_ascii_case("true")),
-    };
-    anyhow::ensure!(
-        is_plain,
-        "{name} is {endpoint}, but traces are exported by gRPC without TLS only, for example to http://localhost:4317"
-    );
+/// Creates the exporter. Its variables must have been checked.
+fn tracer_provider(role: &str, instance: &str, variables: &Process) -> anyhow::Result<SdkTracerProvider> {
     let exporter =
         opentelemetry_otlp::SpanExporter::builder().with_tonic().build().context("OTLP exporter")?;
     let mut resource = Resource::builder();
-    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+    if variables.get("OTEL_SERVICE_NAME").is_none() {
         resource = resource.with_service_name(format!("ledger-{role}"));
     }
-    Ok(Some(
-        SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build(),
-    ))
+    // The variable takes precedence over these attributes.
+    let given = variables.get("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    for (name, value) in [("service.version", VERSION), ("service.instance.id", instance)] {
+        if !given.contains(name) {
+            resource = resource.with_attribute(KeyValue::new(name, value.to_owned()));
+        }
+    }
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
 }
 
 #[cfg(test)]

@@ -84,6 +84,9 @@ pub async fn observe(
     let status = response.status().as_u16();
     let route = route(response.request());
     span.record("http.response.status_code", status);
+    if status >= 500 {
+        span.record("otel.status_code", "ERROR").record("error.type", status);
+    }
     if status == 500 && span.is_disabled() {
         tracing::error!(request_id, method, route = &*route, "answered 500");
     }
@@ -120,12 +123,18 @@ fn span(request: &ServiceRequest, method: &'static str, request_id: &str) -> Spa
     if !exported && !tracing::enabled!(target: ACCESS_LOG, tracing::Level::DEBUG) {
         return Span::none();
     }
+    let pattern = request.match_pattern();
+    let route = pattern.as_deref().unwrap_or(UNMATCHED);
     tracing::info_span!(
         "request",
+        otel.name = %format_args!("{method} {route}"),
         otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        error.r#type = tracing::field::Empty,
         http.request.method = method,
-        http.route = request.match_pattern().as_deref().unwrap_or(UNMATCHED),
+        http.route = route,
         request_id,
+        trace_id = tracing::field::Empty,
         http.response.status_code = tracing::field::Empty,
     )
 }
@@ -140,6 +149,10 @@ fn continue_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
         let _ = span.set_parent(parent.clone());
     }
     let own = if span.is_disabled() { None } else { traceparent(&span.context()) };
+    if let Some(own) = &own {
+        // Log lines of the request name its trace.
+        span.record("trace_id", own.get(3..35));
+    }
     own.or_else(|| traceparent(&parent?))
 }
 

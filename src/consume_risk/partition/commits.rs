@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     repository::{RepositoryError, assessments::WrittenAssessments, positions::PositionMove},
-    runtime::fail_point,
+    runtime::{EventSpans, fail_point},
 };
 
 struct InFlight {
@@ -41,7 +41,7 @@ impl Commits {
         mut lent: LentConnection,
         change: PositionMove,
         results: Results,
-        spans: Vec<tracing::Span>,
+        spans: EventSpans,
     ) {
         fail_point::reach("consume-risk/assessed");
         let store = self.store.clone();
@@ -51,7 +51,7 @@ impl Commits {
             lent.give_back();
             fail_point::reach("consume-risk/committed");
             count(&results, &written);
-            drop(spans);
+            spans.succeed();
             Ok(())
         });
         self.in_flight = Some(InFlight { to: change.to, dead_letters, task: AbortOnDropHandle::new(task) });

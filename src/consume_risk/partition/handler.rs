@@ -21,7 +21,7 @@ use super::{
     scorer::Scorer,
     store::{PartitionStore, Results},
 };
-use crate::repository::dead_letters::NewDeadLetter;
+use crate::{repository::dead_letters::NewDeadLetter, runtime::EventSpans};
 
 /// The attempts of a record that cannot be decoded: it would fail at every other attempt too.
 const ATTEMPTS_AT_ONCE: i32 = 1;
@@ -170,7 +170,7 @@ impl RecordHandler {
     ) -> anyhow::Result<Handled> {
         let count = dead_letters.len();
         let results = Results { assessed: Assessed::default(), dead_letters };
-        self.commit(lent, records, count, results, Vec::new()).await
+        self.commit(lent, records, count, results, EventSpans::default()).await
     }
 
     /// Commits the results of the first `count` records, and waits for the commit. If it fails, an attempt stays open: an
@@ -181,7 +181,7 @@ impl RecordHandler {
         mut records: Vec<DecodedRecord>,
         count: usize,
         results: Results,
-        spans: Vec<tracing::Span>,
+        spans: EventSpans,
     ) -> anyhow::Result<Handled> {
         let rest = records.split_off(count.min(records.len()));
         if let Some(last) = records.last() {
