@@ -34,6 +34,7 @@ mod recent_texts;
 mod rows;
 mod rule_file;
 mod ruleset;
+mod scale;
 mod score;
 mod subject;
 mod symbol;

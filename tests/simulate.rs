@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     net::SocketAddr,
+    path::Path,
     sync::Mutex,
     time::Duration,
 };
@@ -32,6 +33,24 @@ async fn fired(database: &TestDatabase, of: &str) -> BTreeSet<String> {
     database.value(&sql).await.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Checks that each transaction of the run has a label with its id, and that those of suspicious accounts name a scheme.
+async fn check_labels(database: &TestDatabase, labels: &Path) {
+    let mut lines = csv::Reader::from_path(labels).unwrap();
+    let columns = ["transaction_id", "account_id", "idempotency_key", "label", "scheme"];
+    assert_eq!(lines.headers().unwrap(), columns.as_slice());
+    let (mut ids, mut fraud) = (BTreeSet::new(), 0);
+    for line in lines.records() {
+        let line = line.unwrap();
+        assert_eq!(line[1].contains("-suspect-"), !line[4].is_empty(), "{line:?}");
+        assert!(line[2].starts_with("sim-"), "{line:?}");
+        fraud += i32::from(&line[3] == "fraud");
+        ids.insert(line[0].to_owned());
+    }
+    assert!((200..300).contains(&fraud), "{fraud} of 300; the others are usual purchases");
+    let stored = database.value("SELECT string_agg(id::text, ' ') FROM transactions").await;
+    assert_eq!(ids, stored.split(' ').map(str::to_owned).collect());
+}
+
 /// Two rules depend on times that the API accepts from no client: 90 days without a transaction, and the night. An
 /// imported history trips them. Seen to fail with this planted bug: a takeover from the usual country.
 #[tokio::test(flavor = "multi_thread")]
@@ -40,8 +59,11 @@ async fn every_shipped_rule_is_tripped_on_a_running_platform() {
     let (serve, url) = system.serve(&[]);
     let (relay, consumer) = (system.relay(&[]), system.consumer(&[]));
     let flags = ["--rate", "0", "--transactions", "1500", "--suspicious-share", "0.2", "--accounts", "50"];
-    let run = binary::run(&[["simulate", "--url", &url].as_slice(), &flags].concat(), &[]);
+    let labels = tempfile::NamedTempFile::new().unwrap();
+    let labelled = ["--labels", labels.path().to_str().unwrap()];
+    let run = binary::run(&[["simulate", "--url", &url].as_slice(), &flags, &labelled].concat(), &[]);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    check_labels(&system.database, labels.path()).await;
     let history = tempfile::NamedTempFile::with_suffix(".csv").unwrap();
     let night = chrono::Utc::now().date_naive() - chrono::Days::new(100);
     let rows = format!(

@@ -10,13 +10,14 @@ mod account_checks;
 mod client;
 mod counts;
 mod draft;
+mod labels;
 mod pace;
 mod random;
 mod report;
 mod schemes;
 mod traffic;
 
-use std::{cell::RefCell, process::ExitCode, rc::Rc, time::Duration};
+use std::{cell::RefCell, path::PathBuf, process::ExitCode, rc::Rc, time::Duration};
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
@@ -32,6 +33,7 @@ use self::{
     account_checks::AccountChecks,
     client::Client,
     counts::Counts,
+    labels::Labels,
     pace::Pace,
     traffic::{Mix, Traffic},
 };
@@ -70,6 +72,9 @@ pub struct Args {
     /// Seed of the traffic; by default each run has other traffic
     #[arg(long, env = "LEDGER_SIMULATE_SEED")]
     pub seed: Option<u64>,
+    /// Write a CSV file with the planted scheme of each transaction
+    #[arg(long, env = "LEDGER_SIMULATE_LABELS", value_name = "FILE")]
+    pub labels: Option<PathBuf>,
     /// How to print the result
     #[arg(long, env = "LEDGER_SIMULATE_OUTPUT", value_enum, default_value_t)]
     pub output: OutputFormat,
@@ -117,6 +122,7 @@ struct Run {
     traffic: Traffic,
     account_checks: AccountChecks,
     counts: Counts,
+    labels: Option<Labels>,
     latency_micros: RefCell<Histogram<u64>>,
     pace: Pace,
     stop: Stop,
@@ -177,6 +183,7 @@ async fn drive_on_this_thread(args: &Args, keep_ids: bool, stop: &Stop) -> anyho
         account_checks: AccountChecks::new(traffic.accounts()),
         traffic,
         counts: Counts::new(keep_ids),
+        labels: args.labels.as_deref().map(Labels::create).transpose()?,
         latency_micros: RefCell::new(Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, LATENCY_DIGITS)?),
         pace: Pace::start(args.rate, args.duration, args.transactions)?,
         stop: stop.clone(),
@@ -188,6 +195,9 @@ async fn drive_on_this_thread(args: &Args, keep_ids: bool, stop: &Stop) -> anyho
     }
     local.run_until(show_progress(&run, args.duration, connections)).await?;
     let elapsed = started.elapsed();
+    if let Some(labels) = &run.labels {
+        labels.finish()?;
+    }
     let is_interrupted = stop.is_requested();
     if run.pace.unsent() > 0 && !is_interrupted {
         run.counts.count_unsent(run.pace.unsent());
@@ -243,7 +253,7 @@ async fn connection(run: Rc<Run>) {
         };
         let Some((i, due)) = due else { return };
         let request = run.traffic.request(i);
-        if request.suspicious {
+        if request.scheme.is_some() {
             run.counts.suspicious.increment();
         }
         let settled = run.client.settle(&request, &run.counts, &run.stop).await;
@@ -252,6 +262,9 @@ async fn connection(run: Rc<Run>) {
                 run.counts.created.increment();
                 run.record_latency(acknowledged.answered_at.saturating_duration_since(due));
                 run.counts.acknowledge(acknowledged.id);
+                if let Some(labels) = &run.labels {
+                    labels.add(&request, acknowledged.id);
+                }
                 if let Err(problem) = run.account_checks.check(&request, &acknowledged) {
                     run.counts.count_wrong(problem);
                 }

@@ -12,13 +12,14 @@ use super::{
     feature::{Aggregate, Feature, Measure},
     layout::HistoryLayout,
     lists::{Lists, ReadListFile},
-    money::minor_units,
+    money::{Decimal, scaled_minor_units},
     reason::Reason,
     rule_file::{
-        AggregateIn, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, check_name, did_you_mean, read,
-        version_of,
+        AggregateIn, DEFAULT_CURRENCY, FeatureIn, LevelsIn, ModeIn, RuleFile, RuleIn, RuleText, check_name,
+        did_you_mean, read, version_of,
     },
     ruleset::{Mode, Rule, RuleNotes, TrackedText},
+    scale::Scale,
     symbol::{Symbol, VARIABLES},
     types::type_of,
 };
@@ -45,8 +46,6 @@ const TAG_LENGTH_MAX: usize = 64;
 const NOTE_LENGTH_MAX: usize = 1_000;
 /// The most steps of all rules together, for one event.
 const COST_MAX: u64 = 100_000;
-/// The key of the amount for all currencies that are not listed.
-const DEFAULT_CURRENCY: &str = "default";
 
 impl Ruleset {
     /// Parses and checks a rule file that names no list files. Time, memory and stack are limited for any content.
@@ -140,6 +139,7 @@ impl Builder<'_> {
 
     /// Gives every amount an index and converts it for every currency.
     fn amounts(&self, names: &mut Names) -> Result<HashMap<Currency, Vec<i64>>, RuleFileError> {
+        let scale = Scale::read(self.file.scale.as_ref(), self.source)?;
         let mut by_currency: HashMap<Currency, Vec<i64>> =
             all_currencies().map(|c| (c, Vec::new())).collect();
         for (name, texts) in &self.file.amounts {
@@ -154,8 +154,10 @@ impl Builder<'_> {
                 return Err(self.source.error(texts.span(), field, "needs a `default`"));
             };
             for (currency, values) in &mut by_currency {
-                let text = texts.get_ref().get(currency.code()).unwrap_or(default);
-                values.push(self.amount(text, &format!("{field}.{currency}"), *currency)?);
+                let listed = texts.get_ref().get(currency.code());
+                let factor = if listed.is_some() { Decimal::ONE } else { scale.factor(*currency) };
+                let field = format!("{field}.{currency}");
+                values.push(self.amount(listed.unwrap_or(default), factor, &field, *currency)?);
             }
             for (code, text) in texts.get_ref() {
                 if code != DEFAULT_CURRENCY && Currency::parse(code).is_err() {
@@ -167,8 +169,14 @@ impl Builder<'_> {
         Ok(by_currency)
     }
 
-    fn amount(&self, text: &Spanned<String>, field: &str, currency: Currency) -> Result<i64, RuleFileError> {
-        minor_units(text.get_ref(), currency.decimals())
+    fn amount(
+        &self,
+        text: &Spanned<String>,
+        factor: Decimal,
+        field: &str,
+        currency: Currency,
+    ) -> Result<i64, RuleFileError> {
+        scaled_minor_units(text.get_ref(), factor, currency.decimals())
             .map_err(|message| self.source.error(text.span(), field, message))
     }
 
@@ -327,7 +335,7 @@ impl Builder<'_> {
             return Err(self.source.error(text.span(), field, message));
         }
         for (currency, values) in amounts.iter_mut() {
-            values.push(self.amount(text, field, *currency)?);
+            values.push(self.amount(text, Decimal::ONE, field, *currency)?);
         }
         names.amount_names.push("".into());
         Ok(names.amount_names.len() - 1)

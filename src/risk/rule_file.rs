@@ -7,6 +7,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
+/// The key of the value for all currencies that are not listed.
+pub(super) const DEFAULT_CURRENCY: &str = "default";
 /// The number of hexadecimal digits of a version.
 const VERSION_LENGTH: usize = 12;
 /// How many characters of a line are shown with an error.
@@ -28,11 +30,15 @@ pub struct RuleFileError {
     pub message: String,
 }
 
+/// The table `[scale]`: factors by currency.
+pub(super) type ScaleIn = Spanned<BTreeMap<String, Spanned<String>>>;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RuleFile {
     pub history_rows: Option<Spanned<usize>>,
     pub levels: Spanned<LevelsIn>,
+    pub scale: Option<ScaleIn>,
     #[serde(default)]
     pub amounts: BTreeMap<String, Spanned<BTreeMap<String, Spanned<String>>>>,
     #[serde(default)]

@@ -42,6 +42,8 @@ const SCHEMES: [(Scheme, u64); 7] = [
     (Scheme::PassThrough, 4),
     (Scheme::Drain, 4),
 ];
+/// The steps of a takeover before the account is taken over.
+const USUAL_PURCHASES: u64 = 7;
 /// The steps of all schemes together.
 const ROUND_STEPS: u64 = 61;
 /// The countries of the takeovers, a different one in each round.
@@ -54,7 +56,16 @@ pub(super) const SUSPECTS_MIN: u32 = 7;
 pub(super) struct Step {
     /// The index of the suspicious account.
     pub(super) suspect: usize,
+    pub(super) planted: Planted,
     pub(super) draft: Draft,
+}
+
+/// The scheme that a transaction belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Planted {
+    pub(super) name: &'static str,
+    /// False for the usual purchases before a takeover.
+    pub(super) is_fraud: bool,
 }
 
 /// Returns step `k` of a run. The suspicious accounts are divided equally among the schemes.
@@ -67,6 +78,7 @@ pub(super) fn step(k: u64, suspects: u32, seed: u64) -> Step {
     let mut of_step = generator(!seed, k);
     Step {
         suspect: account_set * SCHEMES.len() + index,
+        planted: Planted { name: scheme.name(), is_fraud: !scheme.is_usual_purchase(number) },
         draft: scheme.draft(number, round, &mut of_round, &mut of_step),
     }
 }
@@ -84,6 +96,22 @@ fn step_of_round(position: u64) -> (usize, Scheme, u64) {
 }
 
 impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mules => "mules",
+            Self::Burst => "burst",
+            Self::Structuring => "structuring",
+            Self::RoundAmounts => "round-amounts",
+            Self::Takeover => "takeover",
+            Self::PassThrough => "pass-through",
+            Self::Drain => "drain",
+        }
+    }
+
+    fn is_usual_purchase(self, step: u64) -> bool {
+        self == Self::Takeover && step < USUAL_PURCHASES
+    }
+
     /// Returns the content of a step. `of_round` gives the same numbers to all steps of a round, `of_step` does not.
     fn draft(self, step: u64, round: u64, of_round: &mut SmallRng, of_step: &mut SmallRng) -> Draft {
         match self {
@@ -91,7 +119,9 @@ impl Scheme {
             Self::Burst => debit(of_step.random_range(100..=900), "game-11".into()),
             Self::Structuring => debit(of_step.random_range(940_000..=999_900), "exchange-7".into()),
             Self::RoundAmounts => debit(of_step.random_range(1..=5) * 100_000, "atm-9".into()),
-            Self::Takeover if step < 7 => debit(of_step.random_range(1_000..=4_000), "shop-5".into()),
+            Self::Takeover if self.is_usual_purchase(step) => {
+                debit(of_step.random_range(1_000..=4_000), "shop-5".into())
+            }
             Self::Takeover => Draft {
                 country: abroad(round),
                 channel: "phone",
