@@ -2,7 +2,7 @@
 """Checks that the code, docs/metrics.md, the alert rules and the dashboard name the same metrics.
 
 Every metric of the code must be in the document, and every metric of the document in the code. Each has a help text.
-Rules, their tests and the dashboard may use documented metrics, labels and label values only. `tests/metric_labels.rs`
+Rules, their tests and the dashboard may use documented metrics, labels and label values only. An integration test
 compares the documented ones with the series of running roles. The rules must not aggregate environments together, and the
 queries of the dashboard must follow its variables.
 """

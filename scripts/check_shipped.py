@@ -249,7 +249,9 @@ class Role:
 
     def __init__(self, options: dict, work: pathlib.Path):
         self.work = pathlib.Path(tempfile.mkdtemp(dir=work))
-        self.variables = {"ledger_database_url": SAMPLE_URL, **yaml.safe_load(read(ROLE / "defaults/main.yml")), **options}
+        defaults = yaml.safe_load(read(ROLE / "defaults/main.yml"))
+        installed_as = {service: "0" for service in defaults["ledger_services"]}
+        self.variables = {"ledger_database_url": SAMPLE_URL, "ledger_installed_as": installed_as, **defaults, **options}
         loader = jinja2.FileSystemLoader(ROLE / "templates")
         self.templates = jinja2.Environment(
             loader=loader, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False
@@ -284,10 +286,12 @@ def role_variables() -> list[str]:
     """Compares the variables that the role and the inventory use with the ones that the role declares."""
     declared = set(yaml.safe_load(read(ROLE / "meta/argument_specs.yml"))["argument_specs"]["main"]["options"])
     found = []
+    set_inside = r"(?:register: (ledger_\w+))|^ *(ledger_\w+):"
+    inside = [read(file) for file in tree(f"{ROLE}/tasks/*.yml", f"{ROLE}/vars/*.yml")]
+    known = {name for text in inside for pair in re.findall(set_inside, text, re.MULTILINE) for name in pair if name}
     for file in tree("ansible/*.yml", "ansible/**/*.yml", "ansible/**/*.j2"):
         text = read(file)
-        registered = set(re.findall(r"register: (\w+)", text)) | set(re.findall(r"^\s+(ledger_\w+): ", text, re.MULTILINE))
-        local = set() if file.endswith("inventory.example.yml") else registered
+        local = set() if file.endswith("inventory.example.yml") else known
         used = set(re.findall(r"\bledger_[a-z_]+\b", re.sub(r"#.*|\{#.*?#\}", "", text)))
         found += [f"{file}: {name}: {ROLE}/meta/argument_specs.yml does not have it" for name in sorted(used - declared - local)]
     defaults = set(yaml.safe_load(read(ROLE / "defaults/main.yml")))

@@ -136,6 +136,14 @@ play() { # ARGUMENT…
   "$ansible/bin/ansible-playbook" --inventory "$work/inventory.yml" ansible/playbook.yml "$@" >"$work/play.log" 2>&1
 }
 
+on_host() { # COMMAND…
+  "${run[@]}" exec host "$@"
+}
+
+processes() { # lists the roles with their process ids
+  on_host systemctl show --property Id,MainPID ledger-serve ledger-relay ledger-consume-risk | paste - - -
+}
+
 host() {
   ansible=$(scripts/platform-tools.sh ansible)
   # Ansible calls its own programs by name.
@@ -165,15 +173,43 @@ ledger:
       relay: 127.0.0.1:$(free_port)
       consume-risk: 127.0.0.1:$(free_port)
 END
+  play --check || { tail -20 "$work/play.log" >&2 && fail "the playbook fails with --check on a fresh host"; }
+  if on_host test -e /etc/ledger; then fail "--check changes the host"; fi
   play || { tail -20 "$work/play.log" >&2 && fail "the playbook fails"; }
   traffic "http://$api"
   "${run[@]}" exec host systemctl start ledger-aggregate.service
   LEDGER_DATABASE__URL=$url "$ledger" verify --wait 30s >"$work/verify" || { cat "$work/verify" >&2 && fail "verify differs"; }
   play || { tail -20 "$work/play.log" >&2 && fail "the playbook fails when run again"; }
   grep -q 'changed=0 .*failed=0' "$work/play.log" || { tail -20 "$work/play.log" >&2 && fail "a second run changes something"; }
-  # The playbook refuses a wrong configuration and keeps the old one.
-  if play --extra-vars '{"ledger_config": "[serve]\nwritters = 3\n"}'; then fail "a wrong configuration is installed"; fi
-  "${run[@]}" exec host systemctl is-active ledger-serve ledger-relay ledger-consume-risk >/dev/null
+  # A new binary with a wrong configuration: nothing is replaced.
+  cp "$ledger" "$work/newer"
+  printf newer >>"$work/newer"
+  local before
+  before=$(processes)
+  if play --extra-vars '{"ledger_config": "[serve]\nwritters = 3\n", "ledger_binary": "'"$work/newer"'"}'; then
+    fail "a wrong configuration is installed"
+  fi
+  [ "$(processes)" = "$before" ] || fail "a refused play restarts roles"
+  [ "$(on_host sha256sum /usr/local/bin/ledger | cut -d' ' -f1)" = "$(sha256sum "$ledger" | cut -d' ' -f1)" ] ||
+    fail "a refused play replaces the binary"
+  # A play that ends between the installation and the restart is completed by the next one.
+  "${run[@]}" cp "$work/newer" host:/usr/local/bin/ledger
+  play --extra-vars "ledger_binary=$work/newer" || { tail -20 "$work/play.log" >&2 && fail "the upgrade fails"; }
+  [ "$(processes | grep -cFxf <(echo "$before"))" = 0 ] || fail "a role runs the old binary after the upgrade"
+  # A setting that only serve reads restarts only serve. A role that is taken out is stopped and stays so.
+  before=$(processes)
+  play --extra-vars '{"ledger_config": "[log]\nformat = \"text\"\n[serve]\nwriters = 3\n", "ledger_binary": "'"$work/newer"'"}' ||
+    { tail -20 "$work/play.log" >&2 && fail "a new setting fails"; }
+  [ "$(processes | grep -cFxf <(echo "$before"))" = 2 ] || fail "a setting of serve restarts: $before -> $(processes)"
+  play --extra-vars '{"ledger_services": ["serve", "relay"]}' || { tail -20 "$work/play.log" >&2 && fail "a role fewer fails"; }
+  if on_host systemctl is-active ledger-consume-risk >/dev/null; then fail "a role that was taken out runs"; fi
+  if on_host systemctl is-enabled ledger-consume-risk 2>/dev/null; then fail "a role that was taken out is enabled"; fi
+  # The owner's password goes when it is no longer configured.
+  play --extra-vars "ledger_migrate_database_url=$url" || { tail -20 "$work/play.log" >&2 && fail "the owner's URL fails"; }
+  on_host test -e /etc/ledger/migrate.env || fail "the owner's URL is not installed"
+  play || { tail -20 "$work/play.log" >&2 && fail "the playbook fails in the end"; }
+  if on_host test -e /etc/ledger/migrate.env; then fail "the owner's URL stays"; fi
+  on_host systemctl is-active ledger-serve ledger-relay ledger-consume-risk >/dev/null
 }
 
 wanted=("$@")
