@@ -20,7 +20,7 @@ pub use cloud_event::{REPUBLISHED, cloud_event_headers, republished_headers};
 pub use dead_letter::{DEAD_LETTER_REASONS, RELAY_REASONS};
 pub use headers::Headers;
 pub use partition::{LANES, lane_of, murmur2, partition_of};
-pub use risk_assessed::{RISK_ASSESSED, RiskAssessed, RiskReason, RuleError};
+pub use risk_assessed::{RISK_ASSESSED, RiskAssessed, RiskReason, RuleError, RuleSuppressed};
 pub use schema::{EVENT_TYPES, schema, schemas};
 pub use transaction_created::{
     DecodeError, TRANSACTION_CREATED, TransactionCreated, encode_transaction_created,

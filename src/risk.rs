@@ -37,6 +37,7 @@ mod ruleset;
 mod scale;
 mod score;
 mod subject;
+mod suppression;
 mod symbol;
 mod text_set;
 mod types;

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use chrono::Utc;
-use ledger::event::{self, EVENT_TYPES, RiskAssessed, RiskReason, RuleError, TransactionCreated};
+use ledger::event::{
+    self, EVENT_TYPES, RiskAssessed, RiskReason, RuleError, RuleSuppressed, TransactionCreated,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -126,7 +128,8 @@ fn transaction() -> Value {
 }
 
 fn assessment() -> Value {
-    let reason = RiskReason { rule: "large_amount".into(), score: 55, reason: "because".into() };
+    let mut reason =
+        RiskReason { rule: "large_amount".into(), score: 55, reason: "because".into(), suppressed: None };
     let assessed = RiskAssessed {
         event_id: Uuid::now_v7(),
         transaction_id: Uuid::now_v7(),
@@ -135,7 +138,13 @@ fn assessment() -> Value {
         risk_score: 55,
         risk_level: "medium".into(),
         reasons: vec![reason.clone()],
-        shadow_reasons: vec![reason],
+        shadow_reasons: vec![{
+            reason.suppressed = Some(RuleSuppressed {
+                until: "2027-01-01T00:00:00.000000Z".into(),
+                reason: "reviewed".into(),
+            });
+            reason
+        }],
         rule_errors: vec![RuleError {
             rule: "ratio".into(),
             mode: "shadow".into(),

@@ -13,9 +13,23 @@ pub const RISK_ASSESSED: &str = "RiskAssessed.v1";
 pub struct RiskReason {
     /// The rule's id.
     pub rule: String,
-    /// The score that the rule added.
+    /// The score of the rule. Live rules add it.
     pub score: i16,
     /// The explanation for a person.
+    pub reason: String,
+    /// Why the rule adds nothing here: it is suppressed for the account or the counterparty. Absent if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub suppressed: Option<RuleSuppressed>,
+}
+
+/// The suppression of a rule for an account or a counterparty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RuleSuppressed {
+    /// The first moment for which the rule counts again. The time of the transaction decides.
+    #[schema(value_type = DateTime<Utc>)]
+    pub until: String,
+    /// The reason in the rule file.
     pub reason: String,
 }
 
@@ -47,7 +61,7 @@ pub struct RiskAssessed {
     pub risk_level: String,
     /// Live rules that fired.
     pub reasons: Vec<RiskReason>,
-    /// Shadow rules that would have fired.
+    /// Rules that fired but add nothing: rules in shadow mode, and live rules that are suppressed.
     pub shadow_reasons: Vec<RiskReason>,
     /// Rules that failed. They count as not fired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -14,7 +14,7 @@ const DOCUMENT: &str = include_str!("events.schema.json");
 pub const EVENT_TYPES: [&str; 2] = [TRANSACTION_CREATED, RISK_ASSESSED];
 
 /// The definitions that the schema of `RiskAssessed` refers to.
-const PARTS_OF_RISK_ASSESSED: [&str; 2] = ["Reason", "RuleError"];
+const PARTS_OF_RISK_ASSESSED: [&str; 3] = ["Reason", "RuleError", "RuleSuppressed"];
 
 /// Returns the schemas of all event types as one document.
 pub fn schemas() -> Result<Value, serde_json::Error> {

@@ -20,6 +20,7 @@ use super::{
     },
     ruleset::{Mode, Rule, RuleNotes, TrackedText},
     scale::Scale,
+    suppression,
     symbol::{Symbol, VARIABLES},
     types::type_of,
 };
@@ -96,7 +97,12 @@ impl Builder<'_> {
         };
         let mut amounts = self.amounts(&mut names)?;
         let features = self.features(&mut names, &mut amounts)?;
-        let rules = self.rules(&names, &features)?;
+        let mut rules = self.rules(&names, &features)?;
+        for (index, suppression) in suppression::build(self.file, self.source, &self.lists)? {
+            if let Some(rule) = rules.get_mut(index) {
+                rule.suppressions.push(suppression);
+            }
+        }
         let layout = HistoryLayout::new(&features);
         let cost = ExampleCost {
             rules: rules.iter().map(|rule| rule.when.cost()).collect(),
@@ -408,7 +414,15 @@ impl Builder<'_> {
             Some(ModeIn::Off) => Mode::Off,
         };
         let notes = self.notes(written)?;
-        Ok(Rule { id: id.as_str().into(), when, score: *written.score.get_ref(), reason, mode, notes })
+        Ok(Rule {
+            id: id.as_str().into(),
+            when,
+            score: *written.score.get_ref(),
+            reason,
+            mode,
+            notes,
+            suppressions: Vec::new(),
+        })
     }
 
     fn notes(&self, written: &RuleIn) -> Result<RuleNotes, RuleFileError> {

@@ -47,6 +47,8 @@ pub(super) struct RuleFile {
     pub features: BTreeMap<String, Spanned<FeatureIn>>,
     #[serde(default)]
     pub rules: Vec<Spanned<RuleIn>>,
+    #[serde(default)]
+    pub suppressions: Vec<Spanned<SuppressionIn>>,
     /// Examples of all rules together.
     #[serde(default)]
     pub examples: Vec<Spanned<ExampleIn>>,
@@ -111,6 +113,21 @@ pub(super) struct RuleIn {
     pub source: Option<Spanned<String>>,
     #[serde(default)]
     pub examples: Vec<Spanned<ExampleIn>>,
+}
+
+/// A rule that does not count for some accounts or counterparties until a moment.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SuppressionIn {
+    pub rule: Spanned<String>,
+    pub account: Option<Spanned<String>>,
+    /// The name of a list of accounts.
+    pub accounts: Option<Spanned<String>>,
+    pub counterparty: Option<Spanned<String>>,
+    /// The name of a list of counterparties.
+    pub counterparties: Option<Spanned<String>>,
+    pub until: Spanned<toml::value::Datetime>,
+    pub reason: Spanned<String>,
 }
 
 /// Transactions of one account and the expected result of the last one.

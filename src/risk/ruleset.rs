@@ -13,6 +13,7 @@ use super::{
     reason::Reason,
     rows::{RowNumbers, TextHash},
     subject::{Subject, scalar_text},
+    suppression::Suppression,
 };
 use crate::domain::Currency;
 
@@ -52,6 +53,8 @@ pub struct RuleSummary<'a> {
     pub mode: Mode,
     /// What the file says about the rule.
     pub notes: &'a RuleNotes,
+    /// How many suppressions of the rule the file has.
+    pub suppressions: usize,
 }
 
 /// What a rule file says about a rule for its readers. It does not change a score.
@@ -73,6 +76,7 @@ pub(super) struct Rule {
     pub reason: Reason,
     pub mode: Mode,
     pub notes: RuleNotes,
+    pub suppressions: Vec<Suppression>,
 }
 
 /// A text of each row whose different values a feature counts.
@@ -124,6 +128,7 @@ impl Ruleset {
             score: rule.score,
             mode: rule.mode,
             notes: &rule.notes,
+            suppressions: rule.suppressions.len(),
         })
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{AccountHistory, Mode, Ruleset, observation::Observation, subject::Subject};
+use super::{
+    AccountHistory, Mode, Ruleset, observation::Observation, subject::Subject, suppression::suppressed,
+};
 use crate::{
     domain::RiskLevel,
     event::{RiskReason, RuleError},
@@ -23,7 +25,7 @@ pub struct Assessment {
     pub risk_level: RiskLevel,
     /// The live rules that fired, in the order of the file.
     pub reasons: Vec<RiskReason>,
-    /// The shadow rules that fired.
+    /// The shadow rules that fired, and the live rules that fired but are suppressed.
     pub shadow_reasons: Vec<RiskReason>,
     /// The rules that failed, at most the first 20. A rule that fails counts as not fired.
     pub rule_errors: Vec<RuleError>,
@@ -82,13 +84,15 @@ impl Ruleset {
             let reason = rule
                 .reason
                 .fill(|symbol| observation.text_of(symbol), |name| observation.metadata_text(name));
-            let reason = RiskReason { rule: rule.id.to_string(), score: rule.score, reason };
+            let suppressed = suppressed(&rule.suppressions, observation.subject);
+            let is_suppressed = suppressed.is_some();
+            let reason = RiskReason { rule: rule.id.to_string(), score: rule.score, reason, suppressed };
             match rule.mode {
-                Mode::Live => {
+                Mode::Live if !is_suppressed => {
                     total = total.saturating_add(rule.score);
                     reasons.push(reason);
                 }
-                Mode::Shadow | Mode::Off => shadow_reasons.push(reason),
+                _ => shadow_reasons.push(reason),
             }
         }
         let total = total.clamp(SCORE_MIN, SCORE_MAX);

@@ -895,7 +895,7 @@ fn the_guide_names_everything_and_its_examples_are_valid() {
     }
     let examples: Vec<&str> =
         guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 4);
+    assert_eq!(examples.len(), 5);
     for example in examples {
         let ruleset = Ruleset::parse_with(example, &|_| Ok("iban\nDE89370400440532013000\n".into()))
             .unwrap_or_else(|error| panic!("{error} in:\n{example}"));

@@ -208,7 +208,8 @@ async fn stop_timed_out(stop: &Stop) {
 }
 
 fn may_be_retried(status: StatusCode) -> bool {
-    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
+    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT]
+        .contains(&status)
 }
 
 fn wrong(error: anyhow::Error) -> Failure {

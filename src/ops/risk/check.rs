@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The columns of the table of rules.
-const RULE_COLUMNS: usize = 7;
+const RULE_COLUMNS: usize = 8;
 
 /// Flags of `ledger risk check`.
 #[derive(Debug, Clone, Args)]
@@ -105,6 +105,12 @@ fn rules_table(ruleset: &Ruleset, runs: &[ExampleRun<'_>]) -> Table {
             ("mode", rule.mode.as_str().to_owned()),
             ("score", rule.score.to_string()),
             ("examples", examples.to_string()),
+            (
+                "suppressions",
+                Some(rule.suppressions)
+                    .filter(|count| *count > 0)
+                    .map_or_else(String::new, |count| count.to_string()),
+            ),
             ("tags", notes.tags.join(", ")),
             ("description", notes.description.clone().unwrap_or_default()),
             ("source", notes.source.clone().unwrap_or_default()),
@@ -154,7 +160,7 @@ fn json_of(name: &str, ruleset: &Ruleset, runs: &[ExampleRun<'_>]) -> Value {
             let notes = rule.notes;
             json!({
                 "id": rule.id, "mode": rule.mode.as_str(), "score": rule.score, "tags": notes.tags,
-                "description": notes.description, "source": notes.source,
+                "description": notes.description, "source": notes.source, "suppressions": rule.suppressions,
             })
         })
         .collect();
