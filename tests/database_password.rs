@@ -85,7 +85,7 @@ async fn any_password_works_beside_a_url_without_a_login() {
     }
 }
 
-/// Seen to fail when the message named `database.url`.
+/// The URL is not at fault.
 #[test]
 fn a_password_file_that_becomes_unreadable_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();

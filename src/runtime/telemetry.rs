@@ -199,8 +199,8 @@ mod tests {
         assert_eq!(*exported.0.lock().expect("no panic"), ["ours"]);
     }
 
-    /// If only the default filter named the library, each filter of a user would make it loud. Seen to fail when a filter
-    /// that names other targets only, such as `ledger=debug`, switched the library's warnings on.
+    /// If only the default filter named the library, each filter of a user would make it loud. A filter that
+    /// names other targets only, such as `ledger=debug`, must not switch the library's warnings on.
     #[test]
     fn threads_of_the_http_server_are_quiet_unless_the_filter_asks_for_them() {
         let is_on = |filter: &str| {
