@@ -148,7 +148,9 @@ pub async fn write_group(
     let GroupColumns { accounts, accounts_touched, transactions, events, marks, decided_at } = group;
     let marks = MarkColumns::of(&marks);
     let asked = Instant::now();
-    let written: WrittenGroup = statement(include_str!("postings/write_group.sql"))
+    // Not `get_result`: it returns at the first row, and PostgreSQL commits after it. A session that is ended between the two
+    // sends the row and then the error.
+    let written: Vec<WrittenGroup> = statement(include_str!("postings/write_group.sql"))
         .bind::<Array<Text>, _>(accounts.account_ids)
         .bind::<Array<BigInt>, _>(accounts.expected_seqs)
         .bind::<Array<BigInt>, _>(accounts.expected_balances)
@@ -178,7 +180,8 @@ pub async fn write_group(
         .bind::<BigInt, _>(accounts_touched)
         .bind::<Array<SqlUuid>, _>(marks.begin_ids)
         .bind::<Array<SqlUuid>, _>(marks.end_ids)
-        .get_result(connection)
+        .get_results(connection)
         .await?;
+    let written = written.first().ok_or(diesel::result::Error::NotFound)?;
     Ok(ClockReading { shown: written.server_time, asked, answered: Instant::now() })
 }
