@@ -182,6 +182,6 @@ pub async fn write_group(
         .bind::<Array<SqlUuid>, _>(marks.end_ids)
         .get_results(connection)
         .await?;
-    let written = written.first().ok_or(diesel::result::Error::NotFound)?;
+    let written = written.into_iter().next().ok_or(diesel::result::Error::NotFound)?;
     Ok(ClockReading { shown: written.server_time, asked, answered: Instant::now() })
 }
