@@ -101,7 +101,7 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
     timeline.print("everything is stopped and removed")?;
     print_text("")?;
     if all_passed {
-        print_text("All checks passed. Next: `ledger dev` keeps the platform running.")?;
+        print_text("All checks passed. Next: `make dev`, or `ledger dev`, keeps the platform running.")?;
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("error: a check failed, see above");
