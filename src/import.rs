@@ -137,6 +137,10 @@ pub async fn run(context: Context, args: Args) -> anyhow::Result<ExitCode> {
 
 /// Imports the files. An error means that nothing was written; the report contains any later failure.
 pub async fn import(context: &Context, args: &Args) -> anyhow::Result<Report> {
+    // A wrong name is reported at once, also where no database answers.
+    for file in args.files.iter().chain(&args.map) {
+        std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?;
+    }
     drop(Boot::new(context, "import").connect_to_write().await?);
     let (to_check, stop) = (args.clone(), context.stop.clone());
     let (reader, checked) = tokio::task::spawn_blocking(move || Reader::check(&to_check, &stop))
@@ -191,7 +195,7 @@ async fn post_group(
         refused.truncate(1);
     }
     poster.count_rejects(refused.len());
-    rejects.write(&refused)?;
+    rejects.write(&refused, args.on_error)?;
     if args.on_error == OnError::Skip {
         return Ok(None);
     }

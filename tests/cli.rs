@@ -106,6 +106,17 @@ fn a_missing_database_is_named_without_its_password() {
     }
 }
 
+/// Seen to fail when the connection came before the files.
+#[test]
+fn a_file_to_import_that_does_not_exist_is_named_although_no_database_answers() {
+    let database = ("LEDGER_DATABASE__URL", "postgres://127.0.0.1:1/ledger");
+    for arguments in [["import", "no-such.csv"].as_slice(), &["import", "Cargo.toml", "--map", "no-such.csv"]]
+    {
+        let line = one_error_line(&binary::run(arguments, &[database]), "a missing file");
+        assert!(line.starts_with("error: cannot read no-such.csv: "), "{line}");
+    }
+}
+
 #[test]
 fn traces_that_would_need_tls_are_refused() {
     for (variable, endpoint) in [

@@ -115,6 +115,7 @@ pub(super) fn layers(
 /// Converts the layers to the typed configuration, checks it, and reads secrets from their files.
 pub(super) fn typed(layers: Layers, origins: &Origins) -> Result<Config, ConfigError> {
     let origin = |key: &str| origins.get(key).cloned().unwrap_or_else(|| "the defaults".to_owned());
+    let is_default = |key: &str| !origins.contains_key(key);
     let values = leaves(&layers);
     let refused =
         |key: &str, allowed| refused(key, values.get(key).unwrap_or(&ValueKind::Nil), origin(key), allowed);
@@ -128,6 +129,7 @@ pub(super) fn typed(layers: Layers, origins: &Origins) -> Result<Config, ConfigE
     check(&config).map_err(|Refusal { key, allowed }| refused(key, allowed))?;
     let database = &mut config.database;
     database.url_origin = origin(DATABASE_URL);
+    database.url_is_default = is_default(DATABASE_URL) && database.url_file.is_none();
     if let Some(path) = &database.url_file {
         database.url = read_secret(DATABASE_URL_FILE, path)?;
     }
@@ -338,6 +340,16 @@ mod tests {
             error.to_string(),
             "unknown configuration key LEDGER_DATABASE__ULR in the environment; did you mean LEDGER_DATABASE__URL?"
         );
+    }
+
+    #[test]
+    fn a_url_that_was_not_set_is_known_as_the_default() {
+        let is_default = |variables: &[(&str, &str)]| {
+            let config = load(None, environment(variables), &Overrides::new()).expect("valid");
+            config.database.url_is_default
+        };
+        assert!(is_default(&[]));
+        assert!(!is_default(&[("LEDGER_DATABASE__URL", "postgres://localhost/ledger")]));
     }
 
     #[test]

@@ -78,6 +78,7 @@ mod tests {
         let mut again = load(Some(file.path()), set(&[]), &Overrides::new()).expect("loads");
         let first = load(None, set(&changed), &Overrides::new()).expect("loads");
         again.database.url_origin.clone_from(&first.database.url_origin);
+        again.database.url_is_default = first.database.url_is_default;
         assert_eq!(format!("{again:?}"), format!("{first:?}"));
     }
 

@@ -45,6 +45,9 @@ pub struct Database {
     /// The file or the variable that set `url`, for messages.
     #[serde(skip)]
     pub(super) url_origin: String,
+    /// Whether neither `url` nor `url_file` was set.
+    #[serde(skip)]
+    pub url_is_default: bool,
     /// The file that holds the URL.
     #[serde(deserialize_with = "optional_path")]
     pub url_file: Option<PathBuf>,

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::columns::Column;
+use super::{OnError, columns::Column};
 
 /// The number of rejected rows that are logged if no file is given.
 const LOGGED_MAX: u64 = 10;
@@ -108,9 +108,13 @@ impl Rejects {
         Ok(Self { list: path.map(List::create).transpose()?, logged: 0 })
     }
 
-    pub(super) fn write(&mut self, rejects: &[Reject]) -> anyhow::Result<()> {
+    /// Lists rejected rows. Without a file, logs them if the import continues; otherwise the row is named at the end.
+    pub(super) fn write(&mut self, rejects: &[Reject], on_error: OnError) -> anyhow::Result<()> {
         if let Some(list) = &mut self.list {
             return list.append(rejects);
+        }
+        if on_error == OnError::Stop {
+            return Ok(());
         }
         for reject in rejects {
             match self.logged {

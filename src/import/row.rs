@@ -58,6 +58,7 @@ pub(super) fn parse(
     if record.len() != columns.len() {
         return Err(format!("has {} cells, but there are {} columns", record.len(), columns.len()));
     }
+    let is_mapped = columns.contains(&Column::Problem);
     let mut cells = cells(columns, record)?;
     if !cells.problem.is_empty() {
         return Err(cells.problem.to_owned());
@@ -68,7 +69,7 @@ pub(super) fn parse(
         problems.check("account_id", AccountId::parse(cells.account_id)),
         problems.check("idempotency_key", IdempotencyKey::parse(cells.idempotency_key)),
         problems.check("direction", Direction::parse(cells.direction)),
-        currency.and_then(|currency| problems.check("amount", amount(cells.amount, currency))),
+        currency.and_then(|currency| problems.check("amount", amount(cells.amount, currency, is_mapped))),
     );
     let created_at = problems.check_present("created_at", cells.created_at, |text| moment(text, assume_utc));
     if let Some(currency) = currency {
@@ -86,7 +87,9 @@ pub(super) fn parse(
     let description = problems
         .check_present("description", cells.description, |text| bounded_text(text, DESCRIPTION_LENGTH_MAX));
     let expected_balance = currency.and_then(|currency| {
-        problems.check_present("expected_balance", cells.expected_balance, |text| minor(text, currency))
+        problems.check_present("expected_balance", cells.expected_balance, |text| {
+            minor(text, currency, is_mapped)
+        })
     });
     let object = problems.check_present("metadata", cells.metadata_object, json_object);
     for (name, value) in object.unwrap_or_default() {
@@ -148,19 +151,21 @@ fn cells<'a>(columns: &[Column], record: &'a csv::ByteRecord) -> Result<Cells<'a
     Ok(cells)
 }
 
-fn amount(text: &str, currency: Currency) -> Result<Amount, String> {
-    Amount::from_minor(minor(text, currency)?).map_err(|error| error.to_string())
+fn amount(text: &str, currency: Currency, is_mapped: bool) -> Result<Amount, String> {
+    Amount::from_minor(minor(text, currency, is_mapped)?).map_err(|error| error.to_string())
 }
 
 /// Parses an amount in minor units. Zeros at the end of the fraction have no meaning, so that `12.5000` is the same value
-/// as in a Parquet file. After exactly three digits the point may be a thousands mark, so `12.500` is refused.
-fn minor(text: &str, currency: Currency) -> Result<i64, String> {
+/// as in a Parquet file. After exactly three digits the point may be a thousands mark, so `12.500` is refused. A map has
+/// named the marks and given plain numbers.
+fn minor(text: &str, currency: Currency, is_mapped: bool) -> Result<i64, String> {
     let decimals = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
     let exact = match decimals {
         0 | 3 => text,
         _ => text.trim_end_matches('0').trim_end_matches('.'),
     };
     parse_minor(exact, currency).map_err(|error| match error {
+        AmountError::TooManyDecimals { .. } if is_mapped => format!("{text} {error}"),
         AmountError::TooManyDecimals { .. } if decimals == 3 => {
             format!("{error}, or the point of {text:?} is a thousands mark (a map, --map, says which)")
         }
@@ -311,6 +316,16 @@ mod tests {
         for text in ["", "0.00", "12.5010", "٥.00"] {
             assert!(amount(text, "EUR").is_err(), "{text}");
         }
+    }
+
+    /// Seen to fail with the advice for files without a map.
+    #[test]
+    fn a_mapped_amount_with_too_many_decimals_is_shown_without_advice_to_use_a_map() {
+        let mut columns = columns::parse(HEADINGS, &[]).expect("headings");
+        columns.push(Column::Problem);
+        let row = ["a", "k", "credit", "75.887", "USD", "", "", "", ""];
+        let error = parse(&columns, &csv::ByteRecord::from(row.to_vec()), false).expect_err("refused");
+        assert_eq!(error, "amount 75.887 has more than the 2 decimals of USD");
     }
 
     #[test]

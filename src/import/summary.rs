@@ -114,6 +114,9 @@ impl Report {
             rate.to_string(),
         ]);
         print_text(counts)?;
+        if self.currencies.is_empty() {
+            return Ok(());
+        }
         let mut sums = table([
             "currency",
             "rows",

@@ -34,6 +34,7 @@ use crate::config::Database;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 const PORT_DEFAULT: u16 = 5432;
+const DEFAULT_URL_ADVICE: &str = "; database.url has its default: set LEDGER_DATABASE__URL, for example to the URL that `ledger dev` prints";
 
 /// Opens one connection. `role` becomes the `application_name`. Takes at most `database.connect_timeout` for all hosts
 /// together.
@@ -52,7 +53,11 @@ pub async fn connect(database: &Database, role: &str) -> Result<Connection, Repo
         details.push(if hosts.len() == 1 { detail } else { format!("{address}: {detail}") });
         addresses.push(address);
     }
-    Err(RepositoryError::Connect { address: addresses.join(","), detail: details.join("; ") })
+    let mut detail = details.join("; ");
+    if database.url_is_default {
+        detail += DEFAULT_URL_ADVICE;
+    }
+    Err(RepositoryError::Connect { address: addresses.join(","), detail })
 }
 
 /// Opens a connection for long statements: they may run for `statement_timeout` and use more memory to sort and hash, and
@@ -153,10 +158,15 @@ async fn open_unix(options: &tokio_postgres::Config, directory: &Path) -> Result
     }
 }
 
-/// Returns the message of an error with those of its sources, because the driver's own messages say little.
+/// Returns the message of an error with those of its sources, because the driver's own messages say little. Where the
+/// operating system refused the connection, its message says all.
 fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
     let mut source = error.source();
+    let refusal = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    if let Some(refusal) = refusal.filter(|refusal| refusal.raw_os_error().is_some()) {
+        return refusal.to_string();
+    }
+    let mut text = error.to_string();
     while let Some(inner) = source {
         let inner_text = inner.to_string();
         if !text.contains(&inner_text) {
