@@ -21,7 +21,7 @@ dev: demo-build ## Run everything on this machine until Ctrl-C
 # Optimised, but without the slow steps of a release: the profile `demo` of Cargo.toml.
 demo-build:
 	@scripts/setup.sh build
-	@[ -e $(LEDGER) ] || echo "The first build compiles several hundred crates, which takes about 5 minutes on two free cores."
+	@[ -e $(LEDGER) ] || echo "The first build compiles several hundred crates, which takes about 7 minutes on two free cores."
 	@$(CARGO) build --locked --profile demo
 
 SECONDS ?= 120
