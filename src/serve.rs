@@ -260,6 +260,12 @@ fn register_api(config: &mut web::ServiceConfig) {
                 .default_service(only("GET, HEAD")),
         )
         .service(
+            resource("/accounts")
+                .route(web::get().to(accounts::list_accounts))
+                .route(web::head().to(accounts::list_accounts))
+                .default_service(only("GET, HEAD")),
+        )
+        .service(
             resource("/accounts/{id}")
                 .route(web::get().to(accounts::find_account))
                 .route(web::head().to(accounts::find_account))

@@ -48,6 +48,7 @@ mod kafka_security;
 mod layering;
 mod leases;
 mod linear_statements;
+mod lists;
 mod lost_logs;
 mod metric_labels;
 mod migrations;

@@ -7,4 +7,4 @@ mod stored;
 
 pub use pages::{AssessmentFilter, page};
 pub use recording::{NewAssessment, WrittenAssessments, record};
-pub use stored::{StoredAssessment, find};
+pub use stored::{StoredAssessment, find, find_all};

@@ -7,7 +7,7 @@ mod row;
 mod unassessed;
 
 pub use account_history::{EarlierRow, LedgerRow, SequenceGap, each_earlier_row, ledger_rows, sequence_gaps};
-pub use look_up::{existing, find};
+pub use look_up::{existing, find, find_all, find_by_key};
 pub use pages::{TransactionFilter, page};
 pub(super) use row::TransactionRow;
 pub use unassessed::{piece_end, unassessed};

@@ -1,18 +1,22 @@
-//! `GET` and `PUT /accounts/{id}`, and `GET /accounts/{id}/balance`.
+//! `GET /accounts`, `GET` and `PUT /accounts/{id}`, and `GET /accounts/{id}/balance`.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::{
     body,
+    cursor::CursorScope,
     input::{self, AccountIn},
-    output::{self, AccountOut, BalanceOut},
+    output::{self, AccountOut, AccountPageOut, BalanceOut},
     problem::{FieldProblem, Problem, ProblemKind},
     query::{self, Parameters},
     state::ApiState,
 };
 use crate::{
     domain::AccountId,
-    repository::{PooledConnection, accounts},
+    repository::{
+        PooledConnection,
+        accounts::{self, AccountPageRequest},
+    },
 };
 
 fn missing() -> Problem {
@@ -24,6 +28,40 @@ fn missing() -> Problem {
 
 fn account_id(path: &str) -> Result<AccountId, Problem> {
     AccountId::parse(path).map_err(|_| missing())
+}
+
+/// List accounts by id
+#[utoipa::path(
+    get, path = "/accounts", tag = "accounts",
+    params(
+        ("prefix" = Option<String>, Query, description = "Only accounts whose ids begin with this", pattern = r"^[A-Za-z0-9._:-]{1,64}$"),
+        ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The page size. Default: 50"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page of the same query", max_length = 128)
+    ),
+    responses((status = 200, description = "A page", body = AccountPageOut))
+)]
+pub async fn list_accounts(
+    state: web::Data<ApiState>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let mut parameters = Parameters::parse(request.query_string())?;
+    let cursors = CursorScope::new("accounts", &parameters);
+    let mut wanted = AccountPageRequest {
+        prefix: parameters.take("prefix", query::account_prefix).unwrap_or_default(),
+        limit: parameters.take_limit(),
+        after: None,
+    };
+    let given = parameters.take("cursor", query::short_text);
+    parameters.finish()?;
+    if let Some(given) = given {
+        wanted.after = Some(cursors.decode_account(&given)?);
+    }
+    let page = state
+        .read(move |mut connection| async move { accounts::page(&mut connection, &wanted).await })
+        .await?;
+    let last = page.accounts.last().filter(|_| page.has_more);
+    let next = last.map(|last| cursors.encode_account(&last.account_id));
+    output::json(HttpResponse::Ok(), &AccountPageOut::new(&page.accounts, next))
 }
 
 /// Read an account

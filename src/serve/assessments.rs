@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::{
     cursor::CursorScope,
-    output::{self, AssessmentPageOut},
+    output::{self, AssessedRow, AssessmentPageOut},
     problem::Problem,
     query::{self, Parameters},
     state::ApiState,
@@ -12,8 +12,9 @@ use super::{
 use crate::{
     domain::RiskLevel,
     repository::{
-        PooledConnection,
-        assessments::{self, AssessmentFilter},
+        Connection, PooledConnection, RepositoryError,
+        assessments::{self, AssessmentFilter, StoredAssessment},
+        transactions,
     },
 };
 
@@ -50,9 +51,21 @@ pub async fn list_assessments(
         filter.page.before = Some(cursors.decode(&given, &filter.page)?);
     }
     let read = move |mut connection: PooledConnection| async move {
-        assessments::page(&mut connection, &filter).await
+        let page = assessments::page(&mut connection, &filter).await?;
+        Ok((with_transactions(&mut connection, page.rows).await?, page.next))
     };
-    let page = state.read(read).await?;
-    let next = page.next.map(|next| cursors.encode(next));
-    output::json(HttpResponse::Ok(), &AssessmentPageOut::new(&page.rows, next)?)
+    let (rows, next) = state.read(read).await?;
+    let next = next.map(|next| cursors.encode(next));
+    output::json(HttpResponse::Ok(), &AssessmentPageOut::new(&rows, next)?)
+}
+
+async fn with_transactions(
+    connection: &mut Connection,
+    rows: Vec<StoredAssessment>,
+) -> Result<Vec<AssessedRow>, RepositoryError> {
+    let account_ids: Vec<&str> = rows.iter().map(|row| row.account_id.as_str()).collect();
+    let account_seqs: Vec<i64> = rows.iter().map(|row| row.account_seq).collect();
+    let transactions = transactions::find_all(connection, &account_ids, &account_seqs).await?;
+    let pairs = rows.into_iter().zip(transactions);
+    Ok(pairs.map(|(assessment, transaction)| AssessedRow { assessment, transaction }).collect())
 }

@@ -12,7 +12,10 @@ use super::{
     problem::{FieldProblem, Problem, ProblemKind},
     query::Parameters,
 };
-use crate::repository::{Cursor, PageRequest};
+use crate::{
+    domain::AccountId,
+    repository::{Cursor, PageRequest},
+};
 
 const CHECK_LENGTH: usize = 8;
 
@@ -31,12 +34,19 @@ impl CursorScope {
 
     /// Returns the cursor for the rows after a position.
     pub fn encode(&self, position: Cursor) -> String {
-        let mut bytes = match position {
-            Cursor::AccountSeq(account_seq) => account_seq.to_be_bytes().to_vec(),
-            Cursor::TransactionId(transaction_id) => transaction_id.as_bytes().to_vec(),
-        };
-        bytes.extend_from_slice(&self.check_value(&bytes));
-        URL_SAFE_NO_PAD.encode(bytes)
+        match position {
+            Cursor::AccountSeq(account_seq) => self.encode_bytes(&account_seq.to_be_bytes()),
+            Cursor::TransactionId(transaction_id) => self.encode_bytes(transaction_id.as_bytes()),
+        }
+    }
+
+    /// Returns the cursor for the accounts after this one.
+    pub fn encode_account(&self, account_id: &AccountId) -> String {
+        self.encode_bytes(account_id.as_str().as_bytes())
+    }
+
+    fn encode_bytes(&self, position: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode([position, &self.check_value(position)].concat())
     }
 
     /// Returns the position in a cursor, or 400 if the cursor was altered or belongs to another query.
@@ -47,13 +57,24 @@ impl CursorScope {
         }
     }
 
+    /// Returns the account in a cursor, or 400 if the cursor was altered or belongs to another query.
+    pub fn decode_account(&self, cursor: &str) -> Result<AccountId, Problem> {
+        let text = String::from_utf8(self.decode_bytes(cursor)?).map_err(|_| refused())?;
+        AccountId::parse(&text).map_err(|_| refused())
+    }
+
     fn position<const N: usize>(&self, cursor: &str) -> Result<[u8; N], Problem> {
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
-        let (position, check_value) = bytes.split_at_checked(N).ok_or_else(refused)?;
-        if check_value != self.check_value(position) {
+        self.decode_bytes(cursor)?.try_into().map_err(|_| refused())
+    }
+
+    fn decode_bytes(&self, cursor: &str) -> Result<Vec<u8>, Problem> {
+        let mut position = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
+        let length = position.len().checked_sub(CHECK_LENGTH).ok_or_else(refused)?;
+        let check_value = position.split_off(length);
+        if check_value != self.check_value(&position) {
             return Err(refused());
         }
-        position.try_into().map_err(|_| refused())
+        Ok(position)
     }
 
     fn check_value(&self, position: &[u8]) -> [u8; CHECK_LENGTH] {
@@ -80,7 +101,6 @@ fn refused() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::AccountId;
 
     fn scope(list: &'static str, query: &str) -> CursorScope {
         CursorScope::new(list, &Parameters::parse(query).expect("a query"))
@@ -111,6 +131,19 @@ mod tests {
         }
         for text in ["", "!", "AAAA"] {
             assert!(own.decode(text, &account).is_err());
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_accounts_holds_ids_of_any_length() {
+        let own = scope("accounts", "prefix=a");
+        for id in ["a", &"z".repeat(64)] {
+            let id = AccountId::parse(id).expect("valid");
+            let cursor = own.encode_account(&id);
+            assert!(cursor.len() <= 128, "the parameter has a limit");
+            assert_eq!(own.decode_account(&cursor), Ok(id));
+            assert!(scope("accounts", "prefix=b").decode_account(&cursor).is_err());
+            assert!(own.decode_account(&cursor[2..]).is_err());
         }
     }
 

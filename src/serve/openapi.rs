@@ -8,7 +8,7 @@ mod problems;
 
 use utoipa::OpenApi;
 
-use super::{accounts, assessments, batch, reversal, transactions};
+use super::{accounts, assessments, batch, output::Included, reversal, transactions};
 use crate::domain::RiskState;
 
 /// Collects the operations and schemas.
@@ -25,13 +25,14 @@ use crate::domain::RiskState;
         batch::create_batch,
         transactions::find_transaction,
         reversal::reverse_transaction,
+        accounts::list_accounts,
         accounts::find_account,
         accounts::put_account,
         accounts::find_balance,
         assessments::list_assessments
     ),
     // utoipa does not collect the schemas of parameters.
-    components(schemas(RiskState)),
+    components(schemas(RiskState, Included)),
     tags(
         (name = "transactions", description = "Post and read transactions"),
         (name = "accounts", description = "Balances and limits"),

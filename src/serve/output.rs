@@ -38,6 +38,10 @@ pub struct TransactionOut<'a> {
     /// 1, 2, 3 … without gaps within the account.
     #[schema(minimum = 1)]
     account_seq: i64,
+    /// The client's key as a plain string. Absent for a reversal, which has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "order-77")]
+    idempotency_key: Option<&'a str>,
     direction: Direction,
     #[schema(example = "125.50")]
     amount: String,
@@ -73,6 +77,7 @@ impl<'a> TransactionOut<'a> {
             id: row.id,
             account_id: posting.account_id.as_str(),
             account_seq: row.account_seq,
+            idempotency_key: posting.reverses.is_none().then(|| posting.idempotency_key.as_str()),
             direction: posting.direction,
             amount: format_minor(posting.amount.minor(), posting.currency),
             currency: posting.currency.code(),
@@ -159,22 +164,65 @@ enum RiskStatus {
     Assessed,
 }
 
+/// What a list adds to each transaction on request.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "describes what `query::include_risk` accepts")]
+pub enum Included {
+    Risk,
+}
+
+/// A transaction of a page.
+pub struct ListedRow {
+    /// The transaction.
+    pub transaction: Transaction,
+    /// The assessment, or None while it is pending. None if the client did not ask for it.
+    pub risk: Option<Option<StoredAssessment>>,
+}
+
+/// A transaction in a list.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ListedTransaction)]
+struct ListedTransactionOut<'a> {
+    #[serde(flatten)]
+    #[schema(inline)]
+    transaction: TransactionOut<'a>,
+    /// Only with `include=risk`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    risk: Option<RiskOut<'a>>,
+}
+
 /// A page of transactions.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TransactionPage)]
 pub struct TransactionPageOut<'a> {
     /// At most `limit` rows. There can be fewer, or none, if few of the rows that were read match the filters.
-    items: Vec<TransactionOut<'a>>,
+    items: Vec<ListedTransactionOut<'a>>,
     /// The `cursor` of the next page. Null on the last page only.
     next_cursor: Option<String>,
 }
 
 impl<'a> TransactionPageOut<'a> {
     /// Creates a page from its rows and the cursor of the next page.
-    pub fn new(rows: &'a [Transaction], next_cursor: Option<String>) -> Result<Self, Problem> {
-        let items = rows.iter().map(TransactionOut::new).collect::<Result<_, _>>()?;
-        Ok(Self { items, next_cursor })
+    pub fn new(rows: &'a [ListedRow], next_cursor: Option<String>) -> Result<Self, Problem> {
+        let item = |ListedRow { transaction, risk }: &'a ListedRow| {
+            let risk = risk.as_ref().map(|risk| risk.as_ref().map_or(Ok(RiskOut::default()), RiskOut::new));
+            Ok(ListedTransactionOut {
+                transaction: TransactionOut::new(transaction)?,
+                risk: risk.transpose()?,
+            })
+        };
+        Ok(Self { items: rows.iter().map(item).collect::<Result<_, Problem>>()?, next_cursor })
     }
+}
+
+/// An assessment of a page, with its transaction.
+pub struct AssessedRow {
+    /// The assessment.
+    pub assessment: StoredAssessment,
+    /// The transaction.
+    pub transaction: Transaction,
 }
 
 /// The assessment of a transaction.
@@ -184,6 +232,15 @@ struct AssessmentOut<'a> {
     transaction_id: Uuid,
     account_id: &'a str,
     account_seq: i64,
+    direction: Direction,
+    /// The amount of the transaction.
+    #[schema(example = "125.50")]
+    amount: String,
+    #[schema(example = "EUR")]
+    currency: &'static str,
+    /// The time of the transaction.
+    #[schema(value_type = DateTime<Utc>)]
+    created_at: String,
     #[schema(minimum = 0, maximum = 100)]
     risk_score: i16,
     risk_level: RiskLevel,
@@ -201,11 +258,16 @@ struct AssessmentOut<'a> {
 }
 
 impl<'a> AssessmentOut<'a> {
-    fn new(row: &'a StoredAssessment) -> Result<Self, Problem> {
+    fn new(AssessedRow { assessment: row, transaction }: &'a AssessedRow) -> Result<Self, Problem> {
+        let posting = &transaction.posting;
         Ok(Self {
             transaction_id: row.transaction_id,
             account_id: &row.account_id,
             account_seq: row.account_seq,
+            direction: posting.direction,
+            amount: format_minor(posting.amount.minor(), posting.currency),
+            currency: posting.currency.code(),
+            created_at: format_moment(transaction.created_at),
             risk_score: row.risk_score,
             risk_level: row.risk_level,
             reasons: stored_json(&row.reasons)?,
@@ -229,7 +291,7 @@ pub struct AssessmentPageOut<'a> {
 
 impl<'a> AssessmentPageOut<'a> {
     /// Creates a page from its rows and the cursor of the next page.
-    pub fn new(rows: &'a [StoredAssessment], next_cursor: Option<String>) -> Result<Self, Problem> {
+    pub fn new(rows: &'a [AssessedRow], next_cursor: Option<String>) -> Result<Self, Problem> {
         let items = rows.iter().map(AssessmentOut::new).collect::<Result<_, _>>()?;
         Ok(Self { items, next_cursor })
     }
@@ -250,6 +312,9 @@ pub struct AccountOut<'a> {
     /// The limit, or null for none.
     #[schema(example = "-200.00")]
     min_balance: Option<String>,
+    /// The time of the last transaction, or null before the first.
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    last_transaction_at: Option<String>,
     #[schema(value_type = DateTime<Utc>)]
     opened_at: String,
 }
@@ -264,8 +329,25 @@ impl<'a> AccountOut<'a> {
             balance: format_minor(state.balance, state.currency),
             account_seq: state.account_seq,
             min_balance: state.min_balance.map(|limit| format_minor(limit, state.currency)),
+            last_transaction_at: state.last_created_at.map(format_moment),
             opened_at: format_moment(account.opened_at),
         }
+    }
+}
+
+/// A page of accounts.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccountPage)]
+pub struct AccountPageOut<'a> {
+    items: Vec<AccountOut<'a>>,
+    /// The `cursor` of the next page. Null on the last page only.
+    next_cursor: Option<String>,
+}
+
+impl<'a> AccountPageOut<'a> {
+    /// Creates a page from its accounts and the cursor of the next page.
+    pub fn new(accounts: &'a [Account], next_cursor: Option<String>) -> Self {
+        Self { items: accounts.iter().map(AccountOut::new).collect(), next_cursor }
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Datelike, Utc};
 
 use super::problem::{FieldProblem, Problem, ProblemKind};
 use crate::{
-    domain::{AccountId, Direction, RiskLevel, RiskState, parse_moment},
+    domain::{AccountId, Direction, IdempotencyKey, RiskLevel, RiskState, parse_moment},
     repository::PageRequest,
 };
 
@@ -61,11 +61,30 @@ impl Parameters {
             account_id: self.take("account_id", account_id),
             from: self.take("from", moment),
             to: self.take("to", moment),
-            limit: self.take("limit", limit).unwrap_or(LIMIT_DEFAULT),
+            limit: self.take_limit(),
             before: None,
         };
         self.check_order(("from", &page.from), ("to", &page.to));
         page
+    }
+
+    /// Takes out the page size.
+    pub fn take_limit(&mut self) -> i64 {
+        self.take("limit", limit).unwrap_or(LIMIT_DEFAULT)
+    }
+
+    /// Checks that a look-up by key has the parameter that it needs and none that it would ignore. `others` are all other
+    /// filters, and whether each is given.
+    pub fn check_look_up(&mut self, name: &str, needed: (&str, bool), others: &[(&str, bool)]) {
+        if !needed.1 {
+            self.add_error(
+                name,
+                &format!("needs `{}`, because a key is unique within its account", needed.0),
+            );
+        }
+        for (other, _) in others.iter().filter(|(_, is_given)| *is_given) {
+            self.add_error(other, &format!("cannot be combined with `{name}`, which finds one transaction"));
+        }
     }
 
     /// Checks that a range is not empty; [`Self::finish`] reports it otherwise. An empty list would hide the client's
@@ -162,6 +181,22 @@ pub fn direction(text: &str) -> Result<Direction, String> {
 /// Parses an account identifier.
 fn account_id(text: &str) -> Result<AccountId, String> {
     AccountId::parse(text).map_err(|error| error.to_string())
+}
+
+/// Parses the beginning of an account identifier.
+pub fn account_prefix(text: &str) -> Result<String, String> {
+    // Every beginning of an identifier is an identifier.
+    Ok(account_id(text)?.to_string())
+}
+
+/// Parses an idempotency key, a plain string.
+pub fn idempotency_key(text: &str) -> Result<IdempotencyKey, String> {
+    IdempotencyKey::parse(text).map_err(|error| error.to_string())
+}
+
+/// Parses the only value of `include`.
+pub fn include_risk(text: &str) -> Result<(), &'static str> {
+    if text == "risk" { Ok(()) } else { Err("must be risk") }
 }
 
 /// Parses `low`, `medium`, `high`, or `pending` for a transaction without an assessment.

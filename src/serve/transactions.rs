@@ -8,15 +8,16 @@ use super::{
     cursor::CursorScope,
     input::{self, TransactionIn},
     observe::trace_context,
-    output::{self, AssessedTransactionOut, TransactionOut, TransactionPageOut},
+    output::{self, AssessedTransactionOut, Included, ListedRow, TransactionOut, TransactionPageOut},
     problem::{INTERNAL_DETAIL, Problem, ProblemKind},
     query::{self, Parameters},
     state::ApiState,
 };
 use crate::{
-    domain::{Decision, Direction, RiskState, Transaction},
+    domain::{Decision, Direction, IdempotencyKey, RiskState, Transaction},
     posting::Request,
     repository::{
+        Connection, Page, RepositoryError,
         assessments::{self, StoredAssessment},
         transactions::{self, TransactionFilter},
     },
@@ -123,6 +124,9 @@ pub async fn find_row(
         ("max_amount" = Option<String>, Query, max_length = 24, pattern = r"^[0-9]+(\.[0-9]+)?$",
          description = "The largest amount, in the unit of the currency; not less than `min_amount`"),
         ("risk_level" = Option<RiskState>, Query, description = "Only transactions with this risk level, or `pending` for those that are not assessed yet"),
+        ("idempotency_key" = Option<String>, Query, min_length = 1, max_length = 255, pattern = "^[!#-~][!-~]{0,254}$",
+         description = "Only the transaction of `account_id` with this key, a plain string. Not together with another filter"),
+        ("include" = Option<Included>, Query, description = "`risk` adds the assessment to each transaction"),
         ("limit" = Option<u16>, Query, minimum = 1, maximum = 200, description = "The page size. Default: 50"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page of the same query", max_length = 128)
     ),
@@ -142,14 +146,71 @@ pub async fn list_transactions(
         risk_level: parameters.take("risk_level", query::risk_state),
     };
     parameters.check_order(("min_amount", &filter.min_amount), ("max_amount", &filter.max_amount));
+    let key = parameters.take("idempotency_key", query::idempotency_key);
+    let with_risk = parameters.take("include", query::include_risk).is_some();
     let given = parameters.take("cursor", query::short_text);
+    if key.is_some() {
+        check_look_up(&mut parameters, &filter, given.is_some());
+    }
     parameters.finish()?;
     if let Some(given) = given {
         filter.page.before = Some(cursors.decode(&given, &filter.page)?);
     }
-    let page = state
-        .read(move |mut connection| async move { transactions::page(&mut connection, &filter).await })
+    let (rows, next) = state
+        .read(move |mut connection| async move {
+            let page = read_page(&mut connection, &filter, key).await?;
+            let rows = if with_risk {
+                with_risks(&mut connection, page.rows).await?
+            } else {
+                without_risks(page.rows)
+            };
+            Ok((rows, page.next))
+        })
         .await?;
-    let next = page.next.map(|next| cursors.encode(next));
-    output::json(HttpResponse::Ok(), &TransactionPageOut::new(&page.rows, next)?)
+    let next = next.map(|next| cursors.encode(next));
+    output::json(HttpResponse::Ok(), &TransactionPageOut::new(&rows, next)?)
+}
+
+/// A look-up by key needs the account, and ignores nothing: another filter is refused.
+fn check_look_up(parameters: &mut Parameters, filter: &TransactionFilter, has_cursor: bool) {
+    let TransactionFilter { page, direction, min_amount, max_amount, risk_level } = filter;
+    let others = [
+        ("from", page.from.is_some()),
+        ("to", page.to.is_some()),
+        ("direction", direction.is_some()),
+        ("min_amount", min_amount.is_some()),
+        ("max_amount", max_amount.is_some()),
+        ("risk_level", risk_level.is_some()),
+        ("cursor", has_cursor),
+    ];
+    parameters.check_look_up("idempotency_key", ("account_id", page.account_id.is_some()), &others);
+}
+
+async fn read_page(
+    connection: &mut Connection,
+    filter: &TransactionFilter,
+    key: Option<IdempotencyKey>,
+) -> Result<Page<Transaction>, RepositoryError> {
+    match (key, &filter.page.account_id) {
+        (Some(key), Some(account_id)) => {
+            let found = transactions::find_by_key(connection, account_id, &key).await?;
+            Ok(Page { rows: found.into_iter().collect(), next: None })
+        }
+        _ => transactions::page(connection, filter).await,
+    }
+}
+
+fn without_risks(rows: Vec<Transaction>) -> Vec<ListedRow> {
+    rows.into_iter().map(|transaction| ListedRow { transaction, risk: None }).collect()
+}
+
+async fn with_risks(
+    connection: &mut Connection,
+    rows: Vec<Transaction>,
+) -> Result<Vec<ListedRow>, RepositoryError> {
+    let account_ids: Vec<&str> = rows.iter().map(|row| row.posting.account_id.as_str()).collect();
+    let account_seqs: Vec<i64> = rows.iter().map(|row| row.account_seq).collect();
+    let risks = assessments::find_all(connection, &account_ids, &account_seqs).await?;
+    let listed = rows.into_iter().zip(risks);
+    Ok(listed.map(|(transaction, risk)| ListedRow { transaction, risk: Some(risk) }).collect())
 }

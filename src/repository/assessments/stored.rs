@@ -1,11 +1,11 @@
-//! A stored assessment, and its look-up.
+//! A stored assessment, and its look-up: one, or many in one query.
 
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
     pg::Pg,
     prelude::*,
-    sql_types::{Nullable, Text},
+    sql_types::{Array, BigInt, Nullable, Text},
 };
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::level::LevelColumn;
 use crate::{
     domain::{AccountId, RiskLevel},
-    repository::{Connection, RepositoryError, schema::risk_assessments},
+    repository::{Bind, Connection, RepositoryError, schema::risk_assessments, statement},
 };
 
 /// An assessment as the database holds it.
@@ -59,4 +59,32 @@ pub async fn find(
         .await
         .optional()?;
     Ok(found)
+}
+
+#[derive(QueryableByName)]
+struct FoundRow {
+    #[diesel(sql_type = BigInt)]
+    ordinal: i64,
+    #[diesel(embed)]
+    found: StoredAssessment,
+}
+
+/// Returns the assessments of the transactions with these accounts and numbers, in their order, with None for a pending
+/// one.
+pub async fn find_all(
+    connection: &mut Connection,
+    account_ids: &[&str],
+    account_seqs: &[i64],
+) -> Result<Vec<Option<StoredAssessment>>, RepositoryError> {
+    let rows = statement(include_str!("find_all.sql"))
+        .bind::<Array<Text>, _>(account_ids)
+        .bind::<Array<BigInt>, _>(account_seqs)
+        .load::<FoundRow>(connection)
+        .await?;
+    let mut all: Vec<Option<StoredAssessment>> = account_ids.iter().map(|_| None).collect();
+    for FoundRow { ordinal, found } in rows {
+        let slot = usize::try_from(ordinal - 1).ok().and_then(|index| all.get_mut(index));
+        slot.map(|slot| slot.replace(found));
+    }
+    Ok(all)
 }
