@@ -57,8 +57,8 @@ async fn accounts_are_listed_by_the_beginning_of_their_ids() {
             assert_eq!(pages, expected.len().div_ceil(limit).max(1), "{query}");
         }
     }
-    api.get("/accounts?prefix=a%20b").await.is_problem(400, "malformed");
-    api.get("/accounts?account_id=a").await.is_problem(400, "malformed");
+    api.get("/accounts?prefix=a%20b").await.is_problem(400, "malformed-request");
+    api.get("/accounts?account_id=a").await.is_problem(400, "malformed-request");
     let cursor =
         api.get("/accounts?limit=1").await.json()["next_cursor"].as_str().expect("a cursor").to_owned();
     let other = api.get(&format!("/accounts?limit=1&prefix=a&cursor={cursor}")).await;
@@ -83,7 +83,7 @@ async fn a_listed_account_is_the_account_with_its_last_activity() {
 async fn a_transaction_is_found_by_its_key() {
     let api = with_assessments().await;
     let posted = api.post("a\\b;c", &transaction("a", "credit", "1.00", "EUR")).await;
-    posted.is_problem(400, "malformed");
+    posted.is_problem(400, "malformed-request");
     let posted = api.post(r#""a\\b;c""#, &transaction("a", "credit", "1.00", "EUR")).await;
     assert_eq!(posted.json()["idempotency_key"], r"a\b;c");
     assert_eq!(items(&api, "/transactions?account_id=a&idempotency_key=a%5Cb%3Bc").await, [posted.json()]);
@@ -94,7 +94,7 @@ async fn a_transaction_is_found_by_its_key() {
         assert_eq!(page, json!({"items": [], "next_cursor": null}));
     }
     let alone = api.get("/transactions?idempotency_key=k1").await;
-    alone.is_problem(400, "malformed");
+    alone.is_problem(400, "malformed-request");
     assert!(alone.body.contains("needs `account_id`"), "{alone:?}");
     let query = "from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z&direction=debit&min_amount=1&max_amount=2&risk_level=high";
     let combined = api.get(&format!("/transactions?account_id=a&idempotency_key=k1&cursor=x&{query}")).await;
@@ -111,7 +111,7 @@ async fn a_reversal_has_no_key_and_is_found_by_none() {
     assert_eq!(reversal.status, 201, "{reversal:?}");
     assert_eq!(reversal.json().get("idempotency_key"), None);
     let by_key = api.get(&format!("/transactions?account_id=b&idempotency_key=reversal%20{id}")).await;
-    by_key.is_problem(400, "malformed");
+    by_key.is_problem(400, "malformed-request");
 }
 
 /// Planted bug that this catches: assessments assigned by their position among the found rows, which a pending
@@ -129,7 +129,7 @@ async fn a_list_with_risks_has_the_risk_of_each_transaction() {
             assert_eq!(item, api.get(&format!("/transactions/{id}")).await.json(), "{query}");
         }
     }
-    api.get("/transactions?include=risks").await.is_problem(400, "malformed");
+    api.get("/transactions?include=risks").await.is_problem(400, "malformed-request");
 }
 
 /// Planted bug that this catches: transactions in the order in which the query finds them.
