@@ -78,7 +78,7 @@ async fn an_assessment_that_differs_from_the_fact_makes_the_run_rebuild_the_day(
 async fn change(database: &TestDatabase, connection: &mut Connection, round: usize) {
     for (number, day) in DAYS.iter().enumerate() {
         let key = 1_000 + round * 10 + number;
-        let minor = if round % 3 == 0 { -1 } else { 5 };
+        let minor = if round.is_multiple_of(3) { -1 } else { 5 };
         let at = format!("{day}T12:{:02}:00Z", round % 60);
         let (x, y) = (format!("x-{number}"), format!("y-{number}"));
         let group = [request(&x, "EUR", minor, &at, key), request(&y, "JPY", 7, &at, key)];
