@@ -7,6 +7,7 @@ use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
 
 use crate::support::{
     DEADLINE,
+    api::{Api, transaction},
     binary::Binary,
     load::{CLIENTS, load, nothing_is_lost_or_doubled},
     postgres::TestDatabase,
@@ -59,6 +60,39 @@ async fn sigterm_under_load_answers_all_accepted_requests_and_ends_within_5_s() 
     let unanswered: HashSet<_> = known.iter().filter(|(_, id)| id.is_none()).map(|(key, _)| key).collect();
     assert!(unanswered.len() <= usize::try_from(CLIENTS).unwrap(), "{unanswered:?}");
     nothing_is_lost_or_doubled(&database, &known).await;
+}
+
+/// A constraint trigger runs within the commit, after the rows were sent.
+///
+/// Seen to fail when the row that a writing statement returns was taken for its commit: 201 for a transaction that is not in
+/// the ledger.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_fails_is_not_acknowledged() {
+    let api = Api::start().await;
+    let body = transaction("acct-1", "credit", "10.00", "EUR");
+    for key in ["order-0001", "order-0002"] {
+        assert_eq!(api.post(key, &body).await.status, 201);
+    }
+    let client = api.database.client().await;
+    let fails = "CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = 'disk_full'; END $$;
+                 CREATE CONSTRAINT TRIGGER fails AFTER INSERT OR UPDATE ON accounts
+                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION disk_full()";
+    client.batch_execute(fails).await.unwrap();
+    assert_eq!(api.post("order-0003", &body).await.status, 503, "a transaction of a known account");
+    let other = transaction("acct-2", "credit", "10.00", "EUR");
+    assert_eq!(api.post("order-0004", &other).await.status, 503, "a transaction of a new account");
+    let headers = [("content-type", "application/json")];
+    for account in ["acct-1", "acct-2"] {
+        let put = br#"{"currency": "EUR", "min_balance": "-5.00"}"#.to_vec();
+        let answer = api.send("PUT", &format!("/accounts/{account}"), &headers, put).await;
+        assert_eq!(answer.status, 503, "the limit of {account}");
+    }
+    client.batch_execute("DROP TRIGGER fails ON accounts").await.unwrap();
+    assert_eq!(api.database.value("SELECT count(*) FROM transactions").await, "2");
+    assert_eq!(api.post("order-0003", &body).await.status, 201);
+    assert_eq!(api.database.value("SELECT count(*) FROM accounts WHERE min_balance IS NULL").await, "1");
+    api.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,10 +34,10 @@ pub async fn open_or_limit(
         .values(&account)
         .on_conflict_do_nothing()
         .returning(AccountRow::as_returning())
-        .get_result(connection)
-        .await
-        .optional()?;
-    if let Some(row) = opened {
+        // Not `get_result`: it does not wait for the commit.
+        .get_results(connection)
+        .await?;
+    if let Some(row) = opened.into_iter().next() {
         return Ok((true, row.into_account()?));
     }
     Ok((false, set_limit(connection, account_id, currency, min_balance).await?))
@@ -54,10 +54,9 @@ async fn set_limit(
     let limited = diesel::update(account)
         .set(accounts::min_balance.eq(min_balance))
         .returning(AccountRow::as_returning())
-        .get_result(connection)
-        .await
-        .optional()?;
-    if let Some(row) = limited {
+        .get_results(connection)
+        .await?;
+    if let Some(row) = limited.into_iter().next() {
         return row.into_account();
     }
     find(connection, account_id).await?.ok_or_else(|| RepositoryError::Corrupt {
