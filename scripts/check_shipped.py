@@ -301,7 +301,7 @@ def role_variables() -> list[str]:
 class Pipeline:
     """The commands of the pipeline and of the CI."""
 
-    def __init__(self, helm: str):
+    def __init__(self, helm: str | None):
         self.helm = helm
         self.makefile = read("Makefile")
         self.targets = set(re.findall(r"^([a-z-]+):", self.makefile, re.MULTILINE))
@@ -341,6 +341,8 @@ class Pipeline:
 
     def helm_command(self, words: list[str]) -> list[str]:
         """Asks helm whether it knows the flags, then renders the chart with the values that the command sets."""
+        if not self.helm:
+            return []
         shown = run(self.helm, *words, "--help")
         if shown.returncode:
             return [lines_of(shown)]
@@ -394,14 +396,14 @@ def documented_commands(binary: Binary) -> list[str]:
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--ledger", required=True, help="the binary")
-    arguments.add_argument("--helm", required=True, help="Helm's binary")
+    arguments.add_argument("--helm", help="Helm's binary; without it the chart is not rendered")
     options = arguments.parse_args()
     binary = Binary(options.ledger)
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
         try:
             processes = [Process("Containerfile", ["serve"], here(image_environment()))]
-            processes += compose() + chart(options.helm, work)
+            processes += compose() + (chart(options.helm, work) if options.helm else [])
             processes += [process for variables in ROLE_OPTIONS for process in Role(variables, work).processes()]
             found = [problem for process in processes for problem in binary.problems(process)]
         except (ValueError, jinja2.UndefinedError) as error:

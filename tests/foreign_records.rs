@@ -200,7 +200,7 @@ async fn is_at_the_end(kafka: &Kafka, group: &str, partition: i32, end: &str) ->
 async fn kafkas_own_tools_show_them(kafka: &Kafka, group: &str, broker: &SharedBroker, partition: i32) {
     let end = broker.offset_range(TRANSACTIONS_TOPIC, partition).await.expect("a range").latest.to_string();
     eventually("no lag is shown", async || is_at_the_end(kafka, group, partition, &end).await).await;
-    // Unchanged positions are committed again, because Kafka forgets positions after a week without a commit.
+    // Unchanged positions are committed again within a minute, because Kafka forgets positions after a week without a commit.
     // Seen to fail when only changed positions were committed.
     kafka.tool(GROUPS, &["--delete", "--group", group]).await;
     let shown = async || kafka.tool(GROUPS, &["--list"]).await.lines().any(|line| line == group);

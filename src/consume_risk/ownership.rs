@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     answer_timeout::{answer_timeout, answered_within},
@@ -22,6 +22,8 @@ use crate::{
 /// How often tasks that ended by themselves are replaced.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 const MIRROR_INTERVAL: Duration = Duration::from_secs(5);
+/// How often positions are copied that have not changed. Kafka forgets them after a week, or when someone deletes the group.
+const MIRROR_ALL_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the tasks have to finish at a stop.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -126,7 +128,7 @@ impl Ownership {
     async fn stop_all(&mut self) {
         let owned = std::mem::take(&mut self.owned);
         owned.values().for_each(|owned| owned.stop.request());
-        let deadline = tokio::time::Instant::now() + STOP_GRACE;
+        let deadline = Instant::now() + STOP_GRACE;
         for (_, mut owned) in owned {
             if tokio::time::timeout_at(deadline, &mut owned.task).await.is_err() {
                 owned.task.abort();
@@ -136,13 +138,18 @@ impl Ownership {
 }
 
 /// Copies the group's positions to the broker, for Kafka's own tools. Every member copies all positions of the database
-/// that have changed since its last copy.
+/// that have changed since its last copy, and once a minute all of them.
 async fn mirror(context: Context, broker: SharedBroker, connections: Arc<SharedConnections>) {
     let group = &context.config.consume_risk.group;
     let answer_timeout = answer_timeout(&context.config.database);
     let mut copied = BTreeMap::new();
+    let mut forgotten_at = Instant::now();
     while !context.stop.is_requested() {
         tokio::time::sleep(MIRROR_INTERVAL).await;
+        if forgotten_at.elapsed() >= MIRROR_ALL_INTERVAL {
+            copied.clear();
+            forgotten_at = Instant::now();
+        }
         let mirrored = async {
             let mut lent = connections.take().await?;
             let listing = positions::list(lent.connection(), Some(group));
