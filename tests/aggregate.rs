@@ -1,4 +1,4 @@
-//! `ledger aggregate`: facts equal the ledger, a late transaction or assessment rebuilds only its day, a second run
+//! `ledger aggregate`: facts equal the ledger, a mark without ids rebuilds only its day, a second run
 //! changes nothing, and a kill loses nothing.
 //!
 //! Planted bugs that made these tests fail:

@@ -1,6 +1,7 @@
 -- A mark names the ids that its commit touched, so that `aggregate` reads and writes only their facts.
 
-SET LOCAL lock_timeout = '10s';
+-- Shorter than the limit of the writers, whose statements queue behind this lock.
+SET LOCAL lock_timeout = '2s';
 
 -- Null in marks that name no ids: those of older binaries, and those that an operator inserts.
 ALTER TABLE fact_marks

@@ -364,7 +364,7 @@ pub struct Aggregate {
     /// Another instance may aggregate if the owner is silent for this long.
     #[serde(deserialize_with = "duration")]
     pub lease_ttl: Duration,
-    /// The limit for one statement that rebuilds a day.
+    /// The limit for one statement that rebuilds or updates a day.
     #[serde(deserialize_with = "duration")]
     pub statement_timeout: Duration,
 }

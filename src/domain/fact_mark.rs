@@ -5,8 +5,8 @@
 use chrono::NaiveDate;
 use uuid::Uuid;
 
-/// Ids that are at least this far apart go into two ranges, so that two rows of a day do not mark the rows between them. A
-/// commit makes at most 144 ranges of a day.
+/// Neighbouring ids that are at least this far apart go into two ranges, so that distant rows do not mark the rows between
+/// them. A commit makes at most 144 ranges of a day, and at most one for each of its rows.
 const GAP_MS: u128 = 10 * 60 * 1000;
 /// A UUIDv7 ends with this many bits after its milliseconds.
 const BITS_AFTER_MS: u32 = 80;

@@ -5,7 +5,10 @@ use diesel::{BoolExpressionMethods, ExpressionMethods, QueryDsl};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::super::{Connection, RepositoryError, schema::fact_marks};
+use super::{
+    super::{Connection, RepositoryError, schema::fact_marks},
+    days::id_range,
+};
 use crate::domain::{IdRange, union_of};
 
 /// The place of a mark in the order of the marks of a day.
@@ -44,7 +47,11 @@ impl MarkChunk {
             .select((fact_marks::marked_at, fact_marks::id, fact_marks::begin_id, fact_marks::end_id))
             .load(connection)
             .await?;
-        let range = |(_, _, begin, end): &MarkRow| Some(IdRange { begin: (*begin)?, end: (*end)? });
+        // An id outside of the day would get a fact under a wrong date.
+        let (first, last) = id_range(day);
+        let range = |(_, _, begin, end): &MarkRow| {
+            Some(IdRange { begin: (*begin)?.max(first), end: (*end)?.min(last) })
+        };
         Ok(Self {
             ranges: rows.iter().map(range).collect::<Option<Vec<IdRange>>>().map(union_of),
             is_full: rows.len() >= usize::from(count_max),

@@ -1,4 +1,4 @@
-//! The update of the facts that marks name. Its cost follows the named ranges, and not the size of the day.
+//! The update of the facts that marks name. Its cost follows the rows in the named ranges.
 
 use chrono::NaiveDate;
 use diesel::{
@@ -32,6 +32,16 @@ struct RowsWritten {
     rows_changed: i64,
     #[diesel(sql_type = BigInt)]
     other_assessments: i64,
+    #[diesel(sql_type = BigInt)]
+    unnumbered_days: i64,
+}
+
+/// The result of writing ranges.
+enum Ranges {
+    /// Their facts are up to date.
+    Written(DayRebuilt),
+    /// These rows were written, and the whole day must be compared.
+    NeedRebuild { rows_added: i64, rows_changed: i64 },
 }
 
 /// The result of an update of a day.
@@ -46,8 +56,8 @@ pub struct DayUpdated {
 /// Updates the facts of a day that its next marks name, at most `marks_max` of them, for the run `run_id` in a database
 /// transaction of its own, under `lease`. `after` is the last mark that the run has handled; None begins the day.
 ///
-/// Rebuilds the whole day if it has no facts yet, if a mark names no range, or if an assessment differs from the one in
-/// its fact.
+/// Rebuilds the whole day if it has no facts yet, if a mark names no range, if an assessment differs from the one in its
+/// fact, or if an older binary wrote the facts of an account's day.
 pub async fn update_day(
     connection: &mut Connection,
     lease: &Lease,
@@ -66,18 +76,23 @@ pub async fn update_day(
             let chunk = MarkChunk::read(connection, day, after, marks_max).await?;
             let updated = match &chunk.ranges {
                 Some(ranges) if has_facts(connection, day).await? => {
-                    write_ranges(connection, day, ranges).await?
+                    Some(write_ranges(connection, day, ranges).await?)
                 }
                 _ => None,
             };
             let (rows, next) = match updated {
-                Some(rows) => {
+                Some(Ranges::Written(rows)) => {
                     chunk.delete(connection, day).await?;
                     (rows, chunk.last_key().filter(|_| chunk.is_full))
                 }
-                None => {
+                other => {
                     marks::delete_all(connection, day).await?;
-                    (write_day(connection, day).await?, None)
+                    let mut rows = write_day(connection, day).await?;
+                    if let Some(Ranges::NeedRebuild { rows_added, rows_changed }) = other {
+                        rows.rows_added += rows_added;
+                        rows.rows_changed += rows_changed;
+                    }
+                    (rows, None)
                 }
             };
             runs::count_rows(connection, run_id, day, after.is_none(), rows).await?;
@@ -99,12 +114,12 @@ async fn has_facts(connection: &mut Connection, day: NaiveDate) -> Result<bool, 
     Ok(first.is_some())
 }
 
-/// Writes the missing facts and assessments of the ranges. Returns None if a fact has another assessment than the ledger.
+/// Writes the missing facts and assessments of the ranges.
 async fn write_ranges(
     connection: &mut Connection,
     day: NaiveDate,
     ranges: &[IdRange],
-) -> Result<Option<DayRebuilt>, RepositoryError> {
+) -> Result<Ranges, RepositoryError> {
     let (begins, ends): (Vec<Uuid>, Vec<Uuid>) = ranges.iter().map(|range| (range.begin, range.end)).unzip();
     let written: RowsWritten = statement(UPDATE)
         .bind::<Date, _>(day)
@@ -112,8 +127,9 @@ async fn write_ranges(
         .bind::<Array<SqlUuid>, _>(&ends)
         .get_result(&mut *connection)
         .await?;
-    if written.other_assessments > 0 {
-        return Ok(None);
+    let RowsWritten { rows_added, rows_changed, .. } = written;
+    if written.other_assessments > 0 || written.unnumbered_days > 0 {
+        return Ok(Ranges::NeedRebuild { rows_added, rows_changed });
     }
     let DayTotals { transactions, high_risk } = statement(include_str!("range_totals.sql"))
         .bind::<Date, _>(day)
@@ -121,6 +137,5 @@ async fn write_ranges(
         .bind::<Array<SqlUuid>, _>(&ends)
         .get_result(connection)
         .await?;
-    let RowsWritten { rows_added, rows_changed, .. } = written;
-    Ok(Some(DayRebuilt { transactions, high_risk, rows_added, rows_changed, rows_removed: 0 }))
+    Ok(Ranges::Written(DayRebuilt { transactions, high_risk, rows_added, rows_changed, rows_removed: 0 }))
 }

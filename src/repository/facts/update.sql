@@ -59,5 +59,13 @@
 )
 SELECT count(*) FILTER (WHERE is_new) AS rows_added,
   count(*) FILTER (WHERE NOT is_new AND NOT is_other_assessment) AS rows_changed,
-  count(*) FILTER (WHERE is_other_assessment) AS other_assessments
+  count(*) FILTER (WHERE is_other_assessment) AS other_assessments,
+  -- An older binary writes an account's day without its first and last number, or leaves them as they were. The numbers of
+  -- a day have no gaps, because the times of an account never fall. So they must fit the count.
+  (SELECT count(*) FROM sums AS s
+   CROSS JOIN LATERAL (
+     SELECT transaction_count, first_account_seq, last_account_seq FROM fact_account_day
+     WHERE business_date = s.business_date AND account_id = s.account_id OFFSET 0) AS d
+   WHERE s.transaction_count > 0
+     AND d.last_account_seq - d.first_account_seq + 1 IS DISTINCT FROM d.transaction_count) AS unnumbered_days
 FROM changed
