@@ -1,6 +1,11 @@
 //! The command line: every command has help, and every error is one clear line with the right exit code.
 
-use std::{cell::RefCell, collections::BTreeSet, process::Output};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    process::Output,
+};
 
 use nix::sys::signal::Signal;
 
@@ -150,10 +155,23 @@ async fn health_tells_by_its_exit_code_whether_the_role_is_ready() {
     let line = one_error_line(&ask(&["--timeout", "300ms"], &address), "a listener that does not answer");
     assert!(line.contains(&format!("http://{address}/readyz does not answer")), "{line}");
     drop(listener);
-    let line = one_error_line(&ask(&[], &address), "no listener");
+    // No port that another test could get.
+    let line = one_error_line(&ask(&[], "127.0.0.1:1"), "no listener");
     assert!(line.contains("is the role running?"), "{line}");
     let line = one_error_line(&ask(&[], "off"), "a listener that is off");
     assert!(line.contains("admin.listen is off"), "{line}");
+    let unready = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = unready.local_addr().expect("an address").to_string();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = unready.accept().expect("a connection");
+        assert!(stream.read(&mut [0; 1024]).expect("a request") > 0);
+        let answer =
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 8\r\nconnection: close\r\n\r\nstarting";
+        stream.write_all(answer.as_bytes()).expect("sent");
+    });
+    let line = one_error_line(&ask(&["--timeout", "60s"], &address), "a role that is not ready");
+    assert!(line.contains("answers 503") && line.ends_with("starting"), "{line}");
+    answering.join().expect("answered");
 
     let database = TestDatabase::new().await;
     let environment = [

@@ -310,13 +310,18 @@ async fn read_histories(
         }
     })
     .await?;
-    // The cache drops the account that was not used for the longest time. The first account of the batch is used again
-    // after each other account, so that it stays and the batch can handle at least one event.
+    // Only the account that was put in last is sure to stay. That must be the first account of the batch, so that the batch
+    // can handle at least one event.
     let first = plan.actions.first().map_or("", |(event, _)| event.identity().0);
-    cache.touch(first);
+    let cached = cache.take(first);
     for ((account_id, currency), history) in plan.accounts_to_read.iter().zip(histories).rev() {
         cache.put(account_id, CachedAccount { history, currency: *currency });
-        cache.touch(first);
+    }
+    // If it was read again, it was put in last.
+    if let Some(account) = cached
+        && cache.peek(first).is_none()
+    {
+        cache.put(first, account);
     }
     Ok(())
 }

@@ -67,6 +67,13 @@ impl HistoryCache {
         Some(changed)
     }
 
+    /// Takes an account out of the cache.
+    pub fn take(&mut self, account_id: &str) -> Option<CachedAccount> {
+        let entry = self.accounts.pop(account_id)?;
+        self.bytes -= entry.bytes;
+        Some(entry.account)
+    }
+
     /// Puts an account in. Drops other accounts if all together then take too much memory.
     pub fn put(&mut self, account_id: &str, account: CachedAccount) {
         let bytes = bytes(account_id, &account);

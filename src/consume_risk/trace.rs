@@ -1,6 +1,6 @@
 //! Spans that continue the trace of the request that created the transaction, for events with a sampled trace.
 
-use super::reader::DecodedRecord;
+use super::{decode::Event, reader::DecodedRecord};
 use crate::{
     event::TRANSACTIONS_TOPIC,
     runtime::{EventSpans, is_sampled},
@@ -9,11 +9,7 @@ use crate::{
 /// Returns a span for each traced event among `records`, from here to the commit.
 pub(super) fn spans(records: &[DecodedRecord]) -> EventSpans {
     let mut spans = EventSpans::default();
-    let traced = records.iter().filter_map(|record| {
-        let event = record.event.as_ref().ok()?;
-        Some((record, event, event.traceparent.as_deref().filter(|text| is_sampled(text))?))
-    });
-    for (record, event, traceparent) in traced {
+    for (record, event, traceparent) in traced(records) {
         let span = tracing::info_span!(
             target: "ledger::events",
             "process",
@@ -29,6 +25,14 @@ pub(super) fn spans(records: &[DecodedRecord]) -> EventSpans {
         spans.add(span, traceparent);
     }
     spans
+}
+
+/// Returns the records of events with a sampled trace, each with its event and its `traceparent`.
+pub(super) fn traced(records: &[DecodedRecord]) -> impl Iterator<Item = (&DecodedRecord, &Event, &str)> {
+    records.iter().filter_map(|record| {
+        let event = record.event.as_ref().ok()?;
+        Some((record, event, event.traceparent.as_deref().filter(|text| is_sampled(text))?))
+    })
 }
 
 #[cfg(test)]

@@ -147,13 +147,16 @@ fn tracer_provider(role: &str, instance: &str, variables: &Process) -> anyhow::R
     let exporter =
         opentelemetry_otlp::SpanExporter::builder().with_tonic().build().context("OTLP exporter")?;
     let mut resource = Resource::builder();
-    if variables.get("OTEL_SERVICE_NAME").is_none() {
+    let given = variables.get("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    let is_given = |name: &str| {
+        given.split(',').any(|pair| pair.split_once('=').is_some_and(|(key, _)| key.trim() == name))
+    };
+    if variables.get("OTEL_SERVICE_NAME").is_none() && !is_given("service.name") {
         resource = resource.with_service_name(format!("ledger-{role}"));
     }
     // The variable takes precedence over these attributes.
-    let given = variables.get("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
     for (name, value) in [("service.version", VERSION), ("service.instance.id", instance)] {
-        if !given.contains(name) {
+        if !is_given(name) {
             resource = resource.with_attribute(KeyValue::new(name, value.to_owned()));
         }
     }
@@ -171,6 +174,16 @@ mod tests {
     use tracing::{Level, dispatcher::with_default, enabled, info_span};
 
     use super::*;
+
+    /// Clients choose whether a trace is sampled, so spans of events must cost nothing without an exporter.
+    #[test]
+    fn without_an_exporter_spans_of_events_are_off() {
+        for filter in ["info", "trace", "ledger=trace"] {
+            with_default(&logging(filter, None), || {
+                assert!(info_span!(target: "ledger::events", "a").is_disabled(), "{filter}");
+            });
+        }
+    }
 
     #[derive(Debug, Clone, Default)]
     struct Exported(Arc<Mutex<Vec<String>>>);

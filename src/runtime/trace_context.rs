@@ -30,6 +30,11 @@ impl EventSpans {
         self.0.push(span);
     }
 
+    /// Ends the spans of the last `count` events, which were not handled, without a status.
+    pub fn leave_out_last(&mut self, count: usize) {
+        self.0.truncate(self.0.len().saturating_sub(count));
+    }
+
     /// Ends the spans.
     pub fn succeed(mut self) {
         self.0.clear();

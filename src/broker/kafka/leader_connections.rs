@@ -57,8 +57,40 @@ pub(super) struct ConnectionKey {
 /// A connection that no request uses, or `None`. The lock is held during a request.
 type IdleConnection = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
-/// The pause before the next withheld fetch of one broker is repeated. The lock is held by the fetch that is being repeated.
-type WithheldPause = Arc<tokio::sync::Mutex<Duration>>;
+/// The lock is held by the fetch that is being repeated.
+type WithheldPause = Arc<tokio::sync::Mutex<Pause>>;
+
+/// The pause before the next withheld fetch of one broker is repeated.
+struct Pause {
+    time: Duration,
+    changed_at: Instant,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self { time: Duration::ZERO, changed_at: Instant::now() }
+    }
+}
+
+impl Pause {
+    /// Starts again without a pause if the last one was long ago.
+    fn forget_if_old(&mut self) {
+        if self.changed_at.elapsed() > WITHHELD_PAUSE_MAX * 2 {
+            *self = Self::default();
+        }
+    }
+
+    fn grow(&mut self) {
+        let time = (self.time * 2).clamp(WITHHELD_PAUSE_MIN, WITHHELD_PAUSE_MAX);
+        *self = Self { time, changed_at: Instant::now() };
+    }
+
+    fn shrink(&mut self) {
+        let half = self.time / 2;
+        let time = if half < WITHHELD_PAUSE_MIN { Duration::ZERO } else { half };
+        *self = Self { time, changed_at: Instant::now() };
+    }
+}
 
 /// The outcome of one attempt.
 enum Attempt<T> {
@@ -98,11 +130,13 @@ impl LeaderConnections {
     ) -> Result<T, BrokerError> {
         let mut deadline = Deadline::after(self.request_timeout + extra);
         let mut retry_wait = RETRY_WAIT_MIN;
-        let mut repeated: Option<OwnedMutexGuard<Duration>> = None;
+        let mut repeated: Option<OwnedMutexGuard<Pause>> = None;
         loop {
             match self.attempt(key, &mut deadline, request, &read).await {
                 Ok(Attempt::Answered(value)) => {
-                    repeated.as_deref_mut().map(shrink);
+                    if let Some(pause) = &mut repeated {
+                        pause.shrink();
+                    }
                     return Ok(value);
                 }
                 // The next attempt also waits until the broker reads again.
@@ -110,12 +144,16 @@ impl LeaderConnections {
                     let began = Instant::now();
                     let pause = match repeated.take() {
                         Some(mut pause) => {
-                            grow(&mut pause);
+                            pause.grow();
                             pause
                         }
-                        None => self.withheld_pause(address).lock_owned().await,
+                        None => {
+                            let mut pause = self.withheld_pause(address).lock_owned().await;
+                            pause.forget_if_old();
+                            pause
+                        }
                     };
-                    sleep(*pause).await;
+                    sleep(pause.time).await;
                     repeated = Some(pause);
                     deadline.extend(began.elapsed());
                 }
@@ -156,6 +194,10 @@ impl LeaderConnections {
         request: &R,
         read: impl Fn(R::Answer) -> Result<T, BrokerError>,
     ) -> Result<Attempt<T>, BrokerError> {
+        if idle.is_none() {
+            *idle = Some(deadline.limit(self.connect(key)).await?);
+        }
+        // The requests that open a connection can be throttled too.
         if let Some(throttle_time) = idle.as_ref().map(Connection::throttle_time_left) {
             deadline.extend(throttle_time);
             sleep(throttle_time).await;
@@ -188,16 +230,5 @@ impl LeaderConnections {
 
     async fn connect(&self, key: &ConnectionKey) -> Result<Connection, BrokerError> {
         self.connector.connect_to(self.metadata.leader(&key.topic, key.partition).await?).await
-    }
-}
-
-fn grow(pause: &mut Duration) {
-    *pause = (*pause * 2).clamp(WITHHELD_PAUSE_MIN, WITHHELD_PAUSE_MAX);
-}
-
-fn shrink(pause: &mut Duration) {
-    *pause /= 2;
-    if *pause < WITHHELD_PAUSE_MIN {
-        *pause = Duration::ZERO;
     }
 }

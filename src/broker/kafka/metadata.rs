@@ -167,8 +167,9 @@ impl Metadata {
         let mut kept = self.counting.lock().await;
         if let Some(mut connection) = kept.take() {
             sleep(connection.throttle_time_left()).await;
-            // The broker may have closed the connection. Then a new one shows whether the cluster answers.
-            if let Ok(answer) = connection.call(&request(topics)).await {
+            // The broker may have closed the connection, or be silent. Then a new one shows whether the cluster answers.
+            let kept_limit = Deadline::after(self.request_timeout / 2);
+            if let Ok(answer) = kept_limit.limit(connection.call(&request(topics))).await {
                 *kept = Some(connection);
                 return counts(answer);
             }

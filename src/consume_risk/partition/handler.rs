@@ -93,13 +93,14 @@ impl RecordHandler {
             self.store.note_attempt(lent.connection(), self.attempts.position().next_offset, 0).await?;
             self.attempts.batch_noted();
         }
-        let spans = trace::spans(&records);
+        let mut spans = trace::spans(&records);
         let lookup = LedgerLookup::RowOnly;
         let mut assessed =
             self.scorer.assess(lent.connection(), &records, lookup, Some(&self.isolation)).await?;
         self.commits.finish().await?;
         self.gap_check.confirm(&self.store, lent.connection(), &mut assessed).await?;
         let rest = records.split_off(assessed.handled.min(records.len()));
+        spans.leave_out_last(trace::traced(&rest).count());
         let has_fault = assessed.fault.is_some();
         if let Some(last) = records.last() {
             let change = self.attempts.move_past(&last.record);
