@@ -6,8 +6,10 @@
 CARGO ?= cargo
 LEDGER := target/demo/ledger
 # What `ledger --version` says about the source. Empty in an archive without git.
-BUILD = LEDGER_BUILD_COMMIT="$$(git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)" \
-  LEDGER_BUILD_DATE="$$(git log -1 --format=%cs 2>/dev/null)"
+# The ceiling keeps git from finding a repository around an unpacked archive.
+GIT = GIT_CEILING_DIRECTORIES="$(dir $(CURDIR))" git
+BUILD = LEDGER_BUILD_COMMIT="$$($(GIT) describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)" \
+  LEDGER_BUILD_DATE="$$($(GIT) log -1 --format=%cs 2>/dev/null)"
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -14,6 +14,8 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 platform=$(rustc -vV | sed -n 's/^host: //p')
 name=ledger-$version-$platform
 output=$PWD/target/dist
+# Keeps git from finding a repository around an unpacked archive.
+export GIT_CEILING_DIRECTORIES=${PWD%/*}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 LEDGER_BUILD_COMMIT=${LEDGER_BUILD_COMMIT:-$(git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null || true)}
 LEDGER_BUILD_DATE=${LEDGER_BUILD_DATE:-$(git log -1 --format=%cs 2>/dev/null || true)}
@@ -50,13 +52,19 @@ pack() { # BINARY
 
 compare() {
   local copies folder
+  # The copies are the commit, without changes of the working tree.
+  LEDGER_BUILD_COMMIT=${LEDGER_BUILD_COMMIT%-dirty}
+  [ -z "${LEDGER:-}" ] || LEDGER=$(realpath "$LEDGER")
   copies=$(mktemp -d)
   for folder in one other-place; do
     mkdir "$copies/$folder"
     git archive HEAD | tar --extract --directory "$copies/$folder"
     LEDGER=${LEDGER:-} "$copies/$folder/scripts/dist.sh"
   done
-  cmp "$copies"/{one,other-place}/target/dist/"$name.tar.gz"
+  cmp "$copies"/{one,other-place}/target/dist/"$name.tar.gz" || {
+    echo "the builds differ; they are kept in $copies" >&2
+    exit 1
+  }
   echo "both builds of $LEDGER_BUILD_COMMIT are the same"
   rm -rf "$copies"
 }

@@ -19,3 +19,8 @@ WITH RECURSIVE days AS (
   SELECT (SELECT min(business_date) FROM fact_account_day WHERE business_date > days.day)
   FROM days WHERE days.day IS NOT NULL)
 SELECT day FROM days WHERE day IS NOT NULL;
+
+-- A suppressed rule does not count.
+COMMENT ON COLUMN risk_assessments.reasons IS 'array of {rule, score, reason}: the live rules that fired and are not suppressed';
+COMMENT ON COLUMN risk_assessments.shadow_reasons IS 'the same for rules that fired and do not count: rules in shadow mode, and suppressed rules, which also have {suppressed}';
+COMMENT ON COLUMN fact_transactions.rules IS 'ids of the live rules that fired and are not suppressed, in the order of the rule file; null until assessed';

@@ -15,6 +15,9 @@ use crate::{
     runtime::{Context, print_text},
 };
 
+/// The part of an answer that is read. A role answers with a few lines.
+const ANSWER_SIZE_MAX: usize = 4096;
+
 /// Flags of `ledger health`.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct HealthArgs {
@@ -33,15 +36,26 @@ pub async fn run(context: &Context, args: HealthArgs) -> anyhow::Result<ExitCode
         address(context.config.admin.listen)?,
         if args.live { "livez" } else { "readyz" }
     );
-    let client =
-        reqwest::Client::builder().no_proxy().timeout(args.timeout).build().context("HTTP client")?;
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(args.timeout)
+        .build()
+        .context("HTTP client")?;
     let answer = async {
-        let answer = client.get(&url).send().await?;
-        Ok::<_, reqwest::Error>((answer.status(), answer.text().await?))
+        let mut answer = client.get(&url).send().await?;
+        let mut text = Vec::new();
+        while let Some(chunk) = answer.chunk().await?
+            && text.len() < ANSWER_SIZE_MAX
+        {
+            text.extend_from_slice(&chunk);
+        }
+        text.truncate(ANSWER_SIZE_MAX);
+        Ok::<_, reqwest::Error>((answer.status(), String::from_utf8_lossy(&text).into_owned()))
     };
     let (status, text) =
         answer.await.with_context(|| format!("{url} does not answer; is the role running?"))?;
-    anyhow::ensure!(status.is_success(), "{url} answers {status}: {}", text.trim_end());
+    anyhow::ensure!(status == reqwest::StatusCode::OK, "{url} answers {status}: {}", text.trim_end());
     print_text(text.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }

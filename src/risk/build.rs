@@ -26,6 +26,8 @@ use super::{
 };
 use crate::domain::{CURRENCIES, Currency, Direction, bounded_text};
 
+/// The longest rule file.
+const FILE_BYTES_MAX: usize = 4 << 20;
 /// `history_rows` if the file does not set it.
 const HISTORY_ROWS_DEFAULT: usize = 500;
 /// The largest `history_rows`: each account in memory may hold this many rows.
@@ -56,8 +58,11 @@ impl Ruleset {
 
     /// Like [`Ruleset::parse`], for a file that may name list files. The version depends on their content.
     pub fn parse_with(text: &str, read_list: ReadListFile<'_>) -> Result<Self, RuleFileError> {
-        let (file, mut content) = read(text)?;
         let source = RuleText(text);
+        if text.len() > FILE_BYTES_MAX {
+            return Err(source.error(0..0, "rule file", "is larger than 4 MiB"));
+        }
+        let (file, mut content) = read(text)?;
         let lists = Lists::read(&file.lists, source, read_list, &mut content)?;
         Builder { source, file: &file, lists }.build(&version_of(content))
     }

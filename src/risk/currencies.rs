@@ -147,9 +147,12 @@ fn exact(text: &str, at: usize, minor_units: &MinorUnits, possible: Currencies) 
     let mut inexact = possible.codes().filter(|(_, decimals)| !is_exact(*decimals)).map(|(code, _)| code);
     let Some(first) = inexact.next() else { return Ok(()) };
     let code = if inexact.any(|code| code == KNOWN_EXAMPLE) { KNOWN_EXAMPLE } else { first };
-    let message = format!(
-        "money('{text}') is not exact in {code}, which the transaction may have; put `currency == 'EUR' &&` before it, or use a named amount"
-    );
+    let fitting = || possible.codes().filter(|(_, decimals)| is_exact(*decimals)).map(|(code, _)| code);
+    let remedy = match fitting().find(|code| *code == "EUR").or_else(|| fitting().next()) {
+        Some(fits) => format!("put `currency == '{fits}' &&` before it, or use a named amount"),
+        None => "write fewer decimals, or use a named amount".to_owned(),
+    };
+    let message = format!("money('{text}') is not exact in {code}, which the transaction may have; {remedy}");
     Err(Fault { at, message })
 }
 

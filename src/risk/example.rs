@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::{
     RiskLevel, RuleFileError,
     money::minor_units,
-    rule_file::{ExampleIn, ExampleTransactionIn, RuleFile, RuleText, did_you_mean},
+    rule_file::{ExampleIn, ExampleTransactionIn, RuleFile, RuleText, did_you_mean, moment},
 };
 use crate::domain::{
     AccountId, COUNTERPARTY_LENGTH_MAX, Currency, DESCRIPTION_LENGTH_MAX, Metadata, bounded_text,
@@ -316,7 +316,7 @@ impl ExampleBuilder<'_> {
             return Ok(parse_moment(START_DEFAULT).unwrap_or_default());
         };
         let years = TimeDelta::days(YEARS_MAX * 366);
-        parse_moment(&start.get_ref().to_string())
+        moment(*start.get_ref())
             .filter(|at| at.signed_duration_since(DateTime::UNIX_EPOCH).abs() < years)
             .ok_or_else(|| {
                 let message = format!("must be a moment with a time zone, such as {START_DEFAULT}");

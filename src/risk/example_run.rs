@@ -158,7 +158,7 @@ mod tests {
     const RULE: &str =
         "[levels]\nmedium = 40\nhigh = 70\n[features.seen]\naggregate = \"count\"\nwindow = \"1h\"\n";
 
-    /// Parses a file with one rule and one example of it. The example begins in line 11.
+    /// Parses a file with one rule and one example of it. The example begins in line 12.
     fn with(when: &str, example: &str) -> Result<Ruleset, RuleFileError> {
         let rule = format!("[[rules]]\nid = \"r\"\nwhen = {when:?}\nscore = 50\nreason = \"r\"\n");
         Ruleset::parse(&format!("{RULE}{rule}[[rules.examples]]\n{example}\n"))

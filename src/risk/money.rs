@@ -3,6 +3,9 @@
 /// ISO 4217 has currencies with 0 to 4 decimals.
 pub(super) const DECIMALS_MAX: u8 = 4;
 
+/// The most decimals of a written number.
+const FRACTION_DIGITS_MAX: usize = 18;
+
 /// An exact decimal number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decimal {
@@ -22,6 +25,9 @@ impl Decimal {
             return Err(format!("\"{text}\" is not a plain decimal number such as \"125.50\""));
         }
         let fraction = fraction.trim_end_matches('0');
+        if fraction.len() > FRACTION_DIGITS_MAX {
+            return Err(format!("has more than {FRACTION_DIGITS_MAX} decimals"));
+        }
         let digits = format!("{whole}{fraction}").parse::<i128>().map_err(|_| too_large(text))?;
         Ok(Self { digits, decimals: fraction.len() })
     }

@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
+
+use crate::domain::parse_moment;
 
 /// The key of the value for all currencies that are not listed.
 pub(super) const DEFAULT_CURRENCY: &str = "default";
@@ -13,6 +16,14 @@ pub(super) const DEFAULT_CURRENCY: &str = "default";
 const VERSION_LENGTH: usize = 12;
 /// How many characters of a line are shown with an error.
 const EXCERPT_WIDTH: usize = 100;
+
+/// Returns a moment that has a time zone, in whole microseconds. TOML allows a time without seconds.
+pub(super) fn moment(mut written: toml::value::Datetime) -> Option<DateTime<Utc>> {
+    if let Some(time) = &mut written.time {
+        time.second.get_or_insert(0);
+    }
+    parse_moment(&written.to_string()).map(|at| at.trunc_subsecs(6))
+}
 
 /// Why a rule file is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

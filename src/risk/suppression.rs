@@ -12,12 +12,12 @@ use toml::Spanned;
 use super::{
     RuleFileError,
     lists::Lists,
-    rule_file::{RuleFile, RuleText, SuppressionIn, did_you_mean},
+    rule_file::{RuleFile, RuleText, SuppressionIn, did_you_mean, moment},
     subject::Subject,
     text_set::TextSet,
 };
 use crate::{
-    domain::{AccountId, COUNTERPARTY_LENGTH_MAX, bounded_text, format_moment, parse_moment},
+    domain::{AccountId, COUNTERPARTY_LENGTH_MAX, bounded_text, format_moment},
     event::RuleSuppressed,
 };
 
@@ -100,9 +100,13 @@ impl SuppressionBuilder<'_> {
             Err(error) => Err(error.to_string()),
         };
         let counterparty = |text: &str| bounded_text(text, COUNTERPARTY_LENGTH_MAX).map_err(|error| error.0);
-        let accounts = self.texts("account", &written.account, &written.accounts, account)?;
-        let counterparties =
-            self.texts("counterparty", &written.counterparty, &written.counterparties, counterparty)?;
+        let accounts = self.texts(["account", "accounts"], &written.account, &written.accounts, account)?;
+        let counterparties = self.texts(
+            ["counterparty", "counterparties"],
+            &written.counterparty,
+            &written.counterparties,
+            counterparty,
+        )?;
         if accounts.is_none() && counterparties.is_none() {
             let message =
                 "needs `account` or `counterparty`, or the name of a list in `accounts` or `counterparties`";
@@ -128,7 +132,7 @@ impl SuppressionBuilder<'_> {
 
     fn until(&self) -> Result<DateTime<Utc>, RuleFileError> {
         let until = &self.written.get_ref().until;
-        parse_moment(&until.get_ref().to_string()).ok_or_else(|| {
+        moment(*until.get_ref()).ok_or_else(|| {
             let message = "must be a moment with a time zone, such as 2027-01-01T00:00:00Z";
             self.error(until.span(), ".until", message)
         })
@@ -136,7 +140,7 @@ impl SuppressionBuilder<'_> {
 
     fn texts(
         &self,
-        part: &str,
+        [part, list_part]: [&str; 2],
         one: &Option<Spanned<String>>,
         list: &Option<Spanned<String>>,
         check: impl FnOnce(&str) -> Result<Box<str>, String>,
@@ -148,11 +152,11 @@ impl SuppressionBuilder<'_> {
                 .map_err(|message| self.error(one.span(), &format!(".{part}"), message)),
             (None, Some(name)) => match self.lists.find(name.get_ref()) {
                 Ok(texts) => Ok(Some(Texts::Listed(Arc::clone(texts)))),
-                Err(message) => Err(self.error(name.span(), &format!(".{part}"), message)),
+                Err(message) => Err(self.error(name.span(), &format!(".{list_part}"), message)),
             },
             (Some(_), Some(list)) => {
                 let message = format!("write either one {part} or the name of a list");
-                Err(self.error(list.span(), &format!(".{part}"), message))
+                Err(self.error(list.span(), &format!(".{list_part}"), message))
             }
         }
     }
@@ -251,6 +255,8 @@ mod tests {
         let one = suppression("account = \"acct-1\"");
         assert_ne!(version(&one), version(&one.replace("2026-07", "2026-08")));
         assert_ne!(version(&one), version(&one.replace("Meyer", "Maier")));
+        // TOML allows a moment without seconds.
+        assert!(with(&one.replace(UNTIL, "2026-07-01T00:00Z")).is_ok());
     }
 
     #[test]
@@ -258,7 +264,10 @@ mod tests {
         let one = suppression("account = \"acct-1\"");
         for (text, part) in [
             (suppression(""), "needs `account` or `counterparty`"),
-            (suppression("accounts = \"stals\""), "there is no list stals; did you mean stalls?"),
+            (
+                suppression("accounts = \"stals\""),
+                "suppressions.accounts: there is no list stals; did you mean stalls?",
+            ),
             (
                 suppression("account = \"acct-1\"\naccounts = \"stalls\""),
                 "either one account or the name of a list",

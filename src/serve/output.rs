@@ -123,7 +123,7 @@ struct RiskOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Vec<RiskReason>>)]
     reasons: Option<&'a RawValue>,
-    /// The rules in mode `shadow` that fired. They add nothing to the score.
+    /// The rules in mode `shadow`, and the suppressed live rules, that fired. They add nothing to the score.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Option<Vec<RiskReason>>)]
     shadow_reasons: Option<&'a RawValue>,

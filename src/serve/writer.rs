@@ -46,7 +46,7 @@ pub enum Undecided {
     Stopping,
     /// The database is unavailable. The transaction may or may not be in the ledger.
     Unavailable,
-    /// The database is unavailable, and the transaction is not in the ledger.
+    /// The database is unavailable, and this attempt wrote nothing. An earlier attempt with the same key may have.
     NotPosted,
     /// The database refuses this request: a bug.
     Failed,
