@@ -111,7 +111,6 @@ fn a_missing_database_is_named_without_its_password() {
     }
 }
 
-/// Seen to fail when the connection came before the files.
 #[test]
 fn a_file_to_import_that_does_not_exist_is_named_although_no_database_answers() {
     let database = ("LEDGER_DATABASE__URL", "postgres://127.0.0.1:1/ledger");

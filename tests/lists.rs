@@ -25,7 +25,7 @@ async fn with_assessments() -> Api {
     api
 }
 
-/// Planted bugs that this catches: a prefix with a wrong upper bound, an account that is equal to the prefix left out,
+/// Guards against a prefix with a wrong upper bound, an account that is equal to the prefix left out,
 /// the last account of a page on two pages, and a cursor after the last page.
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_are_listed_by_the_beginning_of_their_ids() {
@@ -78,7 +78,7 @@ async fn a_listed_account_is_the_account_with_its_last_activity() {
     assert_eq!(items(&api, "/accounts").await, [account]);
 }
 
-/// Planted bug that this catches: another filter ignored beside the key.
+/// Guards against another filter that is ignored beside the key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_is_found_by_its_key() {
     let api = with_assessments().await;
@@ -114,7 +114,7 @@ async fn a_reversal_has_no_key_and_is_found_by_none() {
     by_key.is_problem(400, "malformed-request");
 }
 
-/// Planted bug that this catches: assessments assigned by their position among the found rows, which a pending
+/// Guards against assessments assigned by their position among the found rows, which a pending
 /// transaction shifts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_with_risks_has_the_risk_of_each_transaction() {
@@ -132,7 +132,7 @@ async fn a_list_with_risks_has_the_risk_of_each_transaction() {
     api.get("/transactions?include=risks").await.is_problem(400, "malformed-request");
 }
 
-/// Planted bug that this catches: transactions in the order in which the query finds them.
+/// Guards against transactions in the order in which the query finds them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listed_assessment_shows_its_transaction() {
     let api = with_assessments().await;

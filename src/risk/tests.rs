@@ -144,7 +144,7 @@ fn shipped_amount(name: &str, code: &str) -> String {
     assessment.reasons[0].reason.split('|').next().expect("text").to_owned()
 }
 
-/// Seen to fail when `large` was 10,000 units of every currency that was not listed.
+/// Without the scale, `large` was 10,000 units of every currency that was not listed.
 #[test]
 fn the_shipped_amounts_are_worth_about_the_same_in_every_currency() {
     for (name, code, expected) in [

@@ -361,7 +361,7 @@ mod tests {
         }
     }
 
-    /// Seen to fail with the scores of single rules below the level, and with a hot account that is no business.
+    /// Each pattern alone must reach the level, and the hot account must be a business.
     #[test]
     fn each_scheme_reaches_medium_and_at_most_one_ordinary_transaction_in_a_thousand_does() {
         let ruleset = Ruleset::parse(SHIPPED_RULES).expect("the shipped rules");
